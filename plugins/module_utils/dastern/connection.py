@@ -1,0 +1,99 @@
+"""A connection to PostgreSQL whose password comes from a file on this host.
+
+Errors are `DasTernError` and name Prisma's code for the same case (P1000, P1001, P1003), so that a Prisma user
+can look it up. Source of the codes: Prisma's error reference.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import DasTernError
+
+try:
+    import psycopg
+except ImportError as error:  # pragma: no cover - depends on the host
+    psycopg = None  # type: ignore[assignment]
+    PSYCOPG_ERROR: str | None = str(error)
+else:
+    PSYCOPG_ERROR = None
+
+ARGUMENTS: dict[str, Any] = {
+    "host": {"type": "str", "default": "127.0.0.1"},
+    "port": {"type": "int", "default": 5432},
+    "database": {"type": "str", "required": True},
+    "user": {"type": "str", "required": True},
+    "password_file": {"type": "path", "required": True, "no_log": False},
+    "connect_timeout": {"type": "int", "default": 10},
+}
+"""The argument spec of every module that connects; `connect` takes the same names."""
+
+
+def read_password(path: str) -> str:
+    """The password in the file at `path`, without its last newline."""
+    try:
+        return Path(os.path.expanduser(path)).read_text("utf-8").removesuffix("\n")
+    except FileNotFoundError:
+        raise DasTernError(
+            f"The password file {path} does not exist on this host. "
+            "`ansible-playbook playbooks/provision.yml` creates the database and this file."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DasTernError(f"The password file {path} can't be read: {error}. Run the play as the user who owns it.") from None
+
+
+def connect(
+    params: dict[str, Any], application_name: str, settings: dict[str, str | int] | None = None
+) -> psycopg.Connection[Any]:
+    """Connect in autocommit mode; `params` holds the names of `ARGUMENTS`, `settings` are session settings."""
+    if psycopg is None:
+        raise DasTernError(
+            f"Python on this host has no psycopg 3 ({PSYCOPG_ERROR}). "
+            "`ansible-playbook playbooks/provision.yml` installs it, or `apt-get install python3-psycopg`."
+        )
+    where = f"{params['host']}:{params['port']}"
+    # The server notices within two seconds that its client was killed, and gives its locks back.
+    options = {"client_connection_check_interval": "2s", **(settings or {})}
+    try:
+        return psycopg.connect(
+            host=params["host"],
+            port=params["port"],
+            dbname=params["database"],
+            user=params["user"],
+            password=read_password(params["password_file"]),
+            connect_timeout=params.get("connect_timeout", 10),
+            application_name=application_name,
+            options=" ".join(f"-c {name}={_escaped(str(value))}" for name, value in options.items()),
+            autocommit=True,
+        )
+    except psycopg.OperationalError as error:
+        raise _refusal(error, params, where) from None
+
+
+def _escaped(value: str) -> str:
+    """`value` as libpq's `options` wants it: blanks and backslashes behind a backslash."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str) -> DasTernError:
+    text = " ".join(str(error).split())
+    # libpq gives no SQLSTATE for a connection that never stood (psycopg issue 40), only the server's English text.
+    if "password authentication failed" in text or "no pg_hba.conf entry" in text or "pg_hba.conf rejects" in text:
+        return DasTernError(
+            f"The server at {where} doesn't let {params['user']} in (P1000): {text}. The password is read from "
+            f"{params['password_file']}; `ansible-playbook playbooks/provision.yml` makes the role agree with that file.",
+            code="P1000",
+        )
+    if "does not exist" in text and "database" in text:
+        return DasTernError(
+            f"Database {params['database']} does not exist at {where} (P1003). "
+            "`ansible-playbook playbooks/provision.yml` creates it.",
+            code="P1003",
+        )
+    return DasTernError(
+        f"No PostgreSQL server answers at {where} (P1001): {text}. `ansible-playbook playbooks/status.yml` shows what runs, "
+        "`ansible-playbook playbooks/provision.yml` starts it.",
+        code="P1001",
+    )
