@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover - depends on the host
 else:
     PSYCOPG_ERROR = None
 
-ARGUMENTS: dict[str, Any] = {
+ARGUMENT_SPEC: dict[str, Any] = {
     "host": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 5432},
     "database": {"type": "str", "required": True},
@@ -41,13 +41,15 @@ def read_password(path: str) -> str:
             "`ansible-playbook playbooks/provision.yml` creates the database and this file."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DasTernError(f"The password file {path} can't be read: {error}. Run the play as the user who owns it.") from None
+        raise DasTernError(
+            f"The password file {path} can't be read: {error}. Run the play as the user who owns it."
+        ) from None
 
 
 def connect(
     params: dict[str, Any], application_name: str, settings: dict[str, str | int] | None = None
 ) -> psycopg.Connection[Any]:
-    """Connect in autocommit mode; `params` holds the names of `ARGUMENTS`, `settings` are session settings."""
+    """Connect in autocommit mode; `params` holds the names of `ARGUMENT_SPEC`, `settings` are session settings."""
     if psycopg is None:
         raise DasTernError(
             f"Python on this host has no psycopg 3 ({PSYCOPG_ERROR}). "

@@ -1,0 +1,106 @@
+"""Callback: the short summary at the end of a play, and the same as JSON.
+
+What the sections say comes from the statistics that roles and modules leave under `dastern_report`
+(`ansible.builtin.set_stats`, or `ansible_stats` in a module's result).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = r"""
+name: dastern_report
+type: aggregate
+short_description: Summary of a play in a few lines, and as JSON
+description:
+  - Prints what was, what changed, how long it took and what to run next.
+  - With C(-e report_file=PATH) the same is written to that file on the controller as JSON.
+"""
+
+SECTIONS = ("engine", "image", "postgres", "backend_env", "migrations", "seed", "status")
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "dastern_report"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.monotonic()
+        self._playbook = ""
+        self._check = False
+        self._report_file: str | None = None
+        self._failures: list[dict[str, str]] = []
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._playbook = os.path.relpath(playbook._file_name)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._check = bool(play.check_mode)
+        self._report_file = play.get_variable_manager().extra_vars.get("report_file")
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            self._failed(result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._failed(result)
+
+    def _failed(self, result: Any) -> None:
+        message = "hidden by no_log" if result._result.get("censored") else str(result._result.get("msg", ""))
+        self._failures.append({"host": result._host.get_name(), "task": result._task.get_name(), "message": message})
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        seconds = round(time.monotonic() - self._began, 1)
+        hosts: dict[str, Any] = {}
+        for host in sorted(stats.processed):
+            totals = stats.summarize(host)
+            hosts[host] = {
+                "changed": totals["changed"],
+                "failed": totals["failures"] + totals["unreachable"],
+                "sections": (stats.custom.get(host) or {}).get("dastern_report", {}),
+            }
+        if not any(host["sections"] for host in hosts.values()) and not self._report_file:
+            return
+        for host, summary in hosts.items():
+            self._show(host, summary, seconds)
+        if self._report_file:
+            self._write(
+                Path(self._report_file),
+                {
+                    "playbook": self._playbook,
+                    "check": self._check,
+                    "seconds": seconds,
+                    "failures": self._failures,
+                    "hosts": hosts,
+                },
+            )
+
+    def _show(self, host: str, summary: dict[str, Any], seconds: float) -> None:
+        outcome = "failed" if summary["failed"] else f"{summary['changed']} changed"
+        check = ", check mode: nothing was done" if self._check else ""
+        self._display.display(f"Das Tern · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
+        commands: list[str] = []
+        for name in sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one)):
+            section = summary["sections"][name]
+            for number, line in enumerate(section.get("lines", [])):
+                self._display.display(f"  {'' if number else name.replace('_', ' '):<12} {line}")
+            commands += [command for command in section.get("next", []) if command not in commands]
+        for number, command in enumerate(commands):
+            self._display.display(f"  {'' if number else 'next':<12} {command}")
+
+    def _write(self, path: Path, report: dict[str, Any]) -> None:
+        path = path.expanduser()
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
+            partial.replace(path)
+        except OSError as error:
+            self._display.error(f"`report_file` {path} can't be written: {error}")

@@ -1,0 +1,127 @@
+"""Prisma Migrate's ledger: the table `_prisma_migrations` and the advisory lock that guards it.
+
+Everything that knows this table is in this file. Source: Prisma's schema engine (`sql_migration_persistence.rs`,
+`flavour/postgres`), engines 6.2 to 7.9.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from .migration_files import MigrationFile
+
+TABLE = "_prisma_migrations"
+ADVISORY_LOCK = 72707369
+
+_CREATE = """
+CREATE TABLE {table} (
+    id varchar(36) PRIMARY KEY NOT NULL,
+    checksum varchar(64) NOT NULL,
+    finished_at timestamptz,
+    migration_name varchar(255) NOT NULL,
+    logs text,
+    rolled_back_at timestamptz,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    applied_steps_count integer NOT NULL DEFAULT 0
+)
+"""
+_HOLDER = """
+SELECT l.pid, a.application_name, host(a.client_addr) AS client, a.backend_start AS since
+FROM pg_locks AS l
+LEFT JOIN pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = %s AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the ledger; times carry a zone."""
+
+    name: str
+    checksum: str
+    started_at: datetime
+    finished_at: datetime | None
+    rolled_back_at: datetime | None
+    logs: str | None = None
+
+    @property
+    def applied(self) -> bool:
+        return self.finished_at is not None and self.rolled_back_at is None
+
+    @property
+    def failed(self) -> bool:
+        """Failed, killed, or running at this moment under somebody's lock."""
+        return self.finished_at is None and self.rolled_back_at is None
+
+
+class Ledger:
+    """The ledger of one schema over one connection."""
+
+    def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._table = ".".join('"' + name.replace('"', '""') + '"' for name in (schema, TABLE))
+
+    def rows(self) -> list[Row] | None:
+        """All rows by `started_at`; None when there is no ledger yet."""
+        if self._one("SELECT to_regclass(%s)", self._table) is None:
+            return None
+        return [
+            Row(*row)
+            for row in self._connection.execute(
+                "SELECT migration_name, checksum, started_at, finished_at, rolled_back_at, logs "  # type: ignore[arg-type]
+                f"FROM {self._table} ORDER BY started_at, migration_name"
+            )
+        ]
+
+    def tables(self) -> list[str]:
+        """The tables of the schema besides the ledger: a schema that has some but no ledger needs a baseline."""
+        query = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename <> %s ORDER BY 1"
+        return [name for (name,) in self._connection.execute(query, (self._schema, TABLE))]
+
+    def create(self) -> None:
+        self._connection.execute(_CREATE.format(table=self._table))  # type: ignore[arg-type]
+
+    def record_applied(self, migration: MigrationFile, started_at: datetime) -> None:
+        """The row of a migration that was applied just now; the caller commits it together with the migration."""
+        self._connection.execute(
+            f"INSERT INTO {self._table} "  # type: ignore[arg-type]
+            "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
+            "VALUES (%s, %s, date_trunc('milliseconds', clock_timestamp()), %s, NULL, NULL, %s, 1)",
+            (str(uuid.uuid4()), migration.checksum, migration.name, started_at),
+        )
+
+    def now(self) -> datetime:
+        """The server's clock in milliseconds, as the ledger keeps times."""
+        return self._one("SELECT date_trunc('milliseconds', clock_timestamp())")
+
+    def try_lock(self) -> bool:
+        """Take the session lock if it is free.
+
+        Never wait inside `pg_advisory_lock`: a waiter there deadlocks with CREATE INDEX CONCURRENTLY.
+        """
+        return self._one("SELECT pg_try_advisory_lock(%s)", ADVISORY_LOCK)
+
+    def lock_holder(self) -> dict[str, Any] | None:
+        """Who holds the lock: pid, application_name, client address, connected since; None when it is free."""
+        row = self._connection.execute(_HOLDER, (ADVISORY_LOCK,)).fetchone()
+        if row is None:
+            return None
+        pid, application, client, since = row
+        return {
+            "pid": pid,
+            "application_name": application or "unknown",
+            "client": client or "local",
+            "since": since.isoformat(timespec="seconds") if since else "unknown",
+        }
+
+    def _one(self, query: str, *values: Any) -> Any:
+        row = self._connection.execute(query, values or None).fetchone()  # type: ignore[arg-type]
+        return row[0] if row else None

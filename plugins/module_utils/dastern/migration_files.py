@@ -1,0 +1,144 @@
+"""A migrations folder as Prisma reads it: which directories are migrations, in which order, with which checksum.
+
+Source of the rules: Prisma's schema engine (`migration_directory.rs`, `checksum.rs`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from .errors import DasTernError
+
+SCRIPT = "migration.sql"
+LOCK_FILE = "migration_lock.toml"
+
+
+@dataclass(frozen=True)
+class MigrationFile:
+    """One migration: the name of its directory and the text of its `migration.sql`, line endings as they are."""
+
+    name: str
+    sql: str
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the file's bytes, 64 lower-case hex digits."""
+        return _sha256(self.sql)
+
+    def matches(self, checksum: str) -> bool:
+        """Whether `checksum` is that of this file, of its CRLF or of its LF form (git may change line endings)."""
+        if checksum == self.checksum:
+            return True
+        unix = self.sql.replace("\r\n", "\n")
+        return checksum in (_sha256(unix), _sha256(unix.replace("\n", "\r\n")))
+
+
+def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
+    """All migrations under `path`, in the byte order of their names.
+
+    Raises `DasTernError` for a folder or a file that can't be read or sent to the server as it is.
+    """
+    folder = Path(path)
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        raise DasTernError(
+            f"The migrations folder {folder} does not exist. Set `migrations_dir` to the folder that holds the "
+            "directories `<YYYYMMDDHHMMSS>_<name>`, for a Prisma backend its `prisma/migrations`."
+        ) from None
+    except NotADirectoryError:
+        raise DasTernError(f"`migrations_dir` is {folder}, which is not a folder.") from None
+    except PermissionError:
+        raise DasTernError(
+            f"The migrations folder {folder} can't be read by this user: `chmod -R u+rX {folder}` mends it."
+        ) from None
+    _check_provider(folder / LOCK_FILE)
+    names = sorted((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), key=os.fsencode)
+    return [_read(folder, name) for name in names]
+
+
+def look_alikes(names: list[str]) -> list[list[str]]:
+    """Groups of names with one time stamp that differ only in case or punctuation.
+
+    Versions of Prisma order such names differently.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"[\W_]", "", name).casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _read(folder: Path, name: str) -> MigrationFile:
+    path = folder / name / SCRIPT
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise DasTernError(
+            f"The directory {folder / name} holds no file {SCRIPT} (P3015). Write one, or remove the directory: "
+            f"`rmdir {folder / name}`."
+        ) from None
+    except PermissionError:
+        raise DasTernError(f"{path} can't be read by this user: `chmod u+r {path}` mends it.") from None
+    return MigrationFile(_checked_name(folder, name), decoded(content, path))
+
+
+def _checked_name(folder: Path, name: str) -> str:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DasTernError(
+            f"The directory {os.fsencode(folder / name)!r} has a name that is not UTF-8: rename it."
+        ) from None
+    if len(name) > 255:
+        raise DasTernError(f"The name of {folder / name} has {len(name)} characters; the ledger keeps 255 at most.")
+    return name
+
+
+def decoded(content: bytes, path: str | os.PathLike[str]) -> str:
+    """`content` as text; refuses what PostgreSQL would refuse or Prisma silently alter."""
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise DasTernError(
+            f"{path} begins with a byte order mark (EF BB BF), which PostgreSQL takes for a syntax error. "
+            f"`sed -i '1s/^\\xEF\\xBB\\xBF//' {path}` removes it."
+        )
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DasTernError(
+            f"{path} is UTF-16; wanted is UTF-8 without a byte order mark. "
+            f"`iconv -f UTF-16 -t UTF-8 {path}` converts it (to another file; then move that into place)."
+        )
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DasTernError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02X} at offset {error.start} is not UTF-8. "
+            f"Save the file as UTF-8, e.g. `iconv -f WINDOWS-1252 -t UTF-8 {path}` if it came from Windows."
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DasTernError(f"{path}, line {line}: a NUL byte, which PostgreSQL can't take. Remove it.")
+    return text
+
+
+def _check_provider(path: Path) -> None:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise DasTernError(f"{path} can't be read: {error}.") from None
+    line = next((line.strip() for line in text.splitlines() if re.match(r"\s*provider\b", line)), "no provider line")
+    if line != 'provider = "postgresql"':
+        raise DasTernError(
+            f'{path} says `{line}`; wanted is `provider = "postgresql"` (P3019). These migrations are for another '
+            "database: set `migrations_dir` to the right folder."
+        )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,61 @@
+"""What has to be done and what is wrong, from the files and the ledger alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .ledger import Row
+from .migration_files import MigrationFile, look_alikes
+
+
+@dataclass
+class Plan:
+    """The comparison of a folder with a ledger; all names in the byte order of the folder."""
+
+    pending: list[MigrationFile] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    rolled_back: list[str] = field(default_factory=list)
+    edited: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    out_of_order: list[str] = field(default_factory=list)
+    look_alikes: list[list[str]] = field(default_factory=list)
+
+    @property
+    def pending_names(self) -> list[str]:
+        return [migration.name for migration in self.pending]
+
+
+def make_plan(files: Sequence[MigrationFile], rows: Sequence[Row]) -> Plan:
+    """Compare `files` (sorted) with `rows`.
+
+    A name is applied when one of its rows is finished and not rolled back, failed when one is neither; a rolled-back
+    row counts as absent (Prisma's rule).
+    """
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    applied = {name: row for name, named in by_name.items() for row in named if row.applied}
+    plan = Plan(
+        applied=_in_order(applied),
+        failed=_in_order(name for name, named in by_name.items() if any(row.failed for row in named)),
+        rolled_back=_in_order(name for name, named in by_name.items() if all(row.rolled_back_at for row in named)),
+        missing=_in_order(set(applied) - {file.name for file in files}),
+        look_alikes=look_alikes([file.name for file in files]),
+    )
+    newest = os.fsencode(plan.applied[-1]) if plan.applied else b""
+    for file in files:
+        if file.name in applied:
+            if not file.matches(applied[file.name].checksum):
+                plan.edited.append(file.name)
+        elif file.name not in plan.failed:
+            plan.pending.append(file)
+            if os.fsencode(file.name) < newest:
+                plan.out_of_order.append(file.name)
+    return plan
+
+
+def _in_order(names: object) -> list[str]:
+    return sorted(names, key=os.fsencode)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,196 @@
+#!/usr/bin/python
+"""Ansible module: bring a PostgreSQL schema forward under Prisma's ledger."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration
+short_description: Apply pending schema migrations, in agreement with Prisma Migrate
+description:
+  - Compares a folder of migrations with the ledger C(_prisma_migrations) and applies what is pending over one
+    connection, each file and its ledger row in one transaction, under Prisma's advisory lock.
+  - The files are read on the controller by the action plugin of the same name and sent along; the connection is made
+    from the host that the task runs on.
+  - Stops at the first failure. What was applied before it stays; of the failed file nothing remains, no ledger row either.
+options:
+  state:
+    description: V(latest) applies what is pending; V(status) only reports and never fails on what it finds.
+    type: str
+    choices: [latest, status]
+    default: latest
+  folder:
+    description: The migrations folder on the controller. A relative path counts from the root of this project.
+    type: str
+    required: true
+  migrations:
+    description: The files, in order. Filled by the action plugin.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the directory.
+        type: str
+        required: true
+      sql:
+        description: Text of its C(migration.sql).
+        type: str
+        required: true
+  host:
+    description: Where the server listens, as seen from the host of the task.
+    type: str
+    default: 127.0.0.1
+  port:
+    description: TCP port of the server.
+    type: int
+    default: 5432
+  database:
+    description: The database to migrate.
+    type: str
+    required: true
+  user:
+    description: The role that migrates and will own what is created.
+    type: str
+    required: true
+  password_file:
+    description: File on the host of the task that holds the role's password.
+    type: path
+    required: true
+  connect_timeout:
+    description: Seconds to wait for a connection.
+    type: int
+    default: 10
+  schema:
+    description: Schema that holds the tables and the ledger; what Prisma's URL calls C(?schema=).
+    type: str
+    default: public
+  on_edited:
+    description: What to do about an applied migration whose file has another checksum now.
+    type: str
+    choices: [fail, warn, ignore]
+    default: fail
+  on_missing:
+    description: What to do about an applied migration that is not in the folder.
+    type: str
+    choices: [fail, warn, ignore]
+    default: fail
+  on_out_of_order:
+    description: What to do about a pending migration that is older than the newest applied one.
+    type: str
+    choices: [fail, warn, ignore]
+    default: warn
+  lock_timeout:
+    description: PostgreSQL's C(lock_timeout) for every statement, such as C(10s).
+    type: str
+    default: 10s
+  statement_timeout:
+    description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none.
+    type: str
+    default: "0"
+  lock_wait:
+    description: Seconds to wait for another migration run. V(0) returns RV(locked_by) at once.
+    type: int
+    default: 300
+  assume_empty:
+    description: Plan against an empty database without connecting; for check mode before the database exists.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Reads the ledger in a read-only session; writes nothing and takes no lock.
+  diff_mode:
+    support: full
+    description: Shows the SQL of the pending migrations.
+  idempotent:
+    support: full
+    description: With nothing pending only reads are sent.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Bring the schema forward
+  migration:
+    folder: files/sql/migrations
+    database: dastern
+    user: dastern_user
+    password_file: /etc/das-tern/dastern-postgres/app_password
+"""
+
+RETURN = r"""
+applied:
+  description: Names of all applied migrations, after this run.
+  type: list
+  elements: str
+  returned: always
+applied_now:
+  description: What this run applied, with the milliseconds each took.
+  type: list
+  elements: dict
+  returned: always
+  sample: [{"name": "20260208074559_init", "ms": 143.2}]
+pending:
+  description: Names not applied; in check mode what a run would apply.
+  type: list
+  elements: str
+  returned: always
+edited:
+  description: Applied migrations whose file has another checksum now.
+  type: list
+  elements: str
+  returned: always
+missing:
+  description: Applied migrations that are not in the folder.
+  type: list
+  elements: str
+  returned: always
+out_of_order:
+  description: Pending migrations older than the newest applied one.
+  type: list
+  elements: str
+  returned: always
+failed_before:
+  description: Migrations with a ledger row that is neither finished nor rolled back.
+  type: list
+  elements: str
+  returned: always
+rolled_back:
+  description: Migrations whose rows are all rolled back.
+  type: list
+  elements: str
+  returned: always
+notices:
+  description: Findings that the policies only warn about, in words.
+  type: list
+  elements: str
+  returned: always
+waited_for:
+  description: Whose run this one waited for, and how long.
+  type: dict
+  returned: when it waited
+locked_by:
+  description: Who holds the migration lock.
+  type: dict
+  returned: when it is held and O(lock_wait) is 0, or with O(state=status)
+sqlstate:
+  description: The server's error code; also RV(line), RV(column), RV(statement), RV(file), RV(hint), RV(applied_before).
+  type: str
+  returned: when a migration failed
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = migrate(module.params, check_mode=module.check_mode, diff=module._diff)
+    except DasTernError as error:
+        module.fail_json(msg=error.message, **error.facts)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""The project's Python under the name that Ansible gives it: `ansible.module_utils.dastern`."""
+
+from pathlib import Path
+
+import ansible.module_utils
+
+ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[1] / "plugins" / "module_utils"))

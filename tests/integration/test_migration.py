@@ -1,0 +1,636 @@
+"""The migration module against a real PostgreSQL 17: what it applies, what it refuses, what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
+from ansible.module_utils.dastern.migration_files import read_folder
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = 72707369
+
+
+class Database:
+    """A database of its own for one test, and a folder of migrations for it."""
+
+    def __init__(self, instance: Any, name: str, folder: Path) -> None:
+        self.instance, self.name, self.folder = instance, name, folder
+
+    def write(self, **files: str | bytes) -> None:
+        for name, content in files.items():
+            path = self.folder / name.removeprefix("_") / "migration.sql"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def params(self, **changes: Any) -> dict[str, Any]:
+        defaults = {name: option.get("default") for name, option in ARGUMENT_SPEC.items()}
+        return {
+            **defaults,
+            "host": self.instance.host,
+            "port": self.instance.port,
+            "database": self.name,
+            "user": self.instance.app_user,
+            "password_file": str(self.instance.password_file),
+            "folder": str(self.folder),
+            "migrations": [{"name": file.name, "sql": file.sql} for file in read_folder(self.folder)],
+            **changes,
+        }
+
+    def migrate(self, *, check_mode: bool = False, diff: bool = False, **changes: Any) -> dict[str, Any]:
+        return migrate(self.params(**changes), check_mode=check_mode, diff=diff)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            host=self.instance.host,
+            port=self.instance.port,
+            dbname=self.name,
+            user=self.instance.app_user,
+            password=Path(self.instance.password_file).read_text().strip(),
+            autocommit=True,
+        )
+
+    def query(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            cursor = connection.execute(text, values or None)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def ledger(self) -> list[str]:
+        if self.query("SELECT to_regclass('_prisma_migrations')") == [(None,)]:
+            return []
+        return [name for (name,) in self.query("SELECT migration_name FROM _prisma_migrations ORDER BY started_at")]
+
+    def state(self) -> str:
+        """A fingerprint of everything a migration could change: catalogue rows and the ledger."""
+        parts = self.query(
+            "SELECT md5(string_agg(x, '|' ORDER BY x)) FROM ("
+            " SELECT concat('c', c.oid, c.relname, c.xmin, c.relkind) AS x FROM pg_class c WHERE relnamespace = 'public'::regnamespace"
+            " UNION ALL SELECT concat('t', oid, typname, xmin) FROM pg_type WHERE typnamespace = 'public'::regnamespace) AS s"
+        )
+        ledger = self.query("SELECT * FROM _prisma_migrations ORDER BY id") if self.ledger() else []
+        return f"{parts}{ledger}"
+
+    def playbook(self, *arguments: str, **variables: Any) -> list[str]:
+        """The command line that migrates this database the way an operator does."""
+        values = {
+            "postgres_host": self.instance.host,
+            "postgres_port": self.instance.port,
+            "postgres_database": self.name,
+            "postgres_app_user": self.instance.app_user,
+            "postgres_config_dir": str(Path(self.instance.password_file).parent),
+            "migrations_dir": str(self.folder),
+            **variables,
+        }
+        extra = [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
+        return [str(Path(sys.executable).with_name("ansible-playbook")), "migrate.yml", *extra, *arguments]
+
+    def play(self, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.playbook(*arguments, **variables), cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+
+
+@pytest.fixture
+def database(instance: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
+    name = "m_" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+    own = Database(instance, name, tmp_path)
+    home = Database(SimpleNamespace(**vars(instance)), instance.database, tmp_path)
+    identifier = sql.Identifier(name)
+    with home.connect() as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(identifier))
+    yield own
+    with home.connect() as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture
+def chain(database: Database) -> Database:
+    """Five migrations, each with a table, an index and a row."""
+    for number in range(1, 6):
+        database.write(
+            **{
+                f"_{number}_step": f'CREATE TABLE "t{number}" (id int PRIMARY KEY, note text);\n'
+                f'CREATE INDEX "t{number}_note_idx" ON "t{number}" (note);\n'
+                f"INSERT INTO \"t{number}\" VALUES ({number}, 'ថ្នាំ');\n"
+            }
+        )
+    return database
+
+
+NAMES = [f"{number}_step" for number in range(1, 6)]
+
+
+def refused(database: Database, **changes: Any) -> DasTernError:
+    """The refusal of a run that must leave the database as it was, whether it was to write or only to check."""
+    before = database.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refusal:
+            database.migrate(check_mode=check_mode, **changes)
+        assert database.state() == before
+    return refusal.value
+
+
+# --- what it does
+
+
+def test_check_real_again_check(chain: Database) -> None:
+    before = chain.state()
+    planned = chain.migrate(check_mode=True, diff=True)
+    assert (planned["changed"], planned["pending"], planned["applied"]) == (True, NAMES, [])
+    assert [one["after_header"] for one in planned["diff"]] == NAMES
+    assert chain.state() == before
+
+    done = chain.migrate()
+    assert (done["changed"], done["pending"], done["applied"]) == (True, [], NAMES)
+    assert [one["name"] for one in done["applied_now"]] == NAMES
+    assert all(one["ms"] > 0 for one in done["applied_now"])
+    assert chain.query('SELECT note FROM "t5"') == [("ថ្នាំ",)]
+
+    before = chain.state()
+    for check_mode in (False, True):
+        again = chain.migrate(check_mode=check_mode)
+        assert (again["changed"], again["applied_now"], again["applied"]) == (False, [], NAMES)
+    assert chain.state() == before
+
+
+def test_ledger_is_what_prisma_writes(chain: Database) -> None:
+    chain.migrate()
+    columns = chain.query(
+        "SELECT attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid) FROM pg_attribute"
+        " LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+        " WHERE attrelid = '_prisma_migrations'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+    zoned = "timestamp with time zone"
+    assert columns == [
+        ("id", "character varying(36)", True, None),
+        ("checksum", "character varying(64)", True, None),
+        ("finished_at", zoned, False, None),
+        ("migration_name", "character varying(255)", True, None),
+        ("logs", "text", False, None),
+        ("rolled_back_at", zoned, False, None),
+        ("started_at", zoned, True, "now()"),
+        ("applied_steps_count", "integer", True, "0"),
+    ]
+    assert chain.query(
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = '_prisma_migrations'::regclass"
+    ) == [("_prisma_migrations_pkey",)]
+    rows = chain.query("SELECT * FROM _prisma_migrations ORDER BY started_at")
+    for name, row in zip(NAMES, rows, strict=True):
+        identifier, checksum, finished, migration, logs, rolled_back, started, steps = row
+        assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", identifier)
+        assert checksum == hashlib.sha256((chain.folder / name / "migration.sql").read_bytes()).hexdigest()
+        assert (migration, logs, rolled_back, steps) == (name, None, None, 1)
+        assert started <= finished
+        assert (started.microsecond % 1000, finished.microsecond % 1000) == (0, 0)
+    assert [
+        name
+        for (name,) in chain.query(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+            "AND relkind = 'r' AND relname !~ '^t[0-9]'"
+        )
+    ] == ["_prisma_migrations"]
+
+
+def test_second_run_passes_on_a_read_only_database(chain: Database) -> None:
+    chain.migrate()
+    chain.query(f'ALTER DATABASE "{chain.name}" SET default_transaction_read_only = on')
+    assert chain.migrate()["changed"] is False
+    chain.write(_6_more="CREATE TABLE t6 ();")
+    with pytest.raises(DasTernError, match="25006"):
+        chain.migrate()
+
+
+def test_empty_folder_and_comment_only_file(database: Database) -> None:
+    assert database.migrate()["changed"] is False
+    assert database.ledger() == []
+    database.write(_0_init="-- nothing yet")
+    assert database.migrate()["applied"] == ["0_init"]
+
+
+def test_session_settings_do_not_leak(database: Database) -> None:
+    database.write(
+        _1_a="SELECT pg_catalog.set_config('search_path', '', false); SET lock_timeout = '1ms'; CREATE TEMP TABLE x ();",
+        _2_b="CREATE TABLE here (); CREATE TEMP TABLE x ();\nDO $$ BEGIN ASSERT current_setting('lock_timeout') = '10s'; END $$",
+        _3_c="SELECT 1 -- no newline at the end",
+    )
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
+    assert database.query("SELECT 'public.here'::regclass::text") == [("here",)]
+
+
+def test_percent_signs_and_statement_count(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE p (x text DEFAULT '100 %s %(a)s %');\n" + "INSERT INTO p DEFAULT VALUES;\n" * 50)
+    database.migrate()
+    assert database.query("SELECT count(*), min(x) FROM p") == [(50, "100 %s %(a)s %")]
+
+
+def test_other_schema(database: Database) -> None:
+    database.query('CREATE SCHEMA "my App"')
+    database.write(_1_a="CREATE TABLE here ();")
+    assert database.migrate(schema="my App")["changed"] is True
+    assert database.migrate(schema="my App")["changed"] is False
+    assert database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'my App' ORDER BY 1") == [
+        ("_prisma_migrations",),
+        ("here",),
+    ]
+
+
+def test_line_endings_may_change_after_it_was_applied(chain: Database) -> None:
+    chain.migrate()
+    path = chain.folder / "2_step" / "migration.sql"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert chain.migrate()["edited"] == []
+
+
+def test_the_catalogue_equals_the_facts(database: Database) -> None:
+    database.migrate(
+        migrations=[{"name": one.name, "sql": one.sql} for one in read_folder(ROOT / "files/sql/migrations")]
+    )
+    facts = yaml.safe_load((ROOT / "tests/facts/schema.yml").read_text())
+    enums = database.query(
+        "SELECT typname, array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_type JOIN pg_enum ON enumtypid = pg_type.oid"
+        " WHERE typnamespace = 'public'::regnamespace GROUP BY 1"
+    )
+    assert dict(enums) == facts["enums"]
+    tables = [
+        name
+        for (name,) in database.query(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_prisma_migrations'"
+        )
+    ]
+    assert sorted(tables) == sorted(facts["tables"])
+    for table, expected in facts["tables"].items():
+        columns = database.query(
+            "SELECT attname, replace(replace(replace(format_type(atttypid, atttypmod), 'character varying', 'varchar'), '\"', ''),"
+            " 'timestamp(3) with time zone', 'timestamptz(3)'), attnotnull, pg_get_expr(adbin, adrelid) FROM pg_attribute"
+            " LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            f'public."{table}"',
+        )
+        found = [
+            {"name": name, "type": kind, "required": required}
+            | ({} if default is None else {"default": re.sub(r"::.*", "", default)})
+            for name, kind, required, default in columns
+        ]
+        assert found == expected["columns"], table
+        prefix = 'CREATE {}INDEX "?{}"? ON public.{} USING btree ({})'
+        indexes = dict(
+            database.query(
+                "SELECT indexname, replace(indexdef, '\"', '') FROM pg_indexes WHERE schemaname = 'public' AND tablename = %s",
+                table,
+            )
+        )
+        wanted = {f"{table}_pkey": prefix.format("UNIQUE ", f"{table}_pkey", table, "id")}
+        for kind, suffix, lists in (
+            ("UNIQUE ", "key", expected.get("unique", [])),
+            ("", "idx", expected.get("indexes", [])),
+        ):
+            for names in lists:
+                name = "_".join([table, *names, suffix])
+                wanted[name] = prefix.format(kind, name, table, ", ".join(names))
+        assert indexes == {name: text.replace('"?', "") for name, text in wanted.items()}
+        constraints = database.query(
+            "SELECT conname, contype::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass",
+            f'public."{table}"',
+        )
+        rule = {"cascade": "CASCADE", "set null": "SET NULL"}
+        assert sorted(constraints) == sorted(
+            [(f"{table}_pkey", "p", "PRIMARY KEY (id)")]
+            + [
+                (
+                    f"{table}_{key['column']}_fkey",
+                    "f",
+                    f'FOREIGN KEY ("{key["column"]}") REFERENCES {key["references"]}(id) '
+                    f"ON UPDATE CASCADE ON DELETE {rule[key['on_delete']]}",
+                )
+                for key in expected.get("foreign_keys", [])
+            ]
+        )
+    counts = database.query(
+        "SELECT (SELECT count(*) FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE c.relnamespace = 'public'::regnamespace"
+        "  AND c.relname <> '_prisma_migrations'), (SELECT count(*) FROM pg_constraint WHERE contype = 'f'),"
+        " (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('r', 'i')),"
+        " (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal)"
+    )
+    assert counts == [(49, 16, 0, 0)]
+
+
+# --- what it refuses, leaving nothing behind
+
+
+def test_broken_sql_in_the_third_of_five(chain: Database) -> None:
+    chain.write(_3_step="CREATE TABLE ok ();\n\n-- now it comes\nCREATE TABEL broken ();\n")
+    with pytest.raises(DasTernError) as failure:
+        chain.migrate()
+    facts = failure.value.facts
+    assert (facts["sqlstate"], facts["line"], facts["column"], facts["code"]) == ("42601", 4, 8, "P3018")
+    assert facts["statement"].startswith("CREATE TABEL broken")
+    assert facts["file"] == str(chain.folder / "3_step" / "migration.sql")
+    assert [one["name"] for one in facts["applied_before"]] == ["1_step", "2_step"]
+    assert facts["not_tried"] == ["4_step", "5_step"]
+    assert "Applied before it in this run: 2. Not tried: 2." in failure.value.message
+    assert chain.ledger() == ["1_step", "2_step"]
+    assert chain.query("SELECT to_regclass('ok'), to_regclass('t4')") == [(None, None)]
+    chain.write(_3_step="SELECT 1;")
+    assert chain.migrate()["applied"] == NAMES
+
+
+def test_an_error_without_a_position_names_its_statement(database: Database) -> None:
+    database.write(
+        _1_a="CREATE TABLE a (id int PRIMARY KEY);\nINSERT INTO a VALUES (1);\n\nINSERT INTO a\n  VALUES (1);\nSELECT 1;"
+    )
+    with pytest.raises(DasTernError) as failure:
+        database.migrate()
+    assert failure.value.facts["sqlstate"] == "23505"
+    assert failure.value.facts["line"] == 4
+    assert failure.value.facts["statement"] == "INSERT INTO a\n  VALUES (1)"
+    assert "Key (id)=(1) already exists." in failure.value.message
+    assert database.ledger() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate", "words"),
+    [
+        ("CREATE TABLE a (id int); CREATE INDEX CONCURRENTLY x ON a (id);", "25001", "Leave out CONCURRENTLY"),
+        (
+            "CREATE TYPE e AS ENUM ('a'); CREATE TABLE f (x e); ALTER TYPE e ADD VALUE 'b'; COMMENT ON TABLE f IS 'x'",
+            None,
+            "",
+        ),
+        ("CREATE ROLE someone", "42501", "lacks a privilege"),
+        ("SELECT pg_sleep(5)", "57014", "migrations_statement_timeout"),
+    ],
+)
+def test_the_servers_error_gets_words(database: Database, text: str, sqlstate: str | None, words: str) -> None:
+    database.write(_1_a=text)
+    if sqlstate is None:
+        assert database.migrate()["changed"] is True
+        database.write(_2_b="ALTER TYPE e ADD VALUE 'c'; INSERT INTO f VALUES ('c');")
+        sqlstate, words = "55P04", "a migration of its own"
+    with pytest.raises(DasTernError) as failure:
+        database.migrate(statement_timeout="500ms")
+    assert failure.value.facts["sqlstate"] == sqlstate
+    assert words in failure.value.message
+
+
+def test_copy_from_the_client(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (id int);\nCOPY a FROM STDIN;\n1\n\\.\n")
+    with pytest.raises(DasTernError, match="1_a"):
+        database.migrate()
+    assert database.ledger() == []
+    database.write(_1_a="CREATE TABLE a (id int); COPY a FROM STDIN;")
+    with pytest.raises(DasTernError, match="keep the rows in a seed"):
+        database.migrate()
+    assert database.ledger() == []
+    assert database.query("SELECT to_regclass('a')") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "text", ["SELECT 1;\nCOMMIT;\nCREATE TABLE a ();", "SELECT 1;\nBEGIN;\nCREATE TABLE a (); COMMIT;"]
+)
+def test_transaction_control_in_a_file(database: Database, text: str) -> None:
+    database.write(_1_a=text)
+    refusal = refused(database)
+    assert "line 2" in refusal.message
+    assert "controls transactions itself" in refusal.message
+
+
+def test_edited_missing_and_out_of_order(chain: Database) -> None:
+    chain.migrate(migrations=[one for one in chain.params()["migrations"] if one["name"] != "3_step"])
+    chain.write(_2_step="-- edited")
+    (chain.folder / "1_step" / "migration.sql").unlink()
+    (chain.folder / "1_step").rmdir()
+    refusal = refused(chain, on_out_of_order="fail")
+    assert (refusal.facts["edited"], refusal.facts["missing"], refusal.facts["out_of_order"]) == (
+        ["2_step"],
+        ["1_step"],
+        ["3_step"],
+    )
+    for words in (
+        "2_step was edited after it was applied",
+        "1_step is applied in the database, but",
+        "3_step is pending but older",
+    ):
+        assert words in refusal.message
+    assert "edited" in refused(chain, on_missing="ignore").message
+    assert "edited after" not in refused(chain, on_edited="ignore").message
+    result = chain.migrate(on_edited="ignore", on_missing="warn")
+    assert result["applied_now"][0]["name"] == "3_step"
+    assert len(result["notices"]) == 2
+    assert chain.query("SELECT count(*) FROM t3") == [(1,)]
+
+
+def test_a_failed_row_blocks(chain: Database) -> None:
+    chain.migrate(migrations=chain.params()["migrations"][:1])
+    chain.query(
+        "INSERT INTO _prisma_migrations (id, checksum, migration_name, logs) VALUES ('x', 'y', '2_step', 'ERROR')"
+    )
+    refusal = refused(chain)
+    assert "P3009" in refusal.message
+    assert "prisma migrate resolve --rolled-back 2_step" in refusal.message
+    chain.query("UPDATE _prisma_migrations SET rolled_back_at = now() WHERE migration_name = '2_step'")
+    assert chain.migrate()["applied"] == NAMES
+
+
+def test_tables_without_a_ledger(chain: Database) -> None:
+    chain.query("CREATE TABLE here ()")
+    refusal = refused(chain)
+    assert "P3005" in refusal.message
+    assert "here" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lock_timeout", "soon"), ("statement_timeout", "-1"), ("lock_timeout", "1 fortnight")]
+)
+def test_a_wrong_time(chain: Database, name: str, value: str) -> None:
+    assert f"`migrations_{name}` is '{value}'" in refused(chain, **{name: value}).message
+
+
+def test_connection_refusals(chain: Database, tmp_path: Path) -> None:
+    wrong = tmp_path / "password"
+    wrong.write_text("not-it")
+    for changes, words in (
+        ({"port": 1}, "P1001"),
+        ({"database": "nowhere"}, "P1003"),
+        ({"password_file": str(wrong)}, "P1000"),
+        ({"password_file": str(tmp_path / "none")}, "does not exist on this host"),
+    ):
+        with pytest.raises(DasTernError) as refusal:
+            chain.migrate(**changes)
+        assert words in refusal.value.message
+        assert "not-it" not in refusal.value.message
+        status = chain.migrate(state="status", **changes)
+        assert (status["reachable"], words in status["message"]) == (False, True)
+
+
+def test_status_reports_and_never_refuses(chain: Database) -> None:
+    chain.migrate(migrations=chain.params()["migrations"][1:3])
+    chain.write(_2_step="-- edited")
+    with chain.connect() as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        status = chain.migrate(state="status")
+    assert status["applied"] == ["2_step", "3_step"]
+    assert status["pending"] == ["1_step", "4_step", "5_step"]
+    assert (status["edited"], status["out_of_order"], status["changed"]) == (["2_step"], ["1_step"], False)
+    assert status["locked_by"]["client"]
+
+
+# --- locks, interruptions, and the playbook itself
+
+
+def test_blocked_table_gives_up_after_lock_timeout(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE busy (id int);")
+    database.migrate()
+    database.write(_2_b="ALTER TABLE busy ADD COLUMN note text;")
+    with database.connect() as other, other.transaction():
+        other.execute("SELECT * FROM busy")
+        began = time.monotonic()
+        with pytest.raises(DasTernError, match="55P03"):
+            database.migrate(lock_timeout="300ms")
+        assert time.monotonic() - began < 5
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+
+
+def test_held_lock(chain: Database) -> None:
+    with chain.connect() as other:
+        other.execute("SET application_name = 'prisma'")
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        pid = other.info.backend_pid
+        assert chain.migrate(check_mode=True)["pending"] == NAMES  # check mode waits for nobody
+        assert chain.migrate(lock_wait=0)["locked_by"]["pid"] == pid
+        with pytest.raises(DasTernError, match=f"P1002.*pid {pid} .prisma, client"):
+            chain.migrate(lock_wait=1)
+    assert chain.ledger() == []
+    assert chain.migrate()["changed"] is True
+    with chain.connect() as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        assert chain.migrate()["changed"] is False  # nothing to do needs no lock
+
+
+def test_two_at_once_each_file_once(chain: Database) -> None:
+    chain.write(_1_step="SELECT pg_sleep(1); CREATE TABLE t1 ();")
+    results: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: results.append(chain.migrate(lock_wait=60))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(result["applied_now"]) for result in results) == [0, 0, 0, 5]
+    assert all(result["waited_for"]["pid"] for result in results if not result["applied_now"])
+    assert chain.ledger() == NAMES
+
+
+def test_second_playbook_says_for_whom_it_waits(chain: Database) -> None:
+    chain.write(_1_step="SELECT pg_sleep(6); CREATE TABLE t1 ();")
+    with subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        wait_until(lambda: running(chain, "pg_sleep"))
+        second = chain.play()
+        output, _ = first.communicate(timeout=60)
+    assert first.returncode == second.returncode == 0, output + second.stdout
+    assert "changed=1" in output
+    assert "waiting for pid" in second.stdout
+    assert "(das-tern migrate, client" in second.stdout
+    assert "changed=0" in second.stdout
+    assert chain.ledger() == NAMES
+
+
+def running(database: Database, words: str) -> bool:
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query LIKE %s AND pid <> pg_backend_pid()"
+    return bool(database.query(query, database.name, f"%{words}%"))
+
+
+def wait_until(condition: Any, seconds: float = 60) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.05)
+
+
+def test_kill_9_in_the_middle_then_a_rerun(chain: Database) -> None:
+    chain.write(_3_step="CREATE TABLE t3 (); SELECT pg_sleep(30);")
+    first = subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: running(chain, "pg_sleep"))
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    chain.write(_3_step="CREATE TABLE t3 ();")
+    second = chain.play()  # the server notices within two seconds that the client is gone
+    assert second.returncode == 0, second.stdout
+    assert "3_step applied in" in second.stdout
+    assert chain.ledger() == NAMES
+
+
+def test_backend_killed_in_the_middle(chain: Database) -> None:
+    chain.write(_3_step="CREATE TABLE t3 (); SELECT pg_terminate_backend(pg_backend_pid());")
+    with pytest.raises(DasTernError) as failure:
+        chain.migrate()
+    assert failure.value.facts["failed_migration"] == "3_step"
+    assert chain.ledger() == ["1_step", "2_step"]
+    chain.write(_3_step="CREATE TABLE t3 ();")
+    assert chain.migrate()["applied"] == NAMES
+
+
+@pytest.mark.parametrize("interpreter", [None, "another path to the same Python"])
+def test_playbook_in_process_and_as_a_module(
+    chain: Database, tmp_path_factory: pytest.TempPathFactory, interpreter: str | None
+) -> None:
+    """Where the host isn't the controller the module runs in a Python of its own: the outcome is the same."""
+    variables: dict[str, Any] = {}
+    if interpreter:
+        link = tmp_path_factory.mktemp("python") / "bin"
+        link.symlink_to(Path(sys.executable).parent)
+        variables["ansible_python_interpreter"] = link / Path(sys.executable).name
+    report = chain.folder.parent / "report.json"
+    check = chain.play("--check", "--diff", **variables)
+    assert (check.returncode, "would apply 5_step" in check.stdout) == (0, True), check.stdout
+    assert '+CREATE TABLE "t4"' in check.stdout
+    assert chain.ledger() == []
+    first = chain.play("-vvv", "--diff", report_file=report, **variables)
+    assert (first.returncode, "changed=1" in first.stdout) == (0, True), first.stdout
+    assert ("Using module file" in first.stdout) == bool(interpreter)
+    assert Path(chain.instance.password_file).read_text().strip() not in first.stdout + first.stderr
+    section = yaml.safe_load(report.read_text())["hosts"]["localhost"]["sections"]["migrations"]
+    assert [one["name"] for one in section["applied_now"]] == NAMES
+    again = chain.play("--check", **variables)
+    assert "changed=0" in again.stdout
+    chain.write(_6_bad="SELECT 1;\nSELEC 2;")
+    bad = chain.play(report_file=report, **variables)
+    assert bad.returncode != 0
+    for words in ("Migration 6_bad failed (P3018)", "6_bad/migration.sql, line 2", "42601", "SELEC 2"):
+        assert words in bad.stdout + bad.stderr
+    assert "Traceback" not in bad.stdout + bad.stderr
+    assert "6_bad" in yaml.safe_load(report.read_text())["failures"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"migrations_dir": "no/such/folder"}, "no/such/folder does not exist"),
+        ({"migrations_lock_wait": "soon"}, "migrations_lock_wait"),
+        ({"migrations_on_edited": "maybe"}, "migrations_on_edited"),
+        ({"postgres_port": "1"}, "P1001"),
+    ],
+)
+def test_playbook_refusals(chain: Database, variables: dict[str, str], words: str) -> None:
+    before = chain.state()
+    result = chain.play(**variables)
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert words in output
+    assert "Traceback" not in output
+    assert chain.state() == before

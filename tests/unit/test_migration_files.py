@@ -1,0 +1,107 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migration_files import MigrationFile, decoded, look_alikes, read_folder
+
+
+def write(folder: Path, name: str, content: bytes = b"SELECT 1;\n") -> Path:
+    (folder / name).mkdir()
+    path = folder / name / "migration.sql"
+    path.write_bytes(content)
+    return path
+
+
+def test_order_is_that_of_bytes_and_other_entries_are_ignored(tmp_path: Path) -> None:
+    for name in ("20260101000000_b", "0_init", "20260101000000_B", "20260101000000_ខ្មែរ"):
+        write(tmp_path, name)
+    (tmp_path / "README.md").write_text("not a migration")
+    (tmp_path / "0_init" / "down.sql").write_text("not read")
+    (tmp_path / "link").symlink_to(tmp_path / "0_init")
+    names = [file.name for file in read_folder(tmp_path)]
+    assert names == ["0_init", "20260101000000_B", "20260101000000_b", "20260101000000_ខ្មែរ"]
+
+
+def test_checksum_is_that_of_the_bytes_and_line_endings_may_differ() -> None:
+    windows, unix = "SELECT 1;\r\nSELECT 2;\r\n", "SELECT 1;\nSELECT 2;\n"
+    sha = [hashlib.sha256(text.encode()).hexdigest() for text in (windows, unix, unix + " ")]
+    file = MigrationFile("x", windows)
+    assert file.checksum == sha[0]
+    assert [file.matches(one) for one in sha] == [True, True, False]
+    assert MigrationFile("x", unix).matches(sha[0])
+
+
+def test_empty_and_comment_only_files_are_migrations(tmp_path: Path) -> None:
+    write(tmp_path, "1_a", b"")
+    write(tmp_path, "2_b", b"-- nothing yet")
+    assert [file.sql for file in read_folder(tmp_path)] == ["", "-- nothing yet"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xef\xbb\xbfSELECT 1;", "byte order mark"),
+        (b"\xff\xfeS\x00", "UTF-16"),
+        (b"SELECT 1;\nSELECT '\xe9';", "line 2: byte 0xE9 at offset 18 is not UTF-8"),
+        (b"SELECT 1;\n\0", "line 2: a NUL byte"),
+    ],
+)
+def test_what_cannot_be_sent_as_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+    path = write(tmp_path, "1_a", content)
+    with pytest.raises(DasTernError) as refusal:
+        read_folder(tmp_path)
+    assert words in refusal.value.message
+    assert str(path) in refusal.value.message
+    assert decoded("ភាសា".encode(), "x") == "ភាសា"
+
+
+def test_folder_missing_or_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DasTernError, match="does not exist.*migrations_dir"):
+        read_folder(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DasTernError, match="not a folder"):
+        read_folder(tmp_path / "file")
+
+
+def test_unreadable_folder_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "1_a")
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:  # root may read everything, so chmod proves nothing here
+        patch.setattr(os, "scandir", denied)
+        with pytest.raises(DasTernError, match="can't be read by this user.*chmod"):
+            read_folder(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(DasTernError, match="migration.sql can't be read by this user.*chmod"):
+        read_folder(tmp_path)
+
+
+def test_directory_without_migration(tmp_path: Path) -> None:
+    (tmp_path / "1_a").mkdir()
+    with pytest.raises(DasTernError, match="holds no file migration.sql .P3015"):
+        read_folder(tmp_path)
+
+
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/1_\xe9")
+    (tmp_path / os.fsdecode(b"1_\xe9") / "migration.sql").write_text("")
+    with pytest.raises(DasTernError, match="not UTF-8: rename it"):
+        read_folder(tmp_path)
+
+
+def test_provider(tmp_path: Path) -> None:
+    lock = tmp_path / "migration_lock.toml"
+    lock.write_text('# comment\nprovider = "postgresql"\n')
+    assert read_folder(tmp_path) == []
+    lock.write_text('provider = "mysql"\n')
+    with pytest.raises(DasTernError, match="P3019"):
+        read_folder(tmp_path)
+
+
+def test_look_alikes() -> None:
+    names = ["20260101000000_add_user", "20260101000000_addUser", "20260101000001_add_user"]
+    assert look_alikes(names) == [names[:2]]
