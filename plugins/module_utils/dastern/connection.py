@@ -7,6 +7,7 @@ can look it up. Source of the codes: Prisma's error reference.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def read_password(path: str) -> str:
 
 
 def connect(
-    params: dict[str, Any], application_name: str, settings: dict[str, str | int] | None = None
+    params: dict[str, Any], application_name: str, settings: Mapping[str, str | int] | None = None
 ) -> psycopg.Connection[Any]:
     """Connect in autocommit mode; `params` holds the names of `ARGUMENT_SPEC`, `settings` are session settings."""
     if psycopg is None:

@@ -307,10 +307,10 @@ def _failure(
         facts["statement"] = statement.text
         text = " ".join(statement.text.split())
         words.insert(2, f"  statement:  {text[:300]}{' ...' if len(text) > 300 else ''}")
-    for label, text in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context)):
-        if text:
-            facts[label] = text
-            words.append(f"  {label + ':':<11} {text}")
+    for label, more in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context)):
+        if more:
+            facts[label] = more
+            words.append(f"  {label + ':':<11} {more}")
     words.append(_WORDS_FOR.get(diag.sqlstate, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")
     return DasTernError("\n".join(words), **facts)
