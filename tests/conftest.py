@@ -1,7 +1,9 @@
 """The project's Python under the name that Ansible gives it: `ansible.module_utils.dastern`."""
 
+import sys
 from pathlib import Path
 
 import ansible.module_utils
 
 ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[1] / "plugins" / "module_utils"))
+sys.path.append(str(Path(__file__).parent))

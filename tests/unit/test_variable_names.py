@@ -3,7 +3,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("variable_names", ROOT / "plugins" / "action" / "variable_names.py")
-assert spec and spec.loader
+assert spec
+assert spec.loader
 variable_names = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(variable_names)
 
