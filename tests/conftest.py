@@ -1,9 +1,10 @@
-"""The project's Python under the name that Ansible gives it: `ansible.module_utils.dastern`."""
+"""Lets tests import the project's own Python under the name that the modules use."""
 
-import sys
+from __future__ import annotations
+
 from pathlib import Path
 
 import ansible.module_utils
 
-ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[1] / "plugins" / "module_utils"))
-sys.path.append(str(Path(__file__).parent))
+REPOSITORY = Path(__file__).resolve().parents[1]
+ansible.module_utils.__path__.append(str(REPOSITORY / "plugins" / "module_utils"))

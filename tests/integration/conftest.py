@@ -1,0 +1,214 @@
+"""What the integration tests share: `play` runs a playbook, `instance` is one running database for all of them.
+
+Containers are named `dastern-test-*` and listen on 127.0.0.1:55000-55999. Set `DASTERN_TEST_IMAGE` to test another
+image than the one that the project builds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGE = os.environ.get("DASTERN_TEST_IMAGE", "das-tern/postgres:17")
+INVENTORY = """\
+dastern:
+  hosts:
+    localhost:
+      ansible_connection: local
+      ansible_python_interpreter: "{{ ansible_playbook_python }}"
+"""
+RECAP = re.compile(r"^(\S+)\s+: (ok=\d+ .*)$", re.MULTILINE)
+
+
+@dataclass
+class Play:
+    """What came of one `ansible-playbook` run; `report` is what the summary callback wrote."""
+
+    rc: int
+    stdout: str
+    seconds: float
+    recap: dict[str, int] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> int:
+        return self.recap["changed"]
+
+    @property
+    def flat(self) -> str:
+        """The output with runs of blanks as one, so that a wrapped message is found."""
+        return " ".join(self.stdout.split())
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of the report of the only host."""
+        hosts = list(self.report.get("hosts", {}).values())
+        return hosts[0]["sections"].get(name, {}) if hosts else {}
+
+
+@dataclass
+class Instance:
+    """A database that the `postgres` role made."""
+
+    container: str
+    host: str
+    port: int
+    database: str
+    app_user: str
+    password_file: Path
+    config_dir: Path
+    endpoint: str
+    variables: dict[str, Any]
+
+    @property
+    def password(self) -> str:
+        return self.password_file.read_text().removesuffix("\n")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self.app_user}:{self.password}@{self.host}:{self.port}/{self.database}"
+
+    def sql(self, sql: str, database: str | None = None) -> str:
+        """`sql` as superuser over the container's socket; the output of psql, unaligned."""
+        return docker(
+            "exec", "-i", "-u", "postgres", self.container, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1",
+            "-d", database or self.database, stdin=sql,
+        ).stdout.strip()  # fmt: skip
+
+
+def docker(*arguments: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True)
+    if check and done.returncode:
+        raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr}")
+    return done
+
+
+def remove_instance(container: str) -> None:
+    """Everything that the role makes under this name, but for the config directory."""
+    docker("rm", "-f", "-v", container, f"{container}-init", check=False)
+    docker("volume", "rm", "-f", f"{container}-data", check=False)
+    docker("network", "rm", f"{container}-net", check=False)
+
+
+@pytest.fixture(scope="session")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
+    """`play(playbook, extra_vars, *args)`: run a playbook given as a path or as YAML text.
+
+    The inventory is one host in group `dastern`, without group variables: roles are seen with their own defaults.
+    """
+    folder = tmp_path_factory.mktemp("play")
+    (folder / "hosts.yml").write_text(INVENTORY)
+
+    def run(
+        playbook: str | Path | list[Any],
+        extra_vars: dict[str, Any] | None = None,
+        *args: str,
+        env: dict[str, str] | None = None,
+        kill_after: float | None = None,
+    ) -> Play:
+        if isinstance(playbook, list) or "\n" in str(playbook):
+            text = playbook if isinstance(playbook, str) else yaml.safe_dump(playbook, sort_keys=False)
+            path = folder / "playbook.yml"
+            path.write_text(str(text))
+        else:
+            path = REPOSITORY / playbook
+        report = folder / "report.json"
+        report.unlink(missing_ok=True)
+        variables = folder / "variables.json"
+        variables.write_text(
+            json.dumps({"dastern_environment": "development", "report_file": str(report), **(extra_vars or {})})
+        )
+        command = [
+            str(Path(sys.executable).parent / "ansible-playbook"),
+            "-i", str(folder / "hosts.yml"), "-e", f"@{variables}", *args, str(path),
+        ]  # fmt: skip
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                command,
+                cwd=REPOSITORY,
+                env={
+                    **os.environ,
+                    "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+                    "ANSIBLE_NOCOLOR": "1",
+                    "ANSIBLE_LOCALHOST_WARNING": "0",
+                    **(env or {}),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=kill_after or 540,
+            )
+        except subprocess.TimeoutExpired as error:
+            if kill_after is None:
+                raise
+            output = error.stdout.decode() if isinstance(error.stdout, bytes) else str(error.stdout or "")
+            return Play(-9, output, time.monotonic() - began)
+        result = Play(done.returncode, done.stdout, time.monotonic() - began)
+        for _, numbers in RECAP.findall(done.stdout):
+            result.recap = {key: int(value) for key, value in (word.split("=") for word in numbers.split())}
+        if report.exists():
+            result.report = json.loads(report.read_text())
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def image(play: Callable[..., Play]) -> dict[str, str]:
+    """What the roles before `postgres` leave as facts; makes the image first if it isn't there."""
+    if docker("image", "inspect", IMAGE, check=False).returncode:
+        made = play(
+            "- hosts: dastern\n  gather_facts: false\n  roles:\n    - docker_engine\n    - postgres_image\n"
+        )
+        assert made.rc == 0, made.stdout
+    return {
+        "docker_engine_endpoint": "unix:///var/run/docker.sock",
+        "postgres_image_reference": IMAGE,
+        "postgres_image_id": docker("image", "inspect", "-f", "{{.Id}}", IMAGE).stdout.strip(),
+    }
+
+
+def instance_variables(container: str, port: int, config_dir: Path) -> dict[str, Any]:
+    return {
+        "postgres_container_name": container,
+        "postgres_port": port,
+        "postgres_config_dir": str(config_dir),
+        "postgres_app_createdb": True,
+    }
+
+
+@pytest.fixture(scope="session")
+def instance(
+    play: Callable[..., Play], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Instance]:
+    """A running, empty database for the tests of everything that works inside a database."""
+    container, port = "dastern-test-pg", 55100
+    remove_instance(container)
+    config_dir = tmp_path_factory.mktemp("instance") / "config"
+    variables = {**image, **instance_variables(container, port, config_dir)}
+    made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", variables)
+    assert made.rc == 0, made.stdout
+    yield Instance(
+        container=container,
+        host="127.0.0.1",
+        port=port,
+        database="dastern",
+        app_user="dastern_user",
+        password_file=config_dir / "app_password",
+        config_dir=config_dir,
+        endpoint=image["docker_engine_endpoint"],
+        variables=variables,
+    )
+    remove_instance(container)
