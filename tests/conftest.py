@@ -1,10 +1,9 @@
-"""Lets tests import the project's own Python under the name that the modules use."""
+"""The project's Python under the name that Ansible gives it: `ansible.module_utils.dastern`."""
 
-from __future__ import annotations
-
+import sys
 from pathlib import Path
 
 import ansible.module_utils
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-ansible.module_utils.__path__.append(str(REPOSITORY / "plugins" / "module_utils"))
+ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[1] / "plugins" / "module_utils"))
+sys.path.append(str(Path(__file__).parent))
