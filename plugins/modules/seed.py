@@ -1,0 +1,186 @@
+#!/usr/bin/python
+"""Ansible module: make declared rows true in a PostgreSQL database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: seed
+short_description: Make declared rows true, and touch nothing else
+description:
+  - Takes the rows that the YAML files of a seed folder declare into the database, keyed, in one transaction. Missing rows
+    are inserted; of rows that are there only those declared columns are updated that differ. Rows and columns that are not
+    declared are never touched, and nothing is deleted.
+  - SQL files of the folder run in the same transaction, in the byte order of all file names.
+  - Ids are UUID v5 of table and key, so they are the same everywhere; a reference means the id that its row really has.
+  - Can also add synthetic patients in quantity for load tests, generated inside the server.
+  - The files are read on the controller by the action plugin of the same name and sent along; the connection is made from
+    the host that the task runs on.
+options:
+  environment:
+    description:
+      - What the inventory says this is. V(production) is always refused.
+      - So is a database whose own setting C(dastern.environment) says production or something else than this.
+    type: str
+    choices: [development, staging, production]
+    required: true
+  seed_environment:
+    description: The environment whose files are used, a folder under O(folder). V(production) is always refused.
+    type: str
+    required: true
+  allowed:
+    description: Whether this environment is declared as seedable.
+    type: bool
+    default: false
+  folder:
+    description: The folder of the seed folders on the controller. A relative path counts from the root of this project.
+    type: str
+    required: true
+  declared:
+    description: The files as JSON. Filled by the action plugin; a secret because rows hold password hashes.
+    type: str
+    default: "[]"
+  host:
+    description: Where the server listens, as seen from the host of the task.
+    type: str
+    default: 127.0.0.1
+  port:
+    description: TCP port of the server.
+    type: int
+    default: 5432
+  database:
+    description: The database to seed.
+    type: str
+    required: true
+  user:
+    description: The role that owns the tables.
+    type: str
+    required: true
+  password_file:
+    description: File on the host of the task that holds the role's password.
+    type: path
+    required: true
+  connect_timeout:
+    description: Seconds to wait for a connection.
+    type: int
+    default: 10
+  schema:
+    description: Schema that holds the tables.
+    type: str
+    default: public
+  today:
+    description: The day of seeding, as C(YYYY-MM-DD), from which relative times count. Empty means the server's day in Asia/Phnom_Penh.
+    type: str
+    default: ""
+  scale:
+    description: How many synthetic patients there are to be. A smaller number than before deletes nothing.
+    type: int
+    default: 0
+  scale_days:
+    description: Days of past dose events for synthetic patients that are added; each gets 6 x days + 28 dose events.
+    type: int
+    default: 90
+  lock_timeout:
+    description: PostgreSQL's C(lock_timeout) for every statement, such as C(10s).
+    type: str
+    default: 10s
+  lock_wait:
+    description: Seconds to wait for another seed.
+    type: int
+    default: 300
+  assume_empty:
+    description: Plan against an empty database without connecting; for check mode before the database exists.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Reads only. With SQL files in the folder everything runs in a transaction that is rolled back.
+  diff_mode:
+    support: full
+    description: Shows each row that differs with its columns before and after; columns that end in C(Hash) are hidden.
+  idempotent:
+    support: partial
+    description:
+      - With nothing to write only reads are sent. Relative times differ on another day.
+      - SQL files are as idempotent as their statements.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Take the development data in
+  seed:
+    environment: development
+    seed_environment: development
+    allowed: true
+    folder: files/sql/seeds
+    database: dastern
+    user: dastern_user
+    password_file: /etc/das-tern/dastern-postgres/app_password
+"""
+
+RETURN = r"""
+inserted:
+  description: Declared rows that were inserted; in check mode that would be.
+  type: int
+  returned: always
+updated:
+  description: Declared rows of which columns were updated; in check mode that would be.
+  type: int
+  returned: always
+unchanged:
+  description: Declared rows that are as declared.
+  type: int
+  returned: always
+tables:
+  description: The same three numbers by table.
+  type: dict
+  returned: always
+  sample: {"users": {"inserted": 11, "updated": 0, "unchanged": 0}}
+rows:
+  description: The rows that differ, with table, file, line and columns; with diff also their values. 500 at most.
+  type: list
+  elements: dict
+  returned: always
+rows_not_shown:
+  description: How many more there are.
+  type: int
+  returned: always
+scripts:
+  description: The SQL files with the number of rows each wrote, as C(pg_stat_xact_user_tables) counts them.
+  type: list
+  elements: dict
+  returned: always
+volume:
+  description: Synthetic patients wanted and missing, rows by table, the milliseconds of each step.
+  type: dict
+  returned: when O(scale) is not 0
+waited_for:
+  description: Whose seed this one waited for, and how long.
+  type: dict
+  returned: when it waited
+seconds:
+  description: Duration on the host.
+  type: float
+  returned: always
+sqlstate:
+  description: The server's error code; also RV(file), RV(line), RV(table), RV(column) as far as known.
+  type: str
+  returned: when the server refused something
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.seed_run import ARGUMENT_SPEC, seed
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = seed(module.params, check_mode=module.check_mode, diff=module._diff)
+    except DasTernError as error:
+        module.fail_json(msg=error.message, **error.facts)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
