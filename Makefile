@@ -1,0 +1,54 @@
+# make up is what an operator needs; make test is what a change needs.
+# Further variables for ansible-playbook: make up E='postgres_port=5433 postgres_container_name=second'
+# Further arguments: make up ARGS='--check --diff'
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+SHELL := /bin/sh
+E ?=
+ARGS ?=
+EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(ARGS)
+PYTEST = pytest $(PYTEST_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help up setup setup-dev test lint unit integration molecule bench clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+up: setup ## From a bare machine to a tuned, migrated and seeded database
+	@ansible-playbook playbooks/site.yml $(EXTRA)
+
+setup: ## Make .venv with what a run needs
+	@scripts/setup
+
+setup-dev: ## Make .venv with what the tests need, too
+	@scripts/setup --dev
+
+test: ## Everything that proves the project: lint, unit, integration, molecule
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory molecule
+
+lint: setup-dev ## ansible-lint, yamllint, ruff, mypy
+	yamllint --strict .
+	ansible-lint --offline
+	ruff check .
+	ruff format --check .
+	mypy plugins scripts
+
+unit: setup-dev ## Tests of the pure logic
+	$(PYTEST) tests/unit
+
+integration: setup-dev ## Tests against a real engine and a real server
+	$(PYTEST) tests/integration
+
+molecule: setup-dev ## The roles on a real host: check, converge, idempotence, verify
+	molecule test --all
+
+bench: setup-dev ## Measure against the alternatives
+	python benchmarks/run.py
+
+clean: ## Remove .venv and caches; containers, images and data stay
+	rm -rf .venv .setup.lock .ansible .cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
