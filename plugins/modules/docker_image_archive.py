@@ -1,0 +1,179 @@
+#!/usr/bin/python
+"""Ansible module: an image in an archive file, and the same image in the engine."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: docker_image_archive
+short_description: Save an image to an archive, or load it from one
+description:
+  - An archive is what C(docker save) writes; with a name that ends in C(.gz) or C(.tgz) it is gzipped.
+  - Beside C(community.docker.docker_image_export) and C(docker_image_load) this writes the file atomically, compresses
+    it, reads an archive before it is loaded, and loads only what isn't there.
+options:
+  state:
+    description: V(saved) makes the file hold the image; V(loaded) makes the engine hold what is in the file.
+    type: str
+    choices: [saved, loaded]
+    required: true
+  path:
+    description: The archive, on the host.
+    type: path
+    required: true
+  name:
+    description: The image as NAME:TAG. With O(state=loaded) empty takes whichever single image the archive holds.
+    type: str
+    default: ""
+  pg_major:
+    description: With O(state=loaded), refuse an image whose C(PG_MAJOR) isn't this. Empty accepts any.
+    type: str
+    default: ""
+  endpoint:
+    description: URL of the engine.
+    type: str
+    required: true
+  timeout:
+    description: Seconds without a byte from the engine after which it counts as gone.
+    type: float
+    default: 300
+attributes:
+  check_mode:
+    support: full
+    description: Reads image and archive, writes neither.
+  diff_mode:
+    support: full
+    description: Ids before and after.
+  idempotent:
+    support: full
+    description: By the image's id. An archive that can't be read to its end is written anew.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Write the image to a file
+  docker_image_archive:
+    state: saved
+    name: das-tern/postgres:17
+    path: /srv/images/das-tern-postgres-17.tar.gz
+    endpoint: unix:///var/run/docker.sock
+"""
+
+RETURN = r"""
+id:
+  description: Id of the image.
+  returned: success
+  type: str
+reference:
+  description: The tag under which the image is in engine and archive.
+  returned: success
+  type: str
+bytes:
+  description: Size of the archive.
+  returned: success
+  type: int
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern import docker_engine, image_archive
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def save(engine: docker_engine.Engine, name: str, path: str, check: bool) -> dict[str, Any]:
+    """Makes the file hold the image."""
+    inspected = engine.image(name)
+    if inspected is None:
+        raise DasTernError(f"There is no image {name} to save. See `docker image ls`.")
+    parent = Path(path).parent
+    if not parent.is_dir():
+        raise DasTernError(f"There is no directory {parent} for the archive. Make it: mkdir -p {parent}")
+    before = ""
+    if Path(path).exists():
+        try:
+            held = image_archive.read(path)
+            if len(held) == 1 and inspected["Id"] in held[0].ids and name in held[0].tags:
+                before = inspected["Id"]
+            else:
+                before = ", ".join(f"{' '.join(image.tags) or 'untagged'} {image.ids[0]}" for image in held)
+        except DasTernError as unreadable:
+            before = unreadable.message
+    changed = before != inspected["Id"]
+    if changed and not check:
+        image_archive.save(engine, name, path)
+    size = Path(path).stat().st_size if Path(path).exists() else 0
+    return {"changed": changed, "id": inspected["Id"], "reference": name, "bytes": size, "before": before}
+
+
+def load(engine: docker_engine.Engine, name: str, path: str, pg_major: str, check: bool) -> dict[str, Any]:
+    """Makes the engine hold what is in the file."""
+    held = image_archive.read(path)
+    found = [image for image in held if name in image.tags] if name else held
+    tags = sorted(tag for image in held for tag in image.tags)
+    if len(found) != 1 or not found[0].tags:
+        raise DasTernError(
+            f"{path} holds {', '.join(tags) or 'no tagged image'}; wanted: {name or 'one tagged image'}. "
+            "Write it with `ansible-playbook playbooks/save_image.yml` or `docker save NAME:TAG`."
+        )
+    image = found[0]
+    reference = name or image.tags[0]
+    if pg_major and image.pg_major != pg_major:
+        raise DasTernError(
+            f"{path} holds PostgreSQL {image.pg_major or 'of an unknown version (no PG_MAJOR)'}; wanted: {pg_major}. "
+            f"Nothing was loaded. Name another postgres_image_archive."
+        )
+    inspected = engine.image(reference)
+    before = inspected["Id"] if inspected else ""
+    changed = before not in image.ids
+    if changed and not check:
+        image_archive.load(engine, path)
+        inspected = engine.image(reference)
+        if inspected is None:
+            raise DasTernError(f"The engine loaded {path}, but has no image {reference} after it.")
+    new_id = image.ids[0] if (changed and check) or inspected is None else inspected["Id"]
+    return {
+        "changed": changed,
+        "id": new_id,
+        "reference": reference,
+        "bytes": Path(path).stat().st_size,
+        "before": before,
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["saved", "loaded"], "required": True},
+            "path": {"type": "path", "required": True},
+            "name": {"type": "str", "default": ""},
+            "pg_major": {"type": "str", "default": ""},
+            "endpoint": {"type": "str", "required": True},
+            "timeout": {"type": "float", "default": 300},
+        },
+        required_if=[("state", "saved", ["name"])],
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        endpoint = docker_engine.resolve({}, os.path.expanduser("~"), os.geteuid(), params["endpoint"])
+        engine = docker_engine.Engine(endpoint, params["timeout"])
+        if params["state"] == "saved":
+            result = save(engine, params["name"], params["path"], module.check_mode)
+        else:
+            result = load(engine, params["name"], params["path"], params["pg_major"], module.check_mode)
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message)
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=f"The Docker Engine at {params['endpoint']} stopped answering: {error}")
+    before = result.pop("before")
+    thing = params["path"] if params["state"] == "saved" else result["reference"]
+    module.exit_json(
+        **result,
+        diff={"before_header": thing, "after_header": thing, "before": f"{before}\n", "after": f"{result['id']}\n"},
+    )
+
+
+if __name__ == "__main__":
+    main()
