@@ -21,6 +21,10 @@ options:
     type: list
     elements: str
     default: []
+  reach:
+    description: An image whose registry the engine tries to reach; see RV(registry_failure).
+    type: str
+    default: ""
   timeout:
     description: Seconds to wait for an answer.
     type: float
@@ -77,6 +81,10 @@ images:
   returned: always
   type: list
   elements: dict
+registry_failure:
+  description: Why the registry of O(reach) can't be reached; empty if it can or nothing was asked.
+  returned: always
+  type: str
 host:
   description: User id and name, interpreter and whether it can import requests, distribution, and whether systemd runs.
   returned: always
@@ -131,6 +139,7 @@ def main() -> None:
         argument_spec={
             "endpoint": {"type": "str", "default": ""},
             "images": {"type": "list", "elements": "str", "default": []},
+            "reach": {"type": "str", "default": ""},
             "timeout": {"type": "float", "default": 10},
         },
         supports_check_mode=True,
@@ -140,12 +149,15 @@ def main() -> None:
         endpoint = docker_engine.resolve(os.environ, os.path.expanduser("~"), os.geteuid(), params["endpoint"])
         state, reason, answer = docker_engine.probe(endpoint, params["timeout"])
         images = []
+        registry_failure = ""
         if state == docker_engine.WORKING:
             engine = docker_engine.Engine(endpoint, params["timeout"])
             for name in params["images"]:
                 inspected = engine.image(name)
                 if inspected is not None:
                     images.append({"reference": name, **docker_engine.image_facts(inspected)})
+            if params["reach"]:
+                registry_failure = engine.registry_failure(params["reach"])
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
     except (OSError, ValueError) as error:
@@ -158,6 +170,7 @@ def main() -> None:
         origin=endpoint.origin,
         version=answer.get("Version", ""),
         images=images,
+        registry_failure=registry_failure,
         host=host_facts(),
     )
 

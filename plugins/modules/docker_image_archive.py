@@ -21,9 +21,14 @@ options:
     type: path
     required: true
   name:
-    description: The image as NAME:TAG. With O(state=loaded) empty takes whichever single image the archive holds.
+    description: With O(state=saved), the image as NAME:TAG.
     type: str
     default: ""
+  accept:
+    description: With O(state=loaded), refuse an archive that holds none of these images. Empty accepts any single one.
+    type: list
+    elements: str
+    default: []
   pg_major:
     description: With O(state=loaded), refuse an image whose C(PG_MAJOR) isn't this. Empty accepts any.
     type: str
@@ -107,18 +112,18 @@ def save(engine: docker_engine.Engine, name: str, path: str, check: bool) -> dic
     return {"changed": changed, "id": inspected["Id"], "reference": name, "bytes": size, "before": before}
 
 
-def load(engine: docker_engine.Engine, name: str, path: str, pg_major: str, check: bool) -> dict[str, Any]:
+def load(engine: docker_engine.Engine, accept: list[str], path: str, pg_major: str, check: bool) -> dict[str, Any]:
     """Makes the engine hold what is in the file."""
     held = image_archive.read(path)
-    found = [image for image in held if name in image.tags] if name else held
     tags = sorted(tag for image in held for tag in image.tags)
-    if len(found) != 1 or not found[0].tags:
+    fitting = [(image, tag) for image in held for tag in image.tags if not accept or tag in accept]
+    if len({image.ids for image, _ in fitting}) != 1:
         raise DasTernError(
-            f"{path} holds {', '.join(tags) or 'no tagged image'}; wanted: {name or 'one tagged image'}. "
-            "Write it with `ansible-playbook playbooks/save_image.yml` or `docker save NAME:TAG`."
+            f"{path} holds {', '.join(tags) or 'no tagged image'}; wanted: {' or '.join(accept) or 'one tagged image'}. "
+            "Nothing was loaded. Write another with `docker save NAME:TAG`"
+            + (f", or use this one under its name: -e postgres_image_local={tags[0]}" if len(tags) == 1 else ".")
         )
-    image = found[0]
-    reference = name or image.tags[0]
+    image, reference = fitting[0]
     if pg_major and image.pg_major != pg_major:
         raise DasTernError(
             f"{path} holds PostgreSQL {image.pg_major or 'of an unknown version (no PG_MAJOR)'}; wanted: {pg_major}. "
@@ -148,6 +153,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["saved", "loaded"], "required": True},
             "path": {"type": "path", "required": True},
             "name": {"type": "str", "default": ""},
+            "accept": {"type": "list", "elements": "str", "default": []},
             "pg_major": {"type": "str", "default": ""},
             "endpoint": {"type": "str", "required": True},
             "timeout": {"type": "float", "default": 300},
@@ -162,7 +168,7 @@ def main() -> None:
         if params["state"] == "saved":
             result = save(engine, params["name"], params["path"], module.check_mode)
         else:
-            result = load(engine, params["name"], params["path"], params["pg_major"], module.check_mode)
+            result = load(engine, params["accept"], params["path"], params["pg_major"], module.check_mode)
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import http.client
 import json
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from urllib.parse import quote, urlsplit
 from .errors import DasTernError
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
+
+# How the engine words that it got no answer, in contrast to an answer that it didn't like.
+NETWORK = re.compile(
+    r"dial |lookup |no such host|timeout|Client\.Timeout|refused|unreachable|connection reset|EOF", re.I
+)
 
 # What `probe` finds.
 WORKING = "working"
@@ -152,6 +158,21 @@ class Engine:
             if refusal.facts.get("status") == 404:
                 return None
             raise
+
+    def registry_failure(self, name: str) -> str:
+        """Why the registry of image `name` can't be reached, "" if it can.
+
+        Asks the engine for the image's manifest, so that its proxies and mirrors count, and waits no longer than
+        `timeout`; a pull itself waits as long as the engine likes. A registry that wants a password is reached.
+        """
+        try:
+            self.request("GET", f"/distribution/{quote(name, safe='/:@')}/json").read()
+        except TimeoutError:
+            return f"no answer from its registry within {self.timeout:g} s"
+        except DasTernError as refusal:
+            text = refusal.message.split(": ", 1)[1]
+            return text if NETWORK.search(text) else ""
+        return ""
 
     def messages(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
         """The lines of a progress stream; DasTernError at the first that is an error."""

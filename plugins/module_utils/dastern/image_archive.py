@@ -52,7 +52,10 @@ def read(path: str) -> list[ArchivedImage]:
         manifest = json.loads(small["manifest.json"])
         return [_image(entry, small) for entry in manifest]
     except FileNotFoundError:
-        raise DasTernError(f"There is no image archive {path}.") from None
+        raise DasTernError(
+            f"There is no image archive {path} on this host. Copy it there, or write one on a machine that has the image: "
+            "ansible-playbook playbooks/save_image.yml -e postgres_image_archive=PATH"
+        ) from None
     except KeyError:
         raise DasTernError(
             f"{path} is no image archive: it has no manifest.json. Write one with `docker save`."
