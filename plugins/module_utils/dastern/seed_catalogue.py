@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SERVER = """
 SELECT (now() AT TIME ZONE %(zone)s)::date,
-    to_char(now() AT TIME ZONE %(zone)s - now() AT TIME ZONE 'UTC', 'SGHH24:MI'),
+    extract(epoch FROM now() AT TIME ZONE %(zone)s - now() AT TIME ZONE 'UTC')::int / 60,
     current_setting('dastern.environment', true)
 """
 _TABLES = """
@@ -92,7 +92,9 @@ class Table:
 def server(connection: psycopg.Connection[Any]) -> Server:
     row = connection.execute(_SERVER, {"zone": ZONE}).fetchone()
     assert row is not None
-    return Server(row[0], row[1], row[2] or None)
+    today, minutes, environment = row
+    hours, rest = divmod(abs(minutes), 60)
+    return Server(today, f"{'-' if minutes < 0 else '+'}{hours:02}:{rest:02}", environment or None)
 
 
 def tables(connection: psycopg.Connection[Any], schema: str, names: list[str]) -> dict[str, Table]:

@@ -49,7 +49,9 @@ class Change:
                 for name, (before, after) in self.columns.items()
             }
             if self.action == "insert":
-                shown["columns"] = {name: pair["after"] for name, pair in shown["columns"].items()}
+                shown["columns"] = {
+                    name: "(hidden)" if secret(name) else pair["after"] for name, pair in shown["columns"].items()
+                }
         else:
             shown["columns"] = sorted(self.columns)
         return shown
@@ -160,7 +162,7 @@ def _insert(schema: str, plan: TablePlan) -> sql.Composed:
 
 def _update(schema: str, plan: TablePlan) -> sql.Composed:
     written = {column for _, item in plan.updates for column in item} - {"id"}
-    parts = [
+    parts: list[sql.Composable] = [
         sql.SQL("{c} = CASE WHEN e.item ? {name} THEN r.{c} ELSE t.{c} END").format(
             name=sql.Literal(column), c=sql.Identifier(column)
         )

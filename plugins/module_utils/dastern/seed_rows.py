@@ -88,9 +88,9 @@ class Declared:
             for block in file["blocks"]:
                 for row in block["rows"]:
                     self._add(file["name"], block, row)
-        for row in self.rows:
-            self._identify(row, [])
-        self._refuse_doubles()
+        self._identify_all()
+        for index, step in enumerate(self.steps):
+            self._step_of.update({row.id: index for row in _rows_of(step)})
         for row in self.rows:
             for column, value in row.values.items():
                 self._check_value(row, column, value)
@@ -100,9 +100,7 @@ class Declared:
 
     @property
     def rows(self) -> list[Row]:
-        return [
-            row for step in self.steps if isinstance(step, Segment) for rows in step.tables.values() for row in rows
-        ]
+        return [row for step in self.steps for row in _rows_of(step)]
 
     @property
     def scripts(self) -> list[Script]:
@@ -150,25 +148,39 @@ class Declared:
                 f"{row.file}, line {row.line}: the row {label} is declared twice, first in {other.file}, line "
                 f"{other.line}. Remove one, or give it another key."
             )
-        self._step_of[label] = len(self.steps) - 1
 
-    def _identify(self, row: Row, path: list[Row]) -> None:
-        if row.id:
-            return
-        if row in path:
-            raise DasTernError(f"{row.file}, line {row.line}: the key of this row of {row.table} refers to itself.")
-        parts = [self._key_part(row, column, [*path, row]) for column in row.key]
-        row.key_text = "/".join(parts) if row.key else str(row.name)
+    def _identify_all(self) -> None:
+        """Give every row its id; a key that refers to another row waits until that row has its own."""
+        waiting = self.rows
+        while waiting:
+            left = [row for row in waiting if not self._identify(row)]
+            if len(left) == len(waiting):
+                for row in left:
+                    for column in row.key:
+                        if mark(row.values[column]) == "ref":
+                            self._find(row, column, row.values[column]["ref"])
+                raise DasTernError(
+                    f"{left[0].file}, line {left[0].line}: the key of this row of {left[0].table} refers to itself."
+                )
+            waiting = left
+
+    def _identify(self, row: Row) -> bool:
+        parts = [self._key_part(row, column) for column in row.key]
+        if any(part is None for part in parts):
+            return False
+        row.key_text = "/".join(str(part) for part in parts) if row.key else str(row.name)
         row.id = str(uuid.uuid5(NAMESPACE, f"{row.table}:{row.key_text}"))
+        self._label(f"{row.table}/{row.key_text}", row)
+        return True
 
-    def _key_part(self, row: Row, column: str, path: list[Row]) -> str:
+    def _key_part(self, row: Row, column: str) -> str | None:
+        """The text of one key value; None as long as the row that it refers to has none itself."""
         value = row.values[column]
         where = f"{row.file}, line {row.line}, a row of {row.table}: the key column {column}"
         kind = mark(value)
         if kind == "ref":
-            target = self._find(row, column, value["ref"])
-            self._identify(target, path)
-            return target.key_text
+            target = self._by_label.get(value["ref"]) if isinstance(value["ref"], str) else None
+            return target.key_text if target is not None and target.id else None
         if kind is not None:
             raise DasTernError(f"{where} is {value!r}, which is not the same on every day. A key must stay as it is.")
         if value is None or isinstance(value, (dict, list)):
@@ -176,37 +188,13 @@ class Declared:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def _find(self, row: Row, column: str, reference: Any) -> Row:
-        if isinstance(reference, str):
-            target = self._by_label.get(reference) or self._by_natural_key(reference)
-            if target is not None:
-                return target
-        raise DasTernError(
-            f"{row.file}, line {row.line}, a row of {row.table}: {column} refers to {reference!r}, which no file of this "
-            "folder declares. Write `{ref: <table>/<_name or key values joined by />}` of a declared row."
-        )
-
-    def _by_natural_key(self, reference: str) -> Row | None:
-        table, _, text = reference.partition("/")
-        for row in self.rows:
-            if row.table == table and row.key and not any(mark(row.values[column]) for column in row.key):
-                self._identify(row, [])
-                if row.key_text == text:
-                    self._by_label[reference] = row
-                    return row
-        return None
-
-    def _refuse_doubles(self) -> None:
-        seen: dict[str, Row] = {}
-        for index, step in enumerate(self.steps):
-            for row in _rows_of(step):
-                other = seen.setdefault(row.id, row)
-                if other is not row:
-                    raise DasTernError(
-                        f"{row.file}, line {row.line}: the row {row.table}/{row.key_text} is declared twice, first in "
-                        f"{other.file}, line {other.line}. Remove one, or give it another key."
-                    )
-                self._label(f"{row.table}/{row.key_text}", row)
-                self._step_of[row.id] = index
+        target = self._by_label.get(reference) if isinstance(reference, str) else None
+        if target is None:
+            raise DasTernError(
+                f"{row.file}, line {row.line}, a row of {row.table}: {column} refers to {reference!r}, which no file of this "
+                "folder declares. Write `{ref: <table>/<_name or key values joined by />}` of a declared row."
+            )
+        return target
 
     def _check_value(self, row: Row, column: str, value: Any) -> None:
         kind = mark(value)

@@ -339,8 +339,9 @@ def report(params: dict[str, Any], result: dict[str, Any], check_mode: bool) -> 
     keys = ("inserted", "updated", "unchanged", "tables", "scripts", "volume", "seconds", "waited_for")
     section: dict[str, Any] = {key: result[key] for key in keys if key in result}
     inserted, updated, unchanged = (result[key] for key in ("inserted", "updated", "unchanged"))
-    if not result["changed"]:
-        lines = [f"{unchanged} declared rows are as declared"]
+    if not inserted and not updated:
+        folder = params.get("seed_environment", "this environment")
+        lines = [f"{_rows(unchanged)} as declared" if unchanged else f"no rows are declared for {folder}"]
     elif check_mode:
         lines = [f"would insert {_rows(inserted)}, update {updated}; {unchanged} unchanged"]
     else:

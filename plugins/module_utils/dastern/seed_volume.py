@@ -243,39 +243,9 @@ def fill(
 
     `rebuild` forces or forbids making indexes and foreign keys afterwards; None decides by size.
     """
-    clock = _Clock()
-    connection.execute(
-        "SELECT set_config('maintenance_work_mem', '256MB', true), set_config('work_mem', '64MB', true), "
-        "set_config('jit', 'off', true)"
-    )
-    today, start, since = connection.execute(
-        "SELECT (now() AT TIME ZONE %(z)s)::date, (now() AT TIME ZONE %(z)s)::date - %(d)s, now() - make_interval(days => %(d)s + 1)",
-        {"z": ZONE, "d": wanted.days},
-    ).fetchone() or (None, None, None)
-    values = {
-        "missing": wanted.missing_patients,
-        "missing_doctors": wanted.missing_doctors,
-        "share": PATIENTS_PER_DOCTOR,
-        "days": wanted.days,
-        "ahead": AHEAD,
-        "from": start,
-        "today": today,
-        "start": since,
-        "zone": ZONE,
-        "password": PASSWORD_HASH,
-        "pin": PIN_HASH,
-    }
-    names = {name: sql.Identifier(schema, name) for name in TABLES}
-    types = {
-        "gender": "Gender",
-        "language": "Language",
-        "theme": "Theme",
-        "tier": "SubscriptionTier",
-        "prescription_status": "PrescriptionStatus",
-        "period": "TimePeriod",
-        "dose_status": "DoseEventStatus",
-    }
-    names |= {name: sql.Identifier(schema, type_name) for name, type_name in types.items()}
+    clock = Clock()
+    connection.execute("SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)")
+    names, values = _names(schema), _values(connection, wanted)
     for step, text in (
         ("doctors", _DOCTORS),
         ("patients", _PATIENTS),
@@ -285,26 +255,77 @@ def fill(
     ):
         connection.execute(sql.SQL(text).format(**names), values)
         clock.lap(step)
+    rebuilt = fill_events(connection, schema, wanted, rebuild, clock)
+    connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names[name] for name in TABLES)))
+    clock.lap("analyze")
+    return {"rebuilt": rebuilt, "ms": clock.laps}
+
+
+def fill_events(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    wanted: VolumePlan,
+    rebuild: bool | None = None,
+    clock: Clock | None = None,
+) -> bool:
+    """Insert the dose events of the missing patients, whose other rows are there; returns whether it rebuilt."""
+    clock = clock or Clock()
+    connection.execute("SELECT set_config('maintenance_work_mem', '256MB', true)")
     furniture = _Furniture(connection, schema, "dose_events")
+    expected = wanted.rows["dose_events"]
     if rebuild is None:
-        rebuild = wanted.rows["dose_events"] >= max(REBUILD_FROM, furniture.estimated_rows) and furniture.plain
+        rebuild = expected >= max(REBUILD_FROM, furniture.estimated_rows) and furniture.plain
     if rebuild:
         furniture.take_away()
         clock.lap("drop indexes and foreign keys")
-    count = connection.execute(sql.SQL(_EVENTS).format(**names), values).rowcount
+    count = connection.execute(sql.SQL(_EVENTS).format(**_names(schema)), _values(connection, wanted)).rowcount
     clock.lap("dose_events")
-    if count != wanted.rows["dose_events"]:
-        raise DasTernError(
-            f"dose_events: {wanted.rows['dose_events']} were to be made and {count} were. Nothing was changed."
-        )
+    if count != expected:
+        raise DasTernError(f"dose_events: {expected} were to be made and {count} were. Nothing was changed.")
     if rebuild:
         furniture.put_back(clock)
-    connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names[name] for name in TABLES)))
-    clock.lap("analyze")
-    return {"rebuilt": rebuild, "ms": clock.laps}
+    return rebuild
 
 
-class _Clock:
+def _names(schema: str) -> dict[str, Any]:
+    types = {
+        "gender": "Gender",
+        "language": "Language",
+        "theme": "Theme",
+        "tier": "SubscriptionTier",
+        "prescription_status": "PrescriptionStatus",
+        "period": "TimePeriod",
+        "dose_status": "DoseEventStatus",
+    }
+    tables = {name: sql.Identifier(schema, name) for name in TABLES}
+    return tables | {name: sql.Identifier(schema, type_name) for name, type_name in types.items()}
+
+
+def _values(connection: psycopg.Connection[Any], wanted: VolumePlan) -> dict[str, Any]:
+    row = connection.execute(
+        "SELECT (now() AT TIME ZONE %(zone)s)::date, (now() AT TIME ZONE %(zone)s)::date - %(days)s, "
+        "now() - make_interval(days => %(days)s + 1)",
+        {"zone": ZONE, "days": wanted.days},
+    ).fetchone()
+    assert row is not None
+    return {
+        "missing": wanted.missing_patients,
+        "missing_doctors": wanted.missing_doctors,
+        "share": PATIENTS_PER_DOCTOR,
+        "days": wanted.days,
+        "ahead": AHEAD,
+        "today": row[0],
+        "from": row[1],
+        "start": row[2],
+        "zone": ZONE,
+        "password": PASSWORD_HASH,
+        "pin": PIN_HASH,
+    }
+
+
+class Clock:
+    """The milliseconds of each step."""
+
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.monotonic()
@@ -356,7 +377,7 @@ class _Furniture:
             if not constraint:
                 self._run("DROP INDEX {name}", name=sql.Identifier(schema, name))
 
-    def put_back(self, clock: _Clock) -> None:
+    def put_back(self, clock: Clock) -> None:
         for name, definition, constraint, *_ in self.indexes:
             if not constraint:
                 self._connection.execute(definition)
