@@ -89,18 +89,19 @@ class Ledger:
     def create(self) -> None:
         self._connection.execute(_CREATE.format(table=self._table))  # type: ignore[arg-type]
 
-    def record_applied(self, migration: MigrationFile, started_at: datetime) -> None:
-        """The row of a migration that was applied just now; the caller commits it together with the migration."""
-        self._connection.execute(
+    def record_applied(self, migration: MigrationFile, started_at: datetime, transaction: str) -> bool:
+        """Write the row of a migration that was applied just now; the caller commits it together with the migration.
+
+        Writes nothing and gives False where `transaction`, the id of the one the migration began in, is over.
+        """
+        cursor = self._connection.execute(
             f"INSERT INTO {self._table} "  # type: ignore[arg-type]
             "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
-            "VALUES (%s, %s, date_trunc('milliseconds', clock_timestamp()), %s, NULL, NULL, %s, 1)",
-            (str(uuid.uuid4()), migration.checksum, migration.name, started_at),
+            "SELECT %s, %s, date_trunc('milliseconds', clock_timestamp()), %s, NULL, NULL, %s, 1 "
+            "WHERE pg_current_xact_id_if_assigned()::text = %s",
+            (str(uuid.uuid4()), migration.checksum, migration.name, started_at, transaction),
         )
-
-    def now(self) -> datetime:
-        """The server's clock in milliseconds, as the ledger keeps times."""
-        return self._one("SELECT date_trunc('milliseconds', clock_timestamp())")
+        return cursor.rowcount == 1
 
     def try_lock(self) -> bool:
         """Take the session lock if it is free.
