@@ -3,7 +3,7 @@
 Each round measures every contestant once, in an order that rotates, each in a migrated database of its own that already
 holds the patients, prescriptions and medications; only dose_events are written in the measured time.
 
-    python benchmarks/seed_volume.py                      # a container of its own, removed at the end; about 5 minutes
+    python benchmarks/seed_volume.py                      # a container of its own, removed at the end; about 10 minutes
     python benchmarks/seed_volume.py --patients 200 --rounds 1        # smoke run
     python benchmarks/seed_volume.py --url postgresql://user:pw@host/db   # a server that is there; needs CREATEDB
 

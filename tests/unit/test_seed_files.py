@@ -291,20 +291,20 @@ def test_the_modules_documentation_is_its_argument_spec() -> None:
     [
         ({"inserted": 42, "updated": 3, "unchanged": 17}, False, ["42 rows inserted, 3 updated, 17 unchanged"]),
         ({"inserted": 1, "updated": 0, "unchanged": 0}, True, ["would insert 1 row, update 0; 0 unchanged"]),
-        ({"inserted": 0, "updated": 0, "unchanged": 85}, False, ["85 declared rows are as declared"]),
+        ({"inserted": 0, "updated": 0, "unchanged": 85}, False, ["85 rows as declared"]),
         ({"failed": True, "msg": "No.\nMore."}, False, ["failed: No."]),
         (
             {"inserted": 0, "updated": 0, "unchanged": 0, "volume": seed_volume.VolumePlan(9, 90, 2, "", 0, "").facts},
             False,
             [
-                "0 rows inserted, 0 updated, 0 unchanged",
+                "no rows are declared for this environment",
                 "added 2 synthetic patients with 1136 dose events (about 0 MB)",
             ],
         ),
         (
             {"inserted": 0, "updated": 0, "unchanged": 0, "scripts": [{"file": "a.sql", "rows": 1}]},
             True,
-            ["would insert 0 rows, update 0; 0 unchanged", "a.sql would write 1 row"],
+            ["no rows are declared for this environment", "a.sql would write 1 row"],
         ),
     ],
 )
