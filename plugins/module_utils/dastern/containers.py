@@ -1,0 +1,222 @@
+"""Looks at containers, runs commands in them, and runs containers for one command, over the engine's HTTP interface.
+
+Nothing travels as a command line of this host: what a command reads comes over its standard input, where neither
+`ps` nor the engine's own log shows it. Source of the calls: the Docker Engine API 1.41.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from .docker_engine import Endpoint, Engine
+from .errors import DasTernError
+
+ROLE_LABEL = "org.dastern.role"
+"""The label that tells a container of ours; its value is the role's name."""
+
+_ENDED = "das-tern-exit:"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command left behind."""
+
+    rc: int
+    out: str
+    err: str
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of the error output, else of the output, as one paragraph."""
+        lines = [line.strip() for line in (self.err.strip() or self.out.strip()).splitlines() if line.strip()]
+        return " / ".join(lines[-6:])
+
+
+class Containers(Engine):
+    """The engine at `endpoint` (a URL)."""
+
+    def __init__(self, endpoint: str, timeout: float = 60.0) -> None:
+        super().__init__(Endpoint(endpoint, "docker_engine_endpoint"), timeout)
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Any:
+        """The parsed answer, None if it is empty; DasTernError with `status` if the engine refuses or doesn't answer."""
+        if query:
+            path += "?" + urlencode(query)
+        try:
+            if body is None:
+                response = self.request(method, path)
+            else:
+                response = self.request(method, path, [json.dumps(body).encode()], {"Content-Type": "application/json"})
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise DasTernError(
+                f"The Docker Engine at {self.endpoint.url} doesn't answer: {error}. See `systemctl status docker`.", status=0
+            ) from None
+        return json.loads(text) if text.strip() else None
+
+    def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
+        """What the engine knows of `name`; `kind` is container, volume, network or image. None if there is none."""
+        paths = {
+            "container": f"/containers/{quote(name)}/json",
+            "volume": f"/volumes/{quote(name)}",
+            "network": f"/networks/{quote(name)}",
+            "image": f"/images/{quote(name, safe='/:@')}/json",
+        }
+        try:
+            return dict(self.call("GET", paths[kind]))
+        except DasTernError as refusal:
+            if refusal.facts.get("status") == 404:
+                return None
+            raise
+
+    def listed(self, **filters: list[str]) -> list[dict[str, Any]]:
+        """Containers, the stopped ones too, that all `filters` fit."""
+        return list(self.call("GET", "/containers/json", all=1, filters=json.dumps(filters)))
+
+    def logs(self, name: str, lines: int = 15) -> str:
+        """The last `lines` lines that the container wrote."""
+        path = f"/containers/{quote(name)}/logs?" + urlencode({"stdout": 1, "stderr": 1, "tail": lines})
+        out, err = _demultiplexed(self.request("GET", path).read())
+        return (out + err).strip()
+
+    def execute(self, container: str, command: Sequence[str], stdin: str = "", user: str = "postgres") -> Output:
+        """Run `command` in a running container."""
+        made = self.call("POST", f"/containers/{quote(container)}/exec", {
+            "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "User": user, "Cmd": list(command),
+        })  # fmt: skip
+        stream = self._hijack(f"/exec/{made['Id']}/start", {"Detach": False, "Tty": False})
+        out, err = stream.talk(stdin)
+        ended = self.call("GET", f"/exec/{made['Id']}/json")
+        return Output(int(ended["ExitCode"] if ended["ExitCode"] is not None else -1), out, err)
+
+    def run_once(
+        self,
+        image: str,
+        script: str,
+        arguments: Sequence[str] = (),
+        *,
+        stdin: str = "",
+        user: str = "postgres",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        host_config: Mapping[str, Any] | None = None,
+    ) -> Output:
+        """Run a shell script in a container of its own: no network, no capability, read-only root, gone afterwards.
+
+        The engine removes it when it ends, also if this process is killed meanwhile.
+        """
+        wrapped = f'( {script}\n)\ncode=$?\nprintf "\\n{_ENDED}%s\\n" "$code"\nexit "$code"'
+        body = {
+            "Image": image,
+            "User": user,
+            "Entrypoint": ["/bin/sh", "-c", wrapped, "sh"],
+            "Cmd": list(arguments),
+            "Labels": dict(labels or {}),
+            "Env": [f"{key}={value}" for key, value in (env or {}).items()],
+            "OpenStdin": True,
+            "StdinOnce": True,
+            "AttachStdin": True,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "HostConfig": {
+                "AutoRemove": True,
+                "NetworkMode": "none",
+                "ReadonlyRootfs": True,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges:true"],
+                **(host_config or {}),
+            },
+        }
+        made = self.call("POST", "/containers/create", body, **({"name": name} if name else {}))["Id"]
+        try:
+            stream = self._hijack(f"/containers/{made}/attach?stream=1&stdin=1&stdout=1&stderr=1", {})
+            self.call("POST", f"/containers/{made}/start")
+        except BaseException:
+            self.remove(made)
+            raise
+        out, err = stream.talk(stdin)
+        out, _, ended = out.rpartition(f"\n{_ENDED}")
+        if not ended:
+            return Output(-1, "", f"{err} the container was ended from outside (memory limit?)")
+        return Output(int(ended), out, err)
+
+    def remove(self, name: str) -> None:
+        """Remove a container with its anonymous volumes; none is fine."""
+        try:
+            self.call("DELETE", f"/containers/{quote(name)}", v=1, force=1)
+        except DasTernError as refusal:
+            # 409: it is being removed already.
+            if refusal.facts.get("status") not in (404, 409):
+                raise
+
+    def wait_until_gone(self, name: str, seconds: float) -> bool:
+        """Whether the container ended within `seconds`; one that never started or stays behind is removed."""
+        end = time.monotonic() + seconds
+        while (found := self.inspect("container", name)) is not None:
+            if found["State"]["Status"] not in ("running", "restarting", "removing"):
+                self.remove(name)
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+        return True
+
+    def _hijack(self, path: str, body: Mapping[str, Any]) -> _Stream:
+        """A connection that the engine turns into the command's standard streams."""
+        connection: socket.socket
+        if self.endpoint.path is not None:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(self.timeout)
+            connection.connect(self.endpoint.path)
+        else:
+            parts = urlsplit(self.endpoint.url)
+            connection = socket.create_connection((parts.hostname or "", parts.port or 2375), self.timeout)
+        content = json.dumps(body).encode()
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\nConnection: Upgrade\r\n"
+            f"Upgrade: tcp\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+        )
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        if response.status != 101:
+            text = response.read().decode(errors="replace")
+            connection.close()
+            raise DasTernError(f"Docker Engine at {self.endpoint.url}: {text.strip()}", status=response.status)
+        return _Stream(connection, response)
+
+
+@dataclass
+class _Stream:
+    connection: socket.socket
+    response: http.client.HTTPResponse
+
+    def talk(self, stdin: str) -> tuple[str, str]:
+        """Send all of `stdin`, then read to the end: standard output and error output."""
+        try:
+            self.connection.sendall(stdin.encode())
+            self.connection.shutdown(socket.SHUT_WR)
+            return _demultiplexed(self.response.fp.read())
+        except OSError as error:
+            raise DasTernError(f"The Docker Engine broke the connection to a command: {error}.") from None
+        finally:
+            self.response.close()
+            self.connection.close()
+
+
+def _demultiplexed(data: bytes) -> tuple[str, str]:
+    """The engine's framing undone: each frame is the stream's number, three zeros, a length and as many bytes."""
+    parts: dict[int, list[bytes]] = {1: [], 2: []}
+    position = 0
+    while position + 8 <= len(data):
+        stream, length = struct.unpack_from(">BxxxL", data, position)
+        parts.setdefault(stream, []).append(data[position + 8 : position + 8 + length])
+        position += 8 + length
+    return b"".join(parts[1]).decode(errors="replace"), b"".join(parts[2]).decode(errors="replace")

@@ -1,0 +1,74 @@
+"""One variable of a `.env` file set, everything else left byte for byte.
+
+A file is read as the dotenv package reads it (its README, "What rules does the parsing engine follow?"): `export` may
+stand before the name, a value may be in ', " or ` and then go over several lines, the last of several assignments
+counts. Text is latin-1 here, one character for each byte, so that no encoding is assumed of the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from .errors import DasTernError
+
+_ASSIGNMENT = re.compile(
+    r"""
+    ^(?P<head>[ \t]*(?:export[ \t]+)?(?P<name>[\w.-]+)(?:[ \t]*=|:[ \t])[ \t]*)
+    (?P<value>'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|`(?:\\`|[^`])*`|[^\#\r\n]*?)
+    (?P<tail>[ \t]*(?:\#[^\r\n]*)?)(?=\r?\n|\r|\Z)
+    """,
+    re.VERBOSE | re.MULTILINE | re.ASCII,
+)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("latin-1")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """The file's new content; `lines` are those (from 1) that assigned the variable before."""
+
+    content: bytes
+    changed: bool
+    lines: list[int]
+
+
+def url(user: str, password: str, host: str, port: int, database: str, schema: str) -> str:
+    """A URL as Prisma reads it; everything that means something in a URL is percent-encoded."""
+    host = f"[{host}]" if ":" in host else host
+    return (
+        f"postgresql://{_encoded(user)}:{_encoded(password)}@{host}:{port}/{_encoded(database)}?schema={_encoded(schema)}"
+    )
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="")
+
+
+def edited(content: bytes, name: str, value: str) -> Edited:
+    """`content` with `name` set to `value` (which has to do without quotes, `$` and backslashes).
+
+    The last assignment is the one that counts, so that is the one replaced; without any, a line is added at the end.
+    """
+    if b"\0" in content:
+        raise DasTernError("it holds NUL bytes, so it isn't a text file in UTF-8 (UTF-16?)")
+    text = content.decode("latin-1")
+    start = len(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else 0
+    mark, text = text[:start], text[start:]
+    matches = [match for match in _ASSIGNMENT.finditer(text) if match["name"] == name]
+    lines = [text.count("\n", 0, match.start()) + 1 for match in matches]
+    if matches:
+        last = matches[-1]
+        if _plain(last["value"]) == value:
+            return Edited(content, False, lines)
+        result = text[: last.start("value")] + f'"{value}"' + text[last.end("value") :]
+    else:
+        newline = "\r\n" if "\r\n" in text else "\n"
+        glue = "" if not text or text.endswith("\n") else newline
+        ending = newline if not text or text.endswith("\n") else ""
+        result = f'{text}{glue}{name}="{value}"{ending}'
+    return Edited((mark + result).encode("latin-1"), True, lines)
+
+
+def _plain(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] in "'\"`" and value[-1] == value[0] else value.strip()

@@ -1,0 +1,68 @@
+"""Files that hold secrets: written whole or not at all, readable for their owner only."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from . import scram
+from .errors import DasTernError
+
+
+def write(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Replace `path` in one step, on disk when this returns; a crash leaves the old content or the new."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if owner is not None and owner != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), *owner)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Secret:
+    """A password in a file of its own. `given` is the inventory's, '' if it doesn't say."""
+
+    def __init__(self, path: Path, given: str) -> None:
+        self.path = path
+        try:
+            stored = path.read_text("utf-8").removesuffix("\n")
+        except FileNotFoundError:
+            stored = ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise DasTernError(f"The password file {path} can't be read: {error}. Run the play as its owner.") from None
+        if stored and not given and not scram.acceptable(stored):
+            raise DasTernError(
+                f"The password file {path} doesn't hold printable ASCII of {scram.MINIMUM_LENGTH} characters or more. "
+                f"Correct it, or delete it (`rm {path}`): then a new password is generated and set."
+            )
+        self.stored = stored
+        self.generated = not given and not stored
+        self.value = given or stored or secrets.token_urlsafe(32)
+
+    @property
+    def loose(self) -> bool:
+        """Whether others may read the file."""
+        return self.path.exists() and self.path.stat().st_mode & 0o077 != 0
+
+    @property
+    def differs(self) -> bool:
+        return self.value != self.stored or self.loose
+
+    def save(self) -> None:
+        """Write the file, and make its folder, where they aren't as they should be."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(self.path, f"{self.value}\n".encode())

@@ -1,0 +1,177 @@
+"""What runs: engine, image, container, server, as far as each can be asked. Never fails because something is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from . import settings
+from .containers import ROLE_LABEL, Containers
+from .errors import DasTernError
+from .psql import Psql, literal
+
+PROVISION = "ansible-playbook playbooks/provision.yml"
+
+_INSIDE = """
+SELECT json_build_object(
+  'bytes', pg_database_size(current_database()),
+  'environment', current_setting('dastern.environment', true),
+  'tables', (SELECT coalesce(json_agg(t), '[]') FROM (
+     SELECT c.oid::regclass::text AS name, pg_total_relation_size(c.oid) AS bytes, greatest(c.reltuples, 0)::bigint AS rows
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+     ORDER BY 2 DESC LIMIT 5) t),
+  'connections', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+  'checksum_failures', (SELECT sum(checksum_failures) FROM pg_stat_database))
+"""
+
+
+def moment(text: str) -> datetime | None:
+    """A time as the engine writes it (RFC 3339, nine digits of seconds); None for its `0001-01-01`."""
+    found = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)$", text)
+    if found is None or text.startswith("0001"):
+        return None
+    zone = "+00:00" if found[3] == "Z" else found[3]
+    fraction = (found[2] or ".0").ljust(7, "0")
+    return datetime.fromisoformat(f"{found[1]}{fraction}{zone}")
+
+
+def healthy_after(container: Mapping[str, Any] | None) -> float | None:
+    """Seconds from the container's start to the end of its first good health check that is still on record."""
+    if not container:
+        return None
+    started = moment(container["State"].get("StartedAt", ""))
+    for check in (container["State"].get("Health") or {}).get("Log") or []:
+        ended = moment(check["End"])
+        if check["ExitCode"] == 0 and started and ended:
+            return round((ended - started).total_seconds(), 1)
+    return None
+
+
+def duration(seconds: float) -> str:
+    """`3 d 4 h`, `5 min`: the two largest units that matter."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{int(seconds)} s"
+
+
+def amount(size: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TB"
+
+
+def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str, Any]]:
+    """The report's sections engine, image and postgres; the last has `running`."""
+    if not params["endpoint"]:
+        return {"postgres": {"lines": ["not there: the host has no Docker Engine"], "next": [PROVISION], "running": False}}
+    containers = Containers(params["endpoint"], timeout=15)
+    try:
+        version = containers.version()
+    except (DasTernError, OSError, ValueError) as error:
+        return {
+            "engine": {"lines": [f"Docker Engine at {params['endpoint']} doesn't answer: {error}"], "next": [PROVISION]},
+            "postgres": {"lines": ["unknown: the engine doesn't answer"], "running": False},
+        }
+    report: dict[str, dict[str, Any]] = {
+        "engine": {
+            "lines": [f"Docker Engine {version['Version']} at {params['endpoint']}"],
+            "version": version["Version"], "endpoint": params["endpoint"],
+        }
+    }  # fmt: skip
+    container = containers.inspect("container", params["container"])
+    if container is None:
+        volume = containers.inspect("volume", params["volume"])
+        line = f"container {params['container']} doesn't exist"
+        line += f"; volume {params['volume']} with its data does" if volume else ""
+        return {**report, "postgres": {"lines": [line], "next": [PROVISION], "running": False, "state": "absent"}}
+    image = containers.inspect("image", container["Image"])
+    report["image"] = {
+        "lines": [
+            f"{container['Config']['Image']} ({container['Image'][7:19]}"
+            + (f", {amount(image['Size'])}, made {image['Created'][:10]})" if image else ")")
+        ],
+        "reference": container["Config"]["Image"],
+        "id": container["Image"],
+    }
+    report["postgres"] = _container(containers, container, params, command)
+    return report
+
+
+def _container(
+    containers: Containers, container: Mapping[str, Any], params: Mapping[str, Any], command: list[str]
+) -> dict[str, Any]:
+    name, state = params["container"], container["State"]
+    health = (state.get("Health") or {}).get("Status", "without health check")
+    began = moment(state["StartedAt"] if state["Running"] else state["FinishedAt"])
+    since = duration((datetime.now(timezone.utc) - began).total_seconds()) if began else "ever"
+    line = f"container {name} {state['Status']}" + (f", {health}" if state["Running"] else f" ({state['ExitCode']})")
+    line += f", for {since}, {container['RestartCount']} restarts"
+    result: dict[str, Any] = {
+        "container": name, "state": state["Status"], "health": health if state["Running"] else "", "running": False,
+        "restarts": container["RestartCount"], "lines": [line], "next": [],
+    }  # fmt: skip
+    if (container["Config"]["Labels"] or {}).get(ROLE_LABEL) != "postgres":
+        result["lines"].append(f"it isn't ours: no label {ROLE_LABEL}=postgres")
+        result["next"].append(f"docker rename {name} {name}-old")
+        return result
+    if not state["Running"] or state.get("Paused"):
+        result["next"].append(PROVISION)
+        return result
+    try:
+        result["running"] = True
+        _server(Psql(containers, name), params, command, result)
+    except DasTernError as error:
+        result["running"] = False
+        result["lines"].append(f"the server can't be asked: {error.message}")
+        result["next"].append(f"docker logs --tail 20 {name}")
+    return result
+
+
+def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: dict[str, Any]) -> None:
+    found = psql.value(settings.READ_BACK)
+    declared = settings.of_command(command)
+    differences = settings.differences(declared, found)
+    rows = {row["name"]: row for row in found["settings"]}
+    result["server_version"] = found["version"]
+    result["port"] = params["port"]
+    result["differences"] = differences
+    result["settings"] = {name: rows[name]["shown"] for name in declared if name in rows}
+    result["lines"].append(f"PostgreSQL {found['version']} at {params['host']}:{params['port']}")
+    if differences:
+        for row in differences:
+            result["lines"].append(
+                f"setting {row['setting']}: declared {row['declared']}, found {row['found']} ({row['source'] or 'none'})"
+            )
+        result["next"].append(PROVISION)
+    else:
+        result["lines"].append(f"{len(declared)} settings as declared")
+    database = params["database"]
+    if not psql.value(f"SELECT to_json(EXISTS (SELECT FROM pg_database WHERE datname = {literal(database)}))"):
+        result["lines"].append(f"database {database} doesn't exist")
+        result["next"].append(PROVISION)
+        return
+    inside = psql.value(_INSIDE, database)
+    limit = int(rows["max_connections"]["setting"])
+    result |= {
+        "environment": inside["environment"], "database_bytes": inside["bytes"], "tables": inside["tables"],
+        "connections": inside["connections"], "max_connections": limit,
+        "checksum_failures": inside["checksum_failures"] or 0,
+    }  # fmt: skip
+    tables = ", ".join(f"{table['name']} {amount(table['bytes'])}" for table in inside["tables"])
+    result["lines"].append(
+        f"database {database} ({inside['environment'] or 'no environment set'}) {amount(inside['bytes'])}"
+        + (f"; largest: {tables}" if tables else ", no tables")
+    )
+    result["lines"].append(f"{inside['connections']} of {limit} connections used")
+    if inside["checksum_failures"]:
+        result["lines"].append(f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes")
+        result["next"].append(f"docker logs {params['container']} 2>&1 | grep -i checksum")

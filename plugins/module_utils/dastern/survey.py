@@ -1,0 +1,343 @@
+"""What the postgres role has to know before it touches anything, and everything that it refuses beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from . import hba, scram, settings
+from .containers import ROLE_LABEL, Containers
+from .errors import DasTernError
+
+ROLE = "postgres"
+MAJOR = "17"
+SUPERUSER = "postgres"
+MOUNT = "/var/lib/postgresql/data"
+PGDATA = f"{MOUNT}/pgdata"
+HBA_FOLDER = "/etc/das-tern/server"
+HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+FREE_BYTES = 512 * 1024**2
+
+_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_LOOK_INTO_VOLUME = """
+cd /volume || exit 1
+for file in pgdata/PG_VERSION PG_VERSION; do
+  if [ -s "$file" ]; then printf 'version %s %s\\n' "$file" "$(cat "$file")"; fi
+done
+ls -A | head -20 | sed 's/^/entry /'
+"""
+
+
+def checked_names(params: Mapping[str, Any]) -> None:
+    """Refuse names that Docker or PostgreSQL can't take, or that mean something else there."""
+    for option in ("container", "volume"):
+        if not _CONTAINER_NAME.fullmatch(params[option]):
+            raise DasTernError(
+                f"postgres_{option}_name is `{params[option]}`; Docker wants letters, digits, `_`, `.` and `-`, "
+                "beginning with a letter or digit. Correct it in the inventory."
+            )
+    if not 1 <= params["port"] <= 65535:
+        raise DasTernError(
+            f"postgres_port is {params['port']}; a port is 1 to 65535. Correct it in the inventory."
+        )
+    taken = {SUPERUSER, "public", "none", "current_user", "session_user", "current_role"}
+    for option, variable in (("app_user", "postgres_app_user"), ("readonly_user", "postgres_readonly_user"),
+                             ("database", "postgres_database")):  # fmt: skip
+        name = params[option]
+        wrong = ""
+        if not name or len(name.encode()) > 63 or any(ord(character) < 32 for character in name):
+            wrong = "a name has 1 to 63 bytes and no control characters"
+        elif option == "database" and name in ("postgres", "template0", "template1"):
+            wrong = "this database belongs to the server itself"
+        elif option != "database" and (name in taken or name.startswith("pg_")):
+            wrong = "PostgreSQL keeps this name for itself"
+        if wrong:
+            raise DasTernError(f"{variable} is `{name}`: {wrong}. Choose another in the inventory.")
+    if params["app_user"] == params["readonly_user"]:
+        raise DasTernError(
+            f"postgres_app_user and postgres_readonly_user are both `{params['app_user']}`; they have different rights. "
+            "Choose two names in the inventory."
+        )
+
+
+def checked_passwords(params: Mapping[str, Any]) -> None:
+    """Refuse passwords that can't be compared or are too short; the message is the same for every value."""
+    for option in ("app_password", "readonly_password"):
+        if params[option] and not scram.acceptable(params[option]):
+            raise DasTernError(
+                f"postgres_{option} has to be printable ASCII, {scram.MINIMUM_LENGTH} characters or more. "
+                "Give another one in the inventory, or none: then one is generated."
+            )
+
+
+def declared_command(params: Mapping[str, Any]) -> list[str]:
+    """The server's command line from both dictionaries and from what the role decides itself."""
+    declared = settings.merged(params["settings"], params["settings_extra"])
+    settings.check_memory(declared, params["memory"])
+    if settings.size(params["shm_size"]) is None:
+        raise DasTernError(
+            f"postgres_shm_size is `{params['shm_size']}`, which isn't a size such as 256m. Correct it in the inventory."
+        )
+    own = {"listen_addresses": "*", "unix_socket_directories": "/var/run/postgresql", "hba_file": HBA_FILE}
+    return settings.command({**own, **declared})
+
+
+def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """Everything found, nothing changed; DasTernError names the first thing that can't be."""
+    checked_names(params)
+    checked_passwords(params)
+    command = declared_command(params)
+    rules = hba.content(
+        SUPERUSER, params["database"], params["app_user"], params["readonly_user"], params["hba_extra"],
+        createdb=params["app_createdb"],
+    )  # fmt: skip
+    containers = Containers(params["endpoint"])
+    container = own_container(containers, params["container"])
+    check_volume_kept(container, params)
+    running = bool(container and container["State"]["Running"])
+    check_port(containers, container if running else None, params)
+
+    image = containers.inspect("image", params["image"]) if params["image"] else None
+    other_image = bool(container and image and container["Image"] != image["Id"])
+    volume = containers.inspect("volume", params["volume"])
+    initialise = volume is None
+    if image and (not running or other_image):
+        check_image(image, params["image"])
+        if volume:
+            initialise = volume_needs_cluster(containers, params)
+        if initialise:
+            check_disk(containers, volume)
+    elif not check_mode and not image:
+        raise DasTernError(
+            f"Image {params['image']} is not on this host. `ansible-playbook playbooks/provision.yml` gets or builds it."
+        )
+
+    reasons = differing(container, image, command, params) if container else []
+    hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
+    hba_differs = _text(hba_path) != rules
+    return {
+        "exists": container is not None,
+        "running": running,
+        "status": container["State"]["Status"] if container else "absent",
+        "image_present": image is not None,
+        "network_exists": containers.inspect("network", params["network"]) is not None,
+        "volume_exists": volume is not None,
+        "initialise": initialise,
+        "reasons": reasons,
+        "rehearse": image is not None and (container is None or bool(reasons) or hba_differs),
+        "command": command,
+        "hba": rules,
+        "hba_path": str(hba_path),
+        "hba_differs": hba_differs,
+        "former": form(container) if container and running and reasons else {},
+        "psycopg": find_spec("psycopg") is not None,
+        "python": sys.executable,
+        "python_of_distribution": sys.prefix == "/usr",
+        "apt": os.path.exists("/usr/bin/apt-get"),
+    }
+
+
+def own_container(containers: Containers, name: str) -> dict[str, Any] | None:
+    """The container called `name`, refused if it isn't one of this role's."""
+    container = containers.inspect("container", name)
+    if container and (container["Config"]["Labels"] or {}).get(ROLE_LABEL) != ROLE:
+        raise DasTernError(
+            f"Container {name} exists and isn't ours: it runs {container['Config']['Image']} and has no label "
+            f"{ROLE_LABEL}={ROLE}. Choose another postgres_container_name in the inventory, or, if you don't need that "
+            f"container, `docker rename {name} {name}-old`."
+        )
+    return container
+
+
+def check_volume_kept(container: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
+    """Refuse to move a container to another volume: the database would seem to be empty."""
+    for mount in container["Mounts"] if container else []:
+        if mount["Destination"] == MOUNT and mount.get("Name") != params["volume"]:
+            raise DasTernError(
+                f"Container {params['container']} keeps its data in volume {mount.get('Name') or mount['Source']}, the "
+                f"inventory says {params['volume']}. Correct postgres_volume_name; or, to go on with the other volume, "
+                "remove the container first (`ansible-playbook playbooks/remove.yml` keeps the data)."
+            )
+
+
+def check_port(containers: Containers, running: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
+    """Refuse a port that someone else holds; `running` is our own container if it runs."""
+    address, port = params["listen_address"], params["port"]
+    if running and f"{address}:{port}:5432" in form(running)["published_ports"]:
+        return
+    who = ""
+    own = False
+    for other in containers.listed(publish=[f"{port}/tcp"], status=["running"]):
+        names = [name.lstrip("/") for name in other["Names"]]
+        if params["container"] in names:
+            own = True
+        elif _meet(address, [item.get("IP", "") for item in other["Ports"] if item.get("PublicPort") == port]):
+            who = f"container {names[0]}"
+    if not who and not own:
+        who = _listener(address, port)
+    if who:
+        raise DasTernError(
+            f"Port {port} on {address} is taken by {who}. Choose another postgres_port in the inventory "
+            "(`-e postgres_port=5433` for one run), or stop what holds it."
+        )
+
+
+def _meet(address: str, others: list[str]) -> bool:
+    return address in EVERYWHERE or any(other == address or other in EVERYWHERE for other in others)
+
+
+def _listener(address: str, port: int) -> str:
+    """Who listens on address and port, '' if nobody does."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Connections of the past in TIME_WAIT don't count, listeners do.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return _process(port) or "another process"
+            if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                raise DasTernError(
+                    f"postgres_listen_address {address} isn't an address of this host. Choose one that "
+                    "`ip -brief address` shows, or 127.0.0.1."
+                ) from None
+    return ""
+
+
+def _process(port: int) -> str:
+    """Name and number of the process that listens on `port`, as far as /proc shows it to this user."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    for folder in Path("/proc").iterdir() if inodes else ():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                for descriptor in (folder / "fd").iterdir():
+                    if os.readlink(descriptor) in inodes:
+                        return f"process {(folder / 'comm').read_text().strip()} ({folder.name})"
+    return ""
+
+
+def check_image(image: Mapping[str, Any], reference: str) -> None:
+    """Refuse an image of another major version; PG_MAJOR is part of the official image's contract."""
+    environment = dict(item.split("=", 1) for item in image["Config"].get("Env") or [] if "=" in item)
+    major = environment.get("PG_MAJOR", "")
+    if major != MAJOR:
+        raise DasTernError(
+            f"Image {reference} holds " + (f"PostgreSQL {major}" if major else "no PostgreSQL (PG_MAJOR isn't set)")
+            + f"; this project runs PostgreSQL {MAJOR}. Name another image in the inventory (postgres_image_*)."
+        )
+
+
+def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> bool:
+    """Whether the existing volume has no cluster yet; refuses what isn't ours to serve."""
+    name = params["volume"]
+    looked = containers.run_once(
+        params["image"], _LOOK_INTO_VOLUME, user="0:0", labels={ROLE_LABEL: "postgres-look"},
+        host_config={"Binds": [f"{name}:/volume:ro,nocopy"], "CapAdd": ["DAC_READ_SEARCH"], "Tmpfs": {MOUNT: ""}},
+    )  # fmt: skip
+    if looked.rc:
+        raise DasTernError(f"Volume {name} can't be read: {looked.last_words}. See `docker volume inspect {name}`.")
+    versions: dict[str, str] = {}
+    entries: list[str] = []
+    for line in looked.out.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "version":
+            path, _, version = rest.partition(" ")
+            versions[path] = version.strip()
+        elif kind == "entry":
+            entries.append(rest)
+    for path, version in versions.items():
+        if version != MAJOR:
+            raise DasTernError(
+                f"Volume {name} holds a cluster of PostgreSQL {version} ({path}); this project runs PostgreSQL {MAJOR}, "
+                "which can't read it. Choose another postgres_volume_name in the inventory, and bring the data over with "
+                f"pg_dump from PostgreSQL {version}."
+            )
+    if "pgdata/PG_VERSION" in versions:
+        return False
+    found = [entry for entry in entries if entry not in ("lost+found", ".initialising")]
+    if "PG_VERSION" in versions:
+        raise DasTernError(
+            f"Volume {name} holds a cluster that this role didn't make (at its root, not in pgdata/). Choose another "
+            "postgres_volume_name in the inventory, and bring the data over with pg_dump."
+        )
+    if found:
+        raise DasTernError(
+            f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(found[:5])}. Choose another "
+            f"postgres_volume_name in the inventory, or empty this one if nobody needs it (`docker volume rm {name}`)."
+        )
+    return True
+
+
+def check_disk(containers: Containers, volume: Mapping[str, Any] | None) -> None:
+    """Refuse to make a cluster where there is hardly space for it."""
+    path = volume["Mountpoint"] if volume else containers.call("GET", "/info")["DockerRootDir"]
+    try:
+        free = os.statvfs(path)
+    except OSError:
+        # Another user's folder: initdb itself finds out.
+        return
+    available = free.f_bavail * free.f_frsize
+    if available < FREE_BYTES:
+        raise DasTernError(
+            f"{path} has {available // 1024**2} MB free; a new cluster wants {FREE_BYTES // 1024**2} MB. "
+            "Make room (`docker system df` shows what Docker holds)."
+        )
+
+
+def form(container: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed to put a container back as it was."""
+    host = container["HostConfig"]
+    ports = [
+        f"[{item['HostIp']}]:{item['HostPort']}:5432" if ":" in item["HostIp"]
+        else f"{item['HostIp'] or EVERYWHERE[1]}:{item['HostPort']}:5432"
+        for item in (host.get("PortBindings") or {}).get("5432/tcp") or []
+    ]  # fmt: skip
+    return {
+        "image": container["Image"],
+        "command": container["Config"]["Cmd"],
+        "memory": str(host.get("Memory") or 0),
+        "shm_size": str(host.get("ShmSize") or 0),
+        "published_ports": ports,
+    }
+
+
+def differing(
+    container: Mapping[str, Any], image: Mapping[str, Any] | None, command: list[str], params: Mapping[str, Any]
+) -> list[str]:
+    """Why the container will be made anew, in words."""
+    found = form(container)
+    reasons = settings.changes(settings.of_command(found["command"]), settings.of_command(command))
+    if image and image["Id"] != found["image"]:
+        reasons.append(f"image {found['image'][7:19]} -> {image['Id'][7:19]}")
+    for option in ("memory", "shm_size"):
+        wanted = settings.size(params[option])
+        if wanted != int(found[option]):
+            reasons.append(f"{option} {found[option]} -> {wanted} bytes")
+    address = f"[{params['listen_address']}]" if ":" in params["listen_address"] else params["listen_address"]
+    published = f"{address}:{params['port']}:5432"
+    if [published] != found["published_ports"]:
+        reasons.append(f"port {', '.join(found['published_ports']) or 'none'} -> {published}")
+    return reasons
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None

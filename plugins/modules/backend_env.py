@@ -1,0 +1,148 @@
+#!/usr/bin/python
+"""Ansible module: a backend's .env file says where the database is."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backend_env
+short_description: Set DATABASE_URL in a .env file
+description:
+  - Writes the URL with everything percent-encoded, and leaves every other byte of the file as it is. Of several
+    assignments the last one counts for dotenv, so that one is changed; the others are named in a warning.
+  - A symbolic link is followed. Mode and owner are kept; a new file has mode 0600.
+options:
+  path: {description: "The file; it needn't exist, its directory has to.", type: path, required: true}
+  name: {description: Name of the variable., type: str, default: DATABASE_URL}
+  host: {description: Host in the URL., type: str, required: true}
+  port: {description: Port in the URL., type: int, required: true}
+  database: {description: Database in the URL., type: str, required: true}
+  user: {description: User in the URL., type: str, required: true}
+  password_file: {description: File on this host that holds the password., type: path, required: true}
+  schema: {description: Schema in the URL., type: str, default: public}
+  assume_password: {description: In check mode go on although the password file isn't there yet., type: bool, default: false}
+attributes:
+  check_mode:
+    support: full
+    description: Says whether it would write.
+  diff_mode:
+    support: full
+    description: The line with its password masked.
+  idempotent:
+    support: full
+    description: A file that already says so isn't written, whatever its quotes.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Tell the backend where the database is
+  backend_env:
+    path: /srv/backend/.env
+    host: 127.0.0.1
+    port: 5432
+    database: dastern
+    user: dastern_user
+    password_file: /etc/das-tern/dastern-postgres/app_password
+"""
+
+RETURN = r"""
+path: {description: "The file, after following links.", returned: success, type: str}
+created: {description: Whether the file is new., returned: success, type: bool}
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern import dotenv, files
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def target(path: Path) -> Path:
+    """The file behind links; refused where a file can't be written."""
+    try:
+        real = path.resolve(strict=False)
+        exists = real.exists()
+    except (OSError, RuntimeError) as error:
+        raise DasTernError(f"backend_env_file {path} is a link that leads nowhere: {error}. Correct the link.") from None
+    if real.is_symlink() or (path.is_symlink() and not exists):
+        raise DasTernError(f"backend_env_file {path} is a link to {real}, which doesn't exist. Correct the link.")
+    if exists and not stat.S_ISREG(real.stat().st_mode):
+        kind = "a directory" if real.is_dir() else "not a file"
+        raise DasTernError(f"backend_env_file {path} is {kind}. Name the file, such as {path / '.env'}.")
+    if not real.parent.is_dir():
+        raise DasTernError(f"backend_env_file {path}: {real.parent} isn't a directory. Make it, or correct the path.")
+    if not os.access(real.parent, os.W_OK) or (exists and not os.access(real, os.R_OK | os.W_OK)):
+        raise DasTernError(
+            f"backend_env_file {path} can't be written by this user. Run the play as its owner, or correct the mode of "
+            f"{real.parent}."
+        )
+    return real
+
+
+def password(params: dict[str, Any], check_mode: bool) -> str:
+    try:
+        return Path(params["password_file"]).read_text("utf-8").removesuffix("\n")
+    except FileNotFoundError:
+        if check_mode and params["assume_password"]:
+            return "not-yet-generated"
+        raise DasTernError(
+            f"The password file {params['password_file']} doesn't exist. `ansible-playbook playbooks/provision.yml` "
+            "makes it."
+        ) from None
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "name": {"type": "str", "default": "DATABASE_URL"},
+            "host": {"type": "str", "required": True},
+            "port": {"type": "int", "required": True},
+            "database": {"type": "str", "required": True},
+            "user": {"type": "str", "required": True},
+            "password_file": {"type": "path", "required": True, "no_log": False},
+            "schema": {"type": "str", "default": "public"},
+            "assume_password": {"type": "bool", "default": False, "no_log": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    where = (params["host"], params["port"], params["database"], params["schema"])
+    try:
+        path = target(Path(params["path"]))
+        url = dotenv.url(params["user"], password(params, module.check_mode), *where)
+        found = path.stat() if path.exists() else None
+        try:
+            edited = dotenv.edited(path.read_bytes() if found else b"", params["name"], url)
+        except DasTernError as refusal:
+            raise DasTernError(f"backend_env_file {path} is left as it is: {refusal.message}. Correct the file.") from None
+        if edited.changed and not module.check_mode:
+            if found:
+                files.write(path, edited.content, stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid))
+            else:
+                files.write(path, edited.content)
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message)
+    except OSError as error:
+        module.fail_json(msg=f"backend_env_file {params['path']}: {error}. It is left as it was.")
+    if len(edited.lines) > 1:
+        others = ", ".join(str(line) for line in edited.lines[:-1])
+        module.warn(f"{path} assigns {params['name']} more than once; line {edited.lines[-1]} counts, not {others}.")
+    masked = f"{params['name']}=" + dotenv.url(params["user"], "", *where).replace(":@", ":***@", 1)
+    result: dict[str, Any] = {"changed": edited.changed, "path": str(path), "created": edited.changed and not found}
+    if edited.changed:
+        before = f"{params['name']}=(another value)\n" if edited.lines else ""
+        result["diff"] = {
+            "before_header": str(path), "after_header": str(path), "before": before, "after": f"{masked}\n",
+        }  # fmt: skip
+    done = "would be written to" if module.check_mode else "written to"
+    line = f"{params['name']} {done} {path}" if edited.changed else f"{params['name']} in {path} is as it should be"
+    report = {"backend_env": {"lines": [line], "path": str(path), "changed": edited.changed}}
+    result["ansible_stats"] = {"data": {"dastern_report": report}, "per_host": True, "aggregate": True}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
