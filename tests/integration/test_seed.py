@@ -463,12 +463,21 @@ def test_sql_files_run_in_order_in_the_same_transaction(database: Database) -> N
     assert database.state() == before
 
 
-def test_a_broken_sql_file_leaves_nothing_behind(database: Database) -> None:
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("SELECT 1;\n\nINSERT INTO nowhere VALUES (1);\n", "20.sql, line 3", '"nowhere" does not exist (42P01)'),
+        ("SELECT 1;\n\\i other.sql\n", "20.sql, line 2", "(42601)"),
+        ("COPY users FROM STDIN;\n", "20.sql", "COPY"),
+        ("DO $$ BEGIN COMMIT; END $$;\n", "20.sql", "(2D000)"),
+    ],
+)
+def test_a_broken_sql_file_leaves_nothing_behind(database: Database, text: str, place: str, words: str) -> None:
     database.write("10.yml", USER)
-    database.write("20.sql", "SELECT 1;\n\nINSERT INTO nowhere VALUES (1);\n")
+    database.write("20.sql", text)
     message = database.refusal()
-    assert "20.sql, line 3" in message
-    assert '"nowhere" does not exist (42P01)' in message
+    assert place in message
+    assert words in message
 
 
 # Refusals: the message and that nothing changed.
@@ -485,6 +494,7 @@ def test_a_broken_sql_file_leaves_nothing_behind(database: Database) -> None:
         ({"scale": -1}, "`seed_scale` is -1"),
         ({"scale_days": 0}, "`seed_scale_days` is 0"),
         ({"today": "tomorrow"}, "wanted is a day"),
+        ({"lock_timeout": "long"}, "wanted is a duration"),
         ({"port": 1}, "(P1001)"),
     ],
 )
@@ -582,6 +592,45 @@ def test_a_locked_row_is_waited_for_no_longer_than_the_timeout(database: Databas
         with pytest.raises(DasTernError, match=r"\(55P03\).*`seed_lock_timeout`.*Nothing was changed"):
             database.seed(lock_timeout="200ms")
     assert database.seed()["updated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [("SELECT pg_terminate_backend(%s)", "ended this session"), ("SELECT pg_cancel_backend(%s)", "(57014)")],
+)
+def test_a_session_that_is_ended_midway_leaves_nothing(database: Database, statement: str, words: str) -> None:
+    database.seed()
+    # The first table can be written, the last one is held by somebody else.
+    database.query("UPDATE users SET theme = 'DARK' WHERE email LIKE 'dara%'; DELETE FROM audit_logs")
+    before = database.state()
+    waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'das-tern seed' AND wait_event_type = 'Lock'"
+    failures: list[str] = []
+
+    def run() -> None:
+        try:
+            database.seed()
+        except DasTernError as error:
+            failures.append(error.message)
+
+    with database.connect() as other, other.transaction():
+        other.execute("LOCK TABLE audit_logs IN SHARE MODE")
+        thread = threading.Thread(target=run)
+        thread.start()
+        until = time.monotonic() + 10
+        while not (found := database.query(waiting)) and time.monotonic() < until:
+            time.sleep(0.02)
+        database.query(statement, found[0][0])
+        thread.join(20)
+    assert words in failures[0]
+    assert database.state() == before
+    assert database.seed()["updated"] == 1
+
+
+def test_one_row_declared_under_two_keys_is_refused(database: Database) -> None:
+    own = 'INSERT INTO users (id, role, email, "phoneNumber", "passwordHash", "updatedAt") VALUES '
+    database.query(own + "(gen_random_uuid(), 'PATIENT', 'u@example.com', '+8551', 'x', now())")
+    database.write("a.yml", USER + "- {table: users, key: [email], rows: [{email: u@example.com, theme: DARK}]}\n")
+    assert "are one and the same row of the database" in database.refusal()
 
 
 # Two at once.

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import DasTernError
 from .seed_catalogue import Column, Table, masked, secret
 from .seed_rows import Row
 
-if TYPE_CHECKING:
-    import psycopg
-
 try:
+    import psycopg
     from psycopg import sql
 except ImportError:  # `connect` says so in words
     pass
@@ -182,8 +180,6 @@ def _write(
     plan: TablePlan,
     changes: list[tuple[Change, dict[str, Any]]],
 ) -> None:
-    import psycopg
-
     try:
         with connection.transaction():
             count = connection.execute(query, {"rows": json.dumps([item for _, item in changes])}).rowcount
@@ -204,8 +200,6 @@ def _write_error(
     error: psycopg.Error,
 ) -> DasTernError:
     """The same rows one by one, only to learn which one it was; the caller's transaction is rolled back anyway."""
-    import psycopg
-
     if error.sqlstate and error.sqlstate[:2] in ("22", "23"):
         for change, item in changes:
             try:
@@ -292,12 +286,18 @@ _SERVER_MENDS = {
     "53100": "The disk of the data volume is full: free space there, then run again.",
     "42501": "The role that seeds lacks a privilege: seed as the owner of the tables (`postgres_app_user`).",
     "40P01": "Another session was writing the same rows. Run again.",
-    "57P01": "The server is shutting down. `ansible-playbook playbooks/provision.yml` starts it.",
+    "57P01": "The server was stopped, or somebody ended this session. `ansible-playbook playbooks/status.yml` shows what "
+    "runs; run again.",
 }
 
 
 def server_error(doing: str, error: psycopg.Error) -> DasTernError:
-    """An error of the server that is not about one row."""
+    """An error of the server, or of the way to it, that is not about one row."""
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        return DasTernError(
+            f"{doing}: the connection was lost: {' '.join(str(error).split())}. Either everything is written or nothing: "
+            "run again; `ansible-playbook playbooks/status.yml` shows whether the server runs."
+        )
     message = error.diag.message_primary or " ".join(str(error).split())
     code = f" ({error.sqlstate})" if error.sqlstate else ""
     mend = _SERVER_MENDS.get(error.sqlstate or "", "")

@@ -8,6 +8,7 @@ under it, and writes each table in at most two statements.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import date
@@ -32,6 +33,7 @@ ADVISORY_LOCK = 0x44547365
 """'DTse'; a transaction-level lock, so it is gone with the transaction, however that ends."""
 SHOWN = 500
 """Rows that a result names one by one."""
+_DURATION = re.compile(r"\d+ ?(us|ms|s|min|h|d)?")
 ENVIRONMENTS = ["development", "staging", "production"]
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -74,6 +76,10 @@ def refuse_environment(params: dict[str, Any]) -> None:
         raise DasTernError(f"`seed_scale` is {params['scale']}; wanted is 0 to 1000000 patients.")
     if not 1 <= params["scale_days"] <= 3650:
         raise DasTernError(f"`seed_scale_days` is {params['scale_days']}; wanted is 1 to 3650.")
+    if not _DURATION.fullmatch(params["lock_timeout"]):
+        raise DasTernError(
+            f"`seed_lock_timeout` is {params['lock_timeout']!r}; wanted is a duration such as 10s or 500ms."
+        )
     if params["today"]:
         _day(params["today"])
 
@@ -203,6 +209,7 @@ class _Run:
             # Rows of one table may have different keys in different blocks.
             for same_key in _by_key(rows):
                 plans.append(self._read(connection, self.tables[name], same_key))
+            self._refuse_same_row(rows)
         if write:
             for plan in plans:
                 seed_plan.write(connection, self.schema, plan)
@@ -219,16 +226,16 @@ class _Run:
             if error.sqlstate and error.sqlstate.startswith("22"):
                 raise seed_plan.bad_value(connection, table, given, error) from None
             raise seed_plan.server_error(f"{rows[0].file}: reading {table.name}", error) from None
-        self._refuse_same_row(plan, given)
         return plan
 
-    def _refuse_same_row(self, plan: seed_plan.TablePlan, given: list[tuple[Row, dict[str, Any]]]) -> None:
+    def _refuse_same_row(self, rows: list[Row]) -> None:
         seen: dict[str, Row] = {}
-        for row, _ in given:
+        for row in rows:
             other = seen.setdefault(row.real_id, row)
             if other is not row:
                 raise DasTernError(
-                    f"{row.place} and {other.place} are one and the same row of the database ({row.real_id})."
+                    f"{row.place} and {other.place} are one and the same row of the database (id {row.real_id}). "
+                    "Declare it once."
                 )
 
     def _value(self, value: Any) -> Any:
