@@ -61,7 +61,7 @@ class Endpoint:
             return True
         parts = urlsplit(self.url)
         name = parts.hostname or ""
-        return parts.scheme in ("tcp", "http") and (name == "localhost" or name == "::1" or name.startswith("127."))
+        return parts.scheme in ("tcp", "http") and re.fullmatch(r"localhost|::1|127(\.\d+){3}", name) is not None
 
 
 def _context_host(config: Path, name: str) -> str:
