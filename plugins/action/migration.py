@@ -55,7 +55,10 @@ class ActionModule(ActionBase):
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         """The section `migrations` of the play's summary."""
-        keys = ("applied", "applied_now", "pending", "edited", "missing", "out_of_order", "failed_before", "waited_for")
+        keys = (
+            "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
+            "failed_migration", "waited_for", "locked_by",
+        )  # fmt: skip
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = [], []
         if result.get("reachable") is False:

@@ -1,7 +1,8 @@
 """Callback: the short summary at the end of a play, and the same as JSON.
 
 What the sections say comes from the statistics that roles and modules leave under `dastern_report`
-(`ansible.builtin.set_stats`, or `ansible_stats` in a module's result).
+(`ansible.builtin.set_stats`, or `ansible_stats` in a module's result). They are collected here as they come, because
+Ansible's own merge drops a dictionary when an earlier one was templated and this one was not.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class CallbackModule(CallbackBase):
         self._check = False
         self._report_file: str | None = None
         self._failures: list[dict[str, str]] = []
+        self._sections: dict[str, dict[str, Any]] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._playbook = os.path.relpath(playbook._file_name)
@@ -46,7 +48,15 @@ class CallbackModule(CallbackBase):
         self._check = bool(play.check_mode)
         self._report_file = play.get_variable_manager().extra_vars.get("report_file")
 
+    def v2_runner_on_ok(self, result: Any) -> None:
+        stats = result._result.get("ansible_stats") or {}
+        sections = (stats.get("data") or {}).get("dastern_report") or {}
+        of_host = self._sections.setdefault(result._host.get_name(), {})
+        for name, section in sections.items():
+            of_host[name] = {**of_host.get(name, {}), **section}
+
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self.v2_runner_on_ok(result)
         if not ignore_errors:
             self._failed(result)
 
@@ -65,7 +75,7 @@ class CallbackModule(CallbackBase):
             hosts[host] = {
                 "changed": totals["changed"],
                 "failed": totals["failures"] + totals["unreachable"],
-                "sections": (stats.custom.get(host) or {}).get("dastern_report", {}),
+                "sections": self._sections.get(host, {}),
             }
         if not any(host["sections"] for host in hosts.values()) and not self._report_file:
             return

@@ -1,0 +1,210 @@
+"""What a machine does to a run: a full disk, an engine that dies, a play that is killed. A rerun must always heal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import IMAGE, INVENTORY, REPOSITORY, Play, docker, remove_instance
+
+SITE = "playbooks/site.yml"
+
+
+def variables(container: str, port: int, tmp_path: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "postgres_container_name": container,
+        "postgres_volume_name": f"{container}-data",
+        "postgres_port": port,
+        "postgres_config_dir": str(tmp_path / "config"),
+        "postgres_app_createdb": True,
+        "seed_allowed": True,
+        **more,
+    }
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 MB of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_disk_full_in_the_middle_of_a_migration(
+    play: Callable[..., Play], image: dict[str, str], small_disk: Path, tmp_path: Path
+) -> None:
+    container = "dastern-test-full"
+    remove_instance(container)
+    os.chown(small_disk, 999, 999)
+    docker("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={small_disk}", f"{container}-data")
+    folder = tmp_path / "migrations"
+    for name, text in (
+        ("1_before", "CREATE TABLE before_it ();"),
+        ("2_large", "CREATE TABLE large AS SELECT repeat(md5(i::text), 30) AS x FROM generate_series(1, 350000) AS i;"),
+        ("3_after", "CREATE TABLE after_it ();"),
+    ):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "migration.sql").write_text(text)
+    wanted = variables(container, 55900, tmp_path, migrations_dir=str(folder), seed_allowed=False)
+    try:
+        failed = play(SITE, wanted)
+        assert failed.rc != 0
+        assert "Traceback" not in failed.stdout
+        assert any(words in failed.flat for words in ("53100", "The connection was lost while migration 2_large")), (
+            failed.stdout
+        )
+        section = failed.section("migrations")
+        assert [one["name"] for one in section.get("applied_before", [])] == ["1_before"]
+
+        subprocess.run(["mount", "-o", "remount,size=1500m", str(small_disk)], check=True)
+        healed = play(SITE, wanted)
+        assert healed.rc == 0, healed.stdout
+        assert healed.section("migrations")["applied"] == ["1_before", "2_large", "3_after"]
+        assert [one["name"] for one in healed.section("migrations")["applied_now"]] == ["2_large", "3_after"]
+        again = play(SITE, wanted)
+        assert (again.rc, again.changed) == (0, 0), again.stdout
+    finally:
+        remove_instance(container)
+
+
+class Engine:
+    """A Docker Engine of the tests' own, which may be killed without harm to anyone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.endpoint = f"unix://{folder}/docker.sock"
+        self.environment = {"DOCKER_HOST": self.endpoint}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", "-H", self.endpoint, *arguments], capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def start(self) -> None:
+        # A bridge of its own: without one the daemon would remove the machine's docker0.
+        subprocess.run(["ip", "link", "add", "dastern-test0", "type", "bridge"], check=False, capture_output=True)
+        subprocess.run(["ip", "addr", "add", "10.213.0.1/24", "dev", "dastern-test0"], check=False, capture_output=True)
+        (self.folder / "docker.pid").unlink(missing_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    "dockerd", "--host", self.endpoint, "--bridge", "dastern-test0", "--iptables=false",
+                    "--ip-masq=false", "--default-address-pool", "base=10.214.0.0/16,size=24",
+                    "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"),
+                    "--pidfile", str(self.folder / "docker.pid"),
+                ],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_until(lambda: self.docker("version").returncode == 0, "the engine")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def remove(self) -> None:
+        if self.docker("version").returncode:
+            self.start()
+        names = self.docker("ps", "-aq").stdout.split()
+        self.docker("rm", "-f", "-v", *names)
+        for network in self.docker("network", "ls", "-q", "-f", "type=custom").stdout.split():
+            self.docker("network", "rm", network)
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        subprocess.run(["umount", str(self.folder / "data")], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "delete", "dastern-test0"], check=False, capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def engine(image: dict[str, str]) -> Iterator[Engine]:
+    # A path of its own, because the path of a socket must be short.
+    folder = Path("/var/lib/dastern-test-engine")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    own = Engine(folder)
+    own.start()
+    archive = folder / "image.tar"
+    docker("save", "-o", str(archive), IMAGE)
+    assert own.docker("load", "-i", str(archive)).returncode == 0
+    archive.unlink()
+    yield own
+    own.remove()
+
+
+def test_engine_dies_at_any_moment(play: Callable[..., Play], engine: Engine, tmp_path: Path) -> None:
+    """Also proves that an engine named by DOCKER_HOST is used, and no other."""
+    wanted = variables("dastern-test-engine", 55910, tmp_path, docker_engine_install=False)
+    for moment in ("_init", "healthy"):
+        began = start(wanted, engine)
+        wait_until(lambda moment=moment: reached(engine, moment), moment)
+        engine.kill()
+        output, _ = began.communicate(timeout=300)
+        assert began.returncode != 0, output
+        assert "Traceback (most recent call last)" not in output
+        engine.start()
+    made = play(SITE, wanted, env=engine.environment)
+    assert made.rc == 0, made.stdout
+    assert made.section("migrations")["applied"] == ["20260208074559_init"]
+    again = play(SITE, wanted, env=engine.environment)
+    assert (again.rc, again.changed) == (0, 0), again.stdout
+    assert docker("inspect", "dastern-test-engine", check=False).returncode != 0
+
+
+def reached(engine: Engine, moment: str) -> bool:
+    """Whether the run came as far as its initialisation, or as its server."""
+    listed = engine.docker("ps", "-a", "--format", "{{.Names}} {{.Status}}").stdout
+    return any(
+        ("init" in name and moment == "_init") or (moment == "healthy" and name == "dastern-test-engine")
+        for name, _, _ in (line.partition(" ") for line in listed.splitlines())
+    )
+
+
+def start(wanted: dict[str, Any], engine: Engine) -> subprocess.Popen[str]:
+    (engine.folder / "hosts.yml").write_text(INVENTORY)
+    (engine.folder / "variables.json").write_text(json.dumps({"dastern_environment": "development", **wanted}))
+    return subprocess.Popen(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(engine.folder / "hosts.yml"),
+            "-e", f"@{engine.folder / 'variables.json'}", SITE,
+        ],
+        cwd=REPOSITORY, env={**os.environ, **engine.environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", [4.0, 6.0, 8.0, 11.0])
+def test_play_killed_at_some_moment(
+    play: Callable[..., Play], image: dict[str, str], tmp_path: Path, seconds: float
+) -> None:
+    container = "dastern-test-killed"
+    remove_instance(container)
+    wanted = variables(container, 55920, tmp_path)
+    try:
+        play(SITE, wanted, kill_after=seconds)
+        made = play(SITE, wanted)
+        assert made.rc == 0, made.stdout
+        again = play(SITE, wanted)
+        assert (again.rc, again.changed) == (0, 0), again.stdout
+        assert again.section("migrations")["applied"] == ["20260208074559_init"]
+    finally:
+        remove_instance(container)
