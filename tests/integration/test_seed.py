@@ -760,6 +760,13 @@ def test_indexes_that_would_not_come_back_the_same_are_left_alone(database: Data
     assert database.catalogue() == before
 
 
+def test_a_table_that_holds_more_keeps_its_indexes(database: Database) -> None:
+    assert database.seed(scale=110)["volume"]["rebuilt"] is True
+    before = database.catalogue()
+    assert database.seed(scale=200)["volume"]["rebuilt"] is False
+    assert database.catalogue() == before
+
+
 def test_a_volume_seed_that_fails_leaves_the_catalogue_and_no_row(database: Database) -> None:
     database.query("ALTER TABLE dose_events ADD CONSTRAINT no_night CHECK (\"timePeriod\" = 'DAYTIME') NOT VALID")
     before = database.catalogue()
