@@ -35,7 +35,9 @@ lint: setup-dev ## ansible-lint, yamllint, ruff, mypy
 	ansible-lint --offline
 	ruff check .
 	ruff format --check .
-	mypy plugins scripts
+	mypy plugins/modules plugins/module_utils scripts
+	mypy plugins/action plugins/callback
+	scripts/role_tables.py --check
 
 unit: setup-dev ## Tests of the pure logic
 	$(PYTEST) tests/unit

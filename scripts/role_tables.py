@@ -10,7 +10,6 @@ tables of all roles. With --check nothing is written and the exit code is 1 if a
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("docker_engine", "postgres_image", "postgres", "migrations", "seed")
-MARKED = re.compile(r"(<!-- variables -->\n).*?(<!-- /variables -->)", re.DOTALL)
+BEGIN, END = "<!-- variables -->\n", "<!-- /variables -->"
 
 
 def options(role: Path) -> dict[str, dict[str, Any]]:
@@ -59,7 +58,9 @@ def main() -> int:
     stale = []
     for path, text in wanted.items():
         before = path.read_text("utf-8")
-        after = MARKED.sub(lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}", before)
+        head, _, rest = before.partition(BEGIN)
+        _, _, tail = rest.partition(END)
+        after = f"{head}{BEGIN}\n{text}\n{END}{tail}"
         if after == before:
             continue
         stale.append(path.relative_to(ROOT))

@@ -18,6 +18,7 @@ FACTS = {
     "postgres_absent",
     "postgres_image_id",
     "postgres_image_reference",
+    "postgres_stopped",
 }
 
 

@@ -89,7 +89,6 @@ def main() -> None:
         sections=sections,
         log=log,
         ansible_stats={"data": {"dastern_report": sections}, "per_host": True, "aggregate": True},
-        ansible_facts={"postgres_absent": not sections["postgres"]["running"]},
     )
 
 

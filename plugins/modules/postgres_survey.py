@@ -117,8 +117,10 @@ def main() -> None:
         found = survey(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message, **refusal.facts)
-    absent = module.check_mode and not found["running"]
-    module.exit_json(changed=False, **found, ansible_facts={"postgres_absent": absent})
+    # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
+    idle = module.check_mode and not found["running"]
+    facts = {"postgres_absent": idle and found["initialise"], "postgres_stopped": idle and not found["initialise"]}
+    module.exit_json(changed=False, **found, ansible_facts=facts)
 
 
 if __name__ == "__main__":
