@@ -44,6 +44,8 @@ REMOVE = {**INSTANCE, "postgres_remove_volume": True, "postgres_remove_volume_co
 
 TARGETS_HEAD = "| target | seconds | allowed | ratio | |\n" + "|---" * 5 + "|"
 
+STARTS = "Ansible starts, reads playbooks, roles and inventory"
+
 NOOP_MODULE = """\
 from ansible.module_utils.basic import AnsibleModule
 
@@ -143,7 +145,7 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="1,100,1000", help="numbers of migrations, or an empty string for none")
+    parser.add_argument("--sizes", help="numbers of migrations (default: 1,100,1000), or an empty string")
     parser.add_argument("--rounds", type=int, help="rounds of fresh applies (default: 5; 3 from 500 migrations on)")
     parser.add_argument("--noop-rounds", type=int, default=7, help="rounds of runs with nothing to do (default: 7)")
     parser.add_argument("--make-up", action="store_true", help="also: where the time of a second `make up` goes")
@@ -159,8 +161,10 @@ def arguments() -> argparse.Namespace:
         parser.error("--server needs --password-file")
     if options.server and options.make_up:
         parser.error("--make-up measures an instance of its own: leave out --server")
+    if options.sizes is None:
+        options.sizes = "1,10" if options.quick else "1,100,1000"
     if options.quick:
-        options.sizes, options.rounds, options.noop_rounds = "1,10", 1, 1
+        options.rounds = options.noop_rounds = 1
     options.sizes = [int(size) for size in options.sizes.split(",") if size]
     return options
 
@@ -185,14 +189,17 @@ def instance(options: argparse.Namespace, work: Path) -> Iterator[Server]:
         yield Server(host, int(port), options.user, password, options.database, variables)
         return
     say(f"Providing the instance {CONTAINER}")
-    playbook("playbooks/provision.yml", INSTANCE)
     try:
+        playbook("playbooks/provision.yml", INSTANCE)
         password = (Path("/etc/das-tern") / CONTAINER / "app_password").read_text("utf-8").removesuffix("\n")
         yield Server("127.0.0.1", PORT, "dastern_user", password, "dastern", INSTANCE)
     finally:
         if not options.keep:
             say(f"Removing the instance {CONTAINER}")
-            playbook("playbooks/remove.yml", REMOVE)
+            try:
+                playbook("playbooks/remove.yml", REMOVE)
+            except Failed as error:
+                say(f"It is still there: {error}")
 
 
 def playbook(path: str, variables: dict[str, Any]) -> None:
@@ -468,8 +475,8 @@ def make_up(options: argparse.Namespace, work: Path, field_: list[Contestant]) -
     (noop, _), setup = field_[3].command(work, ""), ["make", "--silent", "setup"]
     words = " ".join(f"{name}={value}" for name, value in INSTANCE.items())
     command = ["make", "--silent", "up", f"E={words}"]
-    if not (ROOT / ".venv").is_dir():
-        say("No .venv (`make setup` makes it): site.yml is measured without make and set-up")
+    if Path(sys.prefix) != ROOT / ".venv":
+        say("Not run with .venv/bin/python (`make setup` makes it): site.yml is measured, without make and set-up")
         command, setup = [ANSIBLE_PLAYBOOK, "playbooks/site.yml", "-e", words], ["true"]
     times = work / "task-times.json"
     recorded = {
@@ -491,7 +498,7 @@ def make_up(options: argparse.Namespace, work: Path, field_: list[Contestant]) -
     total = statistics.median(totals)
     medians = {name: statistics.median(values) for name, values in parts.items()}
     medians["`make setup`"] = statistics.median(setups)
-    medians["Ansible starts"] -= medians["`make setup`"]
+    medians[STARTS] -= medians["`make setup`"]
     large = {name: seconds for name, seconds in medians.items() if seconds >= 0.02 * total}
     rest = [seconds for name, seconds in medians.items() if name not in large]
     lines = [
@@ -508,11 +515,11 @@ def make_up(options: argparse.Namespace, work: Path, field_: list[Contestant]) -
 
 def spans(events: list[tuple[float, str]], began: float, ended: float) -> list[tuple[str, float]]:
     """From the moments at which things began, how long each took; names that occur twice get a number."""
-    moments = [(began, "Ansible starts"), *events, (ended, "")]
+    moments = [(began, STARTS), *events, (ended, "")]
     seen: dict[str, int] = {}
     found = []
     for (start, name), (end, _) in pairwise(moments):
-        words = {"playbook": "playbooks, roles and inventory are read", "end": "Ansible ends"}.get(name, name)
+        words = {"playbook": "before the first play", "end": "Ansible ends"}.get(name, name.replace("|", "\\|"))
         seen[words] = seen.get(words, 0) + 1
         found.append((words if seen[words] == 1 else f"{words} ({seen[words]})", end - start))
     return found
