@@ -172,6 +172,11 @@ def check_volume_kept(container: Mapping[str, Any] | None, params: Mapping[str, 
 def check_port(containers: Containers, running: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
     """Refuse a port that someone else holds; `running` is our own container if it runs."""
     address, port = params["listen_address"], params["port"]
+    if _listener(address, 0) is None:
+        raise DasTernError(
+            f"postgres_listen_address {address} isn't an address of this host. Choose one that `ip -brief address` shows, "
+            "or 127.0.0.1."
+        )
     if running and f"{address}:{port}:5432" in form(running)["published_ports"]:
         return
     who = ""
@@ -183,7 +188,7 @@ def check_port(containers: Containers, running: Mapping[str, Any] | None, params
         elif _meet(address, [item.get("IP", "") for item in other["Ports"] if item.get("PublicPort") == port]):
             who = f"container {names[0]}"
     if not who and not own:
-        who = _listener(address, port)
+        who = _listener(address, port) or ""
     if who:
         raise DasTernError(
             f"Port {port} on {address} is taken by {who}. Choose another postgres_port in the inventory "
@@ -195,8 +200,8 @@ def _meet(address: str, others: list[str]) -> bool:
     return address in EVERYWHERE or any(other == address or other in EVERYWHERE for other in others)
 
 
-def _listener(address: str, port: int) -> str:
-    """Who listens on address and port, '' if nobody does."""
+def _listener(address: str, port: int) -> str | None:
+    """Who listens on address and port, '' if nobody does; None if the host hasn't the address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # Connections of the past in TIME_WAIT don't count, listeners do.
@@ -207,10 +212,7 @@ def _listener(address: str, port: int) -> str:
             if error.errno == errno.EADDRINUSE:
                 return _process(port) or "another process"
             if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-                raise DasTernError(
-                    f"postgres_listen_address {address} isn't an address of this host. Choose one that "
-                    "`ip -brief address` shows, or 127.0.0.1."
-                ) from None
+                return None
     return ""
 
 
