@@ -10,7 +10,7 @@ EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(ARGS)
 PYTEST = pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup setup-dev test lint unit integration molecule bench clean
+.PHONY: help up setup setup-dev test lint unit integration molecule docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -48,8 +48,12 @@ integration: setup-dev ## Tests against a real engine and a real server
 molecule: setup-dev ## The roles on a real host: check, converge, idempotence, verify
 	molecule test --all
 
-bench: setup-dev ## Measure against the alternatives
-	python benchmarks/run.py
+docs: setup-dev ## Write the tables of variables into the READMEs
+	scripts/role_tables.py
+
+bench: setup-dev ## Measure against the alternatives (about 25 minutes)
+	python benchmarks/migrations.py --make-up $(ARGS)
+	python benchmarks/seed_volume.py
 
 clean: ## Remove .venv and caches; containers, images and data stay
 	rm -rf .venv .setup.lock .ansible .cache .mypy_cache .pytest_cache .ruff_cache

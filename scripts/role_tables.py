@@ -10,6 +10,7 @@ tables of all roles. With --check nothing is written and the exit code is 1 if a
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("docker_engine", "postgres_image", "postgres", "migrations", "seed")
+MARKUP = re.compile(r"\b[CVO]\(([^)]*)\)")
 BEGIN, END = "<!-- variables -->\n", "<!-- /variables -->"
 
 
@@ -39,6 +41,7 @@ def table(role: Path) -> str:
         default = "required" if option.get("required") else f"`{shown(option.get('default'))}`"
         text = option["description"]
         meaning = " ".join((" ".join(text) if isinstance(text, list) else text).split()).replace("|", "\\|")
+        meaning = MARKUP.sub(r"`\1`", meaning)
         rows.append(f"| `{name}` | {kind} | {default} | {meaning} |")
     return "\n".join(rows) + "\n"
 
