@@ -51,7 +51,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import cluster, settings
+from ansible.module_utils.dastern import settings
 from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.psql import Psql
@@ -97,7 +97,7 @@ def main() -> None:
             )
             module.fail_json(
                 msg=f"The server in container {name} isn't as declared. "
-                + "; ".join(cluster.worded(row) for row in differences) + f". {mend}",
+                + "; ".join(settings.worded(row) for row in differences) + f". {mend}",
                 differences=differences,
             )  # fmt: skip
         if found["hba"]:

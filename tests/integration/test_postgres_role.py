@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern.cluster import rehearse
+from ansible.module_utils.dastern.cluster import initialise, rehearse
 from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.settings import command
@@ -385,7 +385,7 @@ def test_a_production_database_stays_one(role: Role) -> None:
 def test_a_setting_in_a_file_of_the_cluster_is_found(role: Role) -> None:
     file = "/var/lib/postgresql/data/pgdata/postgresql.auto.conf"
     docker("exec", "-u", "postgres", role.name, "sh", "-c", f"echo 'work_mem = 64MB' >> {file}")
-    role.refused(f"work_mem: declared not declared, found 64MB (source: {file}:3)")
+    role.refused(f"work_mem: not declared, found 64MB (source: {file}:3)")
     docker("exec", "-u", "postgres", role.name, "sed", "-i", "/work_mem/d", file)
     assert role.done().changed == 0
 
@@ -479,14 +479,17 @@ def test_an_image_of_another_major_version_is_refused(role: Role, image: dict[st
         docker("rmi", other)
 
 
-def test_a_full_disk_leaves_nothing_half_done(fresh: Role) -> None:
+def test_a_full_disk_leaves_nothing_half_done(fresh: Role, image: dict[str, str]) -> None:
     volume = f"{fresh.name}-data"
     options = ("-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=20m,uid=999,gid=999")
     docker("volume", "create", *options, volume)
+    with pytest.raises(DasTernError, match="No space left on device.*Make room on its disk, then run again"):
+        initialise(Containers(image["docker_engine_endpoint"]), image["postgres_image_reference"], volume, fresh.name)
+    # Whether the role sees it before or after it tries depends on whether the volume happens to be mounted.
     result = fresh.run()
     assert result.rc != 0
-    assert "No space left on device" in result.flat
-    assert "Make room on its disk" in result.flat
+    assert "Make room" in result.flat
+    assert docker("inspect", fresh.name, check=False).returncode != 0
     docker("volume", "rm", volume)
     fresh.done()
 
@@ -552,7 +555,7 @@ def test_status_tells_what_runs_and_changes_nothing(role: Role, fresh: Role) -> 
     assert section["state"] == "running"
     assert section["max_connections"] == 20
     assert section["differences"] == []
-    assert "20 settings as declared" in section["lines"]
+    assert any("settings as declared" in line for line in section["lines"])
     assert running.section("engine")["version"]
     assert running.section("image")["id"]
     other = role.done(playbook=entry("status"), postgres_settings_extra={"max_connections": 99})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from . import settings
@@ -122,10 +122,5 @@ def rehearse(
         name: value for name, value in settings.of_command(command).items()
         if name not in ("hba_file", "logging_collector", "log_destination")
     }  # fmt: skip
-    refusals += [worded(row) for row in settings.differences(declared, {**found, "files": []})]
+    refusals += [settings.worded(row) for row in settings.differences(declared, {**found, "files": []})]
     return refusals
-
-
-def worded(row: Mapping[str, str]) -> str:
-    """A difference in words."""
-    return f"{row['setting']}: declared {row['declared']}, found {row['found']} (source: {row['source'] or 'none'})"

@@ -31,6 +31,8 @@ _OF_A_RESTORE = re.compile(
     r"restore_command|recovery_.*|archive_cleanup_command|primary_conninfo|primary_slot_name|promote_trigger_file"
 )
 
+UNDECLARED = "not declared"
+
 # What isn't a setting but decided when the cluster was made, as pg_settings shows it.
 PRESET = {"data_checksums": "on", "server_encoding": "UTF8"}
 
@@ -184,7 +186,7 @@ def differences(declared: Mapping[str, str], found: Mapping[str, Any]) -> list[d
         if row["name"] and not _OF_A_RESTORE.fullmatch(row["name"]):
             result.append({
                 "setting": row["name"],
-                "declared": declared.get(row["name"], "not declared"),
+                "declared": declared.get(row["name"], UNDECLARED),
                 "found": row["setting"],
                 "source": f"{row['sourcefile']}:{row['sourceline']}",
             })  # fmt: skip
@@ -198,6 +200,12 @@ def _sources(name: str) -> tuple[str, ...]:
 
 def _source(row: Mapping[str, Any]) -> str:
     return f"{row['sourcefile']}:{row['sourceline']}" if row["sourcefile"] else str(row["source"])
+
+
+def worded(row: Mapping[str, str]) -> str:
+    """A difference in words."""
+    declared = row["declared"] if row["declared"] == UNDECLARED else f"declared {row['declared']}"
+    return f"{row['setting']}: {declared}, found {row['found']} (source: {row['source'] or 'none'})"
 
 
 def check_memory(settings: Mapping[str, str], limit: str) -> None:

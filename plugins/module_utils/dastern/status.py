@@ -148,9 +148,7 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
     result["lines"].append(f"PostgreSQL {found['version']} at {params['host']}:{params['port']}")
     if differences:
         for row in differences:
-            result["lines"].append(
-                f"setting {row['setting']}: declared {row['declared']}, found {row['found']} ({row['source'] or 'none'})"
-            )
+            result["lines"].append(f"setting {settings.worded(row)}")
         result["next"].append(PROVISION)
     else:
         result["lines"].append(f"{len(declared)} settings as declared")
