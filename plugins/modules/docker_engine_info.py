@@ -86,7 +86,8 @@ registry_failure:
   returned: always
   type: str
 host:
-  description: User id and name, interpreter and whether it can import requests, distribution, and whether systemd runs.
+  description: User id and name, interpreter and whether it can import requests, distribution, and whether mmdebstrap
+      is installed and systemd runs.
   returned: always
   type: dict
 """
@@ -96,6 +97,7 @@ import pwd
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -130,6 +132,7 @@ def host_facts() -> dict[str, Any]:
         "distribution_like": release.get("ID_LIKE", "").split(),
         "distribution_version": release.get("VERSION_ID", ""),
         "distribution_name": release.get("PRETTY_NAME", sys.platform),
+        "mmdebstrap": which("mmdebstrap") is not None,
         "systemd": Path("/run/systemd/system").is_dir(),
     }
 
