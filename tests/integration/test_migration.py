@@ -502,16 +502,35 @@ def wait_until(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def descendants(pid: int) -> list[int]:
+    """A process and all below it; the workers of ansible-playbook leave its process group."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in descendants(int(child)))]
+
+
 def test_kill_9_in_the_middle_then_a_rerun(chain: Database) -> None:
     chain.write(_3_step="CREATE TABLE t3 (); SELECT pg_sleep(30);")
-    first = subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    first = subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL)
     wait_until(lambda: running(chain, "pg_sleep"))
-    os.killpg(first.pid, signal.SIGKILL)
+    for pid in descendants(first.pid):
+        os.kill(pid, signal.SIGKILL)
     first.wait()
     chain.write(_3_step="CREATE TABLE t3 ();")
     second = chain.play()  # the server notices within two seconds that the client is gone
     assert second.returncode == 0, second.stdout
     assert "3_step applied in" in second.stdout
+    assert chain.ledger() == NAMES
+
+
+def test_kill_9_of_the_controller_alone_lets_its_worker_finish(chain: Database) -> None:
+    chain.write(_3_step="CREATE TABLE t3 (); SELECT pg_sleep(4);")
+    first = subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_until(lambda: running(chain, "pg_sleep"))
+    first.kill()
+    first.wait()
+    second = chain.play()
+    assert second.returncode == 0, second.stdout
+    assert "waiting for pid" in second.stdout
     assert chain.ledger() == NAMES
 
 
@@ -532,9 +551,9 @@ def test_playbook_in_process_and_as_a_module(
     """Where the host isn't the controller the module runs in a Python of its own: the outcome is the same."""
     variables: dict[str, Any] = {}
     if interpreter:
-        link = tmp_path_factory.mktemp("python") / "bin"
-        link.symlink_to(Path(sys.executable).parent)
-        variables["ansible_python_interpreter"] = link / Path(sys.executable).name
+        link = tmp_path_factory.mktemp("python") / "environment"
+        link.symlink_to(sys.prefix)
+        variables["ansible_python_interpreter"] = link / "bin" / "python"
     report = chain.folder.parent / "report.json"
     check = chain.play("--check", "--diff", **variables)
     assert (check.returncode, "would apply 5_step" in check.stdout) == (0, True), check.stdout
