@@ -65,7 +65,9 @@ def target(path: Path) -> Path:
         real = path.resolve(strict=False)
         exists = real.exists()
     except (OSError, RuntimeError) as error:
-        raise DasTernError(f"backend_env_file {path} is a link that leads nowhere: {error}. Correct the link.") from None
+        raise DasTernError(
+            f"backend_env_file {path} is a link that leads nowhere: {error}. Correct the link."
+        ) from None
     if real.is_symlink() or (path.is_symlink() and not exists):
         raise DasTernError(f"backend_env_file {path} is a link to {real}, which doesn't exist. Correct the link.")
     if exists and not stat.S_ISREG(real.stat().st_mode):
@@ -117,7 +119,9 @@ def main() -> None:
         try:
             edited = dotenv.edited(path.read_bytes() if found else b"", params["name"], url)
         except DasTernError as refusal:
-            raise DasTernError(f"backend_env_file {path} is left as it is: {refusal.message}. Correct the file.") from None
+            raise DasTernError(
+                f"backend_env_file {path} is left as it is: {refusal.message}. Correct the file."
+            ) from None
         if edited.changed and not module.check_mode:
             if found:
                 files.write(path, edited.content, stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid))

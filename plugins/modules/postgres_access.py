@@ -52,81 +52,17 @@ steps: {description: "What was or would be changed, in words.", returned: succes
 generated: {description: Which passwords were or would be generated., returned: success, type: list}
 """
 
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import access, scram
-from ansible.module_utils.dastern.containers import Containers
+from ansible.module_utils.dastern.access_files import ARGUMENT_SPEC, keep
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.files import Secret
-from ansible.module_utils.dastern.psql import Psql
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "endpoint": {"type": "str", "required": True},
-            "container": {"type": "str", "required": True},
-            "database": {"type": "str", "required": True},
-            "app_user": {"type": "str", "required": True},
-            "app_createdb": {"type": "bool", "default": False},
-            "app_password": {"type": "str", "default": "", "no_log": True},
-            "readonly_user": {"type": "str", "required": True},
-            "readonly_password": {"type": "str", "default": "", "no_log": True},
-            "config_dir": {"type": "path", "required": True},
-            "environment": {"type": "str", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    params = module.params
-    folder = Path(params["config_dir"])
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        for option in ("app_password", "readonly_password"):
-            if params[option] and not scram.acceptable(params[option]):
-                raise DasTernError(f"{option} isn't printable ASCII of {scram.MINIMUM_LENGTH} characters or more.")
-        secrets = {name: Secret(folder / name, params[name]) for name in ("app_password", "readonly_password")}
-        declared = access.Declared(
-            database=params["database"],
-            app_user=params["app_user"],
-            readonly_user=params["readonly_user"],
-            environment=params["environment"],
-            createdb=params["app_createdb"],
-            passwords={
-                params["app_user"]: secrets["app_password"].value,
-                params["readonly_user"]: secrets["readonly_password"].value,
-            },
-        )
-        psql = Psql(Containers(params["endpoint"]), params["container"])
-        steps = access.plan(declared, access.read(psql, declared))
-        files = [secret for secret in secrets.values() if secret.differs]
-        if not module.check_mode:
-            # The file first: a password that the server has and no file holds would be lost with this process.
-            for secret in files:
-                secret.save()
-            access.apply(psql, declared, steps)
+        module.exit_json(**keep(module.params, check_mode=module.check_mode))
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message, **refusal.facts)
-    except OSError as error:
-        module.fail_json(msg=f"A password file in {folder} can't be written: {error}. Run the play as its owner.")
-    words = [step.words for step in steps]
-    before = [f"{step.thing}: {step.attribute} {step.before}" for step in steps]
-    after = [f"{step.thing}: {step.attribute} {step.after}" for step in steps]
-    for secret in files:
-        wrong = "absent" if not secret.stored else "loose mode" if secret.value == secret.stored else "differs"
-        words.append(f"file {secret.path}: {wrong} -> written")
-        before.append(f"file {secret.path}: {wrong}")
-        after.append(f"file {secret.path}: " + ("generated" if secret.generated else "as declared") + ", mode 0600")
-    module.exit_json(
-        changed=bool(words),
-        steps=words,
-        generated=[name for name, secret in secrets.items() if secret.generated],
-        diff={
-            "before_header": f"access to {params['database']}",
-            "after_header": f"access to {params['database']}",
-            "before": "".join(f"{line}\n" for line in before),
-            "after": "".join(f"{line}\n" for line in after),
-        },
-    )
 
 
 if __name__ == "__main__":

@@ -47,77 +47,17 @@ healthy_after: {description: Seconds from the container's start to its first goo
 reloaded: {description: Whether the server was (or would be) told to reload., returned: success, type: bool}
 """
 
-import os
-import time
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import settings
-from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.psql import Psql
-from ansible.module_utils.dastern.status import healthy_after
-
-
-def reload(psql: Psql, before: float) -> None:
-    """Have the server reload, and see that it did."""
-    psql.run("SELECT pg_reload_conf();")
-    end = time.monotonic() + 10
-    while float(psql.value("SELECT extract(epoch FROM pg_conf_load_time())")) <= before:
-        if time.monotonic() > end:
-            raise DasTernError("The server was told to reload its configuration and hasn't in 10 s. See `docker logs`.")
-        time.sleep(0.1)
+from ansible.module_utils.dastern.read_back import ARGUMENT_SPEC, read_back
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "endpoint": {"type": "str", "required": True},
-            "container": {"type": "str", "required": True},
-            "command": {"type": "list", "elements": "str", "required": True},
-            "hba_path": {"type": "path", "required": True},
-            "reload": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    params = module.params
-    name = params["container"]
-    declared = settings.of_command(params["command"])
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        containers = Containers(params["endpoint"])
-        psql = Psql(containers, name)
-        found = psql.value(settings.READ_BACK)
-        differences = settings.differences(declared, found)
-        if differences:
-            files = sorted({row["source"].rpartition(":")[0] for row in differences if "/" in row["source"]})
-            mend = (
-                f"Take the lines out of {', '.join(files)} in container {name} and `docker restart {name}`, or declare "
-                "them in postgres_settings_extra."
-                if files
-                else f"`docker restart {name}` lets go of what was changed in the running server; then run again."
-            )
-            module.fail_json(
-                msg=f"The server in container {name} isn't as declared. "
-                + "; ".join(settings.worded(row) for row in differences) + f". {mend}",
-                differences=differences,
-            )  # fmt: skip
-        if found["hba"]:
-            lines = "; ".join(f"line {row['line_number']}: {row['error']}" for row in found["hba"])
-            module.fail_json(msg=f"{params['hba_path']} has errors: {lines}. The server goes on with the rules it has.")
-        stale = params["reload"] or os.stat(params["hba_path"]).st_mtime > float(found["loaded"])
-        if stale and not module.check_mode:
-            reload(psql, float(found["loaded"]))
-        after = healthy_after(containers.inspect("container", name))
+        module.exit_json(**read_back(module.params, check_mode=module.check_mode))
     except DasTernError as refusal:
-        module.fail_json(msg=refusal.message)
-    except OSError as error:
-        module.fail_json(msg=f"{params['hba_path']} can't be read: {error}. Run the play as its owner.")
-    module.exit_json(
-        changed=stale,
-        reloaded=stale,
-        settings=len(declared),
-        server_version=found["version"],
-        healthy_after=after,
-    )
+        module.fail_json(msg=refusal.message, **refusal.facts)
 
 
 if __name__ == "__main__":

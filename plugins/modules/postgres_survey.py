@@ -85,42 +85,15 @@ apt: {description: Whether the host has apt-get., returned: always, type: bool}
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.survey import survey
+from ansible.module_utils.dastern.survey import ARGUMENT_SPEC, survey
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "endpoint": {"type": "str", "required": True},
-            "container": {"type": "str", "required": True},
-            "volume": {"type": "str", "required": True},
-            "network": {"type": "str", "required": True},
-            "image": {"type": "str", "default": ""},
-            "listen_address": {"type": "str", "required": True},
-            "port": {"type": "int", "required": True},
-            "memory": {"type": "str", "required": True},
-            "shm_size": {"type": "str", "required": True},
-            "settings": {"type": "dict", "required": True},
-            "settings_extra": {"type": "dict", "default": {}},
-            "hba_extra": {"type": "list", "elements": "str", "default": []},
-            "database": {"type": "str", "required": True},
-            "app_user": {"type": "str", "required": True},
-            "app_createdb": {"type": "bool", "default": False},
-            "readonly_user": {"type": "str", "required": True},
-            "app_password": {"type": "str", "default": "", "no_log": True},
-            "readonly_password": {"type": "str", "default": "", "no_log": True},
-            "config_dir": {"type": "path", "required": True},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        found = survey(module.params, check_mode=module.check_mode)
+        module.exit_json(**survey(module.params, check_mode=module.check_mode))
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message, **refusal.facts)
-    # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
-    idle = module.check_mode and not found["running"]
-    facts = {"postgres_absent": idle and found["initialise"], "postgres_stopped": idle and not found["initialise"]}
-    module.exit_json(changed=False, **found, ansible_facts=facts)
 
 
 if __name__ == "__main__":

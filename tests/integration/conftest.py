@@ -169,9 +169,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
 def image(play: Callable[..., Play]) -> dict[str, str]:
     """What the roles before `postgres` leave as facts; makes the image first if it isn't there."""
     if docker("image", "inspect", IMAGE, check=False).returncode:
-        made = play(
-            "- hosts: dastern\n  gather_facts: false\n  roles:\n    - docker_engine\n    - postgres_image\n"
-        )
+        made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - docker_engine\n    - postgres_image\n")
         assert made.rc == 0, made.stdout
     return {
         "docker_engine_endpoint": "unix:///var/run/docker.sock",

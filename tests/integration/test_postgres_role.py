@@ -170,7 +170,11 @@ def test_the_cluster_is_as_declared(role: Role) -> None:
 def test_who_may_do_what(role: Role) -> None:
     role.sql("CREATE ROLE stranger LOGIN PASSWORD 'stranger-password'")
     try:
-        for user, password in (("postgres", "x"), ("stranger", "stranger-password"), ("dastern_user", "wrong-password")):
+        for user, password in (
+            ("postgres", "x"),
+            ("stranger", "stranger-password"),
+            ("dastern_user", "wrong-password"),
+        ):
             with pytest.raises(psycopg.OperationalError):
                 role.connect(user, password)
         with role.connect() as app, role.connect("dastern_readonly") as reader:
@@ -180,7 +184,11 @@ def test_who_may_do_what(role: Role) -> None:
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
                 reader.execute("INSERT INTO readable VALUES (2)")
             reader.execute("SET default_transaction_read_only = off")
-            for sql in ("INSERT INTO readable VALUES (2)", "CREATE TABLE mine (i int)", "CREATE TEMP TABLE mine (i int)"):
+            for sql in (
+                "INSERT INTO readable VALUES (2)",
+                "CREATE TABLE mine (i int)",
+                "CREATE TEMP TABLE mine (i int)",
+            ):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     reader.execute(sql)
             app.execute("DROP TABLE readable")
@@ -288,6 +296,18 @@ def test_a_renamed_owner_is_refused_with_the_way_to_rename_it(role: Role) -> Non
     assert 'ALTER ROLE "dastern_user" RENAME TO "someone_else"' in result.flat
     assert role.sql("SELECT count(*) FROM pg_roles WHERE rolname = 'someone_else'") == "0"
     role.done()
+
+
+def test_a_host_that_is_not_the_controller_gets_the_same_result(role: Role, tmp_path: Path) -> None:
+    """Another path of the interpreter makes the modules run in processes of their own, as they do over SSH."""
+    python = Path(sys.executable)
+    interpreter = {"ansible_python_interpreter": f"{python.parent}/./{python.name}"}
+    assert role.done(**interpreter).changed == 0
+    role.refused("postgres_app_password has to be printable ASCII", postgres_app_password="kurz-passw", **interpreter)
+    result = role.done("--check", "-vvv", "--diff", postgres_app_password=SECRET, **interpreter)
+    assert result.changed == 1
+    assert SECRET not in result.stdout
+    assert json.dumps(SECRET)[1:-1] not in result.stdout
 
 
 def test_rules_for_connections_are_reloaded_without_a_restart(role: Role) -> None:
@@ -574,7 +594,9 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     fresh.sql("CREATE TABLE kept (i int)")
     remove = entry("remove")
     fresh.refused("Nothing was removed", playbook=remove, postgres_remove_volume=True)
-    fresh.refused("Nothing was removed", playbook=remove, postgres_remove_volume=True, postgres_remove_volume_confirm="x")
+    fresh.refused(
+        "Nothing was removed", playbook=remove, postgres_remove_volume=True, postgres_remove_volume_confirm="x"
+    )
     assert fresh.done("--check", playbook=remove).changed > 0
     assert fresh.done(playbook=remove).changed > 0
     assert fresh.done(playbook=remove).changed == 0

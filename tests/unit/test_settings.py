@@ -84,7 +84,13 @@ def test_the_source_counts_as_well_as_the_value() -> None:
 
 
 def test_a_setting_in_a_file_of_the_cluster_is_a_difference() -> None:
-    line = {"name": "work_mem", "setting": "64MB", "sourcefile": "/d/postgresql.auto.conf", "sourceline": 3, "error": None}
+    line = {
+        "name": "work_mem",
+        "setting": "64MB",
+        "sourcefile": "/d/postgresql.auto.conf",
+        "sourceline": 3,
+        "error": None,
+    }
     assert settings.differences({}, found(files=[line])) == [
         {"setting": "work_mem", "declared": "not declared", "found": "64MB", "source": "/d/postgresql.auto.conf:3"}
     ]
@@ -133,7 +139,8 @@ def test_changes_are_named_with_both_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("2g", 2 << 30), ("512m", 512 << 20), ("1.5GiB", 3 << 29), ("100", 100), ("x", None), ("2 apples", None)]
+    ("text", "size"),
+    [("2g", 2 << 30), ("512m", 512 << 20), ("1.5GiB", 3 << 29), ("100", 100), ("x", None), ("2 apples", None)],
 )
 def test_sizes_as_docker_writes_them(text: str, size: int | None) -> None:
     assert settings.size(text) == size

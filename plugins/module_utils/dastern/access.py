@@ -231,7 +231,12 @@ def _within(declared: Declared, inside: Mapping[str, Any] | None) -> list[Step]:
     readonly, app = identifier(declared.readonly_user), identifier(declared.app_user)
     steps: list[Step] = []
     new = inside is None
-    inside = inside or {"schema": {"public": ["USAGE"], "readonly": []}, "unreadable": [], "writable": [], "default": []}
+    inside = inside or {
+        "schema": {"public": ["USAGE"], "readonly": []},
+        "unreadable": [],
+        "writable": [],
+        "default": [],
+    }
     schema, thing = inside["schema"], "schema public"
     if schema is None:
         sql = "CREATE SCHEMA public AUTHORIZATION pg_database_owner; GRANT USAGE ON SCHEMA public TO PUBLIC"

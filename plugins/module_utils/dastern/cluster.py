@@ -116,7 +116,8 @@ def rehearse(
     found: dict[str, Any] = json.loads(done.out)
     lines = hba.splitlines()
     refusals = [
-        f"pg_hba.conf line {row['line_number']} `{lines[row['line_number'] - 1]}`: {row['error']}" for row in found["hba"]
+        f"pg_hba.conf line {row['line_number']} `{lines[row['line_number'] - 1]}`: {row['error']}"
+        for row in found["hba"]
     ]
     declared = {
         name: value for name, value in settings.of_command(command).items()

@@ -58,7 +58,8 @@ class Containers(Engine):
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise DasTernError(
-                f"The Docker Engine at {self.endpoint.url} doesn't answer: {error}. See `systemctl status docker`.", status=0
+                f"The Docker Engine at {self.endpoint.url} doesn't answer: {error}. See `systemctl status docker`.",
+                status=0,
             ) from None
         return json.loads(text) if text.strip() else None
 
@@ -182,7 +183,8 @@ class Containers(Engine):
         content = json.dumps(body).encode()
         connection.sendall(
             f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\nConnection: Upgrade\r\n"
-            f"Upgrade: tcp\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+            f"Upgrade: tcp\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+            + content
         )
         response = http.client.HTTPResponse(connection)
         response.begin()

@@ -36,9 +36,7 @@ class Edited:
 def url(user: str, password: str, host: str, port: int, database: str, schema: str) -> str:
     """A URL as Prisma reads it; everything that means something in a URL is percent-encoded."""
     host = f"[{host}]" if ":" in host else host
-    return (
-        f"postgresql://{_encoded(user)}:{_encoded(password)}@{host}:{port}/{_encoded(database)}?schema={_encoded(schema)}"
-    )
+    return f"postgresql://{_encoded(user)}:{_encoded(password)}@{host}:{port}/{_encoded(database)}?schema={_encoded(schema)}"
 
 
 def _encoded(text: str) -> str:

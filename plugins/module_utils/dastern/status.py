@@ -72,13 +72,18 @@ def amount(size: float) -> str:
 def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str, Any]]:
     """The report's sections engine, image and postgres; the last has `running`."""
     if not params["endpoint"]:
-        return {"postgres": {"lines": ["not there: the host has no Docker Engine"], "next": [PROVISION], "running": False}}
+        return {
+            "postgres": {"lines": ["not there: the host has no Docker Engine"], "next": [PROVISION], "running": False}
+        }
     containers = Containers(params["endpoint"], timeout=15)
     try:
         version = containers.version()
     except (DasTernError, OSError, ValueError) as error:
         return {
-            "engine": {"lines": [f"Docker Engine at {params['endpoint']} doesn't answer: {error}"], "next": [PROVISION]},
+            "engine": {
+                "lines": [f"Docker Engine at {params['endpoint']} doesn't answer: {error}"],
+                "next": [PROVISION],
+            },
             "postgres": {"lines": ["unknown: the engine doesn't answer"], "running": False},
         }
     report: dict[str, dict[str, Any]] = {
@@ -171,5 +176,7 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
     )
     result["lines"].append(f"{inside['connections']} of {limit} connections used")
     if inside["checksum_failures"]:
-        result["lines"].append(f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes")
+        result["lines"].append(
+            f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes"
+        )
         result["next"].append(f"docker logs {params['container']} 2>&1 | grep -i checksum")

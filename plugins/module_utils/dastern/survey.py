@@ -27,6 +27,28 @@ HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 FREE_BYTES = 512 * 1024**2
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "endpoint": {"type": "str", "required": True},
+    "container": {"type": "str", "required": True},
+    "volume": {"type": "str", "required": True},
+    "network": {"type": "str", "required": True},
+    "image": {"type": "str", "default": ""},
+    "listen_address": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "memory": {"type": "str", "required": True},
+    "shm_size": {"type": "str", "required": True},
+    "settings": {"type": "dict", "required": True},
+    "settings_extra": {"type": "dict", "default": {}},
+    "hba_extra": {"type": "list", "elements": "str", "default": []},
+    "database": {"type": "str", "required": True},
+    "app_user": {"type": "str", "required": True},
+    "app_createdb": {"type": "bool", "default": False},
+    "readonly_user": {"type": "str", "required": True},
+    "app_password": {"type": "str", "default": "", "no_log": True},
+    "readonly_password": {"type": "str", "default": "", "no_log": True},
+    "config_dir": {"type": "path", "required": True},
+}
+
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LOOK_INTO_VOLUME = """
 cd /volume || exit 1
@@ -46,9 +68,7 @@ def checked_names(params: Mapping[str, Any]) -> None:
                 "beginning with a letter or digit. Correct it in the inventory."
             )
     if not 1 <= params["port"] <= 65535:
-        raise DasTernError(
-            f"postgres_port is {params['port']}; a port is 1 to 65535. Correct it in the inventory."
-        )
+        raise DasTernError(f"postgres_port is {params['port']}; a port is 1 to 65535. Correct it in the inventory.")
     taken = {SUPERUSER, "public", "none", "current_user", "session_user", "current_role"}
     for option, variable in (("app_user", "postgres_app_user"), ("readonly_user", "postgres_readonly_user"),
                              ("database", "postgres_database")):  # fmt: skip
@@ -124,6 +144,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     reasons = differing(container, image, command, params) if container else []
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
     hba_differs = _text(hba_path) != rules
+    # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
+    idle = check_mode and not running
     return {
         "exists": container is not None,
         "running": running,
@@ -143,6 +165,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "python": sys.executable,
         "python_of_distribution": sys.prefix == "/usr",
         "apt": os.path.exists("/usr/bin/apt-get"),
+        "ansible_facts": {"postgres_absent": idle and initialise, "postgres_stopped": idle and not initialise},
+        "changed": False,
     }
 
 
@@ -240,7 +264,8 @@ def check_image(image: Mapping[str, Any], reference: str) -> None:
     major = environment.get("PG_MAJOR", "")
     if major != MAJOR:
         raise DasTernError(
-            f"Image {reference} holds " + (f"PostgreSQL {major}" if major else "no PostgreSQL (PG_MAJOR isn't set)")
+            f"Image {reference} holds "
+            + (f"PostgreSQL {major}" if major else "no PostgreSQL (PG_MAJOR isn't set)")
             + f"; this project runs PostgreSQL {MAJOR}. Name another image in the inventory (postgres_image_*)."
         )
 
