@@ -40,10 +40,10 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90) ->
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 MB of its own."""
+    """A file system of 600 MB of its own."""
     path = tmp_path / "disk"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", str(path)], check=True)
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
 
@@ -74,7 +74,7 @@ def test_disk_full_in_the_middle_of_a_migration(
         section = failed.section("migrations")
         assert [one["name"] for one in section.get("applied_before", [])] == ["1_before"]
 
-        subprocess.run(["mount", "-o", "remount,size=1500m", str(small_disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=2000m", str(small_disk)], check=True)
         healed = play(SITE, wanted)
         assert healed.rc == 0, healed.stdout
         assert healed.section("migrations")["applied"] == ["1_before", "2_large", "3_after"]
@@ -103,7 +103,9 @@ class Engine:
         # A bridge of its own: without one the daemon would remove the machine's docker0.
         subprocess.run(["ip", "link", "add", "dastern-test0", "type", "bridge"], check=False, capture_output=True)
         subprocess.run(["ip", "addr", "add", "10.213.0.1/24", "dev", "dastern-test0"], check=False, capture_output=True)
-        (self.folder / "docker.pid").unlink(missing_ok=True)
+        # A killed engine leaves these, and takes a number that is in use again for itself.
+        for left in ("docker.pid", "exec/containerd/containerd.pid"):
+            (self.folder / left).unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -175,8 +177,8 @@ def reached(engine: Engine, moment: str) -> bool:
     """Whether the run came as far as its initialisation, or as its server."""
     listed = engine.docker("ps", "-a", "--format", "{{.Names}} {{.Status}}").stdout
     return any(
-        ("init" in name and moment == "_init") or (moment == "healthy" and name == "dastern-test-engine")
-        for name, _, _ in (line.partition(" ") for line in listed.splitlines())
+        "init" in name if moment == "_init" else name == "dastern-test-engine" and moment in status
+        for name, _, status in (line.partition(" ") for line in listed.splitlines())
     )
 
 
@@ -192,7 +194,7 @@ def start(wanted: dict[str, Any], engine: Engine) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seconds", [4.0, 6.0, 8.0, 11.0])
+@pytest.mark.parametrize("seconds", [5.0, 9.0])
 def test_play_killed_at_some_moment(
     play: Callable[..., Play], image: dict[str, str], tmp_path: Path, seconds: float
 ) -> None:

@@ -213,6 +213,8 @@ def check_port(containers: Containers, running: Mapping[str, Any] | None, params
             who = f"container {names[0]}"
     if not who and not own:
         who = _listener(address, port) or ""
+    if "docker-proxy" in who:
+        who += ", which belongs to another engine or was left over by one that was killed (then `kill` it)"
     if who:
         raise DasTernError(
             f"Port {port} on {address} is taken by {who}. Choose another postgres_port in the inventory "
