@@ -419,6 +419,15 @@ def test_connection_refusals(chain: Database, tmp_path: Path) -> None:
         assert (status["reachable"], words in status["message"]) == (False, True)
 
 
+def test_a_ledger_that_cannot_be_read(chain: Database) -> None:
+    chain.migrate()
+    chain.query("ALTER TABLE _prisma_migrations DROP COLUMN logs")
+    refusal = refused(chain)
+    assert "Reading the ledger of schema public" in refusal.message
+    assert "42703" in refusal.message
+    assert chain.migrate(state="status")["reachable"] is False
+
+
 def test_status_reports_and_never_refuses(chain: Database) -> None:
     chain.migrate(migrations=chain.params()["migrations"][1:3])
     chain.write(_2_step="-- edited")

@@ -80,8 +80,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
         return _planned(params, make_plan(files, []), diff)
     if check_mode:
         settings["default_transaction_read_only"] = "on"
-    with connect(params, APPLICATION, {"search_path": _quoted(params["schema"]), **settings}) as connection:
-        connection.prepare_threshold = None  # DEALLOCATE ALL would leave psycopg believing in its statements
+    with _session(params, settings) as connection:
         ledger = Ledger(connection, params["schema"])
         plan = _checked_plan(params, ledger, files, locked=False)
         if check_mode:
@@ -96,11 +95,25 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     return {**_result(params, plan, applied), **lock, **(_diff(plan) if diff else {})}
 
 
+@contextmanager
+def _session(params: dict[str, Any], settings: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
+    """A connection for the schema; what the server refuses outside a migration's own file is refused in words."""
+    with connect(params, APPLICATION, {"search_path": _quoted(params["schema"]), **settings}) as connection:
+        connection.prepare_threshold = None  # DEALLOCATE ALL would leave psycopg believing in its statements
+        try:
+            yield connection
+        except psycopg.Error as error:
+            words = _WORDS_FOR.get(error.sqlstate or "", "`ansible-playbook playbooks/status.yml` shows the server.")
+            raise DasTernError(
+                f"Reading the ledger of schema {params['schema']} in database {params['database']} failed: "
+                f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. {words}"
+            ) from None
+
+
 def _status(params: dict[str, Any], files: list[MigrationFile]) -> dict[str, Any]:
     """What is applied, pending and wrong; findings are reported, not refused, and so is a server that is away."""
     try:
-        settings = {"default_transaction_read_only": "on", "search_path": _quoted(params["schema"])}
-        with connect(params, APPLICATION, settings) as connection:
+        with _session(params, {"default_transaction_read_only": "on"}) as connection:
             ledger = Ledger(connection, params["schema"])
             rows = ledger.rows()
             holder = ledger.lock_holder()
