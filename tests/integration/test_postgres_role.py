@@ -482,7 +482,7 @@ def test_a_volume_that_can_not_be_served_is_refused(
 ) -> None:
     volume = f"{fresh.name}-data"
     docker("volume", "create", volume)
-    docker("run", "--rm", "-v", f"{volume}:/v", "-w", "/v", "-u", "0", "--entrypoint", "sh",
+    docker("run", "--rm", "--network", "none", "-v", f"{volume}:/v", "-w", "/v", "-u", "0", "--entrypoint", "sh",
            image["postgres_image_reference"], "-c", script)  # fmt: skip
     fresh.refused(message)
     fresh.refused(message, "--check")
@@ -549,7 +549,7 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def test_a_half_made_cluster_is_never_served(fresh: Role, image: dict[str, str]) -> None:
     volume = f"{fresh.name}-data"
-    docker("run", "--rm", "-v", f"{volume}:/var/lib/postgresql/data", "--entrypoint", "sh",
+    docker("run", "--rm", "--network", "none", "-v", f"{volume}:/var/lib/postgresql/data", "--entrypoint", "sh",
            image["postgres_image_reference"], "-c",
            "mkdir -p /var/lib/postgresql/data/.initialising && echo 17 > /var/lib/postgresql/data/.initialising/PG_VERSION")  # fmt: skip
     fresh.done()
