@@ -492,7 +492,7 @@ def test_an_image_of_another_major_version_is_refused(role: Role, image: dict[st
     other = "dastern-test/postgres:16"
     container = docker("create", image["postgres_image_reference"]).stdout.strip()
     docker("commit", "--change", "ENV PG_MAJOR=16", container, other)
-    docker("rm", container)
+    docker("rm", "-v", container)
     try:
         role.refused(f"Image {other} holds PostgreSQL 16", postgres_image_reference=other)
     finally:
