@@ -116,6 +116,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
         *args: str,
         env: dict[str, str] | None = None,
         kill_after: float | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> Play:
         if isinstance(playbook, list) or "\n" in str(playbook):
             text = playbook if isinstance(playbook, str) else yaml.safe_dump(playbook, sort_keys=False)
@@ -130,7 +131,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
             json.dumps({"dastern_environment": "development", "report_file": str(report), **(extra_vars or {})})
         )
         command = [
-            str(Path(sys.executable).parent / "ansible-playbook"),
+            *prefix, str(Path(sys.executable).parent / "ansible-playbook"),
             "-i", str(folder / "hosts.yml"), "-e", f"@{variables}", *args, str(path),
         ]  # fmt: skip
         began = time.monotonic()

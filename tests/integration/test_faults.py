@@ -86,12 +86,18 @@ def test_disk_full_in_the_middle_of_a_migration(
 
 
 class Engine:
-    """A Docker Engine of the tests' own, which may be killed without harm to anyone."""
+    """A Docker Engine of the tests' own, which may be killed without harm to anyone.
+
+    It lives in a network namespace, because an engine that starts tidies up the bridges of others.
+    """
+
+    NAMESPACE = "dastern-test"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.endpoint = f"unix://{folder}/docker.sock"
         self.environment = {"DOCKER_HOST": self.endpoint}
+        self.inside = ("nsenter", f"--net=/run/netns/{self.NAMESPACE}")
         self.process: subprocess.Popen[bytes] | None = None
 
     def docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -100,19 +106,17 @@ class Engine:
         )
 
     def start(self) -> None:
-        # A bridge of its own: without one the daemon would remove the machine's docker0.
-        subprocess.run(["ip", "link", "add", "dastern-test0", "type", "bridge"], check=False, capture_output=True)
-        subprocess.run(["ip", "addr", "add", "10.213.0.1/24", "dev", "dastern-test0"], check=False, capture_output=True)
+        if not Path("/run/netns", self.NAMESPACE).exists():
+            subprocess.run(["ip", "netns", "add", self.NAMESPACE], check=True)
+            subprocess.run(["ip", "-n", self.NAMESPACE, "link", "set", "lo", "up"], check=True)
         # A killed engine leaves these, and takes a number that is in use again for itself.
         for left in ("docker.pid", "exec/containerd/containerd.pid"):
             (self.folder / left).unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    "dockerd", "--host", self.endpoint, "--bridge", "dastern-test0", "--iptables=false",
-                    "--ip-masq=false", "--default-address-pool", "base=10.214.0.0/16,size=24",
-                    "--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"),
-                    "--pidfile", str(self.folder / "docker.pid"),
+                    *self.inside, "dockerd", "--host", self.endpoint, "--data-root", str(self.folder / "data"),
+                    "--exec-root", str(self.folder / "exec"), "--pidfile", str(self.folder / "docker.pid"),
                 ],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -134,7 +138,7 @@ class Engine:
         self.process.terminate()
         self.process.wait(timeout=60)
         subprocess.run(["umount", str(self.folder / "data")], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "delete", "dastern-test0"], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "delete", self.NAMESPACE], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -165,10 +169,10 @@ def test_engine_dies_at_any_moment(play: Callable[..., Play], engine: Engine, tm
         assert began.returncode != 0, output
         assert "Traceback (most recent call last)" not in output
         engine.start()
-    made = play(SITE, wanted, env=engine.environment)
+    made = play(SITE, wanted, env=engine.environment, prefix=engine.inside)
     assert made.rc == 0, made.stdout
     assert made.section("migrations")["applied"] == ["20260208074559_init"]
-    again = play(SITE, wanted, env=engine.environment)
+    again = play(SITE, wanted, env=engine.environment, prefix=engine.inside)
     assert (again.rc, again.changed) == (0, 0), again.stdout
     assert docker("inspect", "dastern-test-engine", check=False).returncode != 0
 
@@ -187,7 +191,8 @@ def start(wanted: dict[str, Any], engine: Engine) -> subprocess.Popen[str]:
     (engine.folder / "variables.json").write_text(json.dumps({"dastern_environment": "development", **wanted}))
     return subprocess.Popen(
         [
-            str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(engine.folder / "hosts.yml"),
+            *engine.inside, str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i", str(engine.folder / "hosts.yml"),
             "-e", f"@{engine.folder / 'variables.json'}", SITE,
         ],
         cwd=REPOSITORY, env={**os.environ, **engine.environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

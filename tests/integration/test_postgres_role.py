@@ -295,7 +295,7 @@ def test_a_renamed_owner_is_refused_with_the_way_to_rename_it(role: Role) -> Non
     assert result.rc != 0
     assert 'ALTER ROLE "dastern_user" RENAME TO "someone_else"' in result.flat
     assert role.sql("SELECT count(*) FROM pg_roles WHERE rolname = 'someone_else'") == "0"
-    role.done()
+    assert role.done().changed == 0  # it was refused before anything else was touched
 
 
 def test_a_host_that_is_not_the_controller_gets_the_same_result(role: Role, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     return {
         "exists": container is not None,
         "running": running,
+        "healthy": bool(container and container["State"].get("Health", {}).get("Status") == "healthy"),
         "status": container["State"]["Status"] if container else "absent",
         "image_present": image is not None,
         "network_exists": containers.inspect("network", params["network"]) is not None,
