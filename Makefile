@@ -10,7 +10,7 @@ EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(ARGS)
 PYTEST = pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup setup-dev test lint unit integration molecule docs bench clean
+.PHONY: help up setup setup-dev test lint unit prepare integration molecule docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -42,10 +42,13 @@ lint: setup-dev ## ansible-lint, yamllint, ruff, mypy
 unit: setup-dev ## Tests of the pure logic
 	$(PYTEST) tests/unit
 
-integration: setup-dev ## Tests against a real engine and a real server
+prepare: setup-dev
+	@ansible-playbook tests/prepare.yml
+
+integration: prepare ## Tests against a real engine and a real server
 	$(PYTEST) tests/integration
 
-molecule: setup-dev ## The roles on a real host: check, converge, idempotence, verify
+molecule: prepare ## The roles on a real host: check, converge, idempotence, verify
 	molecule test --all
 
 docs: setup-dev ## Write the tables of variables into the READMEs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _, params = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         try:
-            folder = ROOT / Path(params["folder"]).expanduser()
+            if not params["folder"].strip():
+                raise DasTernError("`migrations_dir` is empty; wanted is a folder, such as files/sql/migrations.")
+            folder = ROOT / os.path.expanduser(params["folder"])
             params["folder"] = str(folder)
             params["migrations"] = [{"name": file.name, "sql": file.sql} for file in read_folder(folder)]
             # The first try doesn't wait, so that an operator reads at once whom a second one waits for.

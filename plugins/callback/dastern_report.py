@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.plugins.callback import CallbackBase
 
 DOCUMENTATION = r"""
@@ -36,7 +37,7 @@ class CallbackModule(CallbackBase):
         super().__init__()
         self._began = time.monotonic()
         self._playbook = ""
-        self._check = False
+        self._check = bool(context.CLIARGS.get("check", False))
         self._report_file: str | None = None
         self._failures: list[dict[str, str]] = []
         self._sections: dict[str, dict[str, Any]] = {}
@@ -45,7 +46,6 @@ class CallbackModule(CallbackBase):
         self._playbook = os.path.relpath(playbook._file_name)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        self._check = bool(play.check_mode)
         self._report_file = play.get_variable_manager().extra_vars.get("report_file")
 
     def v2_runner_on_ok(self, result: Any) -> None:

@@ -92,6 +92,7 @@ host:
   type: dict
 """
 
+import http.client
 import os
 import pwd
 import sys
@@ -163,7 +164,7 @@ def main() -> None:
                 registry_failure = engine.registry_failure(params["reach"])
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"The Docker Engine stopped answering: {error}")
     module.exit_json(
         changed=False,

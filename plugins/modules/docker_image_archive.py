@@ -78,6 +78,7 @@ bytes:
   type: int
 """
 
+import http.client
 import os
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def main() -> None:
             result = load(engine, params["accept"], params["path"], params["pg_major"], module.check_mode)
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"The Docker Engine at {params['endpoint']} stopped answering: {error}")
     before = result.pop("before")
     thing = params["path"] if params["state"] == "saved" else result["reference"]

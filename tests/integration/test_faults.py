@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import IMAGE, INVENTORY, REPOSITORY, Play, docker, remove_instance
+from conftest import IMAGE, INVENTORY, REPOSITORY, Play, descendants, docker, remove_instance
 
 SITE = "playbooks/site.yml"
 
@@ -162,7 +162,7 @@ def test_engine_dies_at_any_moment(play: Callable[..., Play], engine: Engine, tm
     """Also proves that an engine named by DOCKER_HOST is used, and no other."""
     wanted = variables("dastern-test-engine", 55910, tmp_path, docker_engine_install=False)
     for moment in ("_init", "healthy"):
-        began = start(wanted, engine)
+        began = start(wanted, engine.folder, engine)
         wait_until(lambda moment=moment: reached(engine, moment), moment)
         engine.kill()
         output, _ = began.communicate(timeout=300)
@@ -186,28 +186,33 @@ def reached(engine: Engine, moment: str) -> bool:
     )
 
 
-def start(wanted: dict[str, Any], engine: Engine) -> subprocess.Popen[str]:
-    (engine.folder / "hosts.yml").write_text(INVENTORY)
-    (engine.folder / "variables.json").write_text(json.dumps({"dastern_environment": "development", **wanted}))
+def start(wanted: dict[str, Any], folder: Path, engine: Engine | None = None) -> subprocess.Popen[str]:
+    (folder / "hosts.yml").write_text(INVENTORY)
+    (folder / "variables.json").write_text(json.dumps({"dastern_environment": "development", **wanted}))
     return subprocess.Popen(
         [
-            *engine.inside, str(Path(sys.executable).with_name("ansible-playbook")),
-            "-i", str(engine.folder / "hosts.yml"),
-            "-e", f"@{engine.folder / 'variables.json'}", SITE,
+            *(engine.inside if engine else ()), str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i", str(folder / "hosts.yml"), "-e", f"@{folder / 'variables.json'}", SITE,
         ],
-        cwd=REPOSITORY, env={**os.environ, **engine.environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=REPOSITORY, env={**os.environ, **(engine.environment if engine else {})},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seconds", [5.0, 9.0])
-def test_play_killed_at_some_moment(
-    play: Callable[..., Play], image: dict[str, str], tmp_path: Path, seconds: float
+@pytest.mark.parametrize("moment", ["its network", "the server"])
+def test_play_killed_when_something_is_there(
+    play: Callable[..., Play], image: dict[str, str], tmp_path: Path, moment: str
 ) -> None:
     container = "dastern-test-killed"
     remove_instance(container)
     wanted = variables(container, 55920, tmp_path)
     try:
-        play(SITE, wanted, kill_after=seconds)
+        kind, name = {"its network": ("network", f"{container}-net"), "the server": ("container", container)}[moment]
+        began = start(wanted, tmp_path)
+        wait_until(lambda: docker(kind, "inspect", name, check=False).returncode == 0, moment)
+        for pid in descendants(began.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert began.wait() == -signal.SIGKILL
         made = play(SITE, wanted)
         assert made.rc == 0, made.stdout
         again = play(SITE, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -22,6 +23,7 @@ from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
 from ansible.module_utils.dastern.migration_files import read_folder
 from catalogue import catalogue, expected
+from conftest import descendants
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,6 +243,14 @@ def test_percent_signs_and_statement_count(database: Database) -> None:
     assert database.query("SELECT count(*), min(x) FROM p") == [(50, "100 %s %(a)s %")]
 
 
+def test_what_libpq_finds_in_the_environment_is_ignored(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PGCLIENTENCODING": "LATIN1", "PGHOSTADDR": "192.0.2.1", "PGOPTIONS": "-c role=x"}.items():
+        monkeypatch.setenv(name, value)
+    database.write(_1_a="CREATE TABLE a AS SELECT 'ខ្មែរ é' AS x;")
+    database.migrate(connect_timeout=3)
+    assert database.query("SELECT x, length(x) FROM a") == [("ខ្មែរ é", 7)]
+
+
 def test_other_schema(database: Database) -> None:
     database.query('CREATE SCHEMA "my App"')
     database.write(_1_a="CREATE TABLE here ();")
@@ -267,7 +277,9 @@ def test_the_catalogue_equals_the_facts(database: Database) -> None:
     wanted = expected()
     for part in wanted:
         assert found[part] == wanted[part], part
+    assert (len(found["enums"]), len(found["columns"])) == (13, 11)
     assert sum(map(len, found["columns"].values())) == 116
+    assert sum(map(len, found["constraints"].values())) == 11 + 16
     assert sum(map(len, found["indexes"].values())) == 49
 
 
@@ -419,6 +431,16 @@ def test_connection_refusals(chain: Database, tmp_path: Path) -> None:
         assert (status["reachable"], words in status["message"]) == (False, True)
 
 
+def test_no_connection_left(chain: Database) -> None:
+    with contextlib.ExitStack() as others:
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(100):
+                others.enter_context(chain.connect())
+        with pytest.raises(DasTernError, match="has no connection left for dastern_user"):
+            chain.migrate()
+    assert chain.migrate()["changed"] is True
+
+
 def test_a_ledger_that_cannot_be_read(chain: Database) -> None:
     chain.migrate()
     chain.query("ALTER TABLE _prisma_migrations DROP COLUMN logs")
@@ -509,12 +531,6 @@ def wait_until(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < limit, "waited too long"
         time.sleep(0.05)
-
-
-def descendants(pid: int) -> list[int]:
-    """A process and all below it; the workers of ansible-playbook leave its process group."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(one for child in children for one in descendants(int(child)))]
 
 
 def test_kill_9_in_the_middle_then_a_rerun(chain: Database) -> None:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from ansible.module_utils.dastern.access_files import keep
 from ansible.module_utils.dastern.cluster import initialise, rehearse
 from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
@@ -396,6 +398,28 @@ def test_a_deleted_password_file_gets_a_new_password(role: Role) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_two_runs_at_once_agree_on_one_password(role: Role) -> None:
+    for name in ("app_password", "readonly_password"):
+        (role.config_dir / name).unlink()
+    params = {
+        "endpoint": role.variables["docker_engine_endpoint"], "container": role.name, "database": "dastern",
+        "app_user": "dastern_user", "app_createdb": True, "app_password": "", "readonly_user": "dastern_readonly",
+        "readonly_password": "", "config_dir": str(role.config_dir), "environment": "development",
+    }  # fmt: skip
+    with ThreadPoolExecutor(4) as pool:
+        results = [done.result() for done in [pool.submit(keep, params) for _ in range(4)]]
+    assert sorted(len(result["generated"]) for result in results) == [0, 0, 0, 2]
+    for user in ("dastern_user", "dastern_readonly"):
+        role.connect(user).close()
+
+
+def test_a_membership_that_another_role_granted_is_taken_back(role: Role) -> None:
+    role.sql("CREATE ROLE dba SUPERUSER; CREATE ROLE staff; SET ROLE dba; GRANT staff TO dastern_user; RESET ROLE;")
+    assert role.done().changed == 1
+    assert role.done().changed == 0
+    role.sql("DROP ROLE staff; DROP ROLE dba")
+
+
 def test_a_production_database_stays_one(role: Role) -> None:
     role.sql("ALTER DATABASE dastern SET dastern.environment = 'production'")
     role.refused("says that it is production")
@@ -583,6 +607,14 @@ def test_status_tells_what_runs_and_changes_nothing(role: Role, fresh: Role) -> 
     assert "doesn't exist" in fresh.done(playbook=entry("status")).section("postgres")["lines"][0]
     gone = fresh.done(playbook=entry("status"), docker_engine_endpoint="unix:///nowhere.sock")
     assert "doesn't answer" in gone.section("engine")["lines"][0]
+    report = role.done(playbook="playbooks/status.yml", migrations_dir="files/sql/migrations")
+    assert report.changed == 0
+    assert report.report["check"] is False
+    assert list(report.report["hosts"]["localhost"]["sections"]) == ["engine", "image", "postgres", "migrations"]
+    assert report.section("migrations")["pending"] == ["20260208074559_init"]
+    silent = role.play("playbooks/status.yml", {**role.variables, "docker_engine_host": "unix:///nowhere.sock"})
+    assert silent.rc == 0, silent.stdout
+    assert "no Docker Engine answers" in silent.section("engine")["lines"][0]
     docker("stop", role.name)
     assert "exited" in role.done(playbook=entry("status")).section("postgres")["lines"][0]
     docker("start", role.name)
@@ -605,6 +637,7 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     fresh.done()
     fresh.sql("DROP TABLE kept")
     confirmed = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{fresh.name}-data"}
+    fresh.refused("can't be removed. Nothing was removed", playbook=remove, docker_engine_absent=True, **confirmed)
     assert fresh.done("--check", playbook=remove, **confirmed).changed > 0
     assert fresh.done(playbook=remove, **confirmed).changed > 0
     assert fresh.done(playbook=remove, **confirmed).changed == 0

@@ -72,7 +72,7 @@ def test_everything_is_made_on_an_empty_server() -> None:
         ({"roles__ro__rolbypassrls": True}, 'ALTER ROLE "ro" NOBYPASSRLS'),
         ({"roles__app__rolconnlimit": 3}, 'ALTER ROLE "app" CONNECTION LIMIT -1'),
         ({"roles__app__rolvaliduntil": "2020-01-01"}, "ALTER ROLE \"app\" VALID UNTIL 'infinity'"),
-        ({"roles__ro__memberof": ["app"]}, 'REVOKE "app" FROM "ro" CASCADE'),
+        ({"roles__ro__memberof": [["app", "dba"]]}, 'REVOKE "app" FROM "ro" GRANTED BY "dba" CASCADE'),
         ({"roles__ro__config": []}, 'ALTER ROLE "ro" SET default_transaction_read_only = on'),
         ({"roles__postgres__rolpassword": "md5"}, 'ALTER ROLE "postgres" PASSWORD NULL'),
         ({"database__owner": "postgres", "database__owner_is_superuser": True}, 'ALTER DATABASE "db" OWNER TO "app"'),

@@ -70,7 +70,7 @@ SELECT json_build_object(
   'roles', (SELECT coalesce(json_object_agg(a.rolname, json_build_object(
       {", ".join(f"'{name}', a.{name}" for name in _ATTRIBUTES)},
       'rolconnlimit', a.rolconnlimit, 'rolvaliduntil', a.rolvaliduntil::text, 'rolpassword', a.rolpassword,
-      'memberof', (SELECT coalesce(json_agg(g.rolname ORDER BY 1), '[]') FROM pg_auth_members m
+      'memberof', (SELECT coalesce(json_agg(json_build_array(g.rolname, pg_get_userbyid(m.grantor))), '[]') FROM pg_auth_members m
                    JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = a.oid),
       'config', (SELECT coalesce(to_json(s.setconfig), '[]') FROM (SELECT 1) one LEFT JOIN pg_db_role_setting s
                  ON s.setrole = a.oid AND s.setdatabase = 0))), '{{}}')
@@ -184,8 +184,9 @@ def _role(name: str, role: Mapping[str, Any] | None, createdb: bool, password: s
     if role["rolvaliduntil"] not in (None, "infinity"):
         sql = f"ALTER ROLE {quoted} VALID UNTIL 'infinity'"
         steps.append(Step("server", thing, "valid until", role["rolvaliduntil"], "infinity", sql))
-    for group in role["memberof"]:
-        sql = f"REVOKE {identifier(group)} FROM {quoted} CASCADE"
+    for group, grantor in role["memberof"]:
+        # Without GRANTED BY only what the superuser granted would go.
+        sql = f"REVOKE {identifier(group)} FROM {quoted} GRANTED BY {identifier(grantor)} CASCADE"
         steps.append(Step("server", thing, "member of", group, "nothing", sql))
     if not scram.matches(password, role["rolpassword"]):
         sql = f"ALTER ROLE {quoted} PASSWORD {literal(scram.verifier(password))}"

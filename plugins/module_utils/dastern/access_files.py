@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,37 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def keep(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """What the module `postgres_access` returns; DasTernError for what can't or mustn't be changed."""
     folder = Path(params["config_dir"])
+    if check_mode:
+        return _keep(params, folder, check_mode=True)
+    with _alone(folder):
+        return _keep(params, folder, check_mode=False)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, seconds: float = 120) -> Iterator[None]:
+    """One run at a time: two that both find no password would each generate one, and only one of them be true."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a", encoding="utf-8")
+    except OSError as error:
+        raise DasTernError(f"{folder} can't be written: {error}. Run the play as its owner.") from None
+    with lock:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise DasTernError(
+                        f"Another run has been setting roles and passwords for {seconds:.0f} s: `fuser -v {folder}/.lock` "
+                        "shows it. Run again when it is done."
+                    ) from None
+                time.sleep(0.1)
+        yield
+
+
+def _keep(params: Mapping[str, Any], folder: Path, *, check_mode: bool) -> dict[str, Any]:
     for option in ("app_password", "readonly_password"):
         if params[option] and not scram.acceptable(params[option]):
             raise DasTernError(f"{option} isn't printable ASCII of {scram.MINIMUM_LENGTH} characters or more.")

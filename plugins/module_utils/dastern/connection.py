@@ -59,6 +59,9 @@ def connect(
     where = f"{params['host']}:{params['port']}"
     # The server notices within two seconds that its client was killed, and gives its locks back.
     options = {"client_connection_check_interval": "2s", **(settings or {})}
+    # libpq would take whatever isn't said here from PGHOSTADDR, PGSERVICE, PGSSLMODE and others of the operator's shell.
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
     try:
         return psycopg.connect(
             host=params["host"],
@@ -68,6 +71,7 @@ def connect(
             password=read_password(params["password_file"]),
             connect_timeout=params.get("connect_timeout", 10),
             application_name=application_name,
+            client_encoding="UTF8",
             options=" ".join(f"-c {name}={_escaped(str(value))}" for name, value in options.items()),
             autocommit=True,
         )
@@ -95,6 +99,15 @@ def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str
             "`ansible-playbook playbooks/provision.yml` creates it.",
             code="P1003",
         )
+    if any(words in text for words in ("too many connections", "remaining connection slots", "too many clients")):
+        return DasTernError(
+            f"The server at {where} has no connection left for {params['user']}: {text}. "
+            "`ansible-playbook playbooks/status.yml` shows how many are used; end what isn't needed, or raise "
+            "max_connections in `postgres_settings_extra`.",
+            code="P1001",
+        )
+    if "starting up" in text or "shutting down" in text or "recovery mode" in text:
+        return DasTernError(f"The server at {where} isn't ready: {text}. Run again in a moment.", code="P1001")
     return DasTernError(
         f"No PostgreSQL server answers at {where} (P1001): {text}. `ansible-playbook playbooks/status.yml` shows what runs, "
         "`ansible-playbook playbooks/provision.yml` starts it.",

@@ -6,12 +6,13 @@ Nothing travels as a command line of this host: what a command reads comes over 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -50,18 +51,24 @@ class Containers(Engine):
         """The parsed answer, None if it is empty; DasTernError with `status` if the engine refuses or doesn't answer."""
         if query:
             path += "?" + urlencode(query)
-        try:
+        with self._answering():
             if body is None:
                 response = self.request(method, path)
             else:
                 response = self.request(method, path, [json.dumps(body).encode()], {"Content-Type": "application/json"})
             text = response.read()
+        return json.loads(text) if text.strip() else None
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """An engine that is away, or goes away, is a refusal in words."""
+        try:
+            yield
         except (OSError, http.client.HTTPException) as error:
             raise DasTernError(
                 f"The Docker Engine at {self.endpoint.url} doesn't answer: {error}. See `systemctl status docker`.",
                 status=0,
             ) from None
-        return json.loads(text) if text.strip() else None
 
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
         """What the engine knows of `name`; `kind` is container, volume, network or image. None if there is none."""
@@ -85,7 +92,8 @@ class Containers(Engine):
     def logs(self, name: str, lines: int = 15) -> str:
         """The last `lines` lines that the container wrote."""
         path = f"/containers/{quote(name)}/logs?" + urlencode({"stdout": 1, "stderr": 1, "tail": lines})
-        out, err = _demultiplexed(self.request("GET", path).read())
+        with self._answering():
+            out, err = _demultiplexed(self.request("GET", path).read())
         return (out + err).strip()
 
     def execute(self, container: str, command: Sequence[str], stdin: str = "", user: str = "postgres") -> Output:
@@ -172,6 +180,10 @@ class Containers(Engine):
 
     def _hijack(self, path: str, body: Mapping[str, Any]) -> _Stream:
         """A connection that the engine turns into the command's standard streams."""
+        with self._answering():
+            return self._upgraded(path, body)
+
+    def _upgraded(self, path: str, body: Mapping[str, Any]) -> _Stream:
         connection: socket.socket
         if self.endpoint.path is not None:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -206,7 +218,7 @@ class _Stream:
             self.connection.sendall(stdin.encode())
             self.connection.shutdown(socket.SHUT_WR)
             return _demultiplexed(self.response.fp.read())
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise DasTernError(f"The Docker Engine broke the connection to a command: {error}.") from None
         finally:
             self.response.close()

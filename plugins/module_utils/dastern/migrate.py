@@ -77,6 +77,8 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     if params["state"] == "status":
         return _status(params, files)
     if params["assume_empty"]:
+        if not check_mode:
+            raise DasTernError("`assume_empty` is a way to plan: it goes with check mode only.")
         return _planned(params, make_plan(files, []), diff)
     if check_mode:
         settings["default_transaction_read_only"] = "on"
@@ -180,8 +182,8 @@ def _own_transaction(params: dict[str, Any], migration: MigrationFile) -> list[s
         return []
     return [
         f"Migration {migration.name} controls transactions itself: `{found.text}` at {_path(params, migration.name)}, line "
-        f"{found.line}. Every migration runs in one transaction together with its ledger row: remove the statement, or "
-        "apply this one file with `npx prisma migrate deploy`."
+        f"{found.line}. Every migration runs in one transaction together with its ledger row. Apply this one file with "
+        "`npx prisma migrate deploy`; or, if nobody applied it anywhere yet, remove the statement."
     ]
 
 
@@ -335,7 +337,8 @@ def _failure(
         if more:
             facts[label] = more
             words.append(f"  {label + ':':<11} {more}")
-    words.append(_WORDS_FOR.get(diag.sqlstate, "Mend the file, then run `ansible-playbook migrate.yml` again."))
+    mend = "" if diag.sqlstate == "57014" and "timeout" not in str(diag.message_primary) else diag.sqlstate
+    words.append(_WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")
     return DasTernError("\n".join(words), **facts)
 

@@ -57,6 +57,8 @@ def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
         raise DasTernError(
             f"The migrations folder {folder} can't be read by this user: `chmod -R u+rX {folder}` mends it."
         ) from None
+    except OSError as error:
+        raise DasTernError(f"The migrations folder {folder} can't be read: {error.strerror}.") from None
     _check_provider(folder / LOCK_FILE)
     names = sorted((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), key=os.fsencode)
     return [_read(folder, name) for name in names]
@@ -84,6 +86,8 @@ def _read(folder: Path, name: str) -> MigrationFile:
         ) from None
     except PermissionError:
         raise DasTernError(f"{path} can't be read by this user: `chmod u+r {path}` mends it.") from None
+    except OSError as error:
+        raise DasTernError(f"{path} can't be read: {error.strerror}. Put a plain file there.") from None
     return MigrationFile(_checked_name(folder, name), decoded(content, path))
 
 
