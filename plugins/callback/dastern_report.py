@@ -83,7 +83,7 @@ class CallbackModule(CallbackBase):
             self._show(host, summary, seconds)
         if self._report_file:
             self._write(
-                Path(self._report_file),
+                Path(str(self._report_file)),
                 {
                     "playbook": self._playbook,
                     "check": self._check,
@@ -103,6 +103,8 @@ class CallbackModule(CallbackBase):
             for number, line in enumerate(section.get("lines", [])):
                 self._display.display(f"  {'' if number else name.replace('_', ' '):<12} {line}")
             commands += [command for command in section.get("next", []) if command not in commands]
+        if self._check and commands:
+            commands = ["the same command without --check"]
         for number, command in enumerate(commands):
             self._display.display(f"  {'' if number else 'next':<12} {command}")
 
@@ -110,6 +112,7 @@ class CallbackModule(CallbackBase):
         path = path.expanduser()
         partial = path.with_name(path.name + ".partial")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
             partial.replace(path)
         except OSError as error:

@@ -146,6 +146,8 @@ class Engine:
 def engine(image: dict[str, str]) -> Iterator[Engine]:
     # A path of its own, because the path of a socket must be short.
     folder = Path("/var/lib/dastern-test-engine")
+    # What a run that was killed left behind.
+    subprocess.run(["umount", str(folder / "data")], check=False, capture_output=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     own = Engine(folder)

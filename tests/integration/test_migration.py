@@ -319,7 +319,11 @@ def test_an_error_without_a_position_names_its_statement(database: Database) -> 
 @pytest.mark.parametrize(
     ("text", "sqlstate", "words"),
     [
-        ("CREATE TABLE a (id int); CREATE INDEX CONCURRENTLY x ON a (id);", "25001", "Leave out CONCURRENTLY"),
+        (
+            "CREATE TABLE a (id int); CREATE INDEX CONCURRENTLY x ON a (id);",
+            "25001",
+            "refuses to run inside a transaction",
+        ),
         (
             "CREATE TYPE e AS ENUM ('a'); CREATE TABLE f (x e); ALTER TYPE e ADD VALUE 'b'; COMMENT ON TABLE f IS 'x'",
             None,
@@ -361,6 +365,22 @@ def test_transaction_control_in_a_file(database: Database, text: str) -> None:
     refusal = refused(database)
     assert "line 2" in refusal.message
     assert "controls transactions itself" in refusal.message
+
+
+def test_a_commit_that_only_the_server_sees(database: Database) -> None:
+    """What the scanner misses, here in a string of the old kind, must still be told as it is."""
+    database.write(
+        _1_a="CREATE TABLE a (); SET standard_conforming_strings = off;",
+        _2_b="CREATE TABLE b ();\nSET standard_conforming_strings = off;",
+    )
+    database.migrate()
+    database.query(f'ALTER DATABASE "{database.name}" SET standard_conforming_strings = off')
+    database.write(_3_c="CREATE TABLE c ();\nSELECT '\\'; SELECT '; COMMIT; SELECT 1/0; --'")
+    with pytest.raises(DasTernError) as failure:
+        database.migrate()
+    remains = database.query("SELECT to_regclass('c')") != [(None,)]
+    assert ("is committed" in failure.value.message) == remains
+    assert ("nothing of it remains" in failure.value.message) != remains
 
 
 def test_edited_missing_and_out_of_order(chain: Database) -> None:

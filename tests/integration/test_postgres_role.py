@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -396,6 +397,15 @@ def test_a_deleted_password_file_gets_a_new_password(role: Role) -> None:
     file.chmod(0o644)
     assert role.done().changed == 1
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_removed_config_directory_is_made_anew(role: Role) -> None:
+    shutil.rmtree(role.config_dir)
+    assert role.done("--check").changed > 0
+    mended = role.done()
+    assert "was removed or replaced" in mended.section("postgres")["lines"][0]
+    assert role.done().changed == 0
+    role.connect().close()
 
 
 def test_two_runs_at_once_agree_on_one_password(role: Role) -> None:

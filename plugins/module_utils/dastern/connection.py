@@ -35,7 +35,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def read_password(path: str) -> str:
     """The password in the file at `path`, without its last newline."""
     try:
-        return Path(os.path.expanduser(path)).read_text("utf-8").removesuffix("\n")
+        password = Path(os.path.expanduser(path)).read_text("utf-8").removesuffix("\n")
     except FileNotFoundError:
         raise DasTernError(
             f"The password file {path} does not exist on this host. "
@@ -45,6 +45,11 @@ def read_password(path: str) -> str:
         raise DasTernError(
             f"The password file {path} can't be read: {error}. Run the play as the user who owns it."
         ) from None
+    if not password.strip():
+        raise DasTernError(
+            f"The password file {path} is empty. `ansible-playbook playbooks/provision.yml` generates a password and sets it."
+        )
+    return password
 
 
 def connect(
@@ -105,6 +110,10 @@ def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str
             "`ansible-playbook playbooks/status.yml` shows how many are used; end what isn't needed, or raise "
             "max_connections in `postgres_settings_extra`.",
             code="P1001",
+        )
+    if "invalid value for parameter" in text or "invalid command-line argument" in text:
+        return DasTernError(
+            f"The server at {where} doesn't take a setting of this session: {text}. Correct its variable."
         )
     if "starting up" in text or "shutting down" in text or "recovery mode" in text:
         return DasTernError(f"The server at {where} isn't ready: {text}. Run again in a moment.", code="P1001")

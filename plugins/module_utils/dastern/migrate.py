@@ -55,8 +55,11 @@ _CLEAN_SESSION = (
     "DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
 )
 _WORDS_FOR = {
-    "25001": "This command refuses to run inside a transaction, and every migration runs in one together with its ledger "
-    "row. Leave out CONCURRENTLY, or apply this one file with `npx prisma migrate deploy`.",
+    "25001": "This command (CONCURRENTLY, VACUUM, DISCARD ALL and their like) refuses to run inside a transaction, and every "
+    "migration runs in one together with its ledger row. Leave it out, or apply this one file with "
+    "`npx prisma migrate deploy`.",
+    "3F000": "`migrations_schema` names a schema that doesn't exist: create it (`CREATE SCHEMA`), or correct the variable.",
+    "57P01": "The server was stopped meanwhile: run again when it is back.",
     "55P04": "A new enum value can be used only after it was committed: move its use to a migration of its own.",
     "55P03": "Another session holds the lock that this statement needs for longer than `migrations_lock_timeout`. "
     "Run again when it is quieter, or raise that variable.",
@@ -226,6 +229,7 @@ def _apply(
     has_ledger = ledger.rows() is not None
     for migration in plan.pending:
         began = time.monotonic()
+        transaction = None
         try:
             transaction, started_at = _begin(connection)
             if not has_ledger:
@@ -238,14 +242,28 @@ def _apply(
                 )
             connection.execute("COMMIT")
         except _StatementError as failure:
-            raise _failure(failure.error, failure.done, migration, plan, applied, params) from None
+            kept = _committed(connection, transaction)
+            raise _failure(failure.error, failure.done, kept, migration, plan, applied, params) from None
         except psycopg.Error as error:
-            raise _failure(error, None, migration, plan, applied, params) from None
+            kept = _committed(connection, transaction)
+            raise _failure(error, None, kept, migration, plan, applied, params) from None
         except _Refused as error:
             raise DasTernError(f"Migration {migration.name}: {error}", applied_before=applied) from None
         has_ledger = True
         applied.append({"name": migration.name, "ms": round((time.monotonic() - began) * 1000, 1)})
     return applied
+
+
+def _committed(connection: psycopg.Connection[Any], transaction: str | None) -> bool:
+    """Whether the transaction that a failed file ran in was committed by that file itself."""
+    if transaction is None or connection.closed:
+        return False
+    try:
+        connection.execute("ROLLBACK")
+        row = connection.execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
+    except psycopg.Error:
+        return False
+    return row == ("committed",)
 
 
 class _StatementError(Exception):
@@ -298,6 +316,7 @@ def _run(connection: psycopg.Connection[Any], migration: MigrationFile) -> None:
 def _failure(
     error: psycopg.Error,
     done: int | None,
+    committed: bool,
     migration: MigrationFile,
     plan: Plan,
     applied: list[dict[str, Any]],
@@ -325,7 +344,11 @@ def _failure(
     where, statement = _place(migration.sql, diag.statement_position, done)
     facts.update(sqlstate=diag.sqlstate, **where)
     words = [
-        f"Migration {migration.name} failed (P3018) and was rolled back: nothing of it remains, no row of it is in the ledger.",
+        f"Migration {migration.name} failed (P3018) after it had ended its own transaction: what it did up to there is "
+        "committed, no row of it is in the ledger. Undo that by hand, and remove the transaction control."
+        if committed
+        else f"Migration {migration.name} failed (P3018) and was rolled back: nothing of it remains, no row of it is in the "
+        "ledger.",
         f"  file:       {path}" + (f", line {where['line']}" if "line" in where else ""),
         f"  error:      {diag.severity} {diag.sqlstate}: {diag.message_primary}",
     ]

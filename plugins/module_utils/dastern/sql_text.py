@@ -13,13 +13,13 @@ from dataclasses import dataclass
 _TOKEN = re.compile(
     r"""
     (?P<space>\s+)
-  | (?P<comment>--[^\n]*)
+  | (?P<comment>--[^\n\r]*)
   | (?P<block>/\*)
-  | (?P<escape>[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z))
+  | (?P<escape>[eE]'(?:[^'\\]|\\.|''|'[ \t\f\v]*[\n\r]\s*')*(?:'|\Z))
   | (?P<string>'[^']*(?:'|\Z))
   | (?P<ident>"[^"]*(?:"|\Z))
-  | (?P<dollar>\$(?:[A-Za-z_\u0080-\uffff][A-Za-z0-9_\u0080-\uffff]*)?\$)
-  | (?P<word>[A-Za-z_\u0080-\uffff][A-Za-z0-9_$\u0080-\uffff]*)
+  | (?P<dollar>\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$)
+  | (?P<word>[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*)
   | (?P<other>.)
     """,
     re.VERBOSE | re.DOTALL,
@@ -57,6 +57,15 @@ def statements(sql: str) -> list[Statement]:
     words: list[str] = []
     depth = body = 0
     position = 0
+    line, counted = 1, 0
+
+    def found_one(start: int) -> None:
+        # Counted onwards from the statement before: from the start of the file it would be quadratic.
+        nonlocal line, counted
+        line += sql.count("\n", counted, start)
+        counted = start
+        found.append(Statement(sql[start:last], start, last, line, tuple(words)))
+
     while position < len(sql):
         match = _TOKEN.match(sql, position)
         assert match is not None  # `other` takes any character
@@ -69,7 +78,7 @@ def statements(sql: str) -> list[Statement]:
             continue
         if kind == "other" and token == ";" and depth <= 0 and body <= 0:
             if start is not None:
-                found.append(_statement(sql, start, last, words))
+                found_one(start)
             start, words, depth, body = None, [], 0, 0
             continue
         if kind == "dollar":
@@ -79,7 +88,9 @@ def statements(sql: str) -> list[Statement]:
             word = token.upper()
             if len(words) < 6:
                 words.append(word)
-            if body or (word == "BEGIN" and words[0] == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(words)):
+            if body or (
+                word == "BEGIN" and depth == 0 and words[0] == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(words)
+            ):
                 body += {"BEGIN": 1, "CASE": 1, "END": -1}.get(word, 0)
         elif token == "(":
             depth += 1
@@ -89,7 +100,7 @@ def statements(sql: str) -> list[Statement]:
             start = begin
         last = position
     if start is not None:
-        found.append(_statement(sql, start, last, words))
+        found_one(start)
     return found
 
 
@@ -97,10 +108,6 @@ def line_and_column(sql: str, offset: int) -> tuple[int, int]:
     """Line and column, both from 1, of the character at `offset` (from 0)."""
     line = sql.count("\n", 0, offset) + 1
     return line, offset - (sql.rfind("\n", 0, offset) + 1) + 1
-
-
-def _statement(sql: str, start: int, end: int, words: list[str]) -> Statement:
-    return Statement(sql[start:end], start, end, line_and_column(sql, start)[0], tuple(words))
 
 
 def _after_block_comment(sql: str, position: int) -> int:

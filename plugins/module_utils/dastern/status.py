@@ -45,7 +45,7 @@ def healthy_after(container: Mapping[str, Any] | None) -> float | None:
     started = moment(container["State"].get("StartedAt", ""))
     for check in (container["State"].get("Health") or {}).get("Log") or []:
         ended = moment(check["End"])
-        if check["ExitCode"] == 0 and started and ended:
+        if check["ExitCode"] == 0 and started and ended and ended >= started:
             return round((ended - started).total_seconds(), 1)
     return None
 

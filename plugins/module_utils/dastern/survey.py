@@ -124,6 +124,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     container = own_container(containers, params["container"])
     check_volume_kept(container, params)
     running = bool(container and container["State"]["Running"])
+    if check_mode and container and container["State"].get("Paused"):
+        running = False  # a check wakes nothing up
     check_port(containers, container if running else None, params)
 
     image = containers.inspect("image", params["image"]) if params["image"] else None
@@ -144,6 +146,9 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     reasons = differing(container, image, command, params) if container else []
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
     hba_differs = _text(hba_path) != rules
+    stale = bool(running and hba_differs and replaced(containers, params["container"], hba_path.parent))
+    if stale:
+        reasons.append(f"{hba_path.parent} was removed or replaced")
     # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
     idle = check_mode and not running
     return {
@@ -156,6 +161,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "volume_exists": volume is not None,
         "initialise": initialise,
         "reasons": reasons,
+        "stale": stale,
         "rehearse": image is not None and (container is None or bool(reasons) or hba_differs),
         "command": command,
         "hba": rules,
@@ -169,6 +175,12 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "ansible_facts": {"postgres_absent": idle and initialise, "postgres_stopped": idle and not initialise},
         "changed": False,
     }
+
+
+def replaced(containers: Containers, container: str, folder: Path) -> bool:
+    """Whether the folder that a running container mounted isn't the one that is there now."""
+    seen = containers.execute(container, ["stat", "-c", "%i", HBA_FOLDER])
+    return seen.rc == 0 and (not folder.is_dir() or int(seen.out) != folder.stat().st_ino)
 
 
 def own_container(containers: Containers, name: str) -> dict[str, Any] | None:
