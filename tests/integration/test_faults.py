@@ -85,6 +85,13 @@ def test_disk_full_in_the_middle_of_a_migration(
         remove_instance(container)
 
 
+def unmounted(folder: Path) -> None:
+    """Unmount everything below `folder`, the innermost first."""
+    points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for point in reversed([point for point in points if point.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+
+
 class Engine:
     """A Docker Engine of the tests' own, which may be killed without harm to anyone.
 
@@ -137,7 +144,7 @@ class Engine:
         assert self.process is not None
         self.process.terminate()
         self.process.wait(timeout=60)
-        subprocess.run(["umount", str(self.folder / "data")], check=False, capture_output=True)
+        unmounted(self.folder)
         subprocess.run(["ip", "netns", "delete", self.NAMESPACE], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -146,8 +153,7 @@ class Engine:
 def engine(image: dict[str, str]) -> Iterator[Engine]:
     # A path of its own, because the path of a socket must be short.
     folder = Path("/var/lib/dastern-test-engine")
-    # What a run that was killed left behind.
-    subprocess.run(["umount", str(folder / "data")], check=False, capture_output=True)
+    unmounted(folder)  # what a run that was killed left behind
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     own = Engine(folder)
