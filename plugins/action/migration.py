@@ -7,57 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.controller import runs_here  # noqa: E402
+from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
+from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
-from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate, who  # noqa: E402
+from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
 from ansible.module_utils.dastern.migration_files import read_folder  # noqa: E402
 
 
-class ActionModule(ActionBase):
-    supports_check_mode = True
+class ActionModule(HostAction):
+    MODULE = "migration"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _, params = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
-        try:
-            if not params["folder"].strip():
-                raise DasTernError("`migrations_dir` is empty; wanted is a folder, such as files/sql/migrations.")
-            folder = ROOT / os.path.expanduser(params["folder"])
-            params["folder"] = str(folder)
-            params["migrations"] = [{"name": file.name, "sql": file.sql} for file in read_folder(folder)]
-            # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
-            result = self._migrate({**params, "lock_wait": 0}, task_vars or {})
-            if "locked_by" in result and params["state"] == "latest" and not result.get("failed"):
-                Display().display(
-                    f"Another run is migrating: waiting for {who(result['locked_by'])} ...", color="yellow"
-                )
-                result = self._migrate({**params, "lock_wait": max(params["lock_wait"], 1)}, task_vars or {})
-        except DasTernError as error:
-            result = {"failed": True, "msg": error.message, **error.facts}
-        result.pop("invocation", None)  # all files, over again
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        if not params["folder"].strip():
+            raise DasTernError("`migrations_dir` is empty; wanted is a folder, such as files/sql/migrations.")
+        folder = ROOT / os.path.expanduser(params["folder"])
+        params["folder"] = str(folder)
+        params["migrations"] = [{"name": file.name, "sql": file.sql} for file in read_folder(folder)]
+        # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
+        result = self.on_host({**params, "lock_wait": 0})
+        if "locked_by" in result and params["state"] == "latest" and not result.get("failed"):
+            Display().display(f"Another run is migrating: waiting for {who(result['locked_by'])} ...", color="yellow")
+            result = self.on_host({**params, "lock_wait": max(params["lock_wait"], 1)})
         for notice in result.get("notices", []):
             Display().warning(notice)
-        result["ansible_stats"] = {
-            "data": {"dastern_report": {"migrations": self._report(result)}},
-            "per_host": True,
-            "aggregate": True,
-        }
         return result
 
-    def _migrate(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        if runs_here(self._connection, task_vars, bool(self._play_context.become)):
-            return migrate(params, check_mode=self._task.check_mode, diff=self._task.diff)
-        return self._execute_module(module_name="migration", module_args=params, task_vars=task_vars)
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return migrate(params, check_mode=self._task.check_mode, diff=self._task.diff)
 
-    def _report(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The section `migrations` of the play's summary."""
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         keys = (
             "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
             "failed_migration", "waited_for", "locked_by",
@@ -83,4 +68,4 @@ class ActionModule(ActionBase):
         for finding in ("edited", "missing", "out_of_order", "failed_before"):
             if result.get(finding):
                 lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")
-        return {**report, "lines": lines, "next": commands}
+        return {"migrations": {**report, "lines": lines, "next": commands}}

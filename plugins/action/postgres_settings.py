@@ -6,27 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.plugins.action import ActionBase
 
 if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.controller import runs_here
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.controller import HostAction
 from ansible.module_utils.dastern.read_back import ARGUMENT_SPEC, read_back
 
 
-class ActionModule(ActionBase):
-    supports_check_mode = True
+class ActionModule(HostAction):
+    MODULE = "postgres_settings"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _, params = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
-        if not runs_here(self._connection, task_vars or {}, bool(self._play_context.become)):
-            return self._execute_module(
-                module_name="postgres_settings", module_args=self._task.args, task_vars=task_vars
-            )
-        try:
-            return read_back(params, check_mode=self._task.check_mode)
-        except DasTernError as refusal:
-            return {"failed": True, "msg": refusal.message, **refusal.facts}
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return read_back(params, check_mode=self._task.check_mode)

@@ -9,7 +9,7 @@ import pytest
 from ansible.module_utils.dastern import hba, scram
 from ansible.module_utils.dastern.access import Declared, plan
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.psql import identifier, literal
+from ansible.module_utils.dastern.sql_values import identifier, literal
 
 PASSWORDS = {"app": "application-password", "ro": "read-only-password"}
 DECLARED = Declared("db", "app", "ro", "development", False, PASSWORDS)
@@ -124,7 +124,7 @@ def test_quoting() -> None:
     assert identifier('a"b') == '"a""b"'
     assert literal("it's") == "'it''s'"
     assert literal("a\\'b") == " E'a\\\\''b'"
-    assert hba.quoted("all") == '"all"'
+    assert identifier("all") == '"all"'
 
 
 def test_hba_lines_go_between_the_superusers_refusal_and_the_application() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from . import scram
 from .errors import DasTernError
-from .psql import Psql, identifier, literal
+from .psql import Psql
+from .sql_values import identifier, literal
 
 PRODUCTION = "production"
 ENVIRONMENT = "dastern.environment"

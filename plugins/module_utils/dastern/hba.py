@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .errors import DasTernError
+from .sql_values import identifier
 
 _HEADING = """\
 # Written by the postgres role; a line for more goes into postgres_hba_extra.
 # Read from the top, the first line that fits decides. Passwords are only ever compared by SCRAM.
 """
-
-
-def quoted(name: str) -> str:
-    """A name without the meaning that `all`, `replication`, `+role` or `/pattern` would have."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def content(
@@ -27,13 +23,14 @@ def content(
                 f"postgres_hba_extra holds {line!r}, which isn't one line of pg_hba.conf. "
                 "An entry is one line, such as `host all monitor 10.0.0.0/8 scram-sha-256`."
             )
+    # Quoted, a name has not the meaning that `all`, `replication` or `+role` would have.
     lines = [
-        f"local all {quoted(superuser)} peer",
+        f"local all {identifier(superuser)} peer",
         "local all all reject",
-        f"host all {quoted(superuser)} all reject",
+        f"host all {identifier(superuser)} all reject",
         *(line.strip() for line in extra),
-        f"host {'all' if createdb else quoted(database)} {quoted(app_user)} all scram-sha-256",
-        f"host {quoted(database)} {quoted(readonly_user)} all scram-sha-256",
+        f"host {'all' if createdb else identifier(database)} {identifier(app_user)} all scram-sha-256",
+        f"host {identifier(database)} {identifier(readonly_user)} all scram-sha-256",
         "host all all all reject",
     ]
     return _HEADING + "\n".join(lines) + "\n"

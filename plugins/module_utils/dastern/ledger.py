@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .advisory_lock import AdvisoryLock
+from .sql_values import identifier
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -30,13 +33,6 @@ CREATE TABLE {table} (
     started_at timestamptz NOT NULL DEFAULT now(),
     applied_steps_count integer NOT NULL DEFAULT 0
 )
-"""
-_HOLDER = """
-SELECT l.pid, a.application_name, host(a.client_addr) AS client, a.backend_start AS since
-FROM pg_locks AS l
-LEFT JOIN pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = %s AND l.objsubid = 1
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 
@@ -62,12 +58,13 @@ class Row:
 
 
 class Ledger:
-    """The ledger of one schema over one connection."""
+    """The ledger of one schema over one connection; `lock` is the one that Prisma takes, too."""
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
+        self.lock = AdvisoryLock(connection, ADVISORY_LOCK)
         self._connection = connection
         self._schema = schema
-        self._table = ".".join('"' + name.replace('"', '""') + '"' for name in (schema, TABLE))
+        self._table = identifier(schema, TABLE)
 
     def rows(self) -> list[Row] | None:
         """All rows by `started_at`; None when there is no ledger yet."""
@@ -102,26 +99,6 @@ class Ledger:
             (str(uuid.uuid4()), migration.checksum, migration.name, started_at, transaction),
         )
         return cursor.rowcount == 1
-
-    def try_lock(self) -> bool:
-        """Take the session lock if it is free.
-
-        Never wait inside `pg_advisory_lock`: a waiter there deadlocks with CREATE INDEX CONCURRENTLY.
-        """
-        return self._one("SELECT pg_try_advisory_lock(%s)", ADVISORY_LOCK)
-
-    def lock_holder(self) -> dict[str, Any] | None:
-        """Who holds the lock: pid, application_name, client address, connected since; None when it is free."""
-        row = self._connection.execute(_HOLDER, (ADVISORY_LOCK,)).fetchone()
-        if row is None:
-            return None
-        pid, application, client, since = row
-        return {
-            "pid": pid,
-            "application_name": application or "unknown",
-            "client": client or "local",
-            "since": since.isoformat(timespec="seconds") if since else "unknown",
-        }
 
     def _one(self, query: str, *values: Any) -> Any:
         row = self._connection.execute(query, values or None).fetchone()  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from .advisory_lock import Held, who
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -20,6 +21,7 @@ from .ledger import Ledger
 from .migration_files import SCRIPT, MigrationFile
 from .migration_plan import Plan, make_plan
 from .sql_text import Statement, line_and_column, statements
+from .sql_values import duration, identifier
 
 try:
     import psycopg
@@ -48,7 +50,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_wait": {"type": "int", "default": 300},
     "assume_empty": {"type": "bool", "default": False},
 }
-_DURATION = re.compile(r"\d+ ?(us|ms|s|min|h|d)?")
 # What a migration may have left in the session. DISCARD ALL would also give back the advisory lock.
 _CLEAN_SESSION = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
@@ -75,7 +76,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     Returns the module's result. Where somebody else holds the migration lock and `lock_wait` is 0, returns
     `locked_by` and changes nothing. Raises `DasTernError`.
     """
-    settings = {name: _duration(params, name) for name in ("lock_timeout", "statement_timeout")}
+    settings = {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     files = [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
     if params["state"] == "status":
         return _status(params, files)
@@ -90,20 +91,23 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
         plan = _checked_plan(params, ledger, files, locked=False)
         if check_mode:
             return _planned(params, plan, diff)
-        if not plan.pending:
+        # An unfinished row that was let through is a run of somebody else's, under way at this moment.
+        if not plan.pending and not plan.failed:
             return _result(params, plan, [])
-        with _locked(ledger, params["lock_wait"]) as lock:
-            if lock.get("locked_by"):
-                return {"changed": False, **lock}
-            plan = _checked_plan(params, ledger, files, locked=True)
-            applied = _apply(connection, ledger, plan, params)
+        try:
+            waited_for = _lock(ledger, params["lock_wait"])
+        except Held as held:
+            return {"changed": False, "locked_by": held.holder}
+        plan = _checked_plan(params, ledger, files, locked=True)
+        applied = _apply(connection, ledger, plan, params)
+    lock = {"waited_for": waited_for} if waited_for else {}
     return {**_result(params, plan, applied), **lock, **(_diff(plan) if diff else {})}
 
 
 @contextmanager
 def _session(params: dict[str, Any], settings: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
     """A connection for the schema; what the server refuses outside a migration's own file is refused in words."""
-    with connect(params, APPLICATION, {"search_path": _quoted(params["schema"]), **settings}) as connection:
+    with connect(params, APPLICATION, {"search_path": identifier(params["schema"]), **settings}) as connection:
         connection.prepare_threshold = None  # DEALLOCATE ALL would leave psycopg believing in its statements
         try:
             yield connection
@@ -121,7 +125,7 @@ def _status(params: dict[str, Any], files: list[MigrationFile]) -> dict[str, Any
         with _session(params, {"default_transaction_read_only": "on"}) as connection:
             ledger = Ledger(connection, params["schema"])
             rows = ledger.rows()
-            holder = ledger.lock_holder()
+            holder = ledger.lock.holder()
     except DasTernError as error:
         return {"changed": False, "reachable": False, "message": error.message, "files": [file.name for file in files]}
     plan = make_plan(files, rows or [])
@@ -132,7 +136,7 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
     """The plan, or a refusal that lists everything that is wrong at once."""
     rows = ledger.rows()
     plan = make_plan(files, rows or [])
-    holder = None if locked else ledger.lock_holder() if plan.failed or plan.pending else None
+    holder = None if locked else ledger.lock.holder() if plan.failed or plan.pending else None
     wrong: list[str] = []
     if plan.failed and holder is None:
         wrong += [_failed_refusal(name) for name in plan.failed]
@@ -190,36 +194,21 @@ def _own_transaction(params: dict[str, Any], migration: MigrationFile) -> list[s
     ]
 
 
-@contextmanager
-def _locked(ledger: Ledger, lock_wait: float) -> Iterator[dict[str, Any]]:
-    """Hold the migration lock; yields whom it waited for, or `locked_by` alone if it is held and `lock_wait` is 0."""
-    began = time.monotonic()
-    pause = 0.05
-    holder: dict[str, Any] | None = None
-    while not ledger.try_lock():
-        holder = ledger.lock_holder() or holder
-        waited = time.monotonic() - began
-        if holder and not lock_wait:
-            yield {"locked_by": holder}
-            return
-        if lock_wait and waited > lock_wait:
-            raise DasTernError(
-                f"The migration lock is still held after {waited:.0f} s (P1002) by {who(holder)}. Run again when that "
-                "session is done, or raise `migrations_lock_wait`.",
-                locked_by=holder,
-            )
-        time.sleep(pause)
-        pause = min(pause * 1.5, 1.0)
-    waited = round(time.monotonic() - began, 1)
-    # Closing the connection gives the lock back, whatever happens.
-    yield {"waited_for": {**holder, "seconds": waited}} if holder else {}
+def _lock(ledger: Ledger, lock_wait: float) -> dict[str, Any] | None:
+    """Take the migration lock; gives whom it waited for. Raises `Held` only where `lock_wait` is 0.
 
-
-def who(holder: dict[str, Any] | None) -> str:
-    """A lock's holder in words."""
-    if not holder:
-        return "a session that is gone by now"
-    return f"pid {holder['pid']} ({holder['application_name']}, client {holder['client']}, connected since {holder['since']})"
+    Closing the connection gives the lock back, whatever happens.
+    """
+    try:
+        return ledger.lock.take(lock_wait)
+    except Held as held:
+        if not lock_wait:
+            raise
+        raise DasTernError(
+            f"The migration lock is still held after {held.seconds:.0f} s (P1002) by {who(held.holder)}. Run again when that "
+            "session is done, or raise `migrations_lock_wait`.",
+            locked_by=held.holder,
+        ) from None
 
 
 def _apply(
@@ -421,18 +410,3 @@ def _diff(plan: Plan) -> dict[str, Any]:
 
 def _path(params: dict[str, Any], name: str) -> str:
     return f"{params['folder']}/{name}/{SCRIPT}"
-
-
-def _duration(params: dict[str, Any], name: str) -> str:
-    """PostgreSQL's notation of a time; a bare number is milliseconds."""
-    value = str(params[name])
-    if not _DURATION.fullmatch(value):
-        raise DasTernError(
-            f"`migrations_{name}` is {value!r}; wanted is a time as PostgreSQL writes it, such as 500ms, 10s, 5min "
-            "(0 switches it off)."
-        )
-    return value
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'

@@ -15,17 +15,6 @@ from .errors import DasTernError
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
 
 
-def identifier(name: str) -> str:
-    """`name` as a quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """`value` as a SQL string, whatever standard_conforming_strings is."""
-    quoted = value.replace("'", "''")
-    return "'" + quoted + "'" if "\\" not in value else " E'" + quoted.replace("\\", "\\\\") + "'"
-
-
 class Psql:
     """The server in a running container."""
 

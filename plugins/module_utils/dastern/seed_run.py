@@ -8,7 +8,6 @@ under it, and writes each table in at most two statements.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from datetime import date
@@ -16,12 +15,14 @@ from typing import Any
 
 from . import seed_catalogue as catalogue
 from . import seed_plan, seed_volume
+from .advisory_lock import AdvisoryLock, Held, who
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
 from .seed_rows import Declared, Row, Script, Segment, resolved
 from .seed_time import moment
 from .sql_text import line_and_column, statements
+from .sql_values import duration
 
 try:
     import psycopg
@@ -33,7 +34,6 @@ ADVISORY_LOCK = 0x44547365
 """'DTse'; a transaction-level lock, so it is gone with the transaction, however that ends."""
 SHOWN = 500
 """Rows that a result names one by one."""
-_DURATION = re.compile(r"\d+ ?(us|ms|s|min|h|d)?")
 ENVIRONMENTS = ["development", "staging", "production"]
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -76,10 +76,7 @@ def refuse_environment(params: dict[str, Any]) -> None:
         raise DasTernError(f"`seed_scale` is {params['scale']}; wanted is 0 to 1000000 patients.")
     if not 1 <= params["scale_days"] <= 3650:
         raise DasTernError(f"`seed_scale_days` is {params['scale_days']}; wanted is 1 to 3650.")
-    if not _DURATION.fullmatch(params["lock_timeout"]):
-        raise DasTernError(
-            f"`seed_lock_timeout` is {params['lock_timeout']!r}; wanted is a duration such as 10s or 500ms."
-        )
+    duration("seed_lock_timeout", params["lock_timeout"])
     if params["today"]:
         _day(params["today"])
 
@@ -263,25 +260,18 @@ class _Run:
         return any(plan.changes for plan in self.plans) or any(self.absent.values())
 
     def _lock(self, connection: psycopg.Connection[Any]) -> None:
-        """Take the lock of all seeds, by polling so that the wait is bounded and says for whom."""
-        began = time.monotonic()
-        pause = 0.05
-        while not _one(connection, "SELECT pg_try_advisory_xact_lock(%s)", ADVISORY_LOCK):
-            waited = time.monotonic() - began
-            holder = _holder(connection) or self.waited_for
-            if self.waited_for is None and holder is not None:
-                self.waited_for = holder
-                self.waiting(_who(holder))
-            if waited > self.params["lock_wait"]:
-                raise DasTernError(
-                    f"Another seed has been running for more than {waited:.0f} s: {_who(holder)}. Run again when it is done, "
-                    "or raise `seed_lock_wait`. Nothing was changed.",
-                    locked_by=holder,
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, 1.0)
-        if self.waited_for is not None:
-            self.waited_for["seconds"] = round(time.monotonic() - began, 1)
+        """Take the lock of all seeds, which is gone with the transaction, however that ends."""
+        try:
+            waited_for = AdvisoryLock(connection, ADVISORY_LOCK, transaction=True).take(
+                self.params["lock_wait"], self.waiting
+            )
+        except Held as held:
+            raise DasTernError(
+                f"Another seed has been running for more than {held.seconds:.0f} s: {who(held.holder)}. Run again when it "
+                "is done, or raise `seed_lock_wait`. Nothing was changed.",
+                locked_by=held.holder,
+            ) from None
+        self.waited_for = waited_for or self.waited_for
 
     def _volume(self, connection: psycopg.Connection[Any]) -> None:
         missing = [name for name in seed_volume.TABLES if name not in self.tables]
@@ -371,7 +361,7 @@ def report(params: dict[str, Any], result: dict[str, Any], check_mode: bool) -> 
         else:
             lines.append(f"{volume['scale']} synthetic patients are there")
     if waited := result.get("waited_for"):
-        lines.append(f"waited {waited.get('seconds', 0)} s for {_who(waited)}")
+        lines.append(f"waited {waited.get('seconds', 0)} s for {who(waited)}")
     lines += result.get("warnings", [])
     again = check_mode and result["changed"]
     return {**section, "lines": lines, "next": ["ansible-playbook playbooks/seed.yml"] if again else []}
@@ -429,30 +419,6 @@ def _written_rows(connection: psycopg.Connection[Any]) -> int:
 def _one(connection: psycopg.Connection[Any], query: str, *values: Any) -> Any:
     row = connection.execute(query, values or None).fetchone()  # type: ignore[arg-type]
     return row[0] if row else None
-
-
-def _holder(connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
-    row = connection.execute(
-        "SELECT l.pid, a.application_name, host(a.client_addr), a.xact_start FROM pg_locks AS l "
-        "LEFT JOIN pg_stat_activity AS a USING (pid) WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 "
-        "AND l.objid = %s AND l.objsubid = 1 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        (ADVISORY_LOCK,),
-    ).fetchone()
-    if row is None:
-        return None
-    pid, application, client, since = row
-    return {
-        "pid": pid,
-        "application_name": application or "unknown",
-        "client": client or "local",
-        "since": since.isoformat(timespec="seconds") if since else "unknown",
-    }
-
-
-def _who(holder: dict[str, Any] | None) -> str:
-    if holder is None:
-        return "a session that is gone already"
-    return f"{holder['application_name']} (pid {holder['pid']} from {holder['client']}, since {holder['since']})"
 
 
 def _diff(plan: seed_plan.TablePlan) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DasTernError
 from .seed_time import ZONE
+from .sql_values import identifier
 
 if TYPE_CHECKING:
     import psycopg
@@ -344,7 +345,7 @@ class _Furniture:
         self._connection = connection
         self._names = (schema, table)
         self._table = sql.Identifier(schema, table)
-        self._name = '"' + '"."'.join(part.replace('"', '""') for part in (schema, table)) + '"'
+        self._name = identifier(schema, table)
         self.indexes = self._read(
             "SELECT c.relname, pg_get_indexdef(i.indexrelid), con.oid IS NOT NULL, "
             "i.indisvalid AND NOT i.indisclustered AND NOT i.indisreplident AND c.reltablespace = 0 "

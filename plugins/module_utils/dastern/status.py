@@ -10,7 +10,8 @@ from typing import Any
 from . import settings
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
-from .psql import Psql, literal
+from .psql import Psql
+from .sql_values import literal
 
 PROVISION = "ansible-playbook playbooks/provision.yml"
 
