@@ -39,7 +39,7 @@ class CallbackModule(CallbackBase):
         self._playbook = ""
         self._check = bool(context.CLIARGS.get("check", False))
         self._report_file: str | None = None
-        self._failures: list[dict[str, str]] = []
+        self._failures: dict[str, dict[str, str]] = {}
         self._sections: dict[str, dict[str, Any]] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
@@ -65,7 +65,9 @@ class CallbackModule(CallbackBase):
 
     def _failed(self, result: Any) -> None:
         message = "hidden by no_log" if result._result.get("censored") else str(result._result.get("msg", ""))
-        self._failures.append({"host": result._host.get_name(), "task": result._task.get_name(), "message": message})
+        host = result._host.get_name()
+        # One for each host: whatever failed before it was rescued.
+        self._failures[host] = {"host": host, "task": result._task.get_name(), "message": message}
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         seconds = round(time.monotonic() - self._began, 1)
@@ -88,7 +90,7 @@ class CallbackModule(CallbackBase):
                     "playbook": self._playbook,
                     "check": self._check,
                     "seconds": seconds,
-                    "failures": self._failures,
+                    "failures": [failure for host, failure in self._failures.items() if hosts[host]["failed"]],
                     "hosts": hosts,
                 },
             )

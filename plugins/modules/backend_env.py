@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: backend_env
 short_description: Set DATABASE_URL in a .env file
 description:
-  - Writes the URL with everything percent-encoded, and leaves every other byte of the file as it is. Of several
+  - Writes the URL with everything percent-encoded; parameters of the former one, such as C(connection_limit), stay.
+  - Leaves every other byte of the file as it is. Of several
     assignments the last one counts for dotenv, so that one is changed; the others are named in a warning.
   - A symbolic link is followed. Mode and owner are kept; a new file has mode 0600.
 options:
@@ -114,10 +115,12 @@ def main() -> None:
     where = (params["host"], params["port"], params["database"], params["schema"])
     try:
         path = target(Path(params["path"]))
-        url = dotenv.url(params["user"], password(params, module.check_mode), *where)
         found = path.stat() if path.exists() else None
+        content = path.read_bytes() if found else b""
+        former = dotenv.value_of(content, params["name"])
+        url = dotenv.url(params["user"], password(params, module.check_mode), *where, former)
         try:
-            edited = dotenv.edited(path.read_bytes() if found else b"", params["name"], url)
+            edited = dotenv.edited(content, params["name"], url)
         except DasTernError as refusal:
             raise DasTernError(
                 f"backend_env_file {path} is left as it is: {refusal.message}. Correct the file."

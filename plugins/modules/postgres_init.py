@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Ansible module: make a PostgreSQL cluster in a volume."""
+"""Ansible module: a network, a volume, and a PostgreSQL cluster in it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_init
-short_description: Make a PostgreSQL cluster in a volume that has none
+short_description: Have a private network, a volume, and a PostgreSQL cluster in it
 description:
   - A container of the server's image, without network, runs C(initdb) in a folder beside the cluster's place, which is
     renamed when it is complete and on disk. What a killed run left is removed.
@@ -13,18 +13,21 @@ description:
 options:
   endpoint: {description: URL of the Docker Engine., type: str, required: true}
   image: {description: Image to run., type: str, required: true}
+  network: {description: Name of the network., type: str, required: true}
   volume: {description: Name of the volume., type: str, required: true}
+  labels: {description: Labels of what is made., type: dict, default: {}}
+  config_dir: {description: "Directory of the host whose lock is held meanwhile, so that two runs don't make two of something.", type: path, required: true}
   container: {description: Name of the server's container; the one that initialises is called after it., type: str, required: true}
 attributes:
   check_mode:
     support: full
-    description: Says that a cluster would be made; call it for volumes without one.
+    description: Says that something would be made; call it where something is missing.
   diff_mode:
     support: none
-    description: A cluster is made or not.
+    description: Something is made or not.
   idempotent:
     support: full
-    description: A volume with a cluster is left as it is.
+    description: What is there is left as it is.
 author: Das Tern
 """
 
@@ -33,15 +36,16 @@ EXAMPLES = r"""
   postgres_init:
     endpoint: unix:///var/run/docker.sock
     image: das-tern/postgres:17
+    network: dastern-postgres-net
     volume: dastern-postgres-data
     container: dastern-postgres
+    config_dir: /etc/das-tern/dastern-postgres
 """
 
 RETURN = r""" # """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import cluster
-from ansible.module_utils.dastern.containers import Containers
+from ansible.module_utils.dastern.cluster import provide
 from ansible.module_utils.dastern.errors import DasTernError
 
 
@@ -50,18 +54,18 @@ def main() -> None:
         argument_spec={
             "endpoint": {"type": "str", "required": True},
             "image": {"type": "str", "required": True},
+            "network": {"type": "str", "required": True},
             "volume": {"type": "str", "required": True},
+            "labels": {"type": "dict", "default": {}},
+            "config_dir": {"type": "path", "required": True},
             "container": {"type": "str", "required": True},
         },
         supports_check_mode=True,
     )
-    params = module.params
     if module.check_mode:
         module.exit_json(changed=True)
     try:
-        made = cluster.initialise(
-            Containers(params["endpoint"]), params["image"], params["volume"], params["container"]
-        )
+        made = provide(module.params)
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
     module.exit_json(changed=made)

@@ -104,7 +104,8 @@ def remove_instance(container: str) -> None:
     """Everything that the role makes under this name, but for the config directory."""
     docker("rm", "-f", "-v", container, f"{container}-init", check=False)
     docker("volume", "rm", "-f", f"{container}-data", check=False)
-    docker("network", "rm", f"{container}-net", check=False)
+    for network in docker("network", "ls", "-q", "--filter", f"name=^{container}-net$").stdout.split():
+        docker("network", "rm", network, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +114,6 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
 
     The inventory is one host in group `dastern`, without group variables: roles are seen with their own defaults.
     """
-    folder = tmp_path_factory.mktemp("play")
-    (folder / "hosts.yml").write_text(INVENTORY)
 
     def run(
         playbook: str | Path | list[Any],
@@ -123,6 +122,8 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
         env: dict[str, str] | None = None,
         prefix: tuple[str, ...] = (),
     ) -> Play:
+        folder = tmp_path_factory.mktemp("play")
+        (folder / "hosts.yml").write_text(INVENTORY)
         if isinstance(playbook, list) or "\n" in str(playbook):
             text = playbook if isinstance(playbook, str) else yaml.safe_dump(playbook, sort_keys=False)
             path = folder / "playbook.yml"
@@ -130,7 +131,6 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
         else:
             path = REPOSITORY / playbook
         report = folder / "report.json"
-        report.unlink(missing_ok=True)
         variables = folder / "variables.json"
         variables.write_text(
             json.dumps({"dastern_environment": "development", "report_file": str(report), **(extra_vars or {})})

@@ -231,6 +231,8 @@ def test_a_changed_setting_makes_the_container_anew_and_keeps_the_data(role: Rol
         ({"app_user": "postgres"}, "PostgreSQL keeps this name for itself"),
         ({"readonly_user": "dastern_user"}, "they have different rights"),
         ({"database": "template1"}, "this database belongs to the server itself"),
+        ({"database": "a=b"}, "libpq a database with `=` for parameters"),
+        ({"app_user": "/a"}, "takes a name with `/` in front for a pattern"),
         ({"readonly_password": "ពាក្យសម្ងាត់វែង"}, "postgres_readonly_password has to be printable ASCII"),
         ({"listen_address": "203.0.113.7"}, "isn't an address of this host"),
         ({"volume": "dastern-test-other"}, "keeps its data in volume dastern-test-pgrole-data"),
@@ -421,6 +423,15 @@ def test_two_runs_at_once_agree_on_one_password(role: Role) -> None:
     assert sorted(len(result["generated"]) for result in results) == [0, 0, 0, 2]
     for user in ("dastern_user", "dastern_readonly"):
         role.connect(user).close()
+
+
+def test_two_runs_at_once_make_one_container(fresh: Role) -> None:
+    for change in ({}, {"postgres_settings_extra": {"max_connections": 15}}):
+        with ThreadPoolExecutor(2) as pool:
+            both = list(pool.map(lambda _, more=change: fresh.run(**more), range(2)))
+        assert [one.rc for one in both] == [0, 0], "\n".join(one.stdout for one in both)
+        assert fresh.done(**change).changed == 0
+    assert docker("network", "ls", "-q", "--filter", f"name=^{fresh.name}-net$").stdout.count("\n") == 1
 
 
 def test_a_membership_that_another_role_granted_is_taken_back(role: Role) -> None:

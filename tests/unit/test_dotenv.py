@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from ansible.module_utils.dastern.dotenv import edited, url
+from ansible.module_utils.dastern.dotenv import edited, url, value_of
 from ansible.module_utils.dastern.errors import DasTernError
 
 NAME = "DATABASE_URL"
@@ -84,3 +84,28 @@ def test_a_url_gives_back_what_went_in(password: str) -> None:
 
 def test_an_ipv6_host_stands_in_brackets() -> None:
     assert url("u", "p", "::1", 5432, "d", "public") == "postgresql://u:p@[::1]:5432/d?schema=public"
+
+
+@pytest.mark.parametrize(
+    ("former", "parameters"),
+    [
+        (
+            "postgresql://a:b@c:1/d?schema=old&connection_limit=5&sslmode=require",
+            "schema=public&connection_limit=5&sslmode=require",
+        ),
+        ("postgres://a:b@c:1/d?pgbouncer=true", "schema=public&pgbouncer=true"),
+        ("postgresql://a:b@c:1/d?x=$HOME&y='1'", "schema=public"),
+        ("mysql://a:b@c:1/d?connection_limit=5", "schema=public"),
+        ("", "schema=public"),
+    ],
+)
+def test_other_parameters_of_the_former_url_stay(former: str, parameters: str) -> None:
+    made = url("u", "p", "h", 1, "d", "public", former)
+    assert made.partition("?")[2] == parameters
+    assert url("u", "p", "h", 1, "d", "public", made) == made
+
+
+def test_the_value_that_counts_is_read() -> None:
+    assert value_of(b"\xef\xbb\xbfDATABASE_URL='one'\n", NAME) == "one"
+    assert value_of(b"DATABASE_URL=one\nDATABASE_URL=two # comment\n", NAME) == "two"
+    assert value_of(b"OTHER=one\n", NAME) == ""

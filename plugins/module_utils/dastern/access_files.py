@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ from . import scram
 from .access import Declared, apply, plan, read
 from .containers import Containers
 from .errors import DasTernError
-from .files import Secret
+from .files import Secret, alone
 from .psql import Psql
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -35,32 +32,9 @@ def keep(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, An
     folder = Path(params["config_dir"])
     if check_mode:
         return _keep(params, folder, check_mode=True)
-    with _alone(folder):
+    # Two that both find no password would each generate one, and only one of them be true.
+    with alone(folder):
         return _keep(params, folder, check_mode=False)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, seconds: float = 120) -> Iterator[None]:
-    """One run at a time: two that both find no password would each generate one, and only one of them be true."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a", encoding="utf-8")
-    except OSError as error:
-        raise DasTernError(f"{folder} can't be written: {error}. Run the play as its owner.") from None
-    with lock:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise DasTernError(
-                        f"Another run has been setting roles and passwords for {seconds:.0f} s: `fuser -v {folder}/.lock` "
-                        "shows it. Run again when it is done."
-                    ) from None
-                time.sleep(0.1)
-        yield
 
 
 def _keep(params: Mapping[str, Any], folder: Path, *, check_mode: bool) -> dict[str, Any]:

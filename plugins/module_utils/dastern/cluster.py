@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import settings
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
+from .files import alone
 from .survey import MOUNT, PGDATA
 
 # `builtin` C.UTF-8 sorts by code point inside the server itself: no upgrade of libc or ICU, and no other base image,
@@ -56,6 +58,22 @@ kill -INT $server
 wait $server
 exit 0
 """
+
+
+def provide(params: Mapping[str, Any]) -> bool:
+    """Have network, volume and a cluster in it; whether anything had to be made.
+
+    Under a lock of the host, because the engine makes a second network of the same name when asked twice at once.
+    `params` are the options of the module `postgres_init`.
+    """
+    containers = Containers(params["endpoint"])
+    made = False
+    with alone(Path(params["config_dir"])):
+        for kind, path in (("network", "/networks/create"), ("volume", "/volumes/create")):
+            if containers.inspect(kind, params[kind]) is None:
+                containers.call("POST", path, {"Name": params[kind], "Labels": params["labels"]})
+                made = True
+        return initialise(containers, params["image"], params["volume"], params["container"]) or made
 
 
 def initialise(containers: Containers, image: str, volume: str, container: str, wait: float = 120) -> bool:

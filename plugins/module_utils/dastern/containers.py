@@ -118,10 +118,12 @@ class Containers(Engine):
         labels: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         host_config: Mapping[str, Any] | None = None,
+        silence: float = 900,
     ) -> Output:
         """Run a shell script in a container of its own: no network, no capability, read-only root, gone afterwards.
 
-        The engine removes it when it ends, also if this process is killed meanwhile.
+        The engine removes it when it ends, also if this process is killed meanwhile. More than `silence` seconds
+        without a word from it are a refusal.
         """
         wrapped = f'( {script}\n)\ncode=$?\nprintf "\\n{_ENDED}%s\\n" "$code"\nexit "$code"'
         body = {
@@ -152,6 +154,7 @@ class Containers(Engine):
         except BaseException:
             self.remove(made)
             raise
+        stream.connection.settimeout(silence)
         out, err = stream.talk(stdin)
         out, _, ended = out.rpartition(f"\n{_ENDED}")
         if not ended:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from .errors import DasTernError
 
@@ -21,6 +21,7 @@ _ASSIGNMENT = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.ASCII,
 )
+_PARAMETER = re.compile(r"[\w.~-]+=[\w.~%:/@,+-]*", re.ASCII)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("latin-1")
 
 
@@ -33,10 +34,22 @@ class Edited:
     lines: list[int]
 
 
-def url(user: str, password: str, host: str, port: int, database: str, schema: str) -> str:
-    """A URL as Prisma reads it; everything that means something in a URL is percent-encoded."""
+def url(user: str, password: str, host: str, port: int, database: str, schema: str, former: str = "") -> str:
+    """A URL as Prisma reads it; everything that means something in a URL is percent-encoded.
+
+    Of the URL that stood there before (`former`) other parameters, such as `connection_limit`, are kept.
+    """
     host = f"[{host}]" if ":" in host else host
-    return f"postgresql://{_encoded(user)}:{_encoded(password)}@{host}:{port}/{_encoded(database)}?schema={_encoded(schema)}"
+    query = urlsplit(former).query if re.match(r"postgres(ql)?://", former) else ""
+    kept = [part for part in query.split("&") if _PARAMETER.fullmatch(part) and not part.startswith("schema=")]
+    parameters = "&".join([f"schema={_encoded(schema)}", *kept])
+    return f"postgresql://{_encoded(user)}:{_encoded(password)}@{host}:{port}/{_encoded(database)}?{parameters}"
+
+
+def value_of(content: bytes, name: str) -> str:
+    """What `name` is set to, empty if it isn't."""
+    _, _, matches = _read(content, name)
+    return _plain(matches[-1]["value"]) if matches else ""
 
 
 def _encoded(text: str) -> str:
@@ -50,10 +63,7 @@ def edited(content: bytes, name: str, value: str) -> Edited:
     """
     if b"\0" in content:
         raise DasTernError("it holds NUL bytes, so it isn't a text file in UTF-8 (UTF-16?)")
-    text = content.decode("latin-1")
-    start = len(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else 0
-    mark, text = text[:start], text[start:]
-    matches = [match for match in _ASSIGNMENT.finditer(text) if match["name"] == name]
+    mark, text, matches = _read(content, name)
     lines = [text.count("\n", 0, match.start()) + 1 for match in matches]
     if matches:
         last = matches[-1]
@@ -66,6 +76,14 @@ def edited(content: bytes, name: str, value: str) -> Edited:
         ending = newline if not text or text.endswith("\n") else ""
         result = f'{text}{glue}{name}="{value}"{ending}'
     return Edited((mark + result).encode("latin-1"), True, lines)
+
+
+def _read(content: bytes, name: str) -> tuple[str, str, list[re.Match[str]]]:
+    """The byte order mark, the text behind it, and the assignments of `name`."""
+    text = content.decode("latin-1")
+    start = len(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else 0
+    mark, text = text[:start], text[start:]
+    return mark, text, [match for match in _ASSIGNMENT.finditer(text) if match["name"] == name]
 
 
 def _plain(value: str) -> str:

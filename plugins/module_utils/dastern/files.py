@@ -1,10 +1,14 @@
-"""Files that hold secrets: written whole or not at all, readable for their owner only."""
+"""Files of the host: secrets, written whole or not at all, and the lock of a provisioning run."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import scram
@@ -31,6 +35,30 @@ def write(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] 
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, seconds: float = 120) -> Iterator[None]:
+    """One run at a time that provisions from `folder`, which is made if need be; another is waited for."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a", encoding="utf-8")
+    except OSError as error:
+        raise DasTernError(f"{folder} can't be written: {error}. Run the play as its owner.") from None
+    with lock:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise DasTernError(
+                        f"Another run has been provisioning for {seconds:.0f} s: `fuser -v {folder}/.lock` "
+                        "shows it. Run again when it is done."
+                    ) from None
+                time.sleep(0.1)
+        yield
 
 
 class Secret:

@@ -76,6 +76,8 @@ def checked_names(params: Mapping[str, Any]) -> None:
         wrong = ""
         if not name or len(name.encode()) > 63 or any(ord(character) < 32 for character in name):
             wrong = "a name has 1 to 63 bytes and no control characters"
+        elif name.startswith("/") or (option == "database" and "=" in name):
+            wrong = "pg_hba.conf takes a name with `/` in front for a pattern, libpq a database with `=` for parameters"
         elif option == "database" and name in ("postgres", "template0", "template1"):
             wrong = "this database belongs to the server itself"
         elif option != "database" and (name in taken or name.startswith("pg_")):
