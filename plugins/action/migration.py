@@ -45,7 +45,7 @@ class ActionModule(HostAction):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         keys = (
             "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
-            "failed_migration", "waited_for", "locked_by",
+            "interrupted", "failed_migration", "waited_for", "locked_by",
         )  # fmt: skip
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = [], []
@@ -65,7 +65,7 @@ class ActionModule(HostAction):
                 lines.append(f"waited {waited['seconds']} s for {who(waited)}")
             if result["pending"]:
                 commands.append("ansible-playbook migrate.yml")
-        for finding in ("edited", "missing", "out_of_order", "failed_before"):
+        for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted"):
             if result.get(finding):
                 lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")
         return {"migrations": {**report, "lines": lines, "next": commands}}

@@ -1,11 +1,12 @@
 """What the integration tests share: `play` runs a playbook, `instance` is one running database for all of them.
 
 Containers are named `dastern-test-*` and listen on 127.0.0.1:55000-55999. Set `DASTERN_TEST_IMAGE` to test another
-image than the one that the project builds.
+image than the one that the project builds, `DASTERN_TEST_INSTANCE=NAME:PORT` to have two runs beside each other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from typing import Any
 
 import pytest
 import yaml
+from migrating import Database
+from psycopg import sql
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("DASTERN_TEST_IMAGE", "das-tern/postgres:17")
@@ -192,7 +195,8 @@ def instance(
     play: Callable[..., Play], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Instance]:
     """A running, empty database for the tests of everything that works inside a database."""
-    container, port = "dastern-test-pg", 55100
+    container, _, number = os.environ.get("DASTERN_TEST_INSTANCE", "dastern-test-pg:55100").partition(":")
+    port = int(number)
     remove_instance(container)
     config_dir = tmp_path_factory.mktemp("instance") / "config"
     variables = {**image, **instance_variables(container, port, config_dir)}
@@ -210,3 +214,17 @@ def instance(
         variables=variables,
     )
     remove_instance(container)
+
+
+@pytest.fixture
+def database(instance: Instance, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
+    name = "m_" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+    own = Database(instance, name, tmp_path)
+    home = Database(instance, instance.database, tmp_path)
+    identifier = sql.Identifier(name)
+    with home.connect() as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(identifier))
+    yield own
+    with home.connect() as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))

@@ -11,116 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 import yaml
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
 from ansible.module_utils.dastern.migration_files import read_folder
 from catalogue import catalogue, expected
 from conftest import descendants
-from psycopg import sql
-
-ROOT = Path(__file__).resolve().parents[2]
-LOCK = 72707369
-
-
-class Database:
-    """A database of its own for one test, and a folder of migrations for it."""
-
-    def __init__(self, instance: Any, name: str, folder: Path) -> None:
-        self.instance, self.name, self.folder = instance, name, folder
-
-    def write(self, **files: str | bytes) -> None:
-        for name, content in files.items():
-            path = self.folder / name.removeprefix("_") / "migration.sql"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    def params(self, **changes: Any) -> dict[str, Any]:
-        defaults = {name: option.get("default") for name, option in ARGUMENT_SPEC.items()}
-        return {
-            **defaults,
-            "host": self.instance.host,
-            "port": self.instance.port,
-            "database": self.name,
-            "user": self.instance.app_user,
-            "password_file": str(self.instance.password_file),
-            "folder": str(self.folder),
-            "migrations": [{"name": file.name, "sql": file.sql} for file in read_folder(self.folder)],
-            **changes,
-        }
-
-    def migrate(self, *, check_mode: bool = False, diff: bool = False, **changes: Any) -> dict[str, Any]:
-        return migrate(self.params(**changes), check_mode=check_mode, diff=diff)
-
-    def connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            host=self.instance.host,
-            port=self.instance.port,
-            dbname=self.name,
-            user=self.instance.app_user,
-            password=Path(self.instance.password_file).read_text().strip(),
-            autocommit=True,
-        )
-
-    def query(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self.connect() as connection:
-            cursor = connection.execute(text, values or None)  # type: ignore[arg-type]
-            return cursor.fetchall() if cursor.description else []
-
-    def ledger(self) -> list[str]:
-        if self.query("SELECT to_regclass('_prisma_migrations')") == [(None,)]:
-            return []
-        return [name for (name,) in self.query("SELECT migration_name FROM _prisma_migrations ORDER BY started_at")]
-
-    def state(self) -> str:
-        """A fingerprint of everything a migration could change: catalogue rows and the ledger."""
-        parts = self.query(
-            "SELECT md5(string_agg(x, '|' ORDER BY x)) FROM ("
-            " SELECT concat('c', c.oid, c.relname, c.xmin, c.relkind) AS x FROM pg_class c WHERE relnamespace = 'public'::regnamespace"
-            " UNION ALL SELECT concat('t', oid, typname, xmin) FROM pg_type WHERE typnamespace = 'public'::regnamespace) AS s"
-        )
-        ledger = self.query("SELECT * FROM _prisma_migrations ORDER BY id") if self.ledger() else []
-        return f"{parts}{ledger}"
-
-    def playbook(self, *arguments: str, **variables: Any) -> list[str]:
-        """The command line that migrates this database the way an operator does."""
-        values = {
-            "postgres_host": self.instance.host,
-            "postgres_port": self.instance.port,
-            "postgres_database": self.name,
-            "postgres_app_user": self.instance.app_user,
-            "postgres_config_dir": str(Path(self.instance.password_file).parent),
-            "migrations_dir": str(self.folder),
-            **variables,
-        }
-        extra = [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
-        return [str(Path(sys.executable).with_name("ansible-playbook")), "migrate.yml", *extra, *arguments]
-
-    def play(self, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.playbook(*arguments, **variables), cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
-
-
-@pytest.fixture
-def database(instance: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
-    name = "m_" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
-    own = Database(instance, name, tmp_path)
-    home = Database(SimpleNamespace(**vars(instance)), instance.database, tmp_path)
-    identifier = sql.Identifier(name)
-    with home.connect() as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(identifier))
-    yield own
-    with home.connect() as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+from migrating import LOCK, ROOT, Database, refused, running, wait_until
 
 
 @pytest.fixture
@@ -138,16 +39,6 @@ def chain(database: Database) -> Database:
 
 
 NAMES = [f"{number}_step" for number in range(1, 6)]
-
-
-def refused(database: Database, **changes: Any) -> DasTernError:
-    """The refusal of a run that must leave the database as it was, whether it was to write or only to check."""
-    before = database.state()
-    for check_mode in (True, False):
-        with pytest.raises(DasTernError) as refusal:
-            database.migrate(check_mode=check_mode, **changes)
-        assert database.state() == before
-    return refusal.value
 
 
 # --- what it does
@@ -357,16 +248,6 @@ def test_copy_from_the_client(database: Database) -> None:
     assert database.query("SELECT to_regclass('a')") == [(None,)]
 
 
-@pytest.mark.parametrize(
-    "text", ["SELECT 1;\nCOMMIT;\nCREATE TABLE a ();", "SELECT 1;\nBEGIN;\nCREATE TABLE a (); COMMIT;"]
-)
-def test_transaction_control_in_a_file(database: Database, text: str) -> None:
-    database.write(_1_a=text)
-    refusal = refused(database)
-    assert "line 2" in refusal.message
-    assert "controls transactions itself" in refusal.message
-
-
 def test_a_commit_that_only_the_server_sees(database: Database) -> None:
     """What the scanner misses, here in a string of the old kind, must still be told as it is."""
     database.write(
@@ -539,18 +420,6 @@ def test_second_playbook_says_for_whom_it_waits(chain: Database) -> None:
     assert "(das-tern migrate, client" in second.stdout
     assert "changed=0" in second.stdout
     assert chain.ledger() == NAMES
-
-
-def running(database: Database, words: str) -> bool:
-    query = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query LIKE %s AND pid <> pg_backend_pid()"
-    return bool(database.query(query, database.name, f"%{words}%"))
-
-
-def wait_until(condition: Any, seconds: float = 60) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.05)
 
 
 def test_kill_9_in_the_middle_then_a_rerun(chain: Database) -> None:

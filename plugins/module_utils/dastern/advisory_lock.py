@@ -59,6 +59,11 @@ class AdvisoryLock:
             pause = min(pause * 1.5, 1.0)
         return {**holder, "seconds": round(time.monotonic() - began, 1)} if holder else None
 
+    @property
+    def again(self) -> str:
+        """An expression that is true while it is ours, or free and then ours again."""
+        return self._try.removeprefix("SELECT ").replace("%s", str(self._key))
+
     def holder(self) -> dict[str, Any] | None:
         """Who holds it: pid, application_name, client address, connected since; None when it is free."""
         row = self._row(_HOLDER)

@@ -34,6 +34,9 @@ CREATE TABLE {table} (
     applied_steps_count integer NOT NULL DEFAULT 0
 )
 """
+# The ledger keeps milliseconds.
+_NOW = "date_trunc('milliseconds', clock_timestamp())"
+_OPEN = "migration_name = %s AND finished_at IS NULL AND rolled_back_at IS NULL"
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,59 @@ class Ledger:
         cursor = self._connection.execute(
             f"INSERT INTO {self._table} "  # type: ignore[arg-type]
             "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
-            "SELECT %s, %s, date_trunc('milliseconds', clock_timestamp()), %s, NULL, NULL, %s, 1 "
+            f"SELECT %s, %s, {_NOW}, %s, NULL, NULL, %s, 1 "
             "WHERE pg_current_xact_id_if_assigned()::text = %s",
             (str(uuid.uuid4()), migration.checksum, migration.name, started_at, transaction),
         )
         return cursor.rowcount == 1
+
+    def record_started(self, migration: MigrationFile) -> str:
+        """Write the row of a migration that isn't finished yet; gives the row's id."""
+        row = str(uuid.uuid4())
+        self._connection.execute(
+            f"INSERT INTO {self._table} (id, checksum, migration_name, started_at) "  # type: ignore[arg-type]
+            f"VALUES (%s, %s, %s, {_NOW})",
+            (row, migration.checksum, migration.name),
+        )
+        return row
+
+    def finish(self, row: str) -> None:
+        self._update(f"finished_at = {_NOW}, applied_steps_count = 1", "id = %s", row)
+
+    def finish_open(self, name: str) -> int:
+        """Finish the open rows of `name`; gives how many there were."""
+        return self._update(f"finished_at = {_NOW}, applied_steps_count = 1, logs = NULL", _OPEN, name)
+
+    def record_failed(self, row: str, logs: str) -> None:
+        self._update("logs = %s", "id = %s", logs, row)
+
+    def roll_back(self, name: str) -> int:
+        """Count the open rows of `name` as rolled back; gives how many there were. Prisma's `resolve --rolled-back`."""
+        return self._update(f"rolled_back_at = {_NOW}", _OPEN, name)
+
+    def forget(self, row: str) -> None:
+        """Delete the row of a migration of which nothing remains."""
+        self._connection.execute(f"DELETE FROM {self._table} WHERE id = %s", (row,))  # type: ignore[arg-type]
+
+    def record_resolved(self, migration: MigrationFile) -> None:
+        """Write the row of a migration that somebody says is applied. Prisma's `resolve --applied`."""
+        self._connection.execute(
+            f"INSERT INTO {self._table} (id, checksum, migration_name, logs, started_at, finished_at) "  # type: ignore[arg-type]
+            f"VALUES (%s, %s, %s, '', {_NOW}, {_NOW})",
+            (str(uuid.uuid4()), migration.checksum, migration.name),
+        )
+
+    def rename(self, former: str, name: str) -> None:
+        self._update("migration_name = %s", "migration_name = %s", name, former)
+
+    def set_checksum(self, name: str, checksum: str) -> None:
+        self._update(
+            "checksum = %s", "migration_name = %s AND finished_at IS NOT NULL AND rolled_back_at IS NULL", checksum, name
+        )
+
+    def _update(self, what: str, where: str, *values: Any) -> int:
+        query = f"UPDATE {self._table} SET {what} WHERE {where}"
+        return self._connection.execute(query, values).rowcount  # type: ignore[arg-type]
 
     def _one(self, query: str, *values: Any) -> Any:
         row = self._connection.execute(query, values or None).fetchone()  # type: ignore[arg-type]

@@ -6,11 +6,9 @@ disagree after a crash. Here they can't, and a migration that fails leaves no ro
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 from .advisory_lock import Held, who
@@ -20,12 +18,12 @@ from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import SCRIPT, MigrationFile
 from .migration_plan import Plan, make_plan
+from .migration_run import Failure, Refused, Runner, own_transactions, resolve_words
 from .sql_text import Statement, line_and_column, statements
 from .sql_values import duration, identifier
 
 try:
     import psycopg
-    from psycopg import generators, pq
 except ImportError:  # `connect` says so in words
     pass
 
@@ -48,17 +46,12 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
+    "lock_retries": {"type": "int", "default": 0},
     "assume_empty": {"type": "bool", "default": False},
 }
-# What a migration may have left in the session. DISCARD ALL would also give back the advisory lock.
-_CLEAN_SESSION = (
-    "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
-    "DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
-)
 _WORDS_FOR = {
-    "25001": "This command (CONCURRENTLY, VACUUM, DISCARD ALL and their like) refuses to run inside a transaction, and every "
-    "migration runs in one together with its ledger row. Leave it out, or apply this one file with "
-    "`npx prisma migrate deploy`.",
+    "25001": "This command (CONCURRENTLY, VACUUM and their like) refuses to run inside a transaction. Put it alone into a "
+    "migration of its own: such a file runs outside one.",
     "3F000": "`migrations_schema` names a schema that doesn't exist: create it (`CREATE SCHEMA`), or correct the variable.",
     "57P01": "The server was stopped meanwhile: run again when it is back.",
     "55P04": "A new enum value can be used only after it was committed: move its use to a migration of its own.",
@@ -151,7 +144,10 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
         if params[f"on_{finding}"] == "fail":
             wrong += [_REFUSALS[finding].format(name=name, path=_path(params, name)) for name in names]
     for migration in plan.pending:
-        wrong += _own_transaction(params, migration)
+        try:
+            own_transactions(migration)
+        except Refused as refusal:
+            wrong.append(f"Migration {migration.name}: {_path(params, migration.name)}: {refusal}")
     if wrong:
         raise DasTernError("\n".join(wrong), **_names(plan))
     return plan
@@ -175,23 +171,8 @@ def _findings(plan: Plan) -> dict[str, list[str]]:
 def _failed_refusal(name: str) -> str:
     return (
         f"Migration {name} failed before and blocks the rest (P3009): the ledger has a row for it that is neither finished "
-        f"nor rolled back. Look at what it left behind, then `npx prisma migrate resolve --rolled-back {name}` to have it "
-        f"applied again, or `--applied {name}` if all of it is there."
+        f"nor rolled back. {resolve_words(name)}"
     )
-
-
-def _own_transaction(params: dict[str, Any], migration: MigrationFile) -> list[str]:
-    """A refusal for a file that begins or ends a transaction itself, which would end ours unnoticed."""
-    if not re.search(r"begin|commit|rollback|abort|transaction|\bend\b", migration.sql, re.IGNORECASE):
-        return []
-    found = next((one for one in statements(migration.sql) if one.transaction_control), None)
-    if found is None:
-        return []
-    return [
-        f"Migration {migration.name} controls transactions itself: `{found.text}` at {_path(params, migration.name)}, line "
-        f"{found.line}. Every migration runs in one transaction together with its ledger row. Apply this one file with "
-        "`npx prisma migrate deploy`; or, if nobody applied it anywhere yet, remove the statement."
-    ]
 
 
 def _lock(ledger: Ledger, lock_wait: float) -> dict[str, Any] | None:
@@ -215,103 +196,40 @@ def _apply(
     connection: psycopg.Connection[Any], ledger: Ledger, plan: Plan, params: dict[str, Any]
 ) -> list[dict[str, Any]]:
     applied: list[dict[str, Any]] = []
-    has_ledger = ledger.rows() is not None
+    runner = Runner(connection, ledger)
     for migration in plan.pending:
-        began = time.monotonic()
-        transaction = None
         try:
-            transaction, started_at = _begin(connection)
-            if not has_ledger:
-                ledger.create()
-            _run(connection, migration)
-            if not ledger.record_applied(migration, started_at, transaction):
-                raise _Refused(
-                    "it ended the transaction that it ran in. What it did up to there is committed, its ledger row is "
-                    f"not written: look at what it left, remove the transaction control from {SCRIPT}, then run again."
-                )
-            connection.execute("COMMIT")
-        except _StatementError as failure:
-            kept = _committed(connection, transaction)
-            raise _failure(failure.error, failure.done, kept, migration, plan, applied, params) from None
-        except psycopg.Error as error:
-            kept = _committed(connection, transaction)
-            raise _failure(error, None, kept, migration, plan, applied, params) from None
-        except _Refused as error:
+            # Of an interrupted one only the end of its row may have been missing.
+            again = migration not in plan.interrupted or runner.recover(migration)
+            applied.append({"name": migration.name, "ms": _patiently(runner, migration, params) if again else 0.0})
+        except Failure as failure:
+            raise _failure(failure, migration, plan, applied, params) from None
+        except Refused as error:
             raise DasTernError(f"Migration {migration.name}: {error}", applied_before=applied) from None
-        has_ledger = True
-        applied.append({"name": migration.name, "ms": round((time.monotonic() - began) * 1000, 1)})
     return applied
 
 
-def _committed(connection: psycopg.Connection[Any], transaction: str | None) -> bool:
-    """Whether the transaction that a failed file ran in was committed by that file itself."""
-    if transaction is None or connection.closed:
-        return False
-    try:
-        connection.execute("ROLLBACK")
-        row = connection.execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
-    except psycopg.Error:
-        return False
-    return row == ("committed",)
-
-
-class _StatementError(Exception):
-    """The server's error while a file ran, and the number of statements that had succeeded before it."""
-
-    def __init__(self, error: psycopg.Error, done: int) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.done = done
-
-
-class _Refused(Exception):
-    """A file did something that can't be part of a migration."""
-
-
-def _begin(connection: psycopg.Connection[Any]) -> tuple[str, datetime]:
-    """Begin a transaction in a session as good as new; gives its id, and when it began as the ledger keeps times.
-
-    All in one message: a thousand small migrations are a thousand times as many waits for the server.
-    """
-    cursor = connection.execute(
-        f"{_CLEAN_SESSION}; BEGIN; SELECT pg_current_xact_id()::text, date_trunc('milliseconds', clock_timestamp())"
-    )
-    while cursor.nextset():
-        pass
-    row = cursor.fetchone()
-    assert row is not None
-    return row[0], row[1]
-
-
-def _run(connection: psycopg.Connection[Any], migration: MigrationFile) -> None:
-    """Send the whole file as one simple query inside the open transaction, as Prisma does.
-
-    The results are read one by one, so that a failure is known by the number of statements before it.
-    """
-    pgconn = connection.pgconn
-    pgconn.send_query(migration.sql.encode("utf-8"))
-    results = connection.wait(generators.execute(pgconn))
-    for done, result in enumerate(results):
-        if result.status in (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH):
-            connection.close()
-            raise _Refused(
-                "it moves rows between server and client with COPY, which a migration can't feed. Write INSERT "
-                "statements, or keep the rows in a seed. Nothing of it remains."
-            )
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            raise _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
+def _patiently(runner: Runner, migration: MigrationFile, params: dict[str, Any]) -> float:
+    """Apply a migration; one that can't have its lock within `lock_timeout` lets the application pass, and tries again."""
+    for tried in range(params["lock_retries"] + 1):
+        try:
+            return runner.apply(migration)
+        except Failure as failure:
+            if failure.error.sqlstate != "55P03" or failure.remains or tried == params["lock_retries"]:
+                raise
+        time.sleep(min(2**tried, 30))
+    raise AssertionError  # the last try returned or raised
 
 
 def _failure(
-    error: psycopg.Error,
-    done: int | None,
-    committed: bool,
+    failure: Failure,
     migration: MigrationFile,
     plan: Plan,
     applied: list[dict[str, Any]],
     params: dict[str, Any],
 ) -> DasTernError:
     """The server's words with file, line and statement around them."""
+    error, done = failure.error, failure.done
     diag = error.diag
     names = plan.pending_names
     rest = names[names.index(migration.name) + 1 :]
@@ -326,16 +244,17 @@ def _failure(
     if diag.sqlstate is None:
         words = [
             f"The connection was lost while migration {migration.name} ran: {' '.join(str(error).split())}",
-            "It is either applied whole or not at all: `ansible-playbook playbooks/status.yml` shows the server, "
+            f"It ran outside a transaction {failure.remains}"
+            if failure.remains
+            else "It is either applied whole or not at all: `ansible-playbook playbooks/status.yml` shows the server, "
             "a second run goes on from where this one stopped.",
         ]
         return DasTernError("\n".join(words), **facts)
     where, statement = _place(migration.sql, diag.statement_position, done)
     facts.update(sqlstate=diag.sqlstate, **where)
     words = [
-        f"Migration {migration.name} failed (P3018) after it had ended its own transaction: what it did up to there is "
-        "committed, no row of it is in the ledger. Undo that by hand, and remove the transaction control."
-        if committed
+        f"Migration {migration.name} failed (P3018) {failure.remains}"
+        if failure.remains
         else f"Migration {migration.name} failed (P3018) and was rolled back: nothing of it remains, no row of it is in the "
         "ledger.",
         f"  file:       {path}" + (f", line {where['line']}" if "line" in where else ""),
@@ -394,6 +313,7 @@ def _names(plan: Plan) -> dict[str, Any]:
         "applied": plan.applied,
         "pending": plan.pending_names,
         "failed_before": plan.failed,
+        "interrupted": [migration.name for migration in plan.interrupted],
         "rolled_back": plan.rolled_back,
         **_findings(plan),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from .ledger import Row
 from .migration_files import MigrationFile, look_alikes
+from .migration_run import repeatable
 
 
 @dataclass
@@ -17,6 +18,8 @@ class Plan:
     pending: list[MigrationFile] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    interrupted: list[MigrationFile] = field(default_factory=list)
+    """Those of `pending` that a killed run left unfinished and that can be picked up."""
     rolled_back: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -46,7 +49,12 @@ def make_plan(files: Sequence[MigrationFile], rows: Sequence[Row]) -> Plan:
         look_alikes=look_alikes([file.name for file in files]),
     )
     newest = os.fsencode(plan.applied[-1]) if plan.applied else b""
+    unfinished = {row.name: row for row in rows if row.failed}
     for file in files:
+        open_row = None if file.name in applied else unfinished.get(file.name)
+        if open_row and not open_row.logs and file.matches(open_row.checksum) and repeatable(file):
+            plan.failed.remove(file.name)
+            plan.interrupted.append(file)
         if file.name in applied:
             if not file.matches(applied[file.name].checksum):
                 plan.edited.append(file.name)

@@ -1,0 +1,320 @@
+"""One migration applied, in the way that its statements allow, with its row in the ledger.
+
+Nearly every file runs in one transaction together with its row. Two kinds can't:
+
+- *alone*: a file of one statement that refuses a transaction (CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM). It is
+  the server that says so (SQLSTATE 25001), before the statement did anything.
+- *own*: a file with BEGIN and COMMIT of its own, as Prisma writes when an enum value is removed.
+
+For these a row without `finished_at` is written before and finished afterwards, as Prisma does for every file. A run
+that is killed in between leaves that row. What can be told from the catalogue is picked up by the next run
+(`recover`), the rest is for a person to resolve.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from .ledger import Ledger
+from .migration_files import MigrationFile
+from .sql_text import Statement, statements
+
+try:
+    import psycopg
+    from psycopg import generators, pq
+except ImportError:  # `connect` says so in words
+    pass
+
+# What a migration may have left in the session. DISCARD ALL would also give back the advisory lock.
+_CLEAN_SESSION = (
+    "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
+    "DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
+)
+_CONTROL = re.compile(r"begin|commit|rollback|abort|transaction|\bend\b", re.IGNORECASE)
+_CONCURRENT_INDEX = re.compile(
+    r"""(?P<verb>CREATE|DROP)\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?
+    (?P<name>(?:(?:"(?:[^"]|"")+"|\w+)\.)?(?:"(?:[^"]|"")+"|\w+))(?:\s+ON\b|\s+CASCADE|\s+RESTRICT|\s*\Z)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_INVALID = """
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE NOT i.indisvalid AND c.relkind = 'i' ORDER BY 1
+"""
+
+
+class Failure(Exception):
+    """A migration that the server refused.
+
+    `done` is the number of its statements that had succeeded, None where that isn't known; `remains` says in words
+    what it left behind, '' if nothing of it remains.
+    """
+
+    def __init__(self, error: psycopg.Error, done: int | None, remains: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.done = done
+        self.remains = remains
+
+
+class Refused(Exception):
+    """A file did something that can't be part of a migration; its message goes on after the migration's name."""
+
+
+class _StatementError(Exception):
+    def __init__(self, error: psycopg.Error, done: int) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.done = done
+
+
+def own_transactions(migration: MigrationFile) -> list[Statement]:
+    """The statements of a file that begin and end transactions of its own.
+
+    Raises `Refused` where they don't pair: a BEGIN without COMMIT loses everything, and Prisma reports success.
+    """
+    if not _CONTROL.search(migration.sql):
+        return []
+    found = [one for one in statements(migration.sql) if one.transaction_control]
+    begun: Statement | None = None
+    for one in found:
+        if one.words[0] in ("BEGIN", "START") and begun is None:
+            begun = one
+        elif one.words[0] in ("COMMIT", "END") and begun is not None and not {"CHAIN", "PREPARED"} & set(one.words):
+            begun = None
+        else:
+            raise Refused(
+                f"`{one.text}` in line {one.line} has no BEGIN before it."
+                if one.words[0] in ("COMMIT", "END") and begun is None
+                else f"`{one.text}` in line {one.line}: of transaction control a migration may hold pairs of BEGIN and "
+                "COMMIT and nothing else."
+            )
+    if begun is not None:
+        raise Refused(
+            f"`{begun.text}` in line {begun.line} has no COMMIT: everything after it would be lost without a word."
+        )
+    return found
+
+
+class Runner:
+    """Applies migrations over one connection whose session holds the migration lock."""
+
+    def __init__(self, connection: psycopg.Connection[Any], ledger: Ledger) -> None:
+        self._connection = connection
+        self._ledger = ledger
+        self._has_ledger = ledger.rows() is not None
+
+    def apply(self, migration: MigrationFile) -> float:
+        """Apply it and write its row; gives milliseconds. Raises `Failure` or `Refused`."""
+        began = time.monotonic()
+        if own_transactions(migration):
+            self._own(migration)
+        else:
+            try:
+                self._in_transaction(migration)
+            except Failure as failure:
+                if failure.error.sqlstate != "25001" or len(statements(migration.sql)) != 1:
+                    raise
+                self._alone(migration)
+        self._has_ledger = True
+        return round((time.monotonic() - began) * 1000, 1)
+
+    def _in_transaction(self, migration: MigrationFile) -> None:
+        transaction = None
+        try:
+            transaction, started_at = self._begin()
+            if not self._has_ledger:
+                self._ledger.create()
+            self._send(migration)
+            if not self._ledger.record_applied(migration, started_at, transaction):
+                raise Refused(
+                    "it ended the transaction that it ran in. What it did up to there is committed, its ledger row is "
+                    "not written: look at what it left, remove what ends the transaction, then run again."
+                )
+            self._connection.execute("COMMIT")
+        except _StatementError as failure:
+            raise Failure(failure.error, failure.done, self._committed(transaction)) from None
+        except psycopg.Error as error:
+            raise Failure(error, None, self._committed(transaction)) from None
+
+    def _begin(self) -> tuple[str, Any]:
+        """Begin a transaction in a session as good as new; gives its id, and when it began as the ledger keeps times.
+
+        All in one message: a thousand small migrations are a thousand times as many waits for the server. The lock is
+        taken once more, in case the migration before gave it away.
+        """
+        cursor = self._connection.execute(
+            f"{_CLEAN_SESSION}; BEGIN; SELECT pg_current_xact_id()::text, "  # type: ignore[arg-type]
+            f"date_trunc('milliseconds', clock_timestamp()), {self._ledger.lock.again}"
+        )
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
+        assert row is not None
+        self._refuse_lost_lock(row[2])
+        return row[0], row[1]
+
+    def _refuse_lost_lock(self, held: bool) -> None:
+        if not held:
+            raise Refused(
+                "the migration before it gave the migration lock away (pg_advisory_unlock_all, DISCARD ALL), and another "
+                "run has it now. Nothing of this one was done: run again."
+            )
+
+    def _committed(self, transaction: str | None) -> str:
+        """Whether the transaction that a failed file ran in was committed by that file itself, in words."""
+        if transaction is None or self._connection.closed:
+            return ""
+        try:
+            self._connection.execute("ROLLBACK")
+            row = self._connection.execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
+        except psycopg.Error:
+            return ""
+        if row != ("committed",):
+            return ""
+        return (
+            "after it had ended its own transaction: what it did up to there is committed, no row of it is in the ledger. "
+            "Undo that by hand, and remove what ends the transaction."
+        )
+
+    def _own(self, migration: MigrationFile) -> None:
+        row = self._start(migration)
+        try:
+            self._send(migration)
+        except _StatementError as failure:
+            done = statements(migration.sql)[: failure.done]
+            self._connection.execute("ROLLBACK")
+            self._connection.execute(_CLEAN_SESSION)
+            if not any(one.transaction_control and one.words[0] in ("COMMIT", "END") for one in done):
+                self._ledger.forget(row)
+                raise Failure(failure.error, failure.done, "") from None
+            self._ledger.record_failed(row, str(failure.error))
+            last = max(one.line for one in done if one.transaction_control)
+            raise Failure(
+                failure.error, failure.done,
+                f"after its own COMMIT in line {last}: what stands up to there is committed, and it blocks the rest (P3009). "
+                + resolve_words(migration.name),
+            ) from None  # fmt: skip
+        except psycopg.Error as error:
+            raise Failure(error, None, f"and left an unfinished row. {resolve_words(migration.name)}") from None
+        self._connection.execute(_CLEAN_SESSION)
+        self._ledger.finish(row)
+
+    def _alone(self, migration: MigrationFile) -> None:
+        """Run a file of one statement outside any transaction."""
+        before = self._invalid_indexes()
+        row = self._start(migration)
+        if "CONCURRENTLY" in migration.sql.upper():
+            # It waits for old transactions without being in anybody's way; cut short, it leaves an INVALID index.
+            self._connection.execute("SET lock_timeout = 0")
+        try:
+            self._send(migration)
+        except _StatementError as failure:
+            for index in [one for one in self._invalid_indexes() if one not in before]:
+                self._connection.execute(f"DROP INDEX CONCURRENTLY {index}")  # type: ignore[arg-type]
+            self._ledger.forget(row)
+            raise Failure(failure.error, failure.done, "") from None
+        except psycopg.Error as error:
+            mend = "The next run picks it up." if repeatable(migration) else resolve_words(migration.name)
+            raise Failure(error, None, f"and left an unfinished row. {mend}") from None
+        match _index_of(migration):
+            case ("CREATE", name) if self._is_valid(name) is False:
+                self._ledger.forget(row)
+                raise Refused(
+                    f"the index {name} was there already and is INVALID, so that IF NOT EXISTS built none. "
+                    f"`DROP INDEX CONCURRENTLY {name}`, then run again."
+                )
+        self._ledger.finish(row)
+
+    def recover(self, migration: MigrationFile) -> bool:
+        """Whether an interrupted *alone* migration can be applied again; if it had ended, its row is finished.
+
+        An INVALID index that it left is dropped, and its open row counts as rolled back.
+        """
+        index = _index_of(migration)
+        if index is not None:
+            verb, name = index
+            valid = self._is_valid(name)
+            if verb == "CREATE" and valid is False:
+                self._connection.execute(f"DROP INDEX CONCURRENTLY {name}")  # type: ignore[arg-type]
+            elif (valid is True) if verb == "CREATE" else (valid is None):
+                self._ledger.finish_open(migration.name)
+                return False
+        elif _is_reindex(migration):
+            for name in self._invalid_indexes():
+                if re.search(r"_cc(new|old)\d*\"?$", name):
+                    self._connection.execute(f"DROP INDEX CONCURRENTLY {name}")  # type: ignore[arg-type]
+        self._ledger.roll_back(migration.name)
+        return True
+
+    def _start(self, migration: MigrationFile) -> str:
+        """Write the row of a migration whose statements can't share a transaction with it; gives the row's id."""
+        self._begin()
+        if not self._has_ledger:
+            self._ledger.create()
+        row = self._ledger.record_started(migration)
+        self._connection.execute("COMMIT")
+        self._has_ledger = True
+        return row
+
+    def _send(self, migration: MigrationFile) -> None:
+        """Send the whole file as one simple query, as Prisma does.
+
+        The results are read one by one, so that a failure is known by the number of statements before it.
+        """
+        pgconn = self._connection.pgconn
+        pgconn.send_query(migration.sql.encode("utf-8"))
+        results = self._connection.wait(generators.execute(pgconn))
+        for done, result in enumerate(results):
+            if result.status in (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH):
+                self._connection.close()
+                raise Refused(
+                    "it moves rows between server and client with COPY, which a migration can't feed. Write INSERT "
+                    "statements, or keep the rows in a seed. Nothing of it remains."
+                )
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
+
+    def _invalid_indexes(self) -> list[str]:
+        return [name for (name,) in self._connection.execute(_INVALID)]
+
+    def _is_valid(self, index: str) -> bool | None:
+        """Whether the index is valid; None if there is none."""
+        row = self._connection.execute(
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (index,)
+        ).fetchone()
+        return None if row is None else bool(row[0])
+
+
+def repeatable(migration: MigrationFile) -> bool:
+    """Whether an interrupted run of it can be told from the catalogue, or does no harm twice."""
+    if not re.search(r"concurrently|vacuum|analyze", migration.sql, re.IGNORECASE):
+        return False
+    found = statements(migration.sql)
+    if len(found) != 1:
+        return False
+    return found[0].words[0] in ("VACUUM", "ANALYZE") or _is_reindex(migration) or _index_of(migration) is not None
+
+
+def _is_reindex(migration: MigrationFile) -> bool:
+    found = statements(migration.sql)
+    return len(found) == 1 and found[0].words[0] == "REINDEX" and "CONCURRENTLY" in found[0].words
+
+
+def _index_of(migration: MigrationFile) -> tuple[str, str] | None:
+    """CREATE or DROP, and the index's name as written, of a file that is one CREATE/DROP INDEX CONCURRENTLY."""
+    found = statements(migration.sql)
+    if len(found) != 1:
+        return None
+    match = _CONCURRENT_INDEX.match(found[0].text)
+    return (match["verb"].upper(), match["name"]) if match else None
+
+
+def resolve_words(name: str) -> str:
+    """What a person does about a migration that neither ended nor left nothing."""
+    return (
+        f"Look at what it left behind, then `ansible-playbook playbooks/resolve_migration.yml -e rolled_back={name}` to have "
+        f"it applied again, or `-e applied={name}` if all of it is there."
+    )

@@ -1,0 +1,189 @@
+"""What a person decides about single rows of the ledger, written as Prisma's `migrate resolve` writes it.
+
+Each is done under the migration lock, in one transaction, and once: asked for again, there is nothing to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .advisory_lock import Held, who
+from .connection import ARGUMENT_SPEC as CONNECTION
+from .connection import connect
+from .errors import DasTernError
+from .ledger import Ledger, Row
+from .migration_files import SCRIPT, MigrationFile
+from .sql_text import tokens
+
+try:
+    import psycopg
+except ImportError:  # `connect` says so in words
+    pass
+
+STATUS = "`ansible-playbook playbooks/migration_status.yml` shows what is applied."
+DECISIONS = ("applied", "rolled_back", "adopt", "repair")
+ARGUMENT_SPEC: dict[str, Any] = {
+    **CONNECTION,
+    "folder": {"type": "str", "required": True},
+    "migrations": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "required": True}, "sql": {"type": "str", "required": True}},
+    },
+    "schema": {"type": "str", "default": "public"},
+    "decision": {"type": "str", "choices": list(DECISIONS), "required": True},
+    "name": {"type": "str", "required": True},
+    "former": {"type": "list", "elements": "str", "default": []},
+    "anyway": {"type": "bool", "default": False},
+    "lock_wait": {"type": "int", "default": 300},
+}
+
+
+def resolve(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """Carry out one decision; the keys of `params` are the options of the module `migration_resolve`.
+
+    Returns `changed` and the `line` that says what was or would be done. Raises `DasTernError`.
+    """
+    files = {item["name"]: MigrationFile(item["name"], item["sql"]) for item in params["migrations"]}
+    settings = {"default_transaction_read_only": "on"} if check_mode else {}
+    with connect(params, "das-tern resolve", settings) as connection:
+        ledger = Ledger(connection, params["schema"])
+        try:
+            if not check_mode:
+                ledger.lock.take(params["lock_wait"])
+            with connection.transaction():
+                return _DECIDE[params["decision"]](params, ledger, files, check_mode)
+        except Held as held:
+            raise DasTernError(
+                f"The migration lock is still held after {held.seconds:.0f} s (P1002) by {who(held.holder)}. Run again when "
+                "that session is done."
+            ) from None
+        except psycopg.Error as error:
+            raise DasTernError(
+                f"The ledger of schema {params['schema']} in database {params['database']} can't be written: "
+                f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}."
+            ) from None
+
+
+def _applied(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:
+    name = params["name"]
+    file = _file(params, files)
+    rows = ledger.rows()
+    if any(row.applied for row in _of(rows, name)):
+        return _unchanged(f"{name} is applied already (P3008)")
+    if not check:
+        if rows is None:
+            ledger.create()
+        ledger.roll_back(name)
+        ledger.record_resolved(file)
+    return _changed(f"{name} is marked as applied; nothing of it was run", check)
+
+
+def _rolled_back(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:
+    name = params["name"]
+    rows = _of(ledger.rows(), name)
+    if not rows:
+        raise DasTernError(f"Migration {name} was never tried in database {params['database']} (P3011). {STATUS}")
+    if any(row.applied for row in rows):
+        raise DasTernError(
+            f"Migration {name} is applied, not failed (P3012). `ansible-playbook playbooks/rollback.yml -e to=NAME` takes "
+            "applied migrations back."
+        )
+    if not any(row.failed for row in rows):
+        return _unchanged(f"{name} is marked as rolled back already")
+    if not check:
+        ledger.roll_back(name)
+    return _changed(f"{name} is marked as rolled back: the next `ansible-playbook migrate.yml` applies it again", check)
+
+
+def _adopt(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:
+    """The ledger's row of the same checksum takes the name that the file has now."""
+    name = params["name"]
+    file = _file(params, files)
+    rows = ledger.rows() or []
+    if any(row.applied for row in _of(rows, name)):
+        return _unchanged(f"{name} is applied already (P3008)")
+    same = [row for row in rows if row.applied and file.matches(row.checksum)]
+    lost = [row for row in same if row.name not in files]
+    if len(lost) != 1:
+        found = ", ".join(row.name for row in lost or same)
+        raise DasTernError(
+            f"Migration {name} can't take over a row of the ledger: "
+            + (
+                f"{len(lost)} applied migrations without a file have its checksum ({found})."
+                if lost
+                else f"the applied migration with its checksum ({found}) still has its own file. Remove one of the two "
+                f"directories, or `-e applied={name}` if the content of {name} is in the database a second time."
+                if same
+                else f"no applied migration has its checksum {file.checksum}. {STATUS}"
+            )
+        )
+    if not check:
+        ledger.rename(lost[0].name, name)
+    return _changed(f"{name} takes over the row of {lost[0].name}, whose content is the same", check)
+
+
+def _repair(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:
+    """The ledger takes the checksum that the file has now, if what it does is shown to be the same."""
+    name = params["name"]
+    file = _file(params, files)
+    row = next((row for row in _of(ledger.rows(), name) if row.applied), None)
+    if row is None:
+        raise DasTernError(f"Migration {name} is not applied in database {params['database']} (P3011). {STATUS}")
+    if file.matches(row.checksum):
+        return _unchanged(f"{name} has the checksum of the ledger")
+    why = _difference(params, file, row)
+    if why and not params["anyway"]:
+        raise DasTernError(
+            f"The checksum of migration {name} isn't repaired: {why} Put the file back as it was; or, if you know that the "
+            f"database holds what the file says now, `-e repair={name} -e repair_anyway=true`."
+        )
+    if not check:
+        ledger.set_checksum(name, file.checksum)
+    reason = "as you decided" if why else "it differs from what was applied in comments and blanks only"
+    return _changed(f"{name} has the checksum of its file now: {reason}", check)
+
+
+def _difference(params: dict[str, Any], file: MigrationFile, row: Row) -> str:
+    """Why the file isn't shown to do the same as what was applied, '' if it is."""
+    former = next((text for text in params["former"] if MigrationFile(file.name, text).matches(row.checksum)), None)
+    if former is None:
+        return (
+            f"no version of {params['folder']}/{file.name}/{SCRIPT} in the history of its git repository has the checksum "
+            f"{row.checksum} of the ledger, so that what changed can't be told."
+        )
+    before, after = tokens(former), tokens(file.sql)
+    for old, new in zip(before, after, strict=False):
+        if old.text != new.text:
+            return f"it does something else now: line {new.line} says `{new.text}`, what was applied `{old.text}`."
+    if len(before) != len(after):
+        longer, word = (after, "more") if len(after) > len(before) else (before, "less")
+        one = longer[min(len(before), len(after))]
+        return f"it says {word} than what was applied, from `{one.text}` (line {one.line}) on."
+    return ""
+
+
+_DECIDE = {"applied": _applied, "rolled_back": _rolled_back, "adopt": _adopt, "repair": _repair}
+
+
+def _file(params: dict[str, Any], files: dict[str, MigrationFile]) -> MigrationFile:
+    name = params["name"]
+    if name not in files:
+        raise DasTernError(
+            f"There is no migration {name} in {params['folder']} (P3017). Give the whole name of its directory, such as "
+            f"{next(reversed(files), '20260208074559_init')}."
+        )
+    return files[name]
+
+
+def _of(rows: list[Row] | None, name: str) -> list[Row]:
+    return [row for row in rows or [] if row.name == name]
+
+
+def _changed(line: str, check: bool) -> dict[str, Any]:
+    return {"changed": True, "line": f"in a run without --check: {line}" if check else line}
+
+
+def _unchanged(line: str) -> dict[str, Any]:
+    return {"changed": False, "line": line}

@@ -1,0 +1,305 @@
+"""Migrations that can't share a transaction with their ledger row, and runs that were interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from conftest import descendants
+from migrating import LOCK, ROOT, Database, refused, running, wait_until
+
+TABLE = "CREATE TABLE a (id int); INSERT INTO a SELECT generate_series(1, 10);"
+INDEX = "-- on its own\nCREATE INDEX CONCURRENTLY a_id ON a (id);\n"
+# What Prisma writes when an enum value is removed.
+ENUM = """\
+/*
+  Warnings: values will be removed.
+*/
+-- AlterEnum
+BEGIN;
+CREATE TYPE "E_new" AS ENUM ('a');
+ALTER TYPE "E" RENAME TO "E_old";
+ALTER TYPE "E_new" RENAME TO "E";
+DROP TYPE "E_old";
+COMMIT;
+
+-- AlterTable
+CREATE TABLE after_it ();
+"""
+
+
+def rows(database: Database) -> list[tuple[Any, ...]]:
+    return database.query(
+        "SELECT migration_name, finished_at IS NOT NULL, rolled_back_at IS NOT NULL, applied_steps_count, logs "
+        "FROM _prisma_migrations ORDER BY started_at"
+    )
+
+
+def valid(database: Database, index: str) -> bool | None:
+    found = database.query("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", index)
+    return found[0][0] if found else None
+
+
+def leave_unfinished(database: Database, name: str) -> None:
+    """The row that a run leaves which was killed while this migration ran."""
+    checksum = next(file.checksum for file in database.files() if file.name == name)
+    database.query(
+        "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES (gen_random_uuid(), %s, %s)",
+        checksum, name,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        INDEX,
+        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a_id ON public.a (id)",
+        "VACUUM a",
+        "REINDEX TABLE CONCURRENTLY a",
+    ],
+)
+def test_a_statement_that_refuses_a_transaction_runs_alone(database: Database, text: str) -> None:
+    database.write(_1_a=TABLE, _2_b=text, _3_c="CREATE TABLE c ();")
+    assert database.migrate(check_mode=True)["pending"] == ["1_a", "2_b", "3_c"]
+    assert database.ledger() == []
+    assert [one["name"] for one in database.migrate()["applied_now"]] == ["1_a", "2_b", "3_c"]
+    assert rows(database) == [(name, True, False, 1, None) for name in ("1_a", "2_b", "3_c")]
+    if "INDEX CONC" in text:
+        assert valid(database, "a_id")
+    assert database.migrate()["changed"] is False
+
+
+def test_as_the_very_first_migration(database: Database) -> None:
+    database.write(_1_a="VACUUM")
+    assert database.migrate()["applied"] == ["1_a"]
+    assert rows(database) == [("1_a", True, False, 1, None)]
+
+
+def test_an_index_that_can_not_be_built_leaves_nothing(database: Database) -> None:
+    database.write(_1_a=TABLE + "INSERT INTO a VALUES (1);")
+    database.migrate()
+    database.write(_2_b="CREATE UNIQUE INDEX CONCURRENTLY a_id ON a (id);")
+    with pytest.raises(DasTernError, match="nothing of it remains") as failure:
+        database.migrate()
+    assert failure.value.facts["sqlstate"] == "23505"
+    assert valid(database, "a_id") is None
+    assert database.ledger() == ["1_a"]
+    database.write(_2_b="CREATE INDEX CONCURRENTLY a_id ON a (id);")
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+
+
+def test_an_invalid_index_of_that_name_is_not_taken_for_one(database: Database) -> None:
+    database.write(_1_a=TABLE + "INSERT INTO a VALUES (1);")
+    database.migrate()
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.query("CREATE UNIQUE INDEX CONCURRENTLY a_id ON a (id)")
+    database.write(_2_b="CREATE INDEX CONCURRENTLY IF NOT EXISTS a_id ON a (id);")
+    with pytest.raises(DasTernError, match="INVALID.*DROP INDEX CONCURRENTLY a_id"):
+        database.migrate()
+    assert database.ledger() == ["1_a"]
+    database.query("DROP INDEX a_id")
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+
+
+def test_not_alone_is_refused_by_the_server_and_explained(database: Database) -> None:
+    database.write(_1_a=TABLE + INDEX)
+    with pytest.raises(DasTernError, match="alone into a migration of its own") as failure:
+        database.migrate()
+    assert failure.value.facts["sqlstate"] == "25001"
+    assert database.ledger() == []
+
+
+@pytest.mark.parametrize("killed_before", ["the index", "its end", "the row"])
+def test_an_interrupted_index_is_picked_up(database: Database, killed_before: str) -> None:
+    database.write(_1_a=TABLE + "INSERT INTO a VALUES (1);")
+    database.migrate()
+    database.write(_2_b="CREATE INDEX CONCURRENTLY a_id ON a (id);", _3_c="CREATE TABLE c ();")
+    leave_unfinished(database, "2_b")
+    if killed_before == "its end":
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            database.query("CREATE UNIQUE INDEX CONCURRENTLY a_id ON a (id)")
+        assert valid(database, "a_id") is False
+    if killed_before == "the row":
+        database.query("CREATE INDEX a_id ON a (id)")
+    plan = database.migrate(check_mode=True)
+    assert (plan["pending"], plan["interrupted"], plan["failed_before"]) == (["2_b", "3_c"], ["2_b"], [])
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
+    assert valid(database, "a_id") is True
+    applied = [row for row in rows(database) if row[1] and not row[2]]
+    assert [row[0] for row in applied] == ["1_a", "2_b", "3_c"]
+    assert database.migrate()["changed"] is False
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_interrupted_drop_is_picked_up(database: Database, there: bool) -> None:
+    database.write(_1_a=TABLE + ("CREATE INDEX a_id ON a (id);" if there else ""))
+    database.migrate()
+    database.write(_2_b="DROP INDEX CONCURRENTLY a_id;")
+    leave_unfinished(database, "2_b")
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+    assert valid(database, "a_id") is None
+
+
+@pytest.mark.parametrize("text", [ENUM, "ALTER SYSTEM SET work_mem = '8MB'", "CREATE TABLE b ();"])
+def test_what_can_not_be_told_is_for_a_person(database: Database, text: str) -> None:
+    database.write(_1_a="CREATE TYPE \"E\" AS ENUM ('a', 'b');")
+    database.migrate()
+    database.write(_2_b=text)
+    leave_unfinished(database, "2_b")
+    assert "resolve_migration.yml -e rolled_back=2_b" in refused(database).message
+
+
+def test_killed_while_it_waits_for_an_old_transaction(database: Database) -> None:
+    database.write(_1_a=TABLE)
+    database.migrate()
+    database.write(_2_b=INDEX, _3_c="CREATE TABLE c ();")
+    with database.connect() as old:
+        old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT 1")
+        with database.connect() as writer:
+            writer.execute("BEGIN; INSERT INTO a VALUES (11)")
+            first = subprocess.Popen(database.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL)
+            wait_until(lambda: running(database, "CREATE INDEX CONCURRENTLY a_id"))
+            for pid in descendants(first.pid):
+                os.kill(pid, signal.SIGKILL)
+            first.wait()
+            wait_until(lambda: not running(database, "CREATE INDEX CONCURRENTLY a_id"))
+    assert rows(database)[-1] == ("2_b", False, False, 0, None)
+    assert valid(database, "a_id") is False
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
+    assert valid(database, "a_id") is True
+
+
+def test_a_file_with_its_own_transaction(database: Database) -> None:
+    database.write(_1_a="CREATE TYPE \"E\" AS ENUM ('a', 'b');", _2_b=ENUM, _3_c="CREATE TABLE c ();")
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
+    assert rows(database) == [(name, True, False, 1, None) for name in ("1_a", "2_b", "3_c")]
+    assert database.query('SELECT enum_range(NULL::"E")::text') == [("{a}",)]
+    assert database.migrate()["changed"] is False
+
+
+def test_its_own_transaction_fails_before_its_commit(database: Database) -> None:
+    database.write(_1_a="SELECT 1", _2_b=ENUM)
+    with pytest.raises(DasTernError, match="nothing of it remains") as failure:
+        database.migrate()
+    assert (failure.value.facts["sqlstate"], failure.value.facts["line"]) == ("42704", 7)
+    assert database.ledger() == ["1_a"]
+    assert database.query("SELECT to_regtype('\"E_new\"')") == [(None,)]
+    database.write(_2_b="CREATE TYPE \"E\" AS ENUM ('a', 'b');\n", _3_c=ENUM)
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
+
+
+def test_its_own_transaction_fails_after_its_commit(database: Database) -> None:
+    database.write(_1_a="CREATE TYPE \"E\" AS ENUM ('a', 'b');", _2_b=ENUM + "SELECT 1/0;\n")
+    with pytest.raises(DasTernError, match=r"after its own COMMIT in line 10.*P3009") as failure:
+        database.migrate()
+    assert "nothing of it remains" not in failure.value.message
+    name, finished, rolled_back, _, logs = rows(database)[-1]
+    assert (name, finished, rolled_back) == ("2_b", False, False)
+    assert "division by zero" in logs
+    assert database.query('SELECT enum_range(NULL::"E")::text') == [("{a}",)]
+    assert database.query("SELECT to_regclass('after_it')") == [(None,)]
+    assert "P3009" in refused(database).message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SELECT 1;\nCOMMIT;\nCREATE TABLE a ();", "`COMMIT` in line 2 has no BEGIN before it"),
+        ("SELECT 1;\nBEGIN;\nCREATE TABLE a ();", "`BEGIN` in line 2 has no COMMIT"),
+        ("BEGIN;\nROLLBACK;", "pairs of BEGIN and COMMIT and nothing else"),
+        ("BEGIN;\nBEGIN;\nCOMMIT;", "line 2: of transaction control"),
+        ("BEGIN;\nCOMMIT AND CHAIN;\nCOMMIT;", "line 2: of transaction control"),
+        ("START TRANSACTION;\nPREPARE TRANSACTION 'x';", "line 2: of transaction control"),
+    ],
+)
+def test_transaction_control_that_does_not_pair_is_refused(database: Database, text: str, words: str) -> None:
+    database.write(_1_a="CREATE TABLE before_it ();", _2_b=text)
+    assert words in refused(database).message
+
+
+def test_a_migration_that_gives_the_lock_away(database: Database) -> None:
+    database.write(_1_a="SELECT pg_advisory_unlock_all();", _2_b="CREATE TABLE b ();")
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+    database.write(_3_c="SELECT pg_advisory_unlock_all(); SELECT pg_sleep(1);", _4_d="CREATE TABLE d ();")
+    with database.connect() as other:
+        thread = threading.Thread(target=lambda: wait_until(lambda: _takes_lock(other)))
+        thread.start()
+        with pytest.raises(DasTernError, match="4_d.*gave the migration lock away"):
+            database.migrate()
+        thread.join()
+    assert database.ledger() == ["1_a", "2_b", "3_c"]
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c", "4_d"]
+
+
+def _takes_lock(connection: psycopg.Connection[Any]) -> bool:
+    if running_names := connection.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%%pg_sleep%%' "
+        "AND pid <> pg_backend_pid() AND state = 'active'"
+    ).fetchall():
+        assert running_names
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
+        return bool(row and row[0])
+    return False
+
+
+def test_a_blocked_table_is_tried_again_and_the_application_is_not_kept_waiting(database: Database) -> None:
+    database.write(_1_a=TABLE)
+    database.migrate()
+    database.write(_2_b="ALTER TABLE a ADD COLUMN note text;")
+    waits: list[float] = []
+    with database.connect() as report, database.connect() as application:
+        report.execute("BEGIN; SELECT count(*) FROM a")  # a long report: ACCESS SHARE until its end
+        done = threading.Event()
+
+        def query() -> None:
+            while not done.is_set():
+                began = time.monotonic()
+                application.execute("SELECT count(*) FROM a")
+                waits.append(time.monotonic() - began)
+
+        def release() -> None:
+            wait_until(lambda: len([one for one in waits if one > 0.2]) >= 2)
+            report.execute("COMMIT")
+
+        threads = [threading.Thread(target=query), threading.Thread(target=release)]
+        for thread in threads:
+            thread.start()
+        try:
+            result = database.migrate(lock_timeout="300ms", lock_retries=6)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    assert result["applied"] == ["1_a", "2_b"]
+    assert max(waits) < 0.3 + 0.5  # lock_timeout, and what a busy machine adds
+
+
+def test_a_table_that_stays_blocked_is_given_up(database: Database) -> None:
+    database.write(_1_a=TABLE)
+    database.migrate()
+    database.write(_2_b="ALTER TABLE a ADD COLUMN note text;")
+    with database.connect() as report:
+        report.execute("BEGIN; SELECT count(*) FROM a")
+        with pytest.raises(DasTernError, match="55P03"):
+            database.migrate(lock_timeout="100ms", lock_retries=2)
+    assert database.ledger() == ["1_a"]
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+
+
+def test_prisma_rows_of_an_interrupted_index_are_picked_up_in_the_playbook(database: Database, tmp_path: Path) -> None:
+    database.write(_1_a=TABLE)
+    database.migrate()
+    database.write(_2_b=INDEX)
+    leave_unfinished(database, "2_b")
+    done = database.play()
+    assert done.returncode == 0, done.stdout
+    assert "2_b applied in" in done.stdout
