@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
 
 from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
-from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
-from ansible.module_utils.dastern.migration_files import read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_files import folder_of, read_folder  # noqa: E402
 
 
 class ActionModule(HostAction):
@@ -25,9 +23,7 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        if not params["folder"].strip():
-            raise DasTernError("`migrations_dir` is empty; wanted is a folder, such as files/sql/migrations.")
-        folder = ROOT / os.path.expanduser(params["folder"])
+        folder = folder_of(params["folder"], ROOT)
         params["folder"] = str(folder)
         params["migrations"] = [{"name": file.name, "sql": file.sql} for file in read_folder(folder)]
         # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
@@ -45,10 +41,14 @@ class ActionModule(HostAction):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         keys = (
             "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
-            "interrupted", "failed_migration", "waited_for", "locked_by",
+            "interrupted", "failed_migration", "waited_for", "locked_by", "history",
         )  # fmt: skip
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = [], []
+        if params["exit_code"]:
+            report["exit_code"] = _exit_code(result)
+            lines += [_line(row) for row in result.get("history", [])]
+            lines += [f"{name}  pending" for name in result.get("pending", [])]
         if result.get("reachable") is False:
             lines.append(f"not known: {result['message']}")
         elif result.get("failed"):
@@ -61,6 +61,8 @@ class ActionModule(HostAction):
             if self._task.check_mode:
                 lines += [f"would apply {name}" for name in result["pending"][:20]]
             lines.append(f"{len(result['applied'])} applied, {len(result['pending'])} pending")
+            if holder := result.get("locked_by"):
+                lines.append(f"locked by {who(holder)}")
             if waited := result.get("waited_for"):
                 lines.append(f"waited {waited['seconds']} s for {who(waited)}")
             if result["pending"]:
@@ -69,3 +71,17 @@ class ActionModule(HostAction):
             if result.get(finding):
                 lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")
         return {"migrations": {**report, "lines": lines, "next": commands}}
+
+
+def _exit_code(result: dict[str, Any]) -> int:
+    """What `migration_status.yml` ends with, for CI."""
+    if result.get("reachable") is False:
+        return 4
+    if any(result.get(finding) for finding in ("failed_before", "edited", "missing")):
+        return 2
+    return 3 if result.get("pending") else 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    took = "" if row["seconds"] is None else f" in {row['seconds']:.3g} s"
+    return f"{row['name']}  {row['state']} {row['at']}{took}"

@@ -94,6 +94,15 @@ class CallbackModule(CallbackBase):
                     "hosts": hosts,
                 },
             )
+        codes = [
+            code
+            for of_host in self._sections.values()
+            for section in of_host.values()
+            if (code := section.get("exit_code"))
+        ]
+        if codes and not any(host["failed"] for host in hosts.values()):
+            # Ansible itself knows no code for these. Its own clean-up still runs: it stands in `finally` clauses.
+            raise SystemExit(min(codes))
 
     def _show(self, host: str, summary: dict[str, Any], seconds: float) -> None:
         outcome = "failed" if summary["failed"] else f"{summary['changed']} changed"

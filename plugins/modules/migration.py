@@ -9,6 +9,9 @@ short_description: Apply pending schema migrations, in agreement with Prisma Mig
 description:
   - Compares a folder of migrations with the ledger C(_prisma_migrations) and applies what is pending over one
     connection, each file and its ledger row in one transaction, under Prisma's advisory lock.
+  - A file of one statement that refuses a transaction (CREATE INDEX CONCURRENTLY, VACUUM), and one with BEGIN and COMMIT
+    of its own, run outside one; their row is written before and finished afterwards. An interrupted index is picked up by
+    the next run, everything else of that kind is for C(migration_resolve).
   - The files are read on the controller by the action plugin of the same name and sent along; the connection is made
     from the host that the task runs on.
   - Stops at the first failure. What was applied before it stays; of the failed file nothing remains, no ledger row either.
@@ -36,30 +39,6 @@ options:
         description: Text of its C(migration.sql).
         type: str
         required: true
-  host:
-    description: Where the server listens, as seen from the host of the task.
-    type: str
-    default: 127.0.0.1
-  port:
-    description: TCP port of the server.
-    type: int
-    default: 5432
-  database:
-    description: The database to migrate.
-    type: str
-    required: true
-  user:
-    description: The role that migrates and will own what is created.
-    type: str
-    required: true
-  password_file:
-    description: File on the host of the task that holds the role's password.
-    type: path
-    required: true
-  connect_timeout:
-    description: Seconds to wait for a connection.
-    type: int
-    default: 10
   schema:
     description: Schema that holds the tables and the ledger; what Prisma's URL calls C(?schema=).
     type: str
@@ -87,14 +66,24 @@ options:
     description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none.
     type: str
     default: "0"
+  lock_retries:
+    description: How often a migration that couldn't have its lock in time is tried again, after 1, 2, 4 ... 30 seconds.
+    type: int
+    default: 0
   lock_wait:
     description: Seconds to wait for another migration run. V(0) returns RV(locked_by) at once.
     type: int
     default: 300
+  exit_code:
+    description: With O(state=status) show each migration, and end the play with 3 if something is pending, 2 if something is
+      wrong, 4 if there is no server.
+    type: bool
+    default: false
   assume_empty:
     description: Plan against an empty database without connecting; for check mode before the database exists.
     type: bool
     default: false
+extends_documentation_fragment: [dastern]
 attributes:
   check_mode:
     support: full
@@ -159,6 +148,11 @@ rolled_back:
   type: list
   elements: str
   returned: always
+interrupted:
+  description: Those of RV(pending) that a killed run left unfinished and that this one picks up.
+  type: list
+  elements: str
+  returned: always
 notices:
   description: Findings that the policies only warn about, in words.
   type: list
@@ -172,6 +166,11 @@ locked_by:
   description: Who holds the migration lock.
   type: dict
   returned: when it is held and O(lock_wait) is 0, or with O(state=status)
+history:
+  description: Each row of the ledger with its state, time, and the seconds it took.
+  type: list
+  elements: dict
+  returned: with O(state=status)
 sqlstate:
   description: The server's error code; also RV(line), RV(column), RV(statement), RV(file), RV(hint), RV(applied_before).
   type: str

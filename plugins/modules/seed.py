@@ -39,30 +39,6 @@ options:
     description: The files as JSON. Filled by the action plugin; a secret because rows hold password hashes.
     type: str
     default: "[]"
-  host:
-    description: Where the server listens, as seen from the host of the task.
-    type: str
-    default: 127.0.0.1
-  port:
-    description: TCP port of the server.
-    type: int
-    default: 5432
-  database:
-    description: The database to seed.
-    type: str
-    required: true
-  user:
-    description: The role that owns the tables.
-    type: str
-    required: true
-  password_file:
-    description: File on the host of the task that holds the role's password.
-    type: path
-    required: true
-  connect_timeout:
-    description: Seconds to wait for a connection.
-    type: int
-    default: 10
   schema:
     description: Schema that holds the tables.
     type: str
@@ -91,6 +67,7 @@ options:
     description: Plan against an empty database without connecting; for check mode before the database exists.
     type: bool
     default: false
+extends_documentation_fragment: [dastern]
 attributes:
   check_mode:
     support: full

@@ -144,7 +144,10 @@ class Ledger:
 
     def set_checksum(self, name: str, checksum: str) -> None:
         self._update(
-            "checksum = %s", "migration_name = %s AND finished_at IS NOT NULL AND rolled_back_at IS NULL", checksum, name
+            "checksum = %s",
+            "migration_name = %s AND finished_at IS NOT NULL AND rolled_back_at IS NULL",
+            checksum,
+            name,
         )
 
     def _update(self, what: str, where: str, *values: Any) -> int:

@@ -15,7 +15,7 @@ from .advisory_lock import Held, who
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
-from .ledger import Ledger
+from .ledger import Ledger, Row
 from .migration_files import SCRIPT, MigrationFile
 from .migration_plan import Plan, make_plan
 from .migration_run import Failure, Refused, Runner, own_transactions, resolve_words
@@ -48,6 +48,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_wait": {"type": "int", "default": 300},
     "lock_retries": {"type": "int", "default": 0},
     "assume_empty": {"type": "bool", "default": False},
+    "exit_code": {"type": "bool", "default": False},
 }
 _WORDS_FOR = {
     "25001": "This command (CONCURRENTLY, VACUUM and their like) refuses to run inside a transaction. Put it alone into a "
@@ -122,7 +123,25 @@ def _status(params: dict[str, Any], files: list[MigrationFile]) -> dict[str, Any
     except DasTernError as error:
         return {"changed": False, "reachable": False, "message": error.message, "files": [file.name for file in files]}
     plan = make_plan(files, rows or [])
-    return {"changed": False, "reachable": True, "locked_by": holder, **_names(plan)}
+    return {
+        "changed": False, "reachable": True, "locked_by": holder, "history": _history(rows or []), **_names(plan),
+    }  # fmt: skip
+
+
+def _history(rows: list[Row]) -> list[dict[str, Any]]:
+    """Each row of the ledger: name, state, when it ended or began, and for one that ran, the seconds it took."""
+    return [
+        {
+            "name": row.name,
+            "state": "rolled back" if row.rolled_back_at else "failed" if row.failed else "applied",
+            "at": (row.rolled_back_at or row.finished_at or row.started_at).isoformat(" ", "seconds"),
+            # `resolve --applied` writes a row with logs that aren't NULL; then nothing ran.
+            "seconds": (row.finished_at - row.started_at).total_seconds()
+            if row.finished_at and row.logs is None
+            else None,
+        }
+        for row in rows
+    ]
 
 
 def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFile], *, locked: bool) -> Plan:

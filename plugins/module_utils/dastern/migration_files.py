@@ -38,6 +38,13 @@ class MigrationFile:
         return checksum in (_sha256(unix), _sha256(unix.replace("\n", "\r\n")))
 
 
+def folder_of(given: str, root: Path) -> Path:
+    """The migrations folder as given in `migrations_dir`; a relative path counts from `root`, the project's."""
+    if not given.strip():
+        raise DasTernError("`migrations_dir` is empty; wanted is a folder, such as files/sql/migrations.")
+    return root / os.path.expanduser(given)
+
+
 def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
     """All migrations under `path`, in the byte order of their names.
 

@@ -5,6 +5,7 @@ Each is done under the migration lock, in one transaction, and once: asked for a
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from .advisory_lock import Held, who
@@ -13,7 +14,7 @@ from .connection import connect
 from .errors import DasTernError
 from .ledger import Ledger, Row
 from .migration_files import SCRIPT, MigrationFile
-from .sql_text import tokens
+from .sql_text import line_and_column, tokens
 
 try:
     import psycopg
@@ -80,7 +81,9 @@ def _applied(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationF
     return _changed(f"{name} is marked as applied; nothing of it was run", check)
 
 
-def _rolled_back(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:
+def _rolled_back(
+    params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool
+) -> dict[str, Any]:
     name = params["name"]
     rows = _of(ledger.rows(), name)
     if not rows:
@@ -153,15 +156,24 @@ def _difference(params: dict[str, Any], file: MigrationFile, row: Row) -> str:
             f"no version of {params['folder']}/{file.name}/{SCRIPT} in the history of its git repository has the checksum "
             f"{row.checksum} of the ledger, so that what changed can't be told."
         )
-    before, after = tokens(former), tokens(file.sql)
-    for old, new in zip(before, after, strict=False):
-        if old.text != new.text:
-            return f"it does something else now: line {new.line} says `{new.text}`, what was applied `{old.text}`."
-    if len(before) != len(after):
-        longer, word = (after, "more") if len(after) > len(before) else (before, "less")
-        one = longer[min(len(before), len(after))]
-        return f"it says {word} than what was applied, from `{one.text}` (line {one.line}) on."
+    for (old, _), (new, offset) in zip_longest(_words(former), _words(file.sql), fillvalue=("", len(file.sql))):
+        if old != new:
+            line, _ = line_and_column(file.sql, offset)
+            return f"it does something else: from line {line} on it says `{new}` where what was applied says `{old}`."
     return ""
+
+
+def _words(sql: str) -> list[tuple[str, int]]:
+    """The tokens of `sql` with their offsets; signs that stand together are one, because `<=` isn't `< =`."""
+    words: list[tuple[str, int]] = []
+    sign_ends = -1
+    for kind, text, offset in tokens(sql):
+        if kind == "other" and offset == sign_ends:
+            words[-1] = (words[-1][0] + text, words[-1][1])
+        else:
+            words.append((text, offset))
+        sign_ends = offset + len(text) if kind == "other" else -1
+    return words
 
 
 _DECIDE = {"applied": _applied, "rolled_back": _rolled_back, "adopt": _adopt, "repair": _repair}

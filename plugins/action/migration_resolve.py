@@ -1,0 +1,54 @@
+"""Action plugin: read the migrations, and where a checksum is to be repaired their history, on the controller."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.migration_files import SCRIPT, folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve  # noqa: E402
+
+
+class ActionModule(HostAction):
+    MODULE = "migration_resolve"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        folder = folder_of(params["folder"], ROOT)
+        files = read_folder(folder)
+        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
+        if params["decision"] == "repair":
+            params["former"] = former_versions(folder / params["name"] / SCRIPT)
+        return self.on_host(params)
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return resolve(params, check_mode=self._task.check_mode)
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        line = result.get("line") or "failed: " + str(result.get("msg", "")).partition("\n")[0]
+        return {"migrations": {"lines": [line], "next": ["ansible-playbook playbooks/migration_status.yml"]}}
+
+
+def former_versions(path: Path) -> list[str]:
+    """The texts that `path` had in the history of its git repository, the newest first; none if there is no history."""
+
+    def git(*arguments: str) -> bytes:
+        done = subprocess.run(["git", "-C", str(path.parent), *arguments], capture_output=True)
+        return done.stdout if done.returncode == 0 else b""
+
+    if not path.parent.is_dir():
+        return []
+    try:
+        commits = git("log", "--all", "--format=%H", "--", path.name).decode().split()
+    except OSError:  # no git on this controller
+        return []
+    texts = [git("show", f"{commit}:./{path.name}") for commit in commits]
+    return [text.decode("utf-8", "replace") for text in dict.fromkeys(texts) if text]
