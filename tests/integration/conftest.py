@@ -228,3 +228,17 @@ def database(instance: Instance, tmp_path: Path, request: pytest.FixtureRequest)
     yield own
     with home.connect() as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture
+def chain(database: Database) -> Database:
+    """Five migrations, each with a table, an index and a row."""
+    for number in range(1, 6):
+        database.write(
+            **{
+                f"_{number}_step": f'CREATE TABLE "t{number}" (id int PRIMARY KEY, note text);\n'
+                f'CREATE INDEX "t{number}_note_idx" ON "t{number}" (note);\n'
+                f"INSERT INTO \"t{number}\" VALUES ({number}, 'ថ្នាំ');\n"
+            }
+        )
+    return database

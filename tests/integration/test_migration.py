@@ -23,21 +23,6 @@ from catalogue import catalogue, expected
 from conftest import descendants
 from migrating import LOCK, ROOT, Database, refused, running, wait_until
 
-
-@pytest.fixture
-def chain(database: Database) -> Database:
-    """Five migrations, each with a table, an index and a row."""
-    for number in range(1, 6):
-        database.write(
-            **{
-                f"_{number}_step": f'CREATE TABLE "t{number}" (id int PRIMARY KEY, note text);\n'
-                f'CREATE INDEX "t{number}_note_idx" ON "t{number}" (note);\n'
-                f"INSERT INTO \"t{number}\" VALUES ({number}, 'ថ្នាំ');\n"
-            }
-        )
-    return database
-
-
 NAMES = [f"{number}_step" for number in range(1, 6)]
 
 

@@ -161,7 +161,7 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
         )
     for finding, names in _findings(plan).items():
         if params[f"on_{finding}"] == "fail":
-            wrong += [_REFUSALS[finding].format(name=name, path=_path(params, name)) for name in names]
+            wrong += [_refusal(params, plan, finding, name) for name in names]
     for migration in plan.pending:
         try:
             own_transactions(migration)
@@ -181,6 +181,15 @@ _REFUSALS = {
     "out_of_order": "Migration {name} is pending but older than the newest applied one. Give its directory a newer time "
     "stamp if nobody applied it anywhere yet; `-e migrations_on_out_of_order=warn` applies it now.",
 }
+
+
+def _refusal(params: dict[str, Any], plan: Plan, finding: str, name: str) -> str:
+    if finding == "missing" and (file := plan.renamed.get(name)):
+        return (
+            f"Migration {name} is applied in the database, and its content is in the folder as {file}. If the directory was "
+            f"renamed, `ansible-playbook playbooks/resolve_migration.yml -e adopt={file}`."
+        )
+    return _REFUSALS[finding].format(name=name, path=_path(params, name))
 
 
 def _findings(plan: Plan) -> dict[str, list[str]]:

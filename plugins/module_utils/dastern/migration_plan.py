@@ -24,6 +24,8 @@ class Plan:
     edited: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     out_of_order: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Missing names, each with the pending file that has the same checksum."""
     look_alikes: list[list[str]] = field(default_factory=list)
 
     @property
@@ -62,6 +64,10 @@ def make_plan(files: Sequence[MigrationFile], rows: Sequence[Row]) -> Plan:
             plan.pending.append(file)
             if os.fsencode(file.name) < newest:
                 plan.out_of_order.append(file.name)
+    for name in plan.missing:
+        same = next((file.name for file in plan.pending if file.matches(applied[name].checksum)), None)
+        if same:
+            plan.renamed[name] = same
     return plan
 
 

@@ -1,0 +1,174 @@
+"""Decisions about single rows of the ledger, and the status that shows them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve
+from migrating import Database
+
+
+def params(database: Database, decision: str, name: str, **changes: Any) -> dict[str, Any]:
+    defaults = {option: spec.get("default") for option, spec in ARGUMENT_SPEC.items()}
+    given = {key: value for key, value in database.params().items() if key in ARGUMENT_SPEC}
+    return {**defaults, **given, "decision": decision, "name": name, **changes}
+
+
+def four_times(database: Database, decision: str, name: str, **changes: Any) -> str:
+    """Check, real, again, again in check: changed, changed, no, no."""
+    before = database.state()
+    assert resolve(params(database, decision, name, **changes), check_mode=True)["changed"] is True
+    assert database.state() == before
+    done = resolve(params(database, decision, name, **changes))
+    assert done["changed"] is True
+    after = database.state()
+    assert resolve(params(database, decision, name, **changes))["changed"] is False
+    assert resolve(params(database, decision, name, **changes), check_mode=True)["changed"] is False
+    assert database.state() == after
+    return str(done["line"])
+
+
+def refusal(database: Database, decision: str, name: str, **changes: Any) -> str:
+    before = database.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refused:
+            resolve(params(database, decision, name, **changes), check_mode=check_mode)
+    assert database.state() == before
+    return refused.value.message
+
+
+def rows(database: Database) -> list[tuple[Any, ...]]:
+    return database.query(
+        "SELECT migration_name, started_at = finished_at, rolled_back_at IS NOT NULL, logs, applied_steps_count "
+        "FROM _prisma_migrations ORDER BY started_at, finished_at NULLS FIRST"
+    )
+
+
+def unfinished(database: Database, name: str) -> None:
+    database.query(
+        "INSERT INTO _prisma_migrations (id, checksum, migration_name, logs) VALUES (gen_random_uuid(), 'x', %s, 'oh')",
+        name,
+    )
+
+
+def test_applied(chain: Database) -> None:
+    assert "nothing of it was run" in four_times(chain, "applied", "1_step")
+    assert rows(chain) == [("1_step", True, False, "", 0)]
+    assert chain.query("SELECT to_regclass('t1')") == [(None,)]
+    assert chain.migrate()["applied"] == ["1_step", "2_step", "3_step", "4_step", "5_step"]
+
+
+def test_applied_closes_a_failed_row(chain: Database) -> None:
+    chain.migrate()
+    chain.write(_6_step="SELECT 1")
+    unfinished(chain, "6_step")
+    four_times(chain, "applied", "6_step")
+    assert rows(chain)[-2:] == [("6_step", None, True, "oh", 0), ("6_step", True, False, "", 0)]
+    assert chain.migrate()["changed"] is False
+
+
+def test_rolled_back(chain: Database) -> None:
+    chain.migrate()
+    chain.write(_6_step="SELECT 1")
+    unfinished(chain, "6_step")
+    assert "applies it again" in four_times(chain, "rolled_back", "6_step")
+    assert chain.migrate()["applied_now"][0]["name"] == "6_step"
+
+
+def test_rolled_back_refusals(chain: Database) -> None:
+    chain.migrate()
+    assert "P3012" in refusal(chain, "rolled_back", "5_step")
+    assert "P3011" in refusal(chain, "rolled_back", "7_none")
+    assert "P3017" in refusal(chain, "applied", "7_none")
+
+
+def test_adopt_a_renamed_migration(chain: Database) -> None:
+    chain.migrate()
+    (chain.folder / "5_step").rename(chain.folder / "6_step")
+    with pytest.raises(DasTernError, match="adopt=6_step"):
+        chain.migrate()
+    four_times(chain, "adopt", "6_step")
+    assert chain.migrate()["changed"] is False
+    assert chain.ledger()[-1] == "6_step"
+
+
+def test_adopt_refusals(chain: Database) -> None:
+    chain.migrate()
+    chain.write(_6_same=(chain.folder / "5_step" / "migration.sql").read_bytes(), _7_other="SELECT 7")
+    assert "(5_step) still has its own file" in refusal(chain, "adopt", "6_same")
+    assert "no applied migration has its checksum" in refusal(chain, "adopt", "7_other")
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        ("-- why\nCREATE   TABLE r (\n  id int);", ""),
+        ("CREATE TABLE r (id bigint);", "from line 1 on it says `bigint` where what was applied says `int`"),
+        ("CREATE TABLE r (id int);\nSELECT 1;", "from line 2 on it says `SELECT`"),
+        ("CREATE TABLE r (id int)", "says `` where what was applied says `;`"),
+        ("CREATE TABLE r (id int); /* x */", ""),
+    ],
+)
+def test_repair(chain: Database, after: str, words: str) -> None:
+    before = "CREATE TABLE r (id int);"
+    chain.write(_6_r=before)
+    chain.migrate()
+    chain.write(_6_r=after)
+    former = ["something else", before]
+    if words:
+        assert words in refusal(chain, "repair", "6_r", former=former)
+        assert "repair_anyway=true" in refusal(chain, "repair", "6_r", former=[])
+        four_times(chain, "repair", "6_r", former=former, anyway=True)
+    else:
+        four_times(chain, "repair", "6_r", former=former)
+    assert chain.migrate()["changed"] is False
+
+
+def test_the_lock_is_waited_for_no_longer_than_told(chain: Database) -> None:
+    with chain.connect() as other:
+        other.execute("SELECT pg_advisory_lock(72707369)")
+        with pytest.raises(DasTernError, match=r"P1002.*pid \d+"):
+            resolve(params(chain, "applied", "1_step", lock_wait=1))
+    assert chain.ledger() == []
+
+
+def test_playbooks(chain: Database, tmp_path: Path) -> None:
+    """As an operator meets them: status with its codes for CI, and a checksum repaired from the history in git."""
+    status, decide = "playbooks/migration_status.yml", "playbooks/resolve_migration.yml"
+    report = tmp_path / "report.json"
+    pending = chain.play(playbook=status, report_file=report)
+    assert (pending.returncode, "5_step  pending" in pending.stdout) == (3, True), pending.stdout
+    assert json.loads(report.read_text())["hosts"]["localhost"]["sections"]["migrations"]["pending"][0] == "1_step"
+    chain.migrate()
+    fine = chain.play(playbook=status)
+    assert (fine.returncode, "changed=0" in fine.stdout) == (0, True)
+    assert "5_step  applied 20" in fine.stdout
+    assert chain.play(playbook=status, postgres_port=1).returncode == 4
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", "-C", str(chain.folder), *identity, *arguments], check=True, capture_output=True)
+
+    git("init", "-q")
+    git("add", "5_step")
+    git("commit", "-qm", "Make it")
+    path = chain.folder / "5_step" / "migration.sql"
+    path.write_text("-- Told\n" + path.read_text())
+    wrong = chain.play(playbook=status)
+    assert (wrong.returncode, "edited: 5_step" in wrong.stdout) == (2, True)
+    check = chain.play("--check", playbook=decide, repair="5_step")
+    assert (check.returncode, "changed=1" in check.stdout) == (0, True), check.stdout
+    assert chain.play(playbook=status).returncode == 2
+    done = chain.play(playbook=decide, repair="5_step")
+    assert (done.returncode, "comments and blanks only" in done.stdout) == (0, True), done.stdout
+    assert "changed=0" in chain.play(playbook=decide, repair="5_step").stdout
+    assert chain.play(playbook=status).returncode == 0
+    neither = chain.play(playbook=decide)
+    assert (neither.returncode, "No decision given" in " ".join(neither.stdout.split())) == (2, True)
+    both = chain.play(playbook=decide, applied="a", rolled_back="b")
+    assert (both.returncode, "applied and rolled_back given" in " ".join(both.stdout.split())) == (2, True)
