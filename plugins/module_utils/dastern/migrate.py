@@ -31,7 +31,7 @@ APPLICATION = "das-tern migrate"
 POLICIES = ["fail", "warn", "ignore"]
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
-    "state": {"type": "str", "choices": ["latest", "status"], "default": "latest"},
+    "state": {"type": "str", "choices": ["latest", "status", "plan"], "default": "latest"},
     "folder": {"type": "str", "required": True},
     "migrations": {
         "type": "list",
@@ -47,6 +47,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
     "assume_empty": {"type": "bool", "default": False},
+    "lint": {"type": "str", "choices": ["warn", "fail", "off"], "default": "warn"},
 }
 _DURATION = re.compile(r"\d+ ?(us|ms|s|min|h|d)?")
 # What a migration may have left in the session. DISCARD ALL would also give back the advisory lock.
@@ -75,6 +76,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     Returns the module's result. Where somebody else holds the migration lock and `lock_wait` is 0, returns
     `locked_by` and changes nothing. Raises `DasTernError`.
     """
+    check_mode = check_mode or params["state"] == "plan"
     settings = {name: _duration(params, name) for name in ("lock_timeout", "statement_timeout")}
     files = [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
     if params["state"] == "status":
