@@ -75,6 +75,7 @@ RULES: dict[str, tuple[str, str]] = {
     "syntax-error": ("warning", "Mend the statement; if the server takes it, squawk doesn't know it."),
 }  # fmt: skip
 TIMEOUT = 60
+_ON_CONSTRAINTS = ("adding-foreign-key-constraint", "adding-serial-primary-key-field", "disallowed-unique-constraint")
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,12 @@ def _remarks(found: list[dict[str, Any]], texts: list[str]) -> list[Remark]:
 
 
 def _said_twice(item: dict[str, Any], found: list[dict[str, Any]]) -> bool:
-    """Whether the rule on NOT VALID repeats what a rule on this very kind of constraint says (UNIQUE can't have it)."""
+    """Whether the rule on NOT VALID repeats what a rule on this very kind of constraint says (an index can't have it)."""
     if item["rule_name"] != "constraint-missing-not-valid":
         return False
     begin, end = (item["line"], item["column"]), (item["line_end"], item["column_end"])
     return any(
-        one["rule_name"] in ("adding-foreign-key-constraint", "disallowed-unique-constraint")
+        one["rule_name"] in _ON_CONSTRAINTS
         and one["file"] == item["file"]
         and begin <= (one["line"], one["column"]) <= end
         for one in found
