@@ -30,7 +30,7 @@ test: ## Everything that proves the project: lint, unit, integration, molecule
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory molecule
 
-lint: setup-dev ## ansible-lint, yamllint, ruff, mypy
+lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
 	yamllint --strict .
 	ansible-lint --offline
 	ruff check .
@@ -38,6 +38,7 @@ lint: setup-dev ## ansible-lint, yamllint, ruff, mypy
 	mypy plugins/modules plugins/module_utils scripts
 	mypy plugins/action plugins/callback
 	scripts/role_tables.py --check
+	scripts/lint_migrations.py
 
 unit: setup-dev ## Tests of the pure logic
 	$(PYTEST) tests/unit

@@ -15,7 +15,8 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
 from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
-from ansible.module_utils.dastern.migration_files import folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_files import MigrationFile, folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_lint import lint, refusal  # noqa: E402
 
 
 class ActionModule(HostAction):
@@ -24,13 +25,13 @@ class ActionModule(HostAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         folder = folder_of(params["folder"], ROOT)
-        params["folder"] = str(folder)
-        params["migrations"] = [{"name": file.name, "sql": file.sql} for file in read_folder(folder)]
-        # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
-        result = self.on_host({**params, "lock_wait": 0})
-        if "locked_by" in result and params["state"] == "latest" and not result.get("failed"):
-            Display().display(f"Another run is migrating: waiting for {who(result['locked_by'])} ...", color="yellow")
-            result = self.on_host({**params, "lock_wait": max(params["lock_wait"], 1)})
+        files = read_folder(folder)
+        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
+        found, result = self._linted(params, files)
+        if result is None:
+            result = self._apply(params)
+        if found is not None:
+            result["lint"] = found
         for notice in result.get("notices", []):
             Display().warning(notice)
         return result
@@ -38,10 +39,41 @@ class ActionModule(HostAction):
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
         return migrate(params, check_mode=self._task.check_mode, diff=self._task.diff)
 
+    def _linted(
+        self, params: dict[str, Any], files: list[MigrationFile]
+    ) -> tuple[list[dict[str, Any]] | None, dict[str, Any] | None]:
+        """The findings of lint, and the plan's result where it ends the run; None where the plan may be carried out.
+
+        What is pending is known only on the host, so the plan is asked for first: a run with nothing pending and one in
+        check mode stay one call, and only files that are pending are looked at.
+        """
+        if params["lint"] == "off" or params["state"] != "latest":
+            return None, None
+        result = self.on_host({**params, "state": "plan"})
+        if result.get("failed") or not (result["pending"] or result["failed_before"]):
+            return None, result
+        found = lint(files, result["pending"], params["folder"])
+        refused = refusal(found) if params["lint"] == "fail" else ""
+        for one in found:
+            if not refused or one.severity == "warning":
+                Display().warning(str(one))
+        shown = [one.as_dict() for one in found]
+        if refused:
+            return shown, {"failed": True, "msg": refused, **{key: result[key] for key in ("applied", "pending")}}
+        return shown, result if self._task.check_mode else None
+
+    def _apply(self, params: dict[str, Any]) -> dict[str, Any]:
+        # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
+        result = self.on_host({**params, "lock_wait": 0})
+        if "locked_by" in result and params["state"] == "latest" and not result.get("failed"):
+            Display().display(f"Another run is migrating: waiting for {who(result['locked_by'])} ...", color="yellow")
+            result = self.on_host({**params, "lock_wait": max(params["lock_wait"], 1)})
+        return result
+
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         keys = (
             "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
-            "interrupted", "failed_migration", "waited_for", "locked_by", "history",
+            "interrupted", "failed_migration", "waited_for", "locked_by", "history", "lint",
         )  # fmt: skip
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = [], []
@@ -67,6 +99,9 @@ class ActionModule(HostAction):
                 lines.append(f"waited {waited['seconds']} s for {who(waited)}")
             if result["pending"]:
                 commands.append("ansible-playbook migrate.yml")
+        if found := result.get("lint"):
+            dangers = sum(one["severity"] == "danger" for one in found)
+            lines.append(f"lint: {dangers} of class danger, {len(found) - dangers} of class warning")
         for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted"):
             if result.get(finding):
                 lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")

@@ -17,9 +17,11 @@ description:
   - Stops at the first failure. What was applied before it stays; of the failed file nothing remains, no ledger row either.
 options:
   state:
-    description: V(latest) applies what is pending; V(status) only reports and never fails on what it finds.
+    description:
+      - V(latest) applies what is pending; V(status) only reports and never fails on what it finds; V(plan) is V(latest)
+        in check mode.
     type: str
-    choices: [latest, status]
+    choices: [latest, status, plan]
     default: latest
   folder:
     description: The migrations folder on the controller. A relative path counts from the root of this project.
@@ -83,6 +85,14 @@ options:
     description: Plan against an empty database without connecting; for check mode before the database exists.
     type: bool
     default: false
+  lint:
+    description:
+      - What to do about findings in pending files. V(fail) refuses those of the class danger before anything is applied
+        and warns about the others, V(warn) warns about all, V(off) doesn't look. Works on the controller.
+      - The file C(lint.yml) in O(folder) says which are not to be reported.
+    type: str
+    choices: [warn, fail, "off"]
+    default: warn
 extends_documentation_fragment: [dastern]
 attributes:
   check_mode:
@@ -153,6 +163,36 @@ interrupted:
   type: list
   elements: str
   returned: always
+lint:
+  description: Findings in the pending files.
+  type: list
+  elements: dict
+  returned: when something is pending and O(lint) isn't V(off)
+  contains:
+    migration:
+      description: Name of the migration; empty for a finding about lint itself.
+      type: str
+    file:
+      description: Path of the file.
+      type: str
+    line:
+      description: Line, from 1.
+      type: int
+    column:
+      description: Column, from 1.
+      type: int
+    rule:
+      description: Name of the rule, squawk's or our own.
+      type: str
+    severity:
+      description: V(danger) or V(warning).
+      type: str
+    message:
+      description: What was found.
+      type: str
+    mend:
+      description: What to do about it.
+      type: str
 notices:
   description: Findings that the policies only warn about, in words.
   type: list

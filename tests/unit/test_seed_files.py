@@ -11,12 +11,11 @@ from typing import Any
 
 import bcrypt
 import pytest
-import yaml
 from ansible.module_utils.dastern import seed_volume
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.seed_files import read_blocks, read_folder
 from ansible.module_utils.dastern.seed_rows import NAMESPACE, Declared, Segment, resolved
-from ansible.module_utils.dastern.seed_run import ARGUMENT_SPEC, report
+from ansible.module_utils.dastern.seed_run import report
 from ansible.module_utils.dastern.seed_time import is_day_expression, moment
 
 DEVELOPMENT = Path(__file__).resolve().parents[2] / "files" / "sql" / "seeds" / "development"
@@ -275,15 +274,6 @@ class TestDevelopmentData:
 @pytest.mark.parametrize(("days", "events"), [(1, 34), (90, 568), (365, 2218)])
 def test_dose_events_of_a_synthetic_patient(days: int, events: int) -> None:
     assert seed_volume.events_per_patient(days) == events == 6 * days + 28
-
-
-def test_the_modules_documentation_is_its_argument_spec() -> None:
-    path = Path(__file__).resolve().parents[2] / "plugins" / "modules" / "seed.py"
-    options = yaml.safe_load(path.read_text().partition('DOCUMENTATION = r"""')[2].partition('"""')[0])["options"]
-    assert set(options) == set(ARGUMENT_SPEC)
-    for name, option in ARGUMENT_SPEC.items():
-        for key in ("type", "default", "required", "choices"):
-            assert options[name].get(key) == option.get(key), (name, key)
 
 
 @pytest.mark.parametrize(

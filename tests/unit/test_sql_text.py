@@ -1,5 +1,5 @@
 import pytest
-from ansible.module_utils.dastern.sql_text import line_and_column, statements
+from ansible.module_utils.dastern.sql_text import line_and_column, statements, tokens
 
 
 def texts(sql: str) -> list[str]:
@@ -83,3 +83,21 @@ def test_lines_and_offsets() -> None:
 )
 def test_transaction_control(sql: str, expected: bool) -> None:
     assert [one.transaction_control for one in statements(sql)] == [expected]
+
+
+def test_tokens() -> None:
+    sql = "-- a\nSELECT \"a\"\"b\", E'\\'' /* c /* d */ */ || 'it''s' || $x$ -- $$ $x$ ;"
+    assert [(kind, text) for kind, text, _ in tokens(sql)] == [
+        ("word", "SELECT"),
+        ("ident", '"a""b"'),
+        ("other", ","),
+        ("escape", "E'\\''"),
+        ("other", "|"),
+        ("other", "|"),
+        ("string", "'it''s'"),
+        ("other", "|"),
+        ("other", "|"),
+        ("dollar", "$x$ -- $$ $x$"),
+        ("other", ";"),
+    ]
+    assert all(sql[start : start + len(text)] == text for _, text, start in tokens(sql))

@@ -31,7 +31,7 @@ APPLICATION = "das-tern migrate"
 POLICIES = ["fail", "warn", "ignore"]
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
-    "state": {"type": "str", "choices": ["latest", "status"], "default": "latest"},
+    "state": {"type": "str", "choices": ["latest", "status", "plan"], "default": "latest"},
     "folder": {"type": "str", "required": True},
     "migrations": {
         "type": "list",
@@ -49,6 +49,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_retries": {"type": "int", "default": 0},
     "assume_empty": {"type": "bool", "default": False},
     "exit_code": {"type": "bool", "default": False},
+    "lint": {"type": "str", "choices": ["warn", "fail", "off"], "default": "warn"},
 }
 _WORDS_FOR = {
     "25001": "This command (CONCURRENTLY, VACUUM and their like) refuses to run inside a transaction. Put it alone into a "
@@ -70,6 +71,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     Returns the module's result. Where somebody else holds the migration lock and `lock_wait` is 0, returns
     `locked_by` and changes nothing. Raises `DasTernError`.
     """
+    check_mode = check_mode or params["state"] == "plan"
     settings = {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     files = [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
     if params["state"] == "status":

@@ -8,6 +8,7 @@ and the `BEGIN ATOMIC ... END` body of an SQL-standard function.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(
@@ -16,8 +17,8 @@ _TOKEN = re.compile(
   | (?P<comment>--[^\n\r]*)
   | (?P<block>/\*)
   | (?P<escape>[eE]'(?:[^'\\]|\\.|''|'[ \t\f\v]*[\n\r]\s*')*(?:'|\Z))
-  | (?P<string>'[^']*(?:'|\Z))
-  | (?P<ident>"[^"]*(?:"|\Z))
+  | (?P<string>'[^']*(?:''[^']*)*(?:'|\Z))
+  | (?P<ident>"[^"]*(?:""[^"]*)*(?:"|\Z))
   | (?P<dollar>\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$)
   | (?P<word>[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*)
   | (?P<other>.)
@@ -25,6 +26,28 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
+
+
+def tokens(sql: str) -> Iterator[tuple[str, str, int]]:
+    """Kind, text and character offset of each token of `sql`, without blanks and comments.
+
+    The kinds are `word`, `ident`, `string`, `escape`, `dollar` and `other`; a dollar-quoted string is one token.
+    """
+    position = 0
+    while position < len(sql):
+        match = _TOKEN.match(sql, position)
+        assert match is not None  # `other` takes any character
+        kind, start = match.lastgroup or "other", position
+        position = match.end()
+        if kind in ("space", "comment"):
+            continue
+        if kind == "block":
+            position = _after_block_comment(sql, position)
+            continue
+        if kind == "dollar":
+            closing = sql.find(match.group(), position)
+            position = len(sql) if closing < 0 else closing + len(match.group())
+        yield kind, sql[start:position], start
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,6 @@ def statements(sql: str) -> list[Statement]:
     last = 0
     words: list[str] = []
     depth = body = 0
-    position = 0
     line, counted = 1, 0
 
     def found_one(start: int) -> None:
@@ -66,25 +88,13 @@ def statements(sql: str) -> list[Statement]:
         counted = start
         found.append(Statement(sql[start:last], start, last, line, tuple(words)))
 
-    while position < len(sql):
-        match = _TOKEN.match(sql, position)
-        assert match is not None  # `other` takes any character
-        kind, token = match.lastgroup, match.group()
-        begin, position = position, match.end()
-        if kind in ("space", "comment"):
-            continue
-        if kind == "block":
-            position = _after_block_comment(sql, position)
-            continue
-        if kind == "other" and token == ";" and depth <= 0 and body <= 0:
+    for kind, token, begin in tokens(sql):
+        if token == ";" and depth <= 0 and body <= 0:
             if start is not None:
                 found_one(start)
             start, words, depth, body = None, [], 0, 0
             continue
-        if kind == "dollar":
-            closing = sql.find(token, position)
-            position = len(sql) if closing < 0 else closing + len(token)
-        elif kind == "word":
+        if kind == "word":
             word = token.upper()
             if len(words) < 6:
                 words.append(word)
@@ -98,7 +108,7 @@ def statements(sql: str) -> list[Statement]:
             depth -= 1
         if start is None:
             start = begin
-        last = position
+        last = begin + len(token)
     if start is not None:
         found_one(start)
     return found

@@ -1,0 +1,56 @@
+"""Action plugin: make the directory and the files of a new migration, on the controller."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
+from ansible.module_utils.dastern.migration_files import folder_of  # noqa: E402
+from ansible.module_utils.dastern.new_migration import ARGUMENT_SPEC, plan, write  # noqa: E402
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _, params = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        try:
+            folder = folder_of(params["folder"], ROOT)
+            directory, texts, notices = plan({**params, "folder": str(folder)})
+            if not self._task.check_mode:
+                write(directory, texts)
+        except DasTernError as error:
+            return {"failed": True, "msg": error.message, **error.facts}
+        for notice in notices:
+            Display().warning(notice)
+        paths = [os.path.relpath(directory / name) for name in texts]
+        done = "would be written" if self._task.check_mode else "written"
+        section = {
+            "new": paths,
+            "lines": [f"{path} {done}" for path in paths],
+            "next": [*(f"edit {path}" for path in paths), "ansible-playbook migrate.yml --check --diff"],
+        }
+        result: dict[str, Any] = {
+            "changed": True,
+            "name": directory.name,
+            "files": [str(directory / name) for name in texts],
+            "ansible_stats": {"data": {"dastern_report": {"migrations": section}}, "per_host": True, "aggregate": True},
+        }
+        if self._task.diff:
+            result["diff"] = [
+                {"before_header": "absent", "after_header": str(directory / name), "before": "", "after": text}
+                for name, text in texts.items()
+            ]
+        return result

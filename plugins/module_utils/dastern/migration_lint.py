@@ -1,0 +1,390 @@
+"""Lint of migrations before they are applied: own checks of what a migration run can and can't do, and squawk's.
+
+Works on the controller, on files alone; no connection is made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import squawk
+from .errors import DasTernError
+from .foreign_keys import without_index
+from .migration_files import SCRIPT, MigrationFile, read_folder
+from .sql_reader import Reader
+from .sql_text import Statement, line_and_column, statements, tokens
+
+IGNORE_FILE = "lint.yml"
+PG_VERSION = 17
+OWN_RULES = (
+    "empty",
+    "enum-value-used",
+    "foreign-key-without-index",
+    "not-alone",
+    "squawk",
+    "transaction-control",
+    "unreadable",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to think about before this file is applied; `line` and `column` count from 1."""
+
+    migration: str
+    file: str
+    line: int
+    column: int
+    rule: str
+    severity: str
+    """`danger` or `warning`"""
+    message: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.rule}: {self.message} {self.mend}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """A rule that is not to be reported, in one migration or, where that is None, in all; `why` is for people."""
+
+    rule: str
+    migration: str | None
+    why: str
+
+    def covers(self, finding: Finding) -> bool:
+        return self.rule == finding.rule and self.migration in (None, finding.migration)
+
+
+def lint_folder(folder: str | os.PathLike[str], program: Path | None = None) -> list[Finding]:
+    """All findings in all migrations of `folder`; a file that can't be read is the only finding."""
+    try:
+        files = read_folder(folder)
+    except DasTernError as refusal:
+        return [Finding("", str(folder), 1, 1, "unreadable", "danger", refusal.message, "")]
+    return lint(files, [file.name for file in files], folder, program)
+
+
+def lint(
+    files: Sequence[MigrationFile],
+    names: Collection[str],
+    folder: str | os.PathLike[str],
+    program: Path | None = None,
+) -> list[Finding]:
+    """The findings in those of `files` whose names are in `names`, in order; the others are their history.
+
+    `program` is squawk's path, by default the installed one. Raises `DasTernError` for a lint file that can't be used.
+    """
+    ignored = read_ignores(folder)
+    wanted = [file for file in files if file.name in names]
+    if not wanted:
+        return []
+    found = [*_squawk(wanted, folder, program or squawk.find()), *_foreign_keys(files, names, folder)]
+    for file in wanted:
+        found += _own(file, folder)
+    order = {file.name: number for number, file in enumerate(files)}
+    found.sort(key=lambda one: (order.get(one.migration, -1), one.line, one.column, one.rule))
+    return [one for one in found if not any(ignore.covers(one) for ignore in ignored)]
+
+
+def read_ignores(folder: str | os.PathLike[str]) -> list[Ignore]:
+    """What the file `lint.yml` beside the migrations says is not to be reported.
+
+    It is a list of `rule`, `why` and, unless it is meant for all, `migration`. A comment inside an applied migration
+    can't say so: its checksum is in the ledger. Prisma ignores plain files in this folder.
+    """
+    path = Path(folder, IGNORE_FILE)
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DasTernError(f"{path} can't be read: {' '.join(str(error).split())}. Correct it.") from None
+    wanted = "wanted is a list of `rule`, `why` and, unless it is meant for all migrations, `migration`"
+    if content is not None and not isinstance(content, list):
+        raise DasTernError(f"{path} holds a {type(content).__name__}; {wanted}.")
+    ignores = []
+    for number, item in enumerate(content or [], 1):
+        texts = isinstance(item, dict) and all(isinstance(value, str) and value.strip() for value in item.values())
+        if not texts or not {"rule", "why"} <= set(item) <= {"rule", "why", "migration"}:
+            raise DasTernError(f"{path}, entry {number} is {item!r}; {wanted}, each of them words.")
+        if item["rule"] not in (*OWN_RULES, *squawk.RULES):
+            raise DasTernError(
+                f"{path}, entry {number}: no rule is called {item['rule']!r}; the rules that are on are "
+                f"{', '.join(sorted((*OWN_RULES, *squawk.RULES)))}."
+            )
+        ignores.append(Ignore(item["rule"], item.get("migration"), item["why"]))
+    return ignores
+
+
+def refusal(found: Sequence[Finding]) -> str:
+    """The dangers among `found` as one message to an operator; empty where there are none."""
+    dangers = [str(one) for one in found if one.severity == "danger"]
+    if not dangers:
+        return ""
+    return "\n".join(
+        [
+            f"{len(dangers)} {'finding' if len(dangers) == 1 else 'findings'} of the class danger in what is pending, and "
+            "`migrations_lint` is fail: nothing was applied.",
+            *dangers,
+            f"Mend the files; or write a rule, the migration and why it is right there into {IGNORE_FILE} beside the "
+            "migrations; or, for this run, `-e migrations_lint=warn`.",
+        ]
+    )
+
+
+def _path(folder: str | os.PathLike[str], name: str) -> str:
+    return str(Path(folder, name, SCRIPT))
+
+
+def _squawk(files: Sequence[MigrationFile], folder: str | os.PathLike[str], program: Path | None) -> list[Finding]:
+    texts = [(file.sql, not _outside_transaction(file.sql)) for file in files]
+    try:
+        remarks = squawk.run(program, texts, PG_VERSION)
+    except squawk.Unusable as error:
+        severity = "danger" if error.missing else "warning"
+        mend = "`scripts/setup` installs it." if error.missing else "Its rules were not checked; the others were."
+        return [Finding("", str(folder), 1, 1, "squawk", severity, f"{error}.", mend)]
+    return [
+        Finding(
+            files[one.number].name,
+            _path(folder, files[one.number].name),
+            one.line,
+            one.column,
+            one.rule,
+            one.severity,
+            one.message,
+            one.mend,
+        )
+        for one in remarks
+    ]
+
+
+def _foreign_keys(
+    files: Sequence[MigrationFile], names: Collection[str], folder: str | os.PathLike[str]
+) -> Iterator[Finding]:
+    # Nothing else can leave a key without an index; the whole chain is read only then.
+    if not any(re.search(r"\b(references|drop)\b", file.sql, re.IGNORECASE) for file in files if file.name in names):
+        return
+    for key in without_index([file.sql for file in files]):
+        file = files[key.place.file]
+        if file.name not in names:
+            continue
+        line, column = line_and_column(file.sql, key.place.offset)
+        columns = ", ".join(f'"{one}"' for one in key.columns)
+        how = "is left without its index" if key.lost else "has no index that begins with its columns"
+        yield Finding(
+            file.name,
+            _path(folder, file.name),
+            line,
+            column,
+            "foreign-key-without-index",
+            "warning",
+            f'The foreign key "{key.name}" of "{key.table}" ({columns}) {how}: every DELETE and key change in the table '
+            "that it points to reads this one whole.",
+            f'Add an index on "{key.table}" ({columns}), in Prisma `@@index`.',
+        )
+
+
+def _own(file: MigrationFile, folder: str | os.PathLike[str]) -> Iterator[Finding]:
+    """What our own rules find in one file alone."""
+    found = statements(file.sql)
+    for offset, rule, severity, message, mend in (
+        *_empty(found),
+        *_transaction_control(found),
+        *_not_alone(found),
+        *_enum_value_used(found),
+    ):
+        line, column = line_and_column(file.sql, offset)
+        yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
+
+
+Said = tuple[int, str, str, str, str]
+"""Offset in the file, rule, severity, message, mend."""
+
+
+def _empty(found: list[Statement]) -> Iterator[Said]:
+    if not found:
+        yield (
+            0, "empty", "danger",
+            "The file holds no statement: it would be recorded as applied, and can't be filled in afterwards.",
+            "Write its statements, or remove its directory.",
+        )  # fmt: skip
+
+
+def _transaction_control(found: list[Statement]) -> Iterator[Said]:
+    rule = "transaction-control"
+    begun: Statement | None = None
+    told = False
+    for one in (one for one in found if one.transaction_control):
+        first, *rest = one.words
+        if "PREPARED" in rest or first == "PREPARE":
+            yield (
+                one.start, rule, "danger", f"`{_short(one)}` works with a prepared transaction, which outlives the migration.",
+                "Leave it out.",
+            )  # fmt: skip
+        elif first in ("BEGIN", "START"):
+            if begun is not None:
+                yield (
+                    one.start, rule, "danger",
+                    f"`{_short(one)}` inside the transaction that line {begun.line} began: the first COMMIT ends both.",
+                    "Leave one of them out.",
+                )  # fmt: skip
+            begun = begun or one
+        elif begun is None:
+            yield (
+                one.start, rule, "danger",
+                f"`{_short(one)}` without a BEGIN in this file ends the transaction that the migration runs in: what follows "
+                "can fail on its own.",
+                "Leave it out: every migration is one transaction already.",
+            )  # fmt: skip
+        elif first in ("ROLLBACK", "ABORT"):
+            yield (
+                one.start, rule, "danger",
+                f"`{_short(one)}` undoes everything since line {begun.line}, and the migration counts as applied.",
+                "Leave out BEGIN and ROLLBACK.",
+            )  # fmt: skip
+            begun = None
+        else:
+            if not told:
+                yield (
+                    begun.start, rule, "warning",
+                    f"The file brings its own transaction (lines {begun.line} to {one.line}): it and its ledger row can't be "
+                    "one.",
+                    "Leave out BEGIN and COMMIT, unless Prisma wrote them (it does where an enum value is removed).",
+                )  # fmt: skip
+                told = True
+            begun = begun if "CHAIN" in rest and "NO" not in rest else None
+    if begun is not None:
+        yield (
+            begun.start, rule, "danger",
+            f"`{_short(begun)}` without a COMMIT: everything behind it would be undone, and count as applied.",
+            "Leave it out: every migration is one transaction already.",
+        )  # fmt: skip
+
+
+def _not_alone(found: list[Statement]) -> Iterator[Said]:
+    if len(found) < 2:
+        return
+    for one in found:
+        if refuses_transaction(one):
+            yield (
+                one.start, "not-alone", "danger",
+                f"`{_short(one)}` can't run in a transaction, and this file holds {len(found)} statements, which run in one.",
+                "Put it into a migration of its own.",
+            )  # fmt: skip
+
+
+def refuses_transaction(statement: Statement) -> bool:
+    """Whether PostgreSQL refuses this statement inside a transaction (callers of `PreventInTransactionBlock`)."""
+    match statement.words:
+        case ("VACUUM" | "REINDEX" | "CREATE" | "DROP" | "ALTER" | "CLUSTER" | "DISCARD", *_):
+            pass
+        case _:
+            return False
+    words = [text.upper() for kind, text, _ in tokens(statement.text) if kind == "word"]
+    names = [text for kind, text, _ in tokens(statement.text) if kind in ("word", "ident")]
+    match words:
+        case ["VACUUM", *_] | ["ALTER", "SYSTEM", *_] | ["DISCARD", "ALL", *_]:
+            return True
+        case ["CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION", *_]:
+            return True
+        case ["CREATE", "INDEX", "CONCURRENTLY", *_] | ["CREATE", "UNIQUE", "INDEX", "CONCURRENTLY", *_]:
+            return True
+        case ["DROP", "INDEX", "CONCURRENTLY", *_]:
+            return True
+        case ["REINDEX", *rest]:
+            return bool({"CONCURRENTLY", "DATABASE", "SYSTEM", "SCHEMA"} & set(rest))
+        case ["ALTER", "DATABASE", *rest]:
+            return "TABLESPACE" in rest
+        case ["ALTER", "SUBSCRIPTION", *rest]:
+            return "REFRESH" in rest
+        case ["ALTER", "TABLE", *rest]:
+            return "DETACH" in rest and rest[-1] == "CONCURRENTLY"
+        case ["CLUSTER", *_]:
+            # Without a table it is all of them.
+            return not set(names[1:]) - {"VERBOSE", "verbose"}
+    return False
+
+
+def _outside_transaction(sql: str) -> bool:
+    """Whether a file is one statement that can't run in a transaction, so that none is opened for it."""
+    if not re.search(
+        r"concurrently|vacuum|database|system|tablespace|subscription|reindex|cluster", sql, re.IGNORECASE
+    ):
+        return False
+    found = statements(sql)
+    return len(found) == 1 and refuses_transaction(found[0])
+
+
+def _enum_value_used(found: list[Statement]) -> Iterator[Said]:
+    """A new enum value can be used only after it was committed (55P04), unless its type is as new as it is."""
+    added: dict[str, Statement] = {}
+    made: set[str] = set()
+    for one in found:
+        if one.transaction_control and one.words[0] in ("COMMIT", "END"):
+            added.clear()
+            continue
+        parts = list(tokens(one.text))
+        if one.words[:2] in (("CREATE", "TYPE"), ("ALTER", "TYPE")):
+            name = Reader(parts[2:]).name()
+            if one.words[0] == "CREATE":
+                made.add(name)
+                continue
+            values = [text for kind, text, _ in parts if kind in ("string", "escape", "dollar")]
+            if "ADD" in one.words and values:
+                if name not in made:
+                    added[_literal(values[0])] = one
+                continue
+        for value, offset in _literals(one, parts) if added else ():
+            if value in added:
+                yield (
+                    one.start + offset, "enum-value-used", "danger",
+                    f"The value '{value}' is used in the file that adds it (line {added[value].line}): a new enum value can be "
+                    "used only after it was committed (55P04).",
+                    "Move its use into the next migration.",
+                )  # fmt: skip
+                break
+
+
+def _literals(statement: Statement, parts: list[tuple[str, str, int]]) -> Iterator[tuple[str, int]]:
+    """The string constants of a statement, with their offsets in it.
+
+    Looks into the body of a `DO` block and of a function in SQL, which are executed or checked at once; the body of a
+    function in PL/pgSQL is not before it is called.
+    """
+    words = [text.upper() for kind, text, _ in parts if kind in ("word", "ident")]
+    language = next((after.strip('"') for word, after in pairwise(words) if word == "LANGUAGE"), "")
+    looked_at_once = statement.words[:1] == ("DO",) or language == "SQL"
+    for kind, text, offset in parts:
+        if kind in ("string", "escape", "dollar"):
+            yield _literal(text), offset
+            if looked_at_once and kind == "dollar":
+                yield from (
+                    (_literal(inner), offset) for of, inner, _ in tokens(_literal(text)) if of in ("string", "escape")
+                )
+
+
+def _literal(token: str) -> str:
+    """The value of a string constant; backslash escapes are left as they are."""
+    if token.startswith("$"):
+        edge = token.index("$", 1) + 1
+        return token[edge:-edge]
+    return token[token.index("'") + 1 : -1].replace("''", "'")
+
+
+def _short(statement: Statement) -> str:
+    text = " ".join(statement.text.split())
+    return text if len(text) <= 60 else text[:57] + "..."

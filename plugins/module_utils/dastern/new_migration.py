@@ -1,0 +1,177 @@
+"""The directory and the files of a new migration."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from .errors import DasTernError
+from .migration_files import SCRIPT, read_folder
+
+DOWN = "down.sql"
+ARGUMENT_SPEC: dict[str, Any] = {
+    "folder": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "down": {"type": "bool", "default": False},
+}
+STAMP = "%Y%m%d%H%M%S"
+# The ledger keeps 255 characters, of which the stamp and its underscore take 15.
+LONGEST = 240
+# Words that say nothing about what a migration changes.
+EMPTY_WORDS = frozenset(
+    [
+        "a",
+        "another",
+        "bar",
+        "baz",
+        "change",
+        "changes",
+        "database",
+        "db",
+        "fix",
+        "fixes",
+        "foo",
+        "migrate",
+        "migration",
+        "migrations",
+        "misc",
+        "my",
+        "new",
+        "schema",
+        "some",
+        "sql",
+        "stuff",
+        "temp",
+        "test",
+        "the",
+        "tmp",
+        "update",
+        "updates",
+        "wip",
+    ]
+)
+EXAMPLE = "such as add_user_avatar_field"
+
+UP_TEXT = """\
+-- {name}
+--
+-- What brings the schema forward. Once it is applied anywhere, this file must not change any more.
+--
+-- * The whole file and its row in the ledger are one transaction: leave out BEGIN and COMMIT. If anything fails, nothing
+--   of it remains.
+-- * CREATE INDEX CONCURRENTLY, DROP INDEX CONCURRENTLY, REINDEX CONCURRENTLY and VACUUM refuse a transaction: each of
+--   them needs a migration of its own, with nothing else in it.
+-- * A value that ALTER TYPE ... ADD VALUE adds can be used from the next migration on.
+-- * A new index on a table with rows stops its writes while it is built; CONCURRENTLY doesn't.
+-- * A new column: nullable, or with a constant DEFAULT; both are instant.
+-- * A new foreign key or check: ADD CONSTRAINT ... NOT VALID here, VALIDATE CONSTRAINT in the next migration. An index on
+--   the columns of a foreign key.
+-- * Dropping and renaming breaks the application that still runs: let it stop using the old name first.
+--
+-- ansible-playbook migrate.yml --check --diff   shows what would run, and what lint finds in it
+
+"""
+DOWN_TEXT = """\
+-- Takes back {name}
+--
+-- What undoes {script} beside it, in the opposite order; run on purpose only, never by migrate.yml. The same rules
+-- hold: one transaction, no BEGIN and COMMIT, CONCURRENTLY alone in a migration of its own.
+-- What was deleted doesn't come back: say here what is lost.
+
+"""
+
+
+def plan(params: dict[str, Any], now: datetime | None = None) -> tuple[Path, dict[str, str], list[str]]:
+    """Directory, texts by file name, and notices of a new migration; the keys of `params` are those of `ARGUMENT_SPEC`.
+
+    Writes nothing. Raises `DasTernError` for a name or folder that can't be used.
+    """
+    name, folder = params["name"], Path(params["folder"])
+    _check_name(name)
+    existing = [file.name for file in read_folder(folder)]
+    same = next((other for other in existing if re.sub(r"^\d+_", "", other).casefold() == name), None)
+    if same is not None:
+        raise DasTernError(
+            f"A migration of the name {name} exists already: {folder / same}. Edit that one if nobody applied it yet, or "
+            "choose another name."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DasTernError(
+            f"The migrations folder {folder} can't be written by this user: run as the user who owns it, or `chmod u+w {folder}`."
+        )
+    stamp, notices = _stamp(existing, (now or datetime.now(UTC)).replace(microsecond=0, tzinfo=None))
+    directory = folder / f"{stamp:{STAMP}}_{name}"
+    newest = max(existing, key=os.fsencode, default="")
+    if os.fsencode(directory.name) <= os.fsencode(newest):
+        raise DasTernError(
+            f"The newest migration, {folder / newest}, sorts behind every time stamp of today ({directory.name}), so that a "
+            "new one would run before it. Give it a name that begins with the 14 digits of its time, if nobody applied it yet."
+        )
+    texts = {SCRIPT: UP_TEXT.format(name=name)}
+    if params["down"]:
+        texts[DOWN] = DOWN_TEXT.format(name=name, script=SCRIPT)
+    return directory, texts, notices
+
+
+def write(directory: Path, texts: dict[str, str]) -> None:
+    """Make the directory with its files, or nothing. Raises `DasTernError`."""
+    made: list[Path] = []
+    try:
+        directory.mkdir()
+        for name, text in texts.items():
+            made.append(directory / name)
+            made[-1].write_text(text, "utf-8")
+    except FileExistsError:
+        raise DasTernError(f"{directory} exists already: another run made it at this moment. Run again.") from None
+    except OSError as error:
+        for path in made:
+            path.unlink(missing_ok=True)
+        if directory.is_dir():
+            directory.rmdir()
+        raise DasTernError(
+            f"{directory} can't be written: {error.strerror}. Make room or give the right to write in {directory.parent}."
+        ) from None
+
+
+def _check_name(name: str) -> None:
+    if not name:
+        raise DasTernError(
+            f"A new migration needs a name, {EXAMPLE}: `ansible-playbook playbooks/new_migration.yml -e "
+            "migration_name=add_user_avatar_field`."
+        )
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", name):
+        raise DasTernError(
+            f"The name {name!r} can't be used; wanted are two words or more in lower-case letters and digits, begun with a "
+            f"letter and joined by single underscores, {EXAMPLE}."
+        )
+    if all(word in EMPTY_WORDS or re.fullmatch(r"v?\d+", word) for word in name.split("_")):
+        raise DasTernError(
+            f"The name {name!r} doesn't say what the migration changes; wanted is one that does, {EXAMPLE}."
+        )
+    if len(name) > LONGEST:
+        raise DasTernError(f"The name has {len(name)} characters; {LONGEST} are what the ledger can keep. Shorten it.")
+
+
+def _stamp(existing: list[str], now: datetime) -> tuple[datetime, list[str]]:
+    """The time to name it by: now, or a second behind the newest where that is later (the order is what counts)."""
+    found = [stamp for other in existing if (stamp := _time(other)) is not None]
+    if not found or max(found) < now:
+        return now, []
+    late = (max(found) - now).total_seconds()
+    # Two in one second are no fault of the clock.
+    notice = (
+        f"The newest migration is stamped {max(found):{STAMP}}, {late:.0f} s after this machine's clock ({now:{STAMP}} UTC): "
+        "the new one is stamped a second later, so that it runs behind it. Is the clock right?"
+    )
+    return max(found) + timedelta(seconds=1), [notice] if late > 1 else []
+
+
+def _time(name: str) -> datetime | None:
+    digits = re.match(r"(\d{14})_", name)
+    try:
+        return datetime.strptime(digits.group(1), STAMP) if digits else None
+    except ValueError:
+        return None

@@ -1,0 +1,83 @@
+"""Reading a statement word by word, as far as lint needs to understand it."""
+
+from __future__ import annotations
+
+from .sql_text import tokens
+
+Token = tuple[str, str, int]
+"""Kind, text and offset, as `sql_text.tokens` gives them."""
+
+
+class Reader:
+    """Reads the tokens of a statement, or a part of them, from left to right."""
+
+    def __init__(self, source: str | list[Token]) -> None:
+        self._tokens = list(tokens(source)) if isinstance(source, str) else source
+        self._at = 0
+
+    @property
+    def done(self) -> bool:
+        return self._at >= len(self._tokens)
+
+    @property
+    def rest(self) -> list[Token]:
+        return self._tokens[self._at :]
+
+    @property
+    def word(self) -> str:
+        """The word at hand in upper case; empty where it is something else."""
+        kind, text, _ = self._tokens[self._at] if not self.done else ("", "", 0)
+        return text.upper() if kind == "word" else ""
+
+    def skip(self) -> None:
+        self._at += 1
+
+    def take(self, *words: str) -> bool:
+        """Step over `words` if exactly these come next."""
+        ahead = self._tokens[self._at : self._at + len(words)]
+        if [text.upper() if kind == "word" else "" for kind, text, _ in ahead] != list(words):
+            return False
+        self._at += len(words)
+        return True
+
+    def name(self) -> str:
+        """The next name, without its schema; empty at the end."""
+        found = ""
+        while not self.done:
+            found = name_of(self._tokens[self._at])
+            self.skip()
+            if self.done or self._tokens[self._at][1] != ".":
+                break
+            self.skip()
+        return found
+
+    def group(self) -> list[list[Token]]:
+        """The elements between the next pair of parentheses, if one opens here."""
+        if self.done or self._tokens[self._at][1] != "(":
+            return []
+        depth, start = 0, self._at + 1
+        while not self.done:
+            depth += {"(": 1, ")": -1}.get(self._tokens[self._at][1], 0)
+            self.skip()
+            if depth == 0:
+                break
+        return split(self._tokens[start : self._at - 1])
+
+
+def split(items: list[Token]) -> list[list[Token]]:
+    """`items` cut at the commas that stand outside of parentheses."""
+    parts: list[list[Token]] = [[]]
+    depth = 0
+    for token in items:
+        depth += {"(": 1, ")": -1}.get(token[1], 0)
+        if token[1] == "," and depth == 0:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def name_of(token: Token) -> str:
+    """The name that a word or a quoted identifier stands for."""
+    kind, text, _ = token
+    return text[1:-1].replace('""', '"') if kind == "ident" else text.lower()

@@ -1,0 +1,180 @@
+"""The linter squawk (https://squawkhq.com): run once for all files, with the rules that help here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_ALONE = "Write it with CONCURRENTLY, as the only statement of a migration of its own."
+_NOT_VALID = "Add it with NOT VALID here and `VALIDATE CONSTRAINT` it in the next migration."
+_TWO_STEPS = "Let the application stop using it first, then say in `lint.yml` why it may go now."
+
+# Danger is what loses data, what the running application can't live with, and what locks out its reads for as long as
+# the table is big. Rules that aren't here are off; the pinned version of squawk has these besides:
+# - prefer-robust-stmts: a migration is one transaction and is never run twice
+# - prefer-text-field, prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-identity: types are Prisma's choice
+# - require-lock-timeout, require-statement-timeout: every session of `migrate.yml` sets both
+# - transaction-nesting, ban-uncommitted-transaction, ban-concurrent-index-creation-in-transaction: own rules say more
+# - require-enum-value-ordering: Prisma appends, and so does its schema
+# - unused-ignore: says nothing about the database
+# - ban-drop-view, -function, -type, -constraint and the other ban- rules on what code depends on: no rows are lost, and
+#   Prisma drops types and constraints in its everyday migrations
+# - ban-create-domain-with-constraint: a new domain constrains no rows yet
+RULES: dict[str, tuple[str, str]] = {
+    # What it held is gone, and a rollback of the application finds nothing.
+    "ban-drop-table": ("danger", _TWO_STEPS),
+    "ban-drop-column": ("danger", _TWO_STEPS),
+    "ban-drop-schema": ("danger", _TWO_STEPS),
+    "ban-drop-database": ("danger", "Leave it out: a migration works inside one database."),
+    # Empties tables that the statement doesn't name.
+    "ban-truncate-cascade": ("danger", "Name every table that is to be emptied, and leave CASCADE out."),
+    # The application that runs at this moment asks for the old name.
+    "renaming-column": ("danger", "Add the new column, copy, change the application, then drop the old one."),
+    "renaming-table": ("danger", "Leave a view with the old name, or rename in Prisma with `@@map` only."),
+    # Rewrites the table while nobody can read it.
+    "changing-column-type": ("danger", "Add a column of the new type, copy in batches, then change over."),
+    "adding-field-with-default": ("danger", "Add the column without the default, fill it in batches, then set it."),
+    "adding-serial-primary-key-field": (
+        "danger", "Build a unique index CONCURRENTLY first, then `ADD PRIMARY KEY USING INDEX`.",
+    ),
+    "disallowed-unique-constraint": (
+        "danger", "Build a unique index CONCURRENTLY first, then `ADD CONSTRAINT ... UNIQUE USING INDEX`.",
+    ),
+    # Fails as soon as the table holds a row.
+    "adding-required-field": ("danger", "Give it a DEFAULT, or add it nullable, fill it, then `SET NOT NULL`."),
+    # Reads the whole table under a lock that stops reads.
+    "adding-not-nullable-field": (
+        "danger",
+        "Add `CHECK (column IS NOT NULL) NOT VALID`, validate it in the next migration, then `SET NOT NULL` is instant.",
+    ),
+    # Writes wait while the table is read; reads go on. Prisma writes all of these every day.
+    "adding-foreign-key-constraint": ("warning", _NOT_VALID),
+    "constraint-missing-not-valid": ("warning", _NOT_VALID),
+    "ban-alter-domain-with-add-constraint": ("warning", _NOT_VALID),
+    "require-concurrent-index-creation": ("warning", _ALONE),
+    # A short lock, but one that everything queues behind.
+    "require-concurrent-index-deletion": ("warning", _ALONE),
+    "require-concurrent-partition-detach": ("warning", _ALONE),
+    "require-concurrent-reindex": ("warning", _ALONE),
+    # The application may not expect the NULL.
+    "ban-drop-not-null": ("warning", "Make sure that the application can read NULL there."),
+    # A dose at 08:00 without a zone is another moment after a move of the server.
+    "prefer-timestamp-tz": ("warning", "Use timestamptz, in Prisma `@db.Timestamptz(3)`."),
+    # Pads with blanks.
+    "ban-char-field": ("warning", "Use varchar or text."),
+    # PostgreSQL cuts it off, and two names may become one.
+    "identifier-too-long": ("warning", "Shorten it to 63 bytes."),
+    # The server judges syntax, and squawk's grammar may lag behind it; but its other rules saw nothing of this file.
+    "syntax-error": ("warning", "Mend the statement; if the server takes it, squawk doesn't know it."),
+}  # fmt: skip
+TIMEOUT = 60
+_ON_CONSTRAINTS = ("adding-foreign-key-constraint", "adding-serial-primary-key-field", "disallowed-unique-constraint")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One remark: number of the text, line and column from 1, and what is to be said."""
+
+    number: int
+    line: int
+    column: int
+    rule: str
+    severity: str
+    message: str
+    mend: str
+
+
+class Unusable(Exception):
+    """squawk is missing or gave no answer; `missing` tells which."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+def find() -> Path | None:
+    """The program beside this Python, as scripts/setup installs it, else the one on the path."""
+    beside = Path(sys.executable).with_name("squawk")
+    found = str(beside) if beside.exists() else shutil.which("squawk")
+    return Path(found) if found else None
+
+
+def run(program: Path | None, texts: Sequence[tuple[str, bool]], pg_version: int) -> list[Remark]:
+    """What squawk remarks about `texts`, each with whether it will run in a transaction. Raises `Unusable`."""
+    if program is None:
+        raise Unusable("the program squawk is not installed", missing=True)
+    with tempfile.TemporaryDirectory(prefix="dastern-lint-") as folder:
+        for number, (text, in_transaction) in enumerate(texts):
+            # Behind the text, so that its lines stay where they are.
+            say = "" if in_transaction else "\n-- squawk-disable-assume-in-transaction\n"
+            Path(folder, f"{number}.sql").write_bytes((text + say).encode("utf-8"))
+        command = [
+            str(program), "--config", "/dev/null", "--reporter", "json", "--pg-version", str(pg_version),
+            "--assume-in-transaction", "*.sql",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unusable(f"squawk gave no answer within {TIMEOUT} s") from None
+        except OSError as error:
+            raise Unusable(f"{program} can't be run: {error.strerror}", missing=True) from None
+    try:
+        return _remarks(json.loads(done.stdout), [text for text, _ in texts])
+    except (ValueError, KeyError, TypeError, IndexError):
+        words = " ".join((done.stderr or done.stdout).split())[:300]
+        raise Unusable(f"squawk ended with {done.returncode}: {words or 'no word'}") from None
+
+
+def _remarks(found: list[dict[str, Any]], texts: list[str]) -> list[Remark]:
+    """squawk's answer, without the rules that are off; it counts lines and bytes from 0."""
+    wanted = [item for item in found if item["rule_name"] in RULES and not _said_twice(item, found)]
+    lines = {number: texts[number].encode("utf-8").split(b"\n") for number in {_number(item) for item in wanted}}
+    remarks = []
+    for item in wanted:
+        line = min(item["line"], len(lines[_number(item)]) - 1)
+        before = lines[_number(item)][line][: item["column"]]
+        severity, mend = RULES[item["rule_name"]]
+        remarks.append(
+            Remark(
+                number=_number(item),
+                line=line + 1,
+                column=len(before.decode("utf-8", "ignore")) + 1,
+                rule=item["rule_name"],
+                severity=severity,
+                message=" ".join(item["message"].split()),
+                mend=mend,
+            )
+        )
+    return remarks
+
+
+def _said_twice(item: dict[str, Any], found: list[dict[str, Any]]) -> bool:
+    """Whether the rule on NOT VALID repeats what a rule on this very kind of constraint says (an index can't have it)."""
+    if item["rule_name"] != "constraint-missing-not-valid":
+        return False
+    begin, end = (item["line"], item["column"]), (item["line_end"], item["column_end"])
+    return any(
+        one["rule_name"] in _ON_CONSTRAINTS
+        and one["file"] == item["file"]
+        and begin <= (one["line"], one["column"]) <= end
+        for one in found
+    )
+
+
+def _number(item: dict[str, Any]) -> int:
+    return int(Path(item["file"]).stem)

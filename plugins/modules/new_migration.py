@@ -1,0 +1,59 @@
+#!/usr/bin/python
+"""Documentation of the action plugin `new_migration`, which does its work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: new_migration
+short_description: Make the directory and the files of a new migration
+description:
+  - Makes C(<YYYYMMDDHHMMSS>_<name>/migration.sql), stamped with the time in UTC, in a folder of migrations on the
+    controller. The file holds comments that say what may stand there.
+  - Where the newest migration is stamped later than the clock, the new one is stamped a second after it, with a warning.
+options:
+  folder:
+    description: The migrations folder on the controller. A relative path counts from the root of this project.
+    type: str
+    required: true
+  name:
+    description:
+      - What the migration does, in snake_case, two words or more. Refused are names that say nothing and names that are
+        in the folder already, under whatever stamp.
+    type: str
+    required: true
+  down:
+    description: Whether to make a C(down.sql) beside it.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Refuses what a run would refuse; writes nothing.
+  diff_mode:
+    support: full
+    description: Shows the files.
+  idempotent:
+    support: none
+    description: Each run makes a new migration; a second one with the same name is refused.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Make the files of a new migration
+  new_migration:
+    folder: files/sql/migrations
+    name: add_user_avatar_field
+"""
+
+RETURN = r"""
+name:
+  description: Name of the directory.
+  type: str
+  returned: success
+  sample: 20260301101500_add_user_avatar_field
+files:
+  description: Paths of the files, written or, in check mode, to be written.
+  type: list
+  elements: str
+  returned: success
+"""

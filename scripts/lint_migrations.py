@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Lint all migrations of a folder: prints file:line:column and what is to be thought of; exit code 1 on danger.
+
+Usage: scripts/lint_migrations.py [FOLDER]        (default: files/sql/migrations)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
+
+from dastern.errors import DasTernError  # noqa: E402
+from dastern.migration_lint import lint_folder  # noqa: E402
+
+
+def main() -> int:
+    if len(sys.argv) > 2 or sys.argv[1:2] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 2
+    folder = Path(sys.argv[1]) if len(sys.argv) == 2 else ROOT / "files" / "sql" / "migrations"
+    try:
+        found = lint_folder(os.path.relpath(folder))
+    except DasTernError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    for one in found:
+        print(one)
+    dangers = sum(one.severity == "danger" for one in found)
+    print(f"{folder}: {dangers} of class danger, {len(found) - dangers} of class warning")
+    return 1 if dangers else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,433 @@
+"""Lint: every rule on files that have the fault and on files that look like it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.dastern import squawk
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migration_files import MigrationFile
+from ansible.module_utils.dastern.migration_lint import (
+    OWN_RULES,
+    Finding,
+    lint,
+    lint_folder,
+    read_ignores,
+    refusal,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+INDEX = "CREATE INDEX CONCURRENTLY i ON t (c)"
+
+
+def found(folder: Path, *files: str, names: list[str] | None = None) -> list[Finding]:
+    """The findings in `files`, called 1, 2, 3 ..."""
+    chain = [MigrationFile(str(number), sql) for number, sql in enumerate(files, 1)]
+    return lint(chain, names if names is not None else [file.name for file in chain], folder)
+
+
+def told(folder: Path, rule: str, *files: str) -> list[tuple[str, int, int, str]]:
+    """Migration, line, column and class of the findings of one rule."""
+    return [(one.migration, one.line, one.column, one.severity) for one in found(folder, *files) if one.rule == rule]
+
+
+# --- own rules
+
+
+@pytest.mark.parametrize("sql", ["", "\n\n", "-- nothing yet\n/* nor /* here */ */;"])
+def test_empty(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "empty", sql) == [("1", 1, 1, "danger")]
+    assert told(tmp_path, "empty", sql + "\nSELECT 1") == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1; COMMIT;", [(1, 11, "danger")]),
+        ("SELECT 1;\n  end", [(2, 3, "danger")]),
+        ("ROLLBACK", [(1, 1, "danger")]),
+        ("BEGIN; SELECT 1", [(1, 1, "danger")]),
+        ("START TRANSACTION; SELECT 1", [(1, 1, "danger")]),
+        ("BEGIN; SELECT 1; COMMIT; SELECT 2; BEGIN; SELECT 3;", [(1, 1, "warning"), (1, 36, "danger")]),
+        ("BEGIN; SELECT 1; ROLLBACK", [(1, 18, "danger")]),
+        ("BEGIN;\nBEGIN;\nCOMMIT", [(1, 1, "warning"), (2, 1, "danger")]),
+        ("BEGIN; SELECT 1; COMMIT AND CHAIN; SELECT 2", [(1, 1, "warning"), (1, 1, "danger")]),
+        ("PREPARE TRANSACTION 'x'", [(1, 1, "danger")]),
+        ("COMMIT PREPARED 'x'", [(1, 1, "danger")]),
+        ("-- AlterEnum\nBEGIN;\nSELECT 1;\nCOMMIT;\nSELECT 2;", [(2, 1, "warning")]),
+        ("BEGIN; SELECT 1; COMMIT AND NO CHAIN;", [(1, 1, "warning")]),
+        # What only looks like it.
+        ("-- BEGIN\nSELECT 1 /* COMMIT; */;", []),
+        ("DO $$ BEGIN PERFORM 1; END $$;", []),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN RETURN 1; END; $f$;", []),
+        ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END;", []),
+        ("SELECT 'a; COMMIT; b', E'\\'; COMMIT; ', \"COMMIT\" FROM t;", []),
+        ("SAVEPOINT a; ROLLBACK TO a;", []),
+        ("PREPARE p AS SELECT 1", []),
+    ],
+)
+def test_transaction_control(tmp_path: Path, sql: str, expected: list[tuple[int, int, str]]) -> None:
+    assert sorted(one[1:] for one in told(tmp_path, "transaction-control", sql)) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        INDEX,
+        "create unique index concurrently i on t (c)",
+        "DROP INDEX CONCURRENTLY i",
+        "REINDEX TABLE CONCURRENTLY t",
+        "REINDEX (VERBOSE, CONCURRENTLY) INDEX i",
+        "REINDEX DATABASE d",
+        "VACUUM",
+        "VACUUM (ANALYZE) t",
+        "CREATE DATABASE d",
+        "DROP DATABASE IF EXISTS d",
+        "CREATE TABLESPACE s LOCATION '/x'",
+        "ALTER DATABASE d SET TABLESPACE s",
+        "ALTER SYSTEM SET work_mem = '1MB'",
+        'ALTER TABLE "a"."p" DETACH PARTITION q CONCURRENTLY',
+        "DROP SUBSCRIPTION s",
+        "CLUSTER",
+        "CLUSTER VERBOSE",
+        "DISCARD ALL",
+    ],
+)
+def test_not_alone(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "not-alone", f"SELECT 1;\n  {sql};") == [("1", 2, 3, "danger")]
+    assert told(tmp_path, "not-alone", f"-- one\n{sql}; -- alone") == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE INDEX i ON t (c) -- CONCURRENTLY",
+        'CREATE INDEX "CONCURRENTLY" ON t (c)',
+        "DROP INDEX i /* CONCURRENTLY */",
+        "REINDEX INDEX i",
+        "REFRESH MATERIALIZED VIEW CONCURRENTLY m",
+        "ALTER DATABASE d SET work_mem = '1MB'",
+        "ALTER TABLE p DETACH PARTITION q",
+        'CLUSTER t USING "i"',
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'VACUUM'; END $$",
+        "SELECT 'VACUUM'",
+    ],
+)
+def test_these_may_stand_beside_others(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "not-alone", f"SELECT 1; {sql};") == []
+
+
+ADD = "ALTER TYPE \"Mood\" ADD VALUE IF NOT EXISTS 'SAD';\n"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE t SET mood = 'SAD';",
+        "ALTER TABLE t ALTER mood SET DEFAULT 'SAD'::\"Mood\";",
+        "INSERT INTO t VALUES (E'SAD');",
+        "INSERT INTO t VALUES ($$SAD$$);",
+        "DO $$ BEGIN UPDATE t SET mood = 'SAD'; END $$;",
+        "CREATE FUNCTION f() RETURNS bigint LANGUAGE sql AS $$ SELECT count(*) FROM t WHERE mood = 'SAD' $$;",
+        "CREATE FUNCTION f() RETURNS bigint AS $$ SELECT count(*) FROM t WHERE mood = 'SAD' $$ LANGUAGE \"sql\";",
+    ],
+)
+def test_enum_value_used(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "enum-value-used", f"{ADD}{sql}")[0][:2] == ("1", 2)
+    assert told(tmp_path, "enum-value-used", ADD, sql) == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        ADD + "ALTER TYPE \"Mood\" ADD VALUE 'ANGRY' AFTER 'SAD';",
+        ADD + "-- 'SAD'\nUPDATE t SET mood = 'HAPPY', note = 'it''s SAD';",
+        ADD + "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN UPDATE t SET mood = 'SAD'; END $$;",
+        "CREATE TYPE \"Mood\" AS ENUM ('HAPPY');\n" + ADD + "CREATE TABLE t (mood \"Mood\" DEFAULT 'SAD');",
+        "BEGIN;\n" + ADD + "COMMIT;\nUPDATE t SET mood = 'SAD';",
+        "UPDATE u SET note = 'SAD';\n" + ADD,
+        "ALTER TYPE \"Mood\" RENAME VALUE 'SAD' TO 'BLUE';\nUPDATE t SET mood = 'BLUE';",
+    ],
+)
+def test_enum_value_may_stand_there(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "enum-value-used", sql) == []
+
+
+T = "CREATE TABLE u (id int PRIMARY KEY);\n"
+KEY = "ALTER TABLE t ADD CONSTRAINT t_u_fkey FOREIGN KEY (u) REFERENCES u (id);\n"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        T + "CREATE TABLE t (u int REFERENCES u)",
+        T
+        + "CREATE TABLE IF NOT EXISTS public.t (a int DEFAULT (1 + 2), u int NOT NULL CONSTRAINT x REFERENCES u (id))",
+        T + "CREATE UNLOGGED TABLE t (u int, FOREIGN KEY (u) REFERENCES u)",
+        T + "CREATE TABLE t (u int);" + KEY,
+        T + "CREATE TABLE t (); ALTER TABLE ONLY t ADD u int REFERENCES u, ADD COLUMN IF NOT EXISTS v int;",
+        T + "CREATE TABLE t (u int, v int); CREATE INDEX i ON t (v, u);" + KEY,
+        T + "CREATE TABLE t (u int); CREATE INDEX i ON t (lower(u), u); CREATE INDEX ON t ((u + 1));" + KEY,
+        T + "CREATE TABLE t (u int); CREATE INDEX i ON t USING gin (u); CREATE INDEX j ON t (u) WHERE v > 1;" + KEY,
+        T + 'CREATE TABLE t ("U" int); CREATE INDEX i ON t (u); ALTER TABLE t ADD FOREIGN KEY ("U") REFERENCES u;',
+        T + "CREATE TABLE t (u int); CREATE INDEX i ON t (v) INCLUDE (u);" + KEY,
+        T + "CREATE TABLE t (u int); -- CREATE INDEX i ON t (u);\nSELECT 'CREATE INDEX i ON t (u);';" + KEY,
+        T + "CREATE TABLE t (u int); CREATE INDEX i ON other (u);" + KEY,
+        T + "CREATE TABLE t (a int, b int, PRIMARY KEY (a), FOREIGN KEY (a, b) REFERENCES v)",
+    ],
+)
+def test_foreign_key_without_index(tmp_path: Path, sql: str) -> None:
+    assert [(one[0], one[3]) for one in told(tmp_path, "foreign-key-without-index", sql)] == [("1", "warning")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        T + "CREATE TABLE t (u int PRIMARY KEY REFERENCES u)",
+        T + "CREATE TABLE t (u int UNIQUE REFERENCES u (id) ON DELETE CASCADE)",
+        T + "CREATE TABLE t (u int, v int, CONSTRAINT p PRIMARY KEY (u, v), FOREIGN KEY (u) REFERENCES u)",
+        T + "CREATE TABLE t (u int, v int, UNIQUE NULLS NOT DISTINCT (u, v), FOREIGN KEY (u) REFERENCES u)",
+        T + "CREATE TABLE t (u int);" + KEY + "CREATE INDEX ON public.t USING btree (u DESC NULLS LAST, v)",
+        T + "CREATE TABLE t (u int);" + KEY + "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON ONLY t (u)",
+        T + "CREATE TABLE t (u int);" + KEY + "CREATE INDEX i ON t USING hash (u)",
+        T + "CREATE TABLE t (u int);" + KEY + "CREATE INDEX i ON t (u) WHERE u IS NOT NULL",
+        T + "CREATE TABLE t (a int, b int, FOREIGN KEY (a, b) REFERENCES v); CREATE INDEX i ON t (b, a, c)",
+        T + 'CREATE TABLE "T x" ("a""b" int REFERENCES u); CREATE INDEX i ON "T x" ("a""b")',
+        T + "CREATE TABLE t (u int REFERENCES u); DROP TABLE IF EXISTS other, t CASCADE",
+        T + "CREATE TABLE t (u int REFERENCES u); ALTER TABLE t DROP CONSTRAINT IF EXISTS t_u_fkey",
+        T + "CREATE TABLE t (u int REFERENCES u); ALTER TABLE t DROP COLUMN IF EXISTS u",
+        T + "CREATE TABLE t (u int REFERENCES u); ALTER TABLE t RENAME TO s; CREATE INDEX i ON s (u)",
+        T + "CREATE TABLE t (u int REFERENCES u); ALTER TABLE t RENAME u TO w; CREATE INDEX i ON t (w)",
+        T + "CREATE TABLE t (u int); CREATE INDEX i ON t (u); ALTER TABLE t ADD PRIMARY KEY USING INDEX i;" + KEY,
+        "SELECT 'CREATE TABLE t (u int REFERENCES u)', $$CREATE TABLE t (u int REFERENCES u)$$",
+        "-- CREATE TABLE t (u int REFERENCES u)\nSELECT 1",
+    ],
+)
+def test_foreign_key_with_index(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "foreign-key-without-index", sql) == []
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        "DROP INDEX i",
+        "DROP INDEX CONCURRENTLY IF EXISTS public.i",
+        "ALTER INDEX i RENAME TO j; DROP INDEX j",
+        "ALTER TABLE t DROP CONSTRAINT p, DROP CONSTRAINT IF EXISTS q; DROP INDEX other, i",
+    ],
+)
+def test_index_of_a_foreign_key_is_taken_away(tmp_path: Path, drop: str) -> None:
+    """The fault is where it is dropped, not in the file that made the key and is applied long since."""
+    made = T + "CREATE TABLE t (u int);\n" + KEY + "CREATE INDEX i ON t (u);"
+    rule = "foreign-key-without-index"
+    assert [one[:2] for one in told(tmp_path, rule, made, f"SELECT 1;\n{drop};")] == [("2", 2)]
+    assert told(tmp_path, rule, made, f"{drop};\nCREATE INDEX k ON t (u);") == []
+    assert told(tmp_path, rule, made, "ALTER INDEX i RENAME TO j; DROP INDEX i;") == []
+
+
+def test_the_chain_is_context_and_only_what_is_asked_for_is_reported(tmp_path: Path) -> None:
+    chain = [T + "CREATE TABLE t (u int);" + KEY, "DROP TABLE old", "CREATE INDEX CONCURRENTLY i ON t (u)"]
+    assert found(tmp_path, *chain, names=["3"]) == []
+    assert {one.migration for one in found(tmp_path, *chain[:2])} == {"1", "2"}
+    assert [one.rule for one in found(tmp_path, *chain[:2], names=["2"])] == ["ban-drop-table"]
+    # The index comes with the next file.
+    assert told(tmp_path, "foreign-key-without-index", *chain) == []
+    assert found(tmp_path, *chain, names=[]) == []
+
+
+# --- squawk
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("DROP TABLE t", {"ban-drop-table": "danger"}),
+        ("ALTER TABLE t DROP COLUMN c", {"ban-drop-column": "danger"}),
+        ("DROP SCHEMA s", {"ban-drop-schema": "danger"}),
+        ("DROP DATABASE d", {"ban-drop-database": "danger"}),
+        ("TRUNCATE t CASCADE", {"ban-truncate-cascade": "danger"}),
+        ("ALTER TABLE t RENAME COLUMN a TO b", {"renaming-column": "danger"}),
+        ("ALTER TABLE t RENAME TO b", {"renaming-table": "danger"}),
+        ("ALTER TABLE t ALTER c TYPE bigint", {"changing-column-type": "danger"}),
+        ("ALTER TABLE t ADD c float DEFAULT random()", {"adding-field-with-default": "danger"}),
+        ("ALTER TABLE t ADD PRIMARY KEY (c)", {"adding-serial-primary-key-field": "danger"}),
+        ("ALTER TABLE t ADD CONSTRAINT k UNIQUE (c)", {"disallowed-unique-constraint": "danger"}),
+        ("ALTER TABLE t ADD c text NOT NULL", {"adding-required-field": "danger"}),
+        ("ALTER TABLE t ALTER c SET NOT NULL", {"adding-not-nullable-field": "danger"}),
+        (T + "CREATE INDEX i ON t (u);" + KEY, {
+            "adding-foreign-key-constraint": "warning", "require-concurrent-index-creation": "warning",
+        }),
+        ("ALTER TABLE t ADD CONSTRAINT k CHECK (c > 0)", {"constraint-missing-not-valid": "warning"}),
+        ("ALTER DOMAIN d ADD CONSTRAINT k CHECK (VALUE > 0)", {"ban-alter-domain-with-add-constraint": "warning"}),
+        ("DROP INDEX i", {"require-concurrent-index-deletion": "warning"}),
+        ("ALTER TABLE p DETACH PARTITION q", {"require-concurrent-partition-detach": "warning"}),
+        ("REINDEX TABLE t", {"require-concurrent-reindex": "warning"}),
+        ("ALTER TABLE t ALTER c DROP NOT NULL", {"ban-drop-not-null": "warning"}),
+        ("CREATE TABLE t (at timestamp(3))", {"prefer-timestamp-tz": "warning"}),
+        ("CREATE TABLE t (code char(3))", {"ban-char-field": "warning"}),
+        (f"CREATE TABLE {'t' * 64} ()", {"identifier-too-long": "warning"}),
+        ("SELEC 1", {"syntax-error": "warning"}),
+        # The noise, and what is written as it should be.
+        ("CREATE TABLE t (id serial PRIMARY KEY, n int, s varchar(3)); CREATE INDEX i ON t (n);", {}),
+        ("ALTER TABLE t ADD c int; ALTER TYPE e ADD VALUE 'x'; DROP VIEW v; DROP TYPE y;", {}),
+        ("ALTER TABLE t ADD c text NOT NULL DEFAULT ''", {}),
+        (INDEX, {}),
+        ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.x := 1; DROP TABLE t; RETURN NEW; END $$", {}),
+        ("-- squawk-ignore ban-drop-table\nDROP TABLE t", {}),
+    ],
+)  # fmt: skip
+def test_squawk(tmp_path: Path, sql: str, expected: dict[str, str]) -> None:
+    assert {one.rule: one.severity for one in found(tmp_path, sql)} == expected
+
+
+def test_every_rule_of_ours_is_one_of_squawk() -> None:
+    program = squawk.find()
+    assert program is not None
+    names = ",".join(sorted(set(squawk.RULES) - {"syntax-error"}))
+    done = subprocess.run([program, "--exclude", names], input="SELECT 1;", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_columns_are_characters(tmp_path: Path) -> None:
+    sql = "SELECT 1;\r\nSELECT 'ភាសាខ្មែរ'; ALTER TABLE t DROP COLUMN c;"
+    assert told(tmp_path, "ban-drop-column", sql) == [("1", 2, sql.split("\n")[1].index("DROP") + 1, "danger")]
+
+
+@pytest.mark.parametrize(
+    ("script", "severity", "words"),
+    [
+        (None, "danger", "no/squawk can't be run: No such file or directory. `scripts/setup` installs it."),
+        ("echo 'thread panicked' >&2; exit 101", "warning", "squawk ended with 101: thread panicked."),
+        ("echo '[{}]'", "warning", "squawk ended with 0: [{}]."),
+        ('echo \'[{"rule_name": "syntax-error", "file": "7.sql"}]\'', "warning", "squawk ended with 0"),
+        ("exec sleep 5", "warning", "squawk gave no answer within 0.2 s."),
+    ],
+)
+def test_squawk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, severity: str, words: str
+) -> None:
+    """Our own checks are made all the same."""
+    monkeypatch.setattr(squawk, "TIMEOUT", 0.2 if script and "sleep" in script else 20)
+    program = tmp_path / "no" / "squawk"
+    if script is not None:
+        program = tmp_path / "squawk"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    both = lint([MigrationFile("1", "COMMIT; DROP TABLE t")], ["1"], tmp_path, program)
+    assert [(one.rule, one.severity) for one in both] == [("squawk", severity), ("transaction-control", "danger")]
+    assert words in str(both[0])
+
+
+def test_squawk_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(squawk, "find", lambda: None)
+    (one,) = found(tmp_path, "SELECT 1")
+    assert (one.severity, one.mend) == ("danger", "`scripts/setup` installs it.")
+
+
+def test_a_configuration_of_the_operator_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".squawk.toml").write_text('excluded_rules = ["ban-drop-table"]\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert told(tmp_path, "ban-drop-table", "DROP TABLE t") == [("1", 1, 1, "danger")]
+
+
+# --- what is not to be reported
+
+
+def test_ignored(tmp_path: Path) -> None:
+    (tmp_path / "lint.yml").write_text(
+        "- {rule: ban-drop-table, migration: '1', why: empty since March}\n- {rule: empty, why: we like them}\n"
+    )
+    left = found(tmp_path, "DROP TABLE t", "DROP TABLE t", "", "SELECT 1; COMMIT")
+    assert [(one.migration, one.rule) for one in left] == [("2", "ban-drop-table"), ("4", "transaction-control")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("rule: empty", "holds a dict; wanted is a list"),
+        ("- empty", "entry 1 is 'empty'"),
+        ("- {rule: empty}", "wanted is a list of `rule`, `why`"),
+        ("- {rule: empty, why: ''}", "each of them words"),
+        ("- {rule: empty, why: x, migration: 1}", "entry 1 is {'rule': 'empty'"),
+        ("- {rule: empty, why: x, file: y}", "entry 1 is"),
+        (
+            "- {rule: empty, why: x}\n- {rule: emty, why: x}",
+            "entry 2: no rule is called 'emty'; the rules that are on are",
+        ),
+        ("- {", "can't be read"),
+    ],
+)
+def test_ignore_file_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "lint.yml").write_text(content)
+    with pytest.raises(DasTernError) as refused:
+        found(tmp_path, "SELECT 1")
+    assert words in refused.value.message
+    assert str(tmp_path / "lint.yml") in refused.value.message
+
+
+def test_empty_ignore_file(tmp_path: Path) -> None:
+    (tmp_path / "lint.yml").write_text("---\n# nothing\n")
+    assert read_ignores(tmp_path) == []
+
+
+# --- all of it
+
+
+def test_order_and_words(tmp_path: Path) -> None:
+    both = found(tmp_path, "SELECT 1;\nDROP TABLE t;\nCOMMIT;", "DROP INDEX i")
+    assert [(one.migration, one.line, one.rule) for one in both] == [
+        ("1", 2, "ban-drop-table"),
+        ("1", 3, "transaction-control"),
+        ("2", 1, "require-concurrent-index-deletion"),
+    ]
+    assert str(both[0]).startswith(
+        f"{tmp_path}/1/migration.sql:2:1: danger: ban-drop-table: Dropping a table may break"
+    )
+    words = refusal(both)
+    assert words.startswith("2 findings of the class danger")
+    assert str(both[1]) in words
+    assert str(both[2]) not in words
+    assert refusal(both[2:]) == ""
+    assert all(one.message and one.mend for one in both)
+    assert not set(OWN_RULES) & set(squawk.RULES)
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfSELECT 1", b"SELECT '\xe9'", b"SELECT '\0'"])
+def test_unreadable(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "1_a").mkdir()
+    (tmp_path / "1_a" / "migration.sql").write_bytes(content)
+    (one,) = lint_folder(tmp_path)
+    assert (one.rule, one.severity) == ("unreadable", "danger")
+    assert str(tmp_path / "1_a" / "migration.sql") in one.message
+
+
+def test_command(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, ROOT / "scripts" / "lint_migrations.py", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+
+    (tmp_path / "m" / "1_a").mkdir(parents=True)
+    script = tmp_path / "m" / "1_a" / "migration.sql"
+    script.write_text("DROP INDEX i;")
+    warned = run("m")
+    assert warned.returncode == 0
+    assert "m/1_a/migration.sql:1:1: warning: require-concurrent-index-deletion:" in warned.stdout
+    script.write_text("DROP TABLE t;")
+    refused = run("m")
+    assert refused.returncode == 1
+    assert "m/1_a/migration.sql:1:1: danger: ban-drop-table:" in refused.stdout
+    (tmp_path / "m" / "lint.yml").write_text("- 1")
+    assert (run("m").returncode, "Traceback" in run("m").stderr) == (1, False)
+    assert run("a", "b").returncode == 2
+
+
+def test_our_own_migrations_are_without_findings() -> None:
+    assert lint_folder(ROOT / "files" / "sql" / "migrations") == []
