@@ -168,11 +168,13 @@ def _words(sql: str) -> list[tuple[str, int]]:
     words: list[tuple[str, int]] = []
     sign_ends = -1
     for kind, text, offset in tokens(sql):
-        if kind == "other" and offset == sign_ends:
+        if kind == "other" and offset == sign_ends and text != ";":
             words[-1] = (words[-1][0] + text, words[-1][1])
         else:
             words.append((text, offset))
         sign_ends = offset + len(text) if kind == "other" else -1
+    while words and words[-1][0] == ";":
+        words.pop()
     return words
 
 
