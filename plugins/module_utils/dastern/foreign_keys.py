@@ -7,6 +7,8 @@ tables and indexes; what a function or a `DO` block executes is not seen, and sc
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from .sql_reader import Reader, Token, name_of, split
@@ -37,12 +39,11 @@ class ForeignKey:
 @dataclass(frozen=True)
 class _Index:
     name: str
-    table: str
     columns: tuple[str | None, ...]
     """None stands for an expression."""
 
     def serves(self, key: ForeignKey) -> bool:
-        return self.table == key.table and set(self.columns[: len(key.columns)]) == set(key.columns)
+        return set(self.columns[: len(key.columns)]) == set(key.columns)
 
 
 def without_index(files: list[str]) -> list[ForeignKey]:
@@ -59,13 +60,14 @@ class _Catalogue:
 
     def __init__(self) -> None:
         self.keys: list[ForeignKey] = []
-        self.indexes: list[_Index] = []
+        self.indexes: defaultdict[str, list[_Index]] = defaultdict(list)
+        """By table: with a thousand of them, a list to search for each key would take minutes."""
 
     def served(self, key: ForeignKey) -> bool:
-        return any(index.serves(key) for index in self.indexes)
+        return any(index.serves(key) for index in self.indexes[key.table])
 
     def run(self, words: tuple[str, ...], text: str, place: Place) -> None:
-        served = [key for key in self.keys if self.served(key)] if words[:1] in (("ALTER",), ("DROP",)) else []
+        served = [key for key in self.keys if self.served(key)] if re.search(r"\bdrop\b", text, re.IGNORECASE) else []
         match words:
             case ("CREATE", *rest) if "TABLE" in rest[:3]:
                 self._create_table(Reader(text), place)
@@ -77,8 +79,8 @@ class _Catalogue:
                 self._rename_index(Reader(text))
             case ("DROP", "INDEX" | "TABLE", *_):
                 self._drop(Reader(text), words[1])
-        lost = {id(key) for key in served if not self.served(key)}
-        self.keys = [replace(key, place=place, lost=True) if id(key) in lost else key for key in self.keys]
+        if lost := {id(key) for key in served if not self.served(key)}:
+            self.keys = [replace(key, place=place, lost=True) if id(key) in lost else key for key in self.keys]
 
     def _create_table(self, reader: Reader, place: Place) -> None:
         while not reader.take("TABLE"):
@@ -106,7 +108,7 @@ class _Catalogue:
         # An index on some of the rows serves only a condition that every look-up by the key fulfils.
         every_row = reader.done or [name_of(token) for token in reader.rest] == [columns[0], "is", "not", "null"]
         if every_row and method in _PLAIN_INDEXES:
-            self.indexes.append(_Index(name or _default_name(table, columns, "idx"), table, columns))
+            self.indexes[table].append(_Index(name or _default_name(table, columns, "idx"), columns))
 
     def _alter_table(self, reader: Reader, place: Place) -> None:
         reader.take("ALTER", "TABLE")
@@ -121,13 +123,13 @@ class _Catalogue:
                 part.take("IF", "EXISTS")
                 name = part.name()
                 self.keys = [key for key in self.keys if (key.table, key.name) != (table, name)]
-                self.indexes = [index for index in self.indexes if (index.table, index.name) != (table, name)]
+                self.indexes[table] = [index for index in self.indexes[table] if index.name != name]
             elif part.take("DROP"):
                 part.take("COLUMN")
                 part.take("IF", "EXISTS")
                 column = part.name()
                 self.keys = [key for key in self.keys if key.table != table or column not in key.columns]
-                self.indexes = [one for one in self.indexes if one.table != table or column not in one.columns]
+                self.indexes[table] = [index for index in self.indexes[table] if column not in index.columns]
             elif part.take("RENAME", "TO"):
                 self._rename_table(table, part.name())
             elif part.take("RENAME", "CONSTRAINT"):
@@ -183,7 +185,7 @@ class _Catalogue:
             self._add_key(table, name, tuple(one for one in columns if one), place)
         else:
             default = f"{table}_pkey" if kind == "PRIMARY" else _default_name(table, columns, "key")
-            self.indexes.append(_Index(name or default, table, columns))
+            self.indexes[table].append(_Index(name or default, columns))
 
     def _add_key(self, table: str, name: str, columns: tuple[str, ...], place: Place) -> None:
         self.keys.append(ForeignKey(name or _default_name(table, columns, "fkey"), table, columns, place))
@@ -195,7 +197,11 @@ class _Catalogue:
         names = {Reader(one).name() for one in split(reader.rest)}
         if kind == "TABLE":
             self.keys = [key for key in self.keys if key.table not in names]
-        self.indexes = [one for one in self.indexes if (one.table if kind == "TABLE" else one.name) not in names]
+            for table in names:
+                self.indexes.pop(table, None)
+            return
+        for table, indexes in self.indexes.items():
+            self.indexes[table] = [index for index in indexes if index.name not in names]
 
     def _rename_index(self, reader: Reader) -> None:
         reader.take("ALTER", "INDEX")
@@ -205,11 +211,12 @@ class _Catalogue:
             self._rename(old, reader.name())
 
     def _rename(self, old: str, new: str) -> None:
-        self.indexes = [replace(index, name=new) if index.name == old else index for index in self.indexes]
+        for table, indexes in self.indexes.items():
+            self.indexes[table] = [replace(index, name=new) if index.name == old else index for index in indexes]
 
     def _rename_table(self, old: str, new: str) -> None:
         self.keys = [replace(key, table=new) if key.table == old else key for key in self.keys]
-        self.indexes = [replace(index, table=new) if index.table == old else index for index in self.indexes]
+        self.indexes[new] = self.indexes.pop(old, [])
 
     def _rename_column(self, table: str, old: str, new: str) -> None:
         self.keys = [
@@ -218,11 +225,9 @@ class _Catalogue:
             else key
             for key in self.keys
         ]
-        self.indexes = [
-            replace(one, columns=tuple(new if name == old else name for name in one.columns))
-            if one.table == table
-            else one
-            for one in self.indexes
+        self.indexes[table] = [
+            replace(index, columns=tuple(new if one == old else one for one in index.columns))
+            for index in self.indexes[table]
         ]
 
 
