@@ -14,9 +14,16 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
 
 from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
-from ansible.module_utils.dastern.migration_files import MigrationFile, folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_files import MigrationFile, folder_of, links, read_folder  # noqa: E402
 from ansible.module_utils.dastern.migration_lint import lint, refusal  # noqa: E402
+
+_NEXT = {
+    "edited": ["git log -p -- MIGRATIONS_DIR"],
+    "missing": ["git fetch && git status"],
+    "failed_before": ["ansible-playbook playbooks/resolve_migration.yml -e rolled_back=NAME"],
+}
 
 
 class ActionModule(HostAction):
@@ -24,14 +31,21 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        folder = folder_of(params["folder"], ROOT)
-        files = read_folder(folder)
+        try:
+            folder = folder_of(params["folder"], ROOT)
+            files = read_folder(folder)
+        except DasTernError as refusal:
+            if params["state"] != "status":
+                raise
+            return {"changed": False, "reachable": True, "unreadable": refusal.message, "applied": [], "pending": []}
         params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
         found, result = self._linted(params, files)
         if result is None:
             result = self._apply(params)
         if found is not None:
             result["lint"] = found
+        for link in links(folder):
+            Display().warning(f"{folder / link} is a symbolic link and is ignored, as Prisma ignores it.")
         for notice in result.get("notices", []):
             Display().warning(notice)
         return result
@@ -81,15 +95,17 @@ class ActionModule(HostAction):
             report["exit_code"] = _exit_code(result)
             lines += [_line(row) for row in result.get("history", [])]
             lines += [f"{name}  pending" for name in result.get("pending", [])]
-        if result.get("reachable") is False:
+        if words := result.get("unreadable"):
+            lines.append(words)
+        elif result.get("reachable") is False:
             lines.append(f"not known: {result['message']}")
         elif result.get("failed"):
+            lines += _applied_lines(result.get("applied_before", []))
             lines.append("failed: " + str(result.get("msg", "")).partition("\n")[0])
+            if result.get("not_tried"):
+                lines.append(f"not tried: {', '.join(result['not_tried'][:20])}")
         else:
-            now = result.get("applied_now", [])
-            took = sum(item["ms"] for item in now) / 1000
-            lines += [f"{item['name']} applied in {item['ms']:.0f} ms" for item in now[:20]]
-            lines += [f"... and {len(now) - 20} more, {took:.1f} s in all"] if len(now) > 20 else []
+            lines += _applied_lines(result.get("applied_now", []))
             if self._task.check_mode:
                 lines += [f"would apply {name}" for name in result["pending"][:20]]
             lines.append(f"{len(result['applied'])} applied, {len(result['pending'])} pending")
@@ -105,14 +121,21 @@ class ActionModule(HostAction):
         for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted"):
             if result.get(finding):
                 lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")
+                commands += _NEXT.get(finding, [])
         return {"migrations": {**report, "lines": lines, "next": commands}}
+
+
+def _applied_lines(applied: list[dict[str, Any]]) -> list[str]:
+    took = sum(one["ms"] for one in applied) / 1000
+    more = [f"... and {len(applied) - 20} more, {took:.1f} s in all"] if len(applied) > 20 else []
+    return [f"{one['name']} applied in {one['ms']:.0f} ms" for one in applied[:20]] + more
 
 
 def _exit_code(result: dict[str, Any]) -> int:
     """What `migration_status.yml` ends with, for CI."""
     if result.get("reachable") is False:
         return 4
-    if any(result.get(finding) for finding in ("failed_before", "edited", "missing")):
+    if any(result.get(finding) for finding in ("unreadable", "failed_before", "edited", "missing")):
         return 2
     return 3 if result.get("pending") else 0
 

@@ -57,6 +57,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern import dotenv, files
+from ansible.module_utils.dastern.connection import read_password
 from ansible.module_utils.dastern.errors import DasTernError
 
 
@@ -86,14 +87,11 @@ def target(path: Path) -> Path:
 
 def password(params: dict[str, Any], check_mode: bool) -> str:
     try:
-        return Path(params["password_file"]).read_text("utf-8").removesuffix("\n")
-    except FileNotFoundError:
+        return read_password(params["password_file"])
+    except DasTernError:
         if check_mode and params["assume_password"]:
             return "not-yet-generated"
-        raise DasTernError(
-            f"The password file {params['password_file']} doesn't exist. `ansible-playbook playbooks/provision.yml` "
-            "makes it."
-        ) from None
+        raise
 
 
 def main() -> None:
@@ -114,6 +112,7 @@ def main() -> None:
     params = module.params
     where = (params["host"], params["port"], params["database"], params["schema"])
     try:
+        files.absolute("backend_env_file", params["path"])
         path = target(Path(params["path"]))
         found = path.stat() if path.exists() else None
         content = path.read_bytes() if found else b""

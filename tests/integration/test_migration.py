@@ -394,16 +394,25 @@ def test_two_at_once_each_file_once(chain: Database) -> None:
 
 
 def test_second_playbook_says_for_whom_it_waits(chain: Database) -> None:
-    chain.write(_1_step="SELECT pg_sleep(6); CREATE TABLE t1 ();")
-    with subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
-        wait_until(lambda: running(chain, "pg_sleep"))
-        second = chain.play()
-        output, _ = first.communicate(timeout=60)
-    assert first.returncode == second.returncode == 0, output + second.stdout
+    chain.write(_1_step="SELECT pg_advisory_xact_lock(4711); CREATE TABLE t1 ();")
+    with chain.connect() as gate:
+        gate.execute("SELECT pg_advisory_lock(4711)")
+        with subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+            wait_until(lambda: running(chain, "pg_advisory_xact_lock"))
+            with subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.PIPE, text=True) as second:
+                assert second.stdout
+                said = ""
+                while "waiting for pid" not in said:
+                    line = second.stdout.readline()
+                    assert line, said
+                    said += line
+                gate.execute("SELECT pg_advisory_unlock(4711)")
+                said += second.communicate(timeout=60)[0]
+            output, _ = first.communicate(timeout=60)
+    assert first.returncode == second.returncode == 0, output + said
     assert "changed=1" in output
-    assert "waiting for pid" in second.stdout
-    assert "(das-tern migrate, client" in second.stdout
-    assert "changed=0" in second.stdout
+    assert "(das-tern migrate, client" in said
+    assert "changed=0" in said
     assert chain.ledger() == NAMES
 
 
@@ -422,14 +431,20 @@ def test_kill_9_in_the_middle_then_a_rerun(chain: Database) -> None:
 
 
 def test_kill_9_of_the_controller_alone_lets_its_worker_finish(chain: Database) -> None:
-    chain.write(_3_step="CREATE TABLE t3 (); SELECT pg_sleep(4);")
-    first = subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL)
-    wait_until(lambda: running(chain, "pg_sleep"))
-    first.kill()
-    first.wait()
-    second = chain.play()
-    assert second.returncode == 0, second.stdout
-    assert "waiting for pid" in second.stdout
+    chain.write(_3_step="SELECT pg_advisory_xact_lock(4711); CREATE TABLE t3 ();")
+    with chain.connect() as gate:
+        gate.execute("SELECT pg_advisory_lock(4711)")
+        first = subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL)
+        wait_until(lambda: running(chain, "pg_advisory_xact_lock"))
+        first.kill()
+        first.wait()
+        with subprocess.Popen(chain.playbook(), cwd=ROOT, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stdout
+            while "waiting for pid" not in (line := second.stdout.readline()):
+                assert line
+            gate.execute("SELECT pg_advisory_unlock(4711)")
+            rest, _ = second.communicate(timeout=60)
+    assert second.returncode == 0, rest
     assert chain.ledger() == NAMES
 
 

@@ -303,3 +303,16 @@ def test_prisma_rows_of_an_interrupted_index_are_picked_up_in_the_playbook(datab
     done = database.play()
     assert done.returncode == 0, done.stdout
     assert "2_b applied in" in done.stdout
+
+
+def test_a_migration_that_gives_the_lock_away_is_not_applied_twice(database: Database) -> None:
+    database.write(_1_a="SELECT pg_advisory_unlock_all(); CREATE TABLE IF NOT EXISTS b (i int); SELECT pg_sleep(1);")
+    with database.connect() as other:
+        thread = threading.Thread(target=lambda: wait_until(lambda: _takes_lock(other)))
+        thread.start()
+        with pytest.raises(DasTernError, match="another run had it meanwhile. Nothing of it remains"):
+            database.migrate()
+        thread.join()
+    assert database.query("SELECT to_regclass('b')") == [(None,)]
+    database.write(_1_a="CREATE TABLE b (i int);")
+    assert database.migrate()["applied"] == ["1_a"]

@@ -232,6 +232,7 @@ def test_a_changed_setting_makes_the_container_anew_and_keeps_the_data(role: Rol
         ({"readonly_user": "dastern_user"}, "they have different rights"),
         ({"database": "template1"}, "this database belongs to the server itself"),
         ({"database": "a=b"}, "libpq a database with `=` for parameters"),
+        ({"config_dir": "etc"}, "postgres_config_dir is `etc`; wanted is an absolute path"),
         ({"app_user": "/a"}, "takes a name with `/` in front for a pattern"),
         ({"readonly_password": "ពាក្យសម្ងាត់វែង"}, "postgres_readonly_password has to be printable ASCII"),
         ({"listen_address": "203.0.113.7"}, "isn't an address of this host"),
@@ -659,7 +660,21 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     fresh.sql("DROP TABLE kept")
     confirmed = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{fresh.name}-data"}
     fresh.refused("can't be removed. Nothing was removed", playbook=remove, docker_engine_absent=True, **confirmed)
+    other = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": "dastern-test-typo"}
+    fresh.refused("is not the one that container", playbook=remove, postgres_volume_name="dastern-test-typo", **other)
+    (fresh.config_dir / "notes.txt").write_text("somebody else's")
     assert fresh.done("--check", playbook=remove, **confirmed).changed > 0
+    assert fresh.done(playbook=remove, **confirmed).changed > 0
+    assert [path.name for path in fresh.config_dir.rglob("*") if path.is_file()] == ["notes.txt"]
+    (fresh.config_dir / "notes.txt").unlink()
+    fresh.done()
+    docker("rm", "-f", fresh.name)
+    docker("volume", "create", "dastern-test-typo")
+    fresh.refused("isn't ours: it has no label", playbook=remove, postgres_volume_name="dastern-test-typo", **other)
+    docker("volume", "rm", "dastern-test-typo")
+    gone = fresh.done(playbook=remove, postgres_volume_name="dastern-test-typo", **other)
+    assert "is left as it is" in gone.stdout
+    assert (fresh.config_dir / "app_password").exists()
     assert fresh.done(playbook=remove, **confirmed).changed > 0
     assert fresh.done(playbook=remove, **confirmed).changed == 0
     assert fresh.state() == [[], {}, False]

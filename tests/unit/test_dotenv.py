@@ -90,11 +90,12 @@ def test_an_ipv6_host_stands_in_brackets() -> None:
     ("former", "parameters"),
     [
         (
-            "postgresql://a:b@c:1/d?schema=old&connection_limit=5&sslmode=require",
-            "schema=public&connection_limit=5&sslmode=require",
+            "postgresql://a:b@c/d?host=/run&password=old&user=x&sslmode=require&schema=old&connection_limit=5&pool_timeout=2",
+            "schema=public&connection_limit=5&pool_timeout=2",
         ),
         ("postgres://a:b@c:1/d?pgbouncer=true", "schema=public&pgbouncer=true"),
         ("postgresql://a:b@c:1/d?x=$HOME&y='1'", "schema=public"),
+        ("postgresql://a:b[c@d/e?connection_limit=5", "schema=public&connection_limit=5"),
         ("mysql://a:b@c:1/d?connection_limit=5", "schema=public"),
         ("", "schema=public"),
     ],

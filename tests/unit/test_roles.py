@@ -68,6 +68,14 @@ def test_every_entry_point_is_a_file_and_says_what_it_does(role: Path) -> None:
         assert entry_point["short_description"]
 
 
+def test_every_entry_point_that_a_playbook_calls_is_specified() -> None:
+    for path in sorted((ROOT / "playbooks").glob("*.yml")):
+        for play in load(path):
+            for task in play.get("tasks", []):
+                if role := task.get("ansible.builtin.import_role"):
+                    assert role.get("tasks_from", "main") in specs(ROOT / "roles" / role["name"]), path.name
+
+
 @pytest.mark.parametrize("environment", ["development", "staging", "production"])
 def test_inventories_set_only_what_roles_know(environment: str) -> None:
     known = {name for role in ROLES for point in specs(role).values() for name in point.get("options", {})}

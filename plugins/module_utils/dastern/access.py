@@ -19,6 +19,7 @@ ENVIRONMENT = "dastern.environment"
 
 # Held while roles are changed, so that two runs don't create the same role; any number that is only ours.
 _LOCK = 17050817
+_LOCK_TIMEOUT = "10s"
 
 _ATTRIBUTES = {
     "rolcanlogin": ("LOGIN", "NOLOGIN"),
@@ -274,6 +275,19 @@ def _words(privileges: Sequence[str]) -> str:
 
 def apply(psql: Psql, declared: Declared, steps: Sequence[Step]) -> None:
     """Run the steps: in one transaction, or, where the database has yet to be created, in one before and one after."""
+    try:
+        _apply(psql, declared, steps)
+    except DasTernError as refusal:
+        if refusal.facts.get("sqlstate") != "55P03":
+            raise
+        raise DasTernError(
+            f"A table of database {declared.database} has been locked by another session for {_LOCK_TIMEOUT}, so that its "
+            "privileges can't be set; nothing was changed. Run again when that session is done: `SELECT pid, query FROM "
+            "pg_stat_activity WHERE state <> 'idle'` shows it."
+        ) from None
+
+
+def _apply(psql: Psql, declared: Declared, steps: Sequence[Step]) -> None:
     created = [step for step in steps if step.where == "create"]
     outside = [step for step in steps if step.where == "server"]
     within = [step for step in steps if step.where == "database"]
@@ -296,6 +310,8 @@ def _transaction(steps: Sequence[Step]) -> str:
         "SET LOCAL log_min_duration_statement = -1",
         "SET LOCAL log_min_error_statement = 'panic'",
         "SET LOCAL client_min_messages = 'warning'",
+        # The application's queries queue behind a GRANT that waits.
+        f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'",
         f"DO $$BEGIN PERFORM pg_advisory_xact_lock({_LOCK}); END$$",
     ]
     return ";\n".join([*head, *(step.sql for step in steps), "COMMIT"]) + ";"

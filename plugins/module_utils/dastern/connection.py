@@ -61,6 +61,8 @@ def connect(
             f"Python on this host has no psycopg 3 ({PSYCOPG_ERROR}). "
             "`ansible-playbook playbooks/provision.yml` installs it, or `apt-get install python3-psycopg`."
         )
+    if not 1 <= params["port"] <= 65535:
+        raise DasTernError(f"`postgres_port` is {params['port']}; a port is 1 to 65535.")
     where = f"{params['host']}:{params['port']}"
     # The server notices within two seconds that its client was killed, and gives its locks back.
     options = {"client_connection_check_interval": "2s", **(settings or {})}

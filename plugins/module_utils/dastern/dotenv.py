@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from .errors import DasTernError
 
@@ -21,7 +21,12 @@ _ASSIGNMENT = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.ASCII,
 )
-_PARAMETER = re.compile(r"[\w.~-]+=[\w.~%:/@,+-]*", re.ASCII)
+# Parameters of Prisma's URL that say how to connect, not where and as whom.
+_PARAMETER = re.compile(
+    r"(connection_limit|pool_timeout|connect_timeout|socket_timeout|pgbouncer|statement_cache_size|application_name"
+    r"|max_idle_connection_lifetime|single_use_connections)=[\w.~%+-]*",
+    re.ASCII,
+)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("latin-1")
 
 
@@ -37,11 +42,11 @@ class Edited:
 def url(user: str, password: str, host: str, port: int, database: str, schema: str, former: str = "") -> str:
     """A URL as Prisma reads it; everything that means something in a URL is percent-encoded.
 
-    Of the URL that stood there before (`former`) other parameters, such as `connection_limit`, are kept.
+    Of the URL that stood there before (`former`) those parameters are kept that say how to connect (`connection_limit`).
     """
     host = f"[{host}]" if ":" in host else host
-    query = urlsplit(former).query if re.match(r"postgres(ql)?://", former) else ""
-    kept = [part for part in query.split("&") if _PARAMETER.fullmatch(part) and not part.startswith("schema=")]
+    query = former.partition("?")[2] if re.match(r"postgres(ql)?://", former) else ""
+    kept = [part for part in query.split("&") if _PARAMETER.fullmatch(part)]
     parameters = "&".join([f"schema={_encoded(schema)}", *kept])
     return f"postgresql://{_encoded(user)}:{_encoded(password)}@{host}:{port}/{_encoded(database)}?{parameters}"
 

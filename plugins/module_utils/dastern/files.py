@@ -15,6 +15,12 @@ from . import scram
 from .errors import DasTernError
 
 
+def absolute(variable: str, path: str) -> None:
+    """Refuse a relative path of the host: nobody could say what it is relative to there."""
+    if not os.path.isabs(os.path.expanduser(path)):
+        raise DasTernError(f"{variable} is `{path}`; wanted is an absolute path of the host, such as /srv/{path}.")
+
+
 def write(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     """Replace `path` in one step, on disk when this returns; a crash leaves the old content or the new."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -36,6 +36,7 @@ CREATE TABLE {table} (
 """
 # The ledger keeps milliseconds.
 _NOW = "date_trunc('milliseconds', clock_timestamp())"
+_APPLIED = "finished_at IS NOT NULL AND rolled_back_at IS NULL"
 _OPEN = "migration_name = %s AND finished_at IS NULL AND rolled_back_at IS NULL"
 
 
@@ -81,6 +82,9 @@ class Ledger:
             )
         ]
 
+    def schema_exists(self) -> bool:
+        return self._one("SELECT to_regnamespace(quote_ident(%s))", self._schema) is not None
+
     def tables(self) -> list[str]:
         """The tables of the schema besides the ledger: a schema that has some but no ledger needs a baseline."""
         query = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename <> %s ORDER BY 1"
@@ -92,14 +96,16 @@ class Ledger:
     def record_applied(self, migration: MigrationFile, started_at: datetime, transaction: str) -> bool:
         """Write the row of a migration that was applied just now; the caller commits it together with the migration.
 
-        Writes nothing and gives False where `transaction`, the id of the one the migration began in, is over.
+        Writes nothing and gives False where `transaction`, the id of the one the migration began in, is over, or where
+        the migration gave the lock away and another run had it meanwhile.
         """
         cursor = self._connection.execute(
             f"INSERT INTO {self._table} "  # type: ignore[arg-type]
             "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
             f"SELECT %s, %s, {_NOW}, %s, NULL, NULL, %s, 1 "
-            "WHERE pg_current_xact_id_if_assigned()::text = %s",
-            (str(uuid.uuid4()), migration.checksum, migration.name, started_at, transaction),
+            f"WHERE pg_current_xact_id_if_assigned()::text = %s AND {self.lock.again} "
+            f"AND NOT EXISTS (SELECT FROM {self._table} WHERE migration_name = %s AND {_APPLIED})",
+            (str(uuid.uuid4()), migration.checksum, migration.name, started_at, transaction, migration.name),
         )
         return cursor.rowcount == 1
 
@@ -145,7 +151,7 @@ class Ledger:
     def set_checksum(self, name: str, checksum: str) -> None:
         self._update(
             "checksum = %s",
-            "migration_name = %s AND finished_at IS NOT NULL AND rolled_back_at IS NULL",
+            f"migration_name = %s AND {_APPLIED}",
             checksum,
             name,
         )

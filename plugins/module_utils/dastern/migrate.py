@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from .advisory_lock import Held, who
@@ -55,7 +56,7 @@ _WORDS_FOR = {
     "25001": "This command (CONCURRENTLY, VACUUM and their like) refuses to run inside a transaction. Put it alone into a "
     "migration of its own: such a file runs outside one.",
     "3F000": "`migrations_schema` names a schema that doesn't exist: create it (`CREATE SCHEMA`), or correct the variable.",
-    "57P01": "The server was stopped meanwhile: run again when it is back.",
+    "57P01": "The server was stopped meanwhile, or somebody ended this session: run again when it is back.",
     "55P04": "A new enum value can be used only after it was committed: move its use to a migration of its own.",
     "55P03": "Another session holds the lock that this statement needs for longer than `migrations_lock_timeout`. "
     "Run again when it is quieter, or raise that variable.",
@@ -149,6 +150,8 @@ def _history(rows: list[Row]) -> list[dict[str, Any]]:
 def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFile], *, locked: bool) -> Plan:
     """The plan, or a refusal that lists everything that is wrong at once."""
     rows = ledger.rows()
+    if rows is None and not ledger.schema_exists():
+        raise DasTernError(f"Database {params['database']} has no schema {params['schema']}. {_WORDS_FOR['3F000']}")
     plan = make_plan(files, rows or [])
     holder = None if locked else ledger.lock.holder() if plan.failed or plan.pending else None
     wrong: list[str] = []
@@ -163,7 +166,9 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
         )
     for finding, names in _findings(plan).items():
         if params[f"on_{finding}"] == "fail":
-            wrong += [_refusal(params, plan, finding, name) for name in names]
+            wrong += [_refusal(params, plan, finding, name) for name in names[:3]]
+            if names[3:]:
+                wrong.append(f"The same of {len(names) - 3} more: {', '.join(names[3:])}.")
     for migration in plan.pending:
         try:
             own_transactions(migration)
@@ -176,7 +181,7 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
 
 _REFUSALS = {
     "edited": "Migration {name} was edited after it was applied: the checksum of {path} is not the one in the ledger. "
-    "Put the file back as it was (`git log -- {path}` shows its history) and write the change as a new migration; "
+    "Put the file back as it was (`git log -- {quoted}` shows its history) and write the change as a new migration; "
     "`-e migrations_on_edited=warn` goes on regardless.",
     "missing": "Migration {name} is applied in the database, but {path} does not exist. Get the file back (is "
     "`migrations_dir` right, is the checkout current?); `-e migrations_on_missing=warn` goes on regardless.",
@@ -186,12 +191,18 @@ _REFUSALS = {
 
 
 def _refusal(params: dict[str, Any], plan: Plan, finding: str, name: str) -> str:
+    if finding == "missing" and len(plan.missing) == len(plan.applied) > 1:
+        return (
+            f"Migration {name} is applied in the database, and like all {len(plan.applied)} applied ones it isn't in "
+            f"{params['folder']}: does `migrations_dir` point to the right folder?"
+        )
     if finding == "missing" and (file := plan.renamed.get(name)):
         return (
             f"Migration {name} is applied in the database, and its content is in the folder as {file}. If the directory was "
             f"renamed, `ansible-playbook playbooks/resolve_migration.yml -e adopt={file}`."
         )
-    return _REFUSALS[finding].format(name=name, path=_path(params, name))
+    path = _path(params, name)
+    return _REFUSALS[finding].format(name=name, path=path, quoted=quote(path))
 
 
 def _findings(plan: Plan) -> dict[str, list[str]]:
@@ -235,7 +246,9 @@ def _apply(
         except Failure as failure:
             raise _failure(failure, migration, plan, applied, params) from None
         except Refused as error:
-            raise DasTernError(f"Migration {migration.name}: {error}", applied_before=applied) from None
+            raise DasTernError(
+                f"Migration {migration.name}: {error}", changed=bool(applied), applied_before=applied
+            ) from None
     return applied
 
 
@@ -265,6 +278,7 @@ def _failure(
     rest = names[names.index(migration.name) + 1 :]
     path = _path(params, migration.name)
     facts: dict[str, Any] = {
+        "changed": bool(applied),
         "applied_before": applied,
         "failed_migration": migration.name,
         "not_tried": rest,
@@ -299,7 +313,12 @@ def _failure(
             facts[label] = more
             words.append(f"  {label + ':':<11} {more}")
     mend = "" if diag.sqlstate == "57014" and "timeout" not in str(diag.message_primary) else diag.sqlstate
-    words.append(_WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
+    if mend == "57014" and params["statement_timeout"] == "0":
+        words.append(
+            "The file, the role or the database sets a statement_timeout of its own: raise that, or split the work."
+        )
+    else:
+        words.append(_WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")
     return DasTernError("\n".join(words), **facts)
 

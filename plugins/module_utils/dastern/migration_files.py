@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 
 from .errors import DasTernError
 
@@ -62,13 +63,18 @@ def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
         raise DasTernError(f"`migrations_dir` is {folder}, which is not a folder.") from None
     except PermissionError:
         raise DasTernError(
-            f"The migrations folder {folder} can't be read by this user: `chmod -R u+rX {folder}` mends it."
+            f"The migrations folder {folder} can't be read by this user: `chmod -R u+rX {quote(str(folder))}`, run as its owner, mends it."
         ) from None
     except OSError as error:
         raise DasTernError(f"The migrations folder {folder} can't be read: {error.strerror}.") from None
     _check_provider(folder / LOCK_FILE)
     names = sorted((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), key=os.fsencode)
     return [_read(folder, name) for name in names]
+
+
+def links(path: str | os.PathLike[str]) -> list[str]:
+    """Symbolic links to migrations, which count for nothing, here as in Prisma."""
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_symlink() and Path(entry.path, SCRIPT).is_file())
 
 
 def look_alikes(names: list[str]) -> list[list[str]]:
@@ -88,11 +94,13 @@ def _read(folder: Path, name: str) -> MigrationFile:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise DasTernError(
-            f"The directory {folder / name} holds no file {SCRIPT} (P3015). Write one, or remove the directory: "
-            f"`rmdir {folder / name}`."
+            f"The directory {folder / name} holds no file {SCRIPT} (P3015). Write one; or, if nothing in it is "
+            f"needed, remove the directory: `rm -r {quote(str(folder / name))}`."
         ) from None
     except PermissionError:
-        raise DasTernError(f"{path} can't be read by this user: `chmod u+r {path}` mends it.") from None
+        raise DasTernError(
+            f"{path} can't be read by this user: `chmod -R u+rX {quote(str(folder))}`, run as its owner, mends it."
+        ) from None
     except OSError as error:
         raise DasTernError(f"{path} can't be read: {error.strerror}. Put a plain file there.") from None
     return MigrationFile(_checked_name(folder, name), decoded(content, path))
@@ -105,6 +113,8 @@ def _checked_name(folder: Path, name: str) -> str:
         raise DasTernError(
             f"The directory {os.fsencode(folder / name)!r} has a name that is not UTF-8: rename it."
         ) from None
+    if re.search(r"[\x00-\x1f\x7f]", name):
+        raise DasTernError(f"The directory {str(folder / name)!r} has a name with control characters: rename it.")
     if len(name) > 255:
         raise DasTernError(f"The name of {folder / name} has {len(name)} characters; the ledger keeps 255 at most.")
     return name
@@ -115,12 +125,12 @@ def decoded(content: bytes, path: str | os.PathLike[str]) -> str:
     if content.startswith(b"\xef\xbb\xbf"):
         raise DasTernError(
             f"{path} begins with a byte order mark (EF BB BF), which PostgreSQL takes for a syntax error. "
-            f"`sed -i '1s/^\\xEF\\xBB\\xBF//' {path}` removes it."
+            f"`sed -i '1s/^\\xEF\\xBB\\xBF//' {quote(str(path))}` removes it."
         )
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DasTernError(
             f"{path} is UTF-16; wanted is UTF-8 without a byte order mark. "
-            f"`iconv -f UTF-16 -t UTF-8 {path}` converts it (to another file; then move that into place)."
+            f"`iconv -f UTF-16 -t UTF-8 {quote(str(path))}` converts it (to another file; then move that into place)."
         )
     try:
         text = content.decode("utf-8")
@@ -128,7 +138,7 @@ def decoded(content: bytes, path: str | os.PathLike[str]) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise DasTernError(
             f"{path}, line {line}: byte 0x{content[error.start]:02X} at offset {error.start} is not UTF-8. "
-            f"Save the file as UTF-8, e.g. `iconv -f WINDOWS-1252 -t UTF-8 {path}` if it came from Windows."
+            f"Save the file as UTF-8, e.g. `iconv -f WINDOWS-1252 -t UTF-8 {quote(str(path))}` if it came from Windows."
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

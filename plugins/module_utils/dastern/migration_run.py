@@ -129,9 +129,14 @@ class Runner:
                 self._ledger.create()
             self._send(migration)
             if not self._ledger.record_applied(migration, started_at, transaction):
+                if self._committed(transaction):
+                    raise Refused(
+                        "it ended the transaction that it ran in. What it did up to there is committed, its ledger row is "
+                        "not written: look at what it left, remove what ends the transaction, then run again."
+                    )
                 raise Refused(
-                    "it ended the transaction that it ran in. What it did up to there is committed, its ledger row is "
-                    "not written: look at what it left, remove what ends the transaction, then run again."
+                    "it gave the migration lock away (pg_advisory_unlock_all), and another run had it meanwhile. Nothing of "
+                    "it remains: remove that, then run again."
                 )
             self._connection.execute("COMMIT")
         except _StatementError as failure:

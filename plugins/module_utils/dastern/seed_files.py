@@ -149,6 +149,8 @@ def _plain(node: yaml.Node, name: str, depth: int = 0) -> Any:
         case "bool":
             return node.value == "true"
         case "int":
+            if len(node.value) > 100:
+                raise DasTernError(f"{name}, line {line}: a number of {len(node.value)} digits. Write it as text.")
             return int(node.value)
         case "float":
             return float(node.value)

@@ -374,7 +374,13 @@ def _rows(count: int) -> str:
 def _refuse_database(said: str | None, params: dict[str, Any]) -> None:
     """The database's own word counts more than any variable of the caller's."""
     declared = params["environment"]
-    if said is None or said.strip().lower() == declared:
+    if said is None or not said.strip():
+        raise DasTernError(
+            f"Database {params['database']} at {params['host']}:{params['port']} doesn't say what it is (setting "
+            f"dastern.environment), so it may be a copy of production. If it is {declared}, `ansible-playbook "
+            "playbooks/provision.yml` has it say so."
+        )
+    if said.strip().lower() == declared:
         return
     if said.strip().lower() in ("production", "prod"):
         raise DasTernError(

@@ -16,6 +16,7 @@ from typing import Any
 from . import hba, scram, settings
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
+from .files import absolute
 
 ROLE = "postgres"
 MAJOR = "17"
@@ -67,6 +68,7 @@ def checked_names(params: Mapping[str, Any]) -> None:
                 f"postgres_{option}_name is `{params[option]}`; Docker wants letters, digits, `_`, `.` and `-`, "
                 "beginning with a letter or digit. Correct it in the inventory."
             )
+    absolute("postgres_config_dir", params["config_dir"])
     if not 1 <= params["port"] <= 65535:
         raise DasTernError(f"postgres_port is {params['port']}; a port is 1 to 65535. Correct it in the inventory.")
     taken = {SUPERUSER, "public", "none", "current_user", "session_user", "current_role"}
