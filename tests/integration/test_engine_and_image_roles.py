@@ -328,7 +328,7 @@ class TestArchive:
     def test_no_path(self, play: Runner) -> None:
         result = play(BOTH, {**NOWHERE, "postgres_image_source": "archive"})
         assert result.rc != 0
-        assert "postgres_image_archive is ``; wanted" in result.flat
+        assert "postgres_image_archive is empty" in result.flat
         result = play(SAVE, {"postgres_image_archive": ""})
         assert result.rc != 0
         assert "save_image.yml -e postgres_image_archive=" in result.flat

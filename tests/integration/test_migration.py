@@ -281,7 +281,7 @@ def test_a_failed_row_blocks(chain: Database) -> None:
     )
     refusal = refused(chain)
     assert "P3009" in refusal.message
-    assert "prisma migrate resolve --rolled-back 2_step" in refusal.message
+    assert "resolve_migration.yml -e rolled_back=2_step" in refusal.message
     chain.query("UPDATE _prisma_migrations SET rolled_back_at = now() WHERE migration_name = '2_step'")
     assert chain.migrate()["applied"] == NAMES
 
