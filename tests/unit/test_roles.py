@@ -55,8 +55,9 @@ def test_every_default_is_specified_with_the_same_value_and_type(role: Path) -> 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_every_public_variable_carries_its_roles_name(role: Path) -> None:
     for name in load(role / "defaults" / "main.yml") or {}:
-        # `backend_env_file` and `dastern_environment` are names that users know from elsewhere.
-        assert name.startswith(f"{role.name}_") or name in ("backend_env_file", "dastern_environment"), name
+        # Names that users know from elsewhere, or type on the command line.
+        known = ("backend_env_file", "dastern_environment", "drift_fail", "schema_check", "write_migration")
+        assert name.startswith(f"{role.name}_") or name in known, name
     for name in load(role / "vars" / "main.yml") or {}:
         assert name.startswith(f"__{role.name}_"), name
 
