@@ -134,6 +134,7 @@ FROM pg_type t LEFT JOIN pg_type b ON b.oid = t.typbasetype LEFT JOIN pg_class c
 WHERE t.typnamespace = %(schema)s AND t.typtype IN ('b', 'e', 'd', 'c', 'r') AND (t.typtype <> 'c' OR c.relkind = 'c')
   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
 """
+# The constructors of a range type come with it.
 _FUNCTIONS = """
 SELECT p.oid, p.prokind, quote_ident(p.proname), pg_get_function_identity_arguments(p.oid), oidvectortypes(p.proargtypes),
   pg_get_userbyid(p.proowner), CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END,
@@ -145,6 +146,7 @@ SELECT p.oid, p.prokind, quote_ident(p.proname), pg_get_function_identity_argume
      || CASE WHEN a.aggkind <> 'n' OR a.aggmtransfn <> 0 OR a.aggsortop <> 0 THEN ' -- and more' ELSE '' END
    FROM pg_aggregate a WHERE a.aggfnoid = p.oid)
 FROM pg_proc p WHERE p.pronamespace = %(schema)s
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i')
 """
 _TRIGGERS = """
 SELECT g.oid, g.tgrelid, quote_ident(g.tgname), pg_get_triggerdef(g.oid, true), g.tgenabled
@@ -205,7 +207,7 @@ FROM (
   SELECT 'pg_class'::regclass::oid AS classid, oid AS objid, 0 AS sub, relacl AS acl,
     acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner) AS usual
     FROM pg_class WHERE relnamespace = %(schema)s
-  UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, a.attacl, '{}' FROM pg_attribute a
+  UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, a.attacl, NULL FROM pg_attribute a
     JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = %(schema)s AND a.attnum > 0
   UNION ALL SELECT 'pg_proc'::regclass, oid, 0, proacl, acldefault('f', proowner) FROM pg_proc WHERE pronamespace = %(schema)s
   UNION ALL SELECT 'pg_type'::regclass, oid, 0, typacl, acldefault('T', typowner) FROM pg_type WHERE typnamespace = %(schema)s
@@ -584,6 +586,8 @@ class _Reader:
         parent = self._keys[(self._class["pg_class"], relation, 0)]
         own = self._keys.get((self._class["pg_class"], oid, 0), "")
         if not of_constraint:
+            # So it is written for a partitioned table's index; made without ONLY it is made for the partitions, too.
+            text = text.replace(" ON ONLY ", " ON ", 1)
             text += f" TABLESPACE {tablespace}" if tablespace else ""
             own = self._add("index", name, text + ("" if valid else " -- INVALID"), ("pg_class", oid, 0), parent=parent,
                             create=text, undo=f"DROP INDEX {name}", target=f"INDEX {name}",

@@ -145,12 +145,20 @@ def _create(connection: psycopg.Connection[Any], params: Mapping[str, Any], supe
 
 
 def _drop(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drop it although a statement may still run in it.
+
+    FORCE is refused where autovacuum is at work there; a plain DROP sends autovacuum away and waits for it.
+    """
+    drop = f"DROP DATABASE IF EXISTS {identifier(name)}"
     try:
-        connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")  # type: ignore[arg-type]
+        try:
+            connection.execute(f"{drop} WITH (FORCE)")  # type: ignore[arg-type]
+        except psycopg.errors.InsufficientPrivilege:
+            connection.execute(drop)  # type: ignore[arg-type]
     except psycopg.Error as error:
         raise DasTernError(
             f"The scratch database {name} could not be dropped: {_words(error)}. Nothing else uses it: a later run drops it, "
-            f"or `DROP DATABASE {identifier(name)} WITH (FORCE)`."
+            f"or `{drop} WITH (FORCE)`."
         ) from None
 
 
