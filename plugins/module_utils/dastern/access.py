@@ -269,6 +269,12 @@ def _within(declared: Declared, inside: Mapping[str, Any] | None) -> list[Step]:
     return steps if not new else [step for step in steps if step.before != step.after]
 
 
+def of_new_database(declared: Declared) -> list[Step]:
+    """What its owner may do in a database just made so that it is like a provisioned one: all but the setting."""
+    steps = [*_database(declared, None), *_within(declared, None)]
+    return [step for step in steps if step.where == "database" and step.attribute != ENVIRONMENT]
+
+
 def _words(privileges: Sequence[str]) -> str:
     return ", ".join(privileges) or "nothing"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .errors import DasTernError
+from .scratch import name_pattern
 from .sql_values import identifier
 
 _HEADING = """\
@@ -16,7 +17,10 @@ _HEADING = """\
 def content(
     superuser: str, database: str, app_user: str, readonly_user: str, extra: Sequence[str], *, createdb: bool
 ) -> str:
-    """The whole file. With `createdb` the application's user may enter the databases that it makes (Prisma's shadow)."""
+    """The whole file. With `createdb` the application's user may enter the databases that it makes (Prisma's shadow).
+
+    Without, only its own and the scratch databases that the superuser makes for it.
+    """
     for line in extra:
         if not isinstance(line, str) or not line.strip() or "\n" in line or "\r" in line:
             raise DasTernError(
@@ -24,12 +28,13 @@ def content(
                 "An entry is one line, such as `host all monitor 10.0.0.0/8 scram-sha-256`."
             )
     # Quoted, a name has not the meaning that `all`, `replication` or `+role` would have.
+    own = f"{identifier(database)},{identifier('/' + name_pattern(database))}"
     lines = [
         f"local all {identifier(superuser)} peer",
         "local all all reject",
         f"host all {identifier(superuser)} all reject",
         *(line.strip() for line in extra),
-        f"host {'all' if createdb else identifier(database)} {identifier(app_user)} all scram-sha-256",
+        f"host {'all' if createdb else own} {identifier(app_user)} all scram-sha-256",
         f"host {identifier(database)} {identifier(readonly_user)} all scram-sha-256",
         "host all all all reject",
     ]

@@ -161,7 +161,7 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
         wrong.append(
             f"Schema {params['schema']} of database {params['database']} holds {len(tables)} tables "
             f"({', '.join(tables[:5])}{', ...' if len(tables) > 5 else ''}) but no ledger _prisma_migrations (P3005): "
-            "which migrations it already has is not known. Record those with `npx prisma migrate resolve --applied NAME`, "
+            "which migrations it already has is not known. `ansible-playbook playbooks/baseline.yml` finds out and records it; "
             "or point `postgres_database` at an empty database."
         )
     for finding, names in _findings(plan).items():

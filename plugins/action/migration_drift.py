@@ -1,0 +1,74 @@
+"""Action plugin: read the migrations on the controller, compare from the host, write a migration on the controller."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, WRITE, drift  # noqa: E402
+from ansible.module_utils.dastern.migration_files import folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.text_files import checked_name, scaffold_file  # noqa: E402
+
+
+class ActionModule(HostAction):
+    MODULE = "migration_drift"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        folder = folder_of(params["folder"], ROOT)
+        if params["write_migration"]:
+            checked_name(params["write_migration"])
+        files = read_folder(folder)
+        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
+        result = self.on_host(params)
+        if result.get("migration"):
+            written = scaffold_file(
+                folder, params["write_migration"], result["migration"], files, result["pending"],
+                datetime.now(timezone.utc), self._task.check_mode,
+            )  # fmt: skip
+            result |= {"changed": written["changed"], "path": written["path"], "diff": written.get("diff", [])}
+        if not self._task.diff:
+            result.pop("diff", None)
+        return result
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return drift(params)
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        return {"drift": self._report(result)}
+
+    def _report(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The section `drift` of the play's summary."""
+        if "drifted" not in result:
+            return {"lines": ["failed: " + str(result.get("msg", "")).partition("\n")[0]], "next": []}
+        keys = ("drifted", "differences", "applied", "pending", "by_hand", "fingerprint", "path")
+        report: dict[str, Any] = {key: result[key] for key in keys if key in result}
+        lines, commands = list(result["lines"]), []
+        if not result["drifted"]:
+            lines.append(
+                f"no drift: {result['objects']} objects are what {len(result['applied'])} applied migrations make"
+            )
+        elif "path" in result:
+            would = (
+                "would be written" if self._task.check_mode else "written" if result["changed"] else "already written"
+            )
+            lines.append(f"{result['path']} {would}: {len(result['statements'])} statements")
+            lines += [f"by hand: {entry.splitlines()[0]}" for entry in result["by_hand"]]
+            name = Path(result["path"]).parent.name
+            commands = (
+                [f"ansible-playbook playbooks/resolve_migration.yml -e applied={name}"]
+                if not result["by_hand"]
+                else [f"$EDITOR {result['path']}"]
+            )
+        else:
+            commands = [WRITE]
+        lines += [f"failed before, what it left is part of the above: {name}" for name in result["failed_before"]]
+        return {**report, "lines": lines, "next": commands}

@@ -1,0 +1,58 @@
+"""Action plugin: read the schema from the host, keep its description as files on the controller."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.schema_text import ARGUMENT_SPEC, WRITE, snapshot  # noqa: E402
+from ansible.module_utils.dastern.text_files import replace  # noqa: E402
+
+
+class ActionModule(HostAction):
+    MODULE = "schema_snapshot"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return snapshot(params)
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        return {"schema": self._report(result)}
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        result = self.on_host(params)
+        if result.get("failed"):
+            return result
+        only_look = self._task.check_mode or params["check"]
+        differing = {}
+        for option, text in (("sql_file", result.pop("sql")), ("docs_file", result.pop("docs"))):
+            path = ROOT / os.path.expanduser(params[option])
+            diff = replace(path, text, check_mode=only_look)
+            if diff is not None:
+                differing[str(path)] = diff
+        result |= {"changed": bool(differing), "files": list(differing), "diff": list(differing.values())}
+        if params["check"] and differing:
+            result |= {
+                "failed": True,
+                "changed": False,
+                "msg": f"{' and '.join(differing)} {'is' if len(differing) == 1 else 'are'} not what schema {params['schema']} of "
+                f"database {params['database']} holds. `{WRITE}` writes {'it' if len(differing) == 1 else 'them'} anew; commit the result.",
+            }
+        return result
+
+    def _report(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The section `schema` of the play's summary."""
+        if "files" not in result:
+            return {"lines": ["failed: " + str(result.get("msg", "")).partition("\n")[0]], "next": []}
+        word = "not current" if result.get("failed") else "would be written" if self._task.check_mode else "written"
+        lines = [f"{path} {word}" for path in result["files"]] or ["the files are current"]
+        lines.append(f"{result['tables']} tables, {result['objects']} objects")
+        return {"files": result["files"], "lines": lines, "next": [WRITE] if result.get("failed") else []}

@@ -1,0 +1,802 @@
+"""What one schema holds, read from the server's catalogue: one `Item` per object, each with its definition as text.
+
+Definitions come from PostgreSQL's own functions (`pg_get_constraintdef` and its like) in one read-only transaction whose
+search path is the schema, so that names in it are written without the schema and two databases, or two servers, give
+equal texts. Left out: the ledger, what belongs to an extension (the extension stands for it), versions of extensions
+(the image decides them), whether a materialized view is filled, the value that a sequence has reached, and all other
+schemas. What has no query of its own here (operators, text search and their like) is listed by name, so that nothing
+is overlooked; of those only existence and owner-independent identity are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import DasTernError
+from .ledger import TABLE as LEDGER
+from .sql_values import identifier, literal
+
+if TYPE_CHECKING:
+    import psycopg
+
+Address = tuple[int, int, int]
+"""An object as pg_depend names it: catalogue, oid, column number or 0."""
+
+DATABASE = "DATABASE :database"
+"""The database in a definition: its name is not part of what is compared."""
+
+WEAK = ("column order",)
+"""Kinds that change nothing for a program that names its columns: reported, but no drift."""
+
+_BEGIN = """
+BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+SET LOCAL search_path = {schema};
+SET LOCAL quote_all_identifiers = off;
+SET LOCAL standard_conforming_strings = on;
+SET LOCAL timezone = 'UTC';
+SET LOCAL datestyle = 'ISO, YMD';
+SET LOCAL intervalstyle = 'postgres';
+SET LOCAL extra_float_digits = 1;
+SET LOCAL bytea_output = 'hex'
+"""
+_CLASSES = """
+SELECT relname, oid FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relname IN ('pg_class',
+  'pg_attrdef', 'pg_constraint', 'pg_type', 'pg_proc', 'pg_trigger', 'pg_policy', 'pg_rewrite', 'pg_extension',
+  'pg_namespace', 'pg_statistic_ext', 'pg_collation', 'pg_default_acl', 'pg_database')
+"""
+_SCHEMA = """
+SELECT n.oid, quote_ident(n.nspname),
+  CASE n.nspowner WHEN 'pg_database_owner'::regrole THEN pg_get_userbyid(d.datdba) ELSE pg_get_userbyid(n.nspowner) END,
+  d.oid, pg_get_userbyid(d.datdba)
+FROM pg_namespace n, pg_database d WHERE n.nspname = %s AND d.datname = current_database()
+"""
+_RELATIONS = """
+SELECT c.oid, c.relkind, quote_ident(c.relname), c.relpersistence, c.relrowsecurity, c.relforcerowsecurity,
+  c.relreplident, pg_get_userbyid(c.relowner), c.reloptions, c.relname = %(ledger)s AS is_ledger, c.reltype,
+  CASE WHEN am.amname <> 'heap' THEN quote_ident(am.amname) END, quote_ident(ts.spcname),
+  pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid),
+  ARRAY(SELECT i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno),
+  CASE WHEN c.reloftype <> 0 THEN c.reloftype::regtype::text END,
+  CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+  (SELECT format('SERVER %%I', s.srvname) || coalesce(' OPTIONS (' || (
+     SELECT string_agg(format('%%I %%L', o.option_name, o.option_value), ', ') FROM pg_options_to_table(f.ftoptions) o) || ')', '')
+   FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid)
+FROM pg_class c LEFT JOIN pg_am am ON am.oid = c.relam AND c.relkind IN ('r', 'm')
+LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
+WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+# Of a column's options only the two that the manual names (ALTER TABLE, "per-attribute options"): a server may keep
+# others there for itself, such as a `pg_attver` that is another number for every table ever made.
+_COLUMNS = """
+SELECT a.attrelid, a.attnum, a.attname, quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+  CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
+  a.attnotnull, a.attidentity, a.attgenerated, a.attislocal, d.oid, pg_get_expr(d.adbin, d.adrelid),
+  CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage END, a.attcompression, coalesce(a.attstattarget, -1),
+  ARRAY(SELECT o FROM unnest(a.attoptions) o WHERE split_part(o, '=', 1) IN ('n_distinct', 'n_distinct_inherited'))
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v') AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+_CONSTRAINTS = """
+SELECT c.oid, c.conrelid, c.conindid, c.conname, quote_ident(c.conname), c.contype, pg_get_constraintdef(c.oid),
+  ARRAY(SELECT a.attname FROM unnest(c.conkey) WITH ORDINALITY k (n, place)
+        JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.n ORDER BY place), c.confrelid,
+  EXISTS (SELECT FROM pg_trigger g WHERE g.tgconstraint = c.oid AND g.tgisinternal AND g.tgenabled <> 'O')
+FROM pg_constraint c
+WHERE c.connamespace = %(schema)s AND c.conrelid <> 0 AND c.contype IN ('c', 'f', 'p', 'u', 'x') AND c.conislocal
+  AND c.conparentid = 0
+"""
+_INDEXES = """
+SELECT i.indexrelid, i.indrelid, quote_ident(c.relname), pg_get_indexdef(i.indexrelid, 0, true), quote_ident(ts.spcname),
+  i.indisvalid AND i.indisready AND i.indislive, i.indisreplident, i.indisclustered,
+  EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')),
+  i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL,
+  ARRAY(SELECT a.attname FROM unnest(i.indkey[:i.indnkeyatts - 1]) WITH ORDINALITY k (n, place)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n ORDER BY place)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
+WHERE c.relnamespace = %(schema)s AND NOT c.relispartition
+"""
+_SEQUENCES = """
+SELECT c.oid, quote_ident(c.relname), c.relpersistence, pg_get_userbyid(c.relowner), format_type(s.seqtypid, NULL),
+  format('INCREMENT BY %%s MINVALUE %%s MAXVALUE %%s START WITH %%s CACHE %%s %%sCYCLE', s.seqincrement, s.seqmin, s.seqmax,
+    s.seqstart, s.seqcache, CASE WHEN s.seqcycle THEN '' ELSE 'NO ' END), d.deptype, d.refobjid, d.refobjsubid
+FROM pg_class c JOIN pg_sequence s ON s.seqrelid = c.oid
+LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+  AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+WHERE c.relnamespace = %(schema)s AND c.relkind = 'S'
+"""
+_TYPES = """
+SELECT t.oid, t.typtype, quote_ident(t.typname), pg_get_userbyid(t.typowner), t.typarray,
+  CASE WHEN t.typtype = 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END,
+  CASE t.typtype
+    WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod)
+      || CASE WHEN t.typcollation <> b.typcollation THEN ' COLLATE ' || t.typcollation::regcollation::text ELSE '' END
+      || coalesce(' DEFAULT ' || t.typdefault, '') || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END
+      || coalesce((SELECT string_agg(format(' CONSTRAINT %%I %%s', k.conname, pg_get_constraintdef(k.oid)), '' ORDER BY k.conname)
+                   FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'), '')
+    WHEN 'c' THEN '(' || coalesce((SELECT string_agg(format('%%I %%s', a.attname, format_type(a.atttypid, a.atttypmod))
+        || CASE WHEN a.attcollation <> y.typcollation THEN ' COLLATE ' || a.attcollation::regcollation::text ELSE '' END, ', ' ORDER BY a.attnum)
+      FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+      WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped), '') || ')'
+    WHEN 'r' THEN (SELECT format('(SUBTYPE = %%s, SUBTYPE_OPCLASS = %%I%%s%%s%%s, MULTIRANGE_TYPE_NAME = %%s)', r.rngsubtype::regtype,
+        o.opcname, CASE WHEN r.rngcollation <> 0 THEN ', COLLATION = ' || r.rngcollation::regcollation::text END,
+        CASE WHEN r.rngcanonical <> 0 THEN ', CANONICAL = ' || r.rngcanonical::regproc::text END,
+        CASE WHEN r.rngsubdiff <> 0 THEN ', SUBTYPE_DIFF = ' || r.rngsubdiff::regproc::text END, r.rngmultitypid::regtype)
+      FROM pg_range r JOIN pg_opclass o ON o.oid = r.rngsubopc WHERE r.rngtypid = t.oid)
+    ELSE '' END
+FROM pg_type t LEFT JOIN pg_type b ON b.oid = t.typbasetype LEFT JOIN pg_class c ON c.oid = t.typrelid
+WHERE t.typnamespace = %(schema)s AND t.typtype IN ('b', 'e', 'd', 'c', 'r') AND (t.typtype <> 'c' OR c.relkind = 'c')
+  AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
+"""
+# The constructors of a range type come with it.
+_FUNCTIONS = """
+SELECT p.oid, p.prokind, quote_ident(p.proname), pg_get_function_identity_arguments(p.oid), oidvectortypes(p.proargtypes),
+  pg_get_userbyid(p.proowner), CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END,
+  (SELECT format('SFUNC = %%s, STYPE = %%s', a.aggtransfn::regproc, format_type(a.aggtranstype, NULL))
+     || CASE WHEN a.aggfinalfn <> 0 THEN ', FINALFUNC = ' || a.aggfinalfn::regproc::text ELSE '' END
+     || CASE WHEN a.aggcombinefn <> 0 THEN ', COMBINEFUNC = ' || a.aggcombinefn::regproc::text ELSE '' END
+     || coalesce(', INITCOND = ' || quote_literal(a.agginitval), '')
+     || CASE p.proparallel WHEN 's' THEN ', PARALLEL = SAFE' WHEN 'r' THEN ', PARALLEL = RESTRICTED' ELSE '' END
+     || CASE WHEN a.aggkind <> 'n' OR a.aggmtransfn <> 0 OR a.aggsortop <> 0 THEN ' -- and more' ELSE '' END
+   FROM pg_aggregate a WHERE a.aggfnoid = p.oid)
+FROM pg_proc p WHERE p.pronamespace = %(schema)s
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i')
+"""
+_TRIGGERS = """
+SELECT g.oid, g.tgrelid, quote_ident(g.tgname), pg_get_triggerdef(g.oid, true), g.tgenabled
+FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+WHERE c.relnamespace = %(schema)s AND NOT g.tgisinternal AND g.tgparentid = 0
+"""
+_POLICIES = """
+SELECT p.oid, p.polrelid, quote_ident(p.polname), format('AS %%s FOR %%s TO %%s',
+    CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+    CASE p.polcmd WHEN '*' THEN 'ALL' WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' ELSE 'DELETE' END,
+    (SELECT string_agg(CASE WHEN r = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ' ORDER BY r) FROM unnest(p.polroles) r))
+  || coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
+  || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', '')
+FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = %(schema)s
+"""
+_RULES = """
+SELECT r.oid, r.ev_class, r.rulename, quote_ident(r.rulename), pg_get_ruledef(r.oid, true), r.ev_enabled
+FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = %(schema)s
+"""
+_STATISTICS = """
+SELECT s.oid, s.stxrelid, quote_ident(s.stxname), pg_get_statisticsobjdef(s.oid), coalesce(s.stxstattarget, -1), pg_get_userbyid(s.stxowner)
+FROM pg_statistic_ext s WHERE s.stxnamespace = %(schema)s
+"""
+_COLLATIONS = """
+SELECT c.oid, quote_ident(c.collname), pg_get_userbyid(c.collowner), 'PROVIDER = '
+  || CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END
+  || coalesce(', LOCALE = ' || quote_literal(c.colllocale), '') || coalesce(', LC_COLLATE = ' || quote_literal(c.collcollate), '')
+  || coalesce(', LC_CTYPE = ' || quote_literal(c.collctype), '') || coalesce(', RULES = ' || quote_literal(c.collicurules), '')
+  || CASE WHEN c.collisdeterministic THEN '' ELSE ', DETERMINISTIC = false' END
+FROM pg_collation c WHERE c.collnamespace = %(schema)s
+"""
+_EXTENSIONS = """
+SELECT e.oid, quote_ident(e.extname), CASE WHEN n.nspname <> 'pg_catalog' THEN quote_ident(n.nspname) END
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+"""
+_DATABASE_WIDE = """
+SELECT 'event trigger', quote_ident(evtname), concat_ws(' ', evtevent, evtfoid::regproc, evttags, evtenabled) FROM pg_event_trigger
+UNION ALL SELECT 'publication', quote_ident(p.pubname), concat_ws(' ', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
+  (SELECT string_agg(concat_ws(' ', t.schemaname, t.tablename, t.attnames, t.rowfilter), ', ' ORDER BY 1)
+   FROM pg_publication_tables t WHERE t.pubname = p.pubname)) FROM pg_publication p
+UNION ALL SELECT 'setting', 'database' || coalesce(' for ' || quote_ident(r.rolname), '') || ' ' || split_part(c, '=', 1),
+  substr(c, strpos(c, '=') + 1)
+FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) c
+WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_OTHERS = """
+SELECT i.type, i.identity FROM pg_depend d, pg_identify_object(d.classid, d.objid, 0) i
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = %(schema)s AND d.deptype = 'n' AND d.classid NOT IN (
+  'pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_collation'::regclass, 'pg_statistic_ext'::regclass,
+  'pg_default_acl'::regclass, 'pg_extension'::regclass, 'pg_publication_namespace'::regclass)
+  AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
+"""
+# Only where privileges were ever given or taken; then what is there beside what would be there by default.
+_PRIVILEGES = """
+SELECT o.classid, o.objid, o.sub, x.of_default, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END,
+  x.privilege_type, x.is_grantable
+FROM (
+  SELECT 'pg_class'::regclass::oid AS classid, oid AS objid, 0 AS sub, relacl AS acl,
+    acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner) AS usual
+    FROM pg_class WHERE relnamespace = %(schema)s
+  UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, a.attacl, NULL FROM pg_attribute a
+    JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = %(schema)s AND a.attnum > 0
+  UNION ALL SELECT 'pg_proc'::regclass, oid, 0, proacl, acldefault('f', proowner) FROM pg_proc WHERE pronamespace = %(schema)s
+  UNION ALL SELECT 'pg_type'::regclass, oid, 0, typacl, acldefault('T', typowner) FROM pg_type WHERE typnamespace = %(schema)s
+  UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, nspacl, acldefault('n', nspowner) FROM pg_namespace WHERE oid = %(schema)s
+  UNION ALL SELECT 'pg_database'::regclass, oid, 0, datacl, acldefault('d', datdba) FROM pg_database WHERE datname = current_database()
+) o, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(o.acl) e UNION ALL SELECT true, e.* FROM aclexplode(o.usual) e) x
+WHERE o.acl IS NOT NULL
+"""
+_DEFAULT_PRIVILEGES = """
+SELECT quote_ident(pg_get_userbyid(d.defaclrole)), CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
+    WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' ELSE 'SCHEMAS' END, d.defaclnamespace <> 0, x.of_default,
+  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable
+FROM pg_default_acl d, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(d.defaclacl) e
+  UNION ALL SELECT true, e.* FROM aclexplode(CASE d.defaclnamespace WHEN 0 THEN acldefault(
+    CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END, d.defaclrole) END) e) x
+WHERE d.defaclnamespace IN (0, %(schema)s)
+"""
+_COMMENTS = "SELECT classoid, objoid, objsubid, description FROM pg_description WHERE objoid >= 16384"
+_MEMBERS = (
+    "SELECT classid, objid, refobjid FROM pg_depend WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass"
+)
+_DEPENDENCIES = """
+SELECT classid, objid, objsubid, refclassid, refobjid, refobjsubid FROM pg_depend
+WHERE objid >= 16384 AND refobjid >= 16384 AND deptype IN ('n', 'a', 'i', 'P', 'S')
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object of the schema.
+
+    `definition` is what is shown and compared; `create` the SQL that makes the object, `undo` the SQL that takes it
+    away again without losing rows: '' where only a person can say. `target` is how SQL names it (`TABLE users`,
+    `CONSTRAINT users_pkey ON users`). `parent` is the key of what it goes down with. `needs` are keys of what has to be
+    there before it.
+    """
+
+    kind: str
+    name: str
+    definition: str
+    create: str = field(default="", compare=False)
+    undo: str = field(default="", compare=False)
+    target: str = field(default="", compare=False)
+    parent: str = ""
+    needs: frozenset[str] = field(default=frozenset(), compare=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def fingerprint(items: Iterable[Item]) -> str:
+    """SHA-256 over kind, name and definition of all items, in an order of its own: equal schemas give equal digits."""
+    lines = sorted(json.dumps([item.kind, item.name, item.definition], ensure_ascii=False) for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_catalogue(connection: psycopg.Connection[Any], schema: str) -> list[Item]:
+    """Everything in `schema` of the connection's database, and what belongs to the database as a whole.
+
+    The connection is in autocommit mode and outside a transaction. Raises `DasTernError` if there is no such schema.
+    """
+    reader = _Reader(connection, schema)
+    connection.execute(_BEGIN.format(schema=identifier(schema)))  # type: ignore[arg-type]
+    try:
+        return reader.read()
+    finally:
+        connection.execute("ROLLBACK")
+
+
+class _Reader:
+    """Collects items; children name their parent by its oid, which may be known only later."""
+
+    def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
+        self._connection, self._schema = connection, schema
+        self._found: dict[str, dict[str, Any]] = {}
+        self._keys: dict[Address, str] = {}
+        self._needs: dict[str, set[str]] = {}
+        self._class: dict[str, int] = {}
+        self._owner = ""
+        self._oid = 0
+        self._relations: dict[int, str] = {}
+        self._columns: dict[tuple[int, int], tuple[str, str]] = {}
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        values = {"schema": self._oid, "ledger": LEDGER} if "%(" in query else None
+        return self._connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+
+    def read(self) -> list[Item]:
+        self._class = dict(self._rows(_CLASSES))
+        self._the_schema()
+        for query, add in (
+            (_EXTENSIONS, self._extension), (_RELATIONS, self._relation), (_COLUMNS, self._column), (_TYPES, self._type),
+            (_FUNCTIONS, self._function), (_SEQUENCES, self._sequence), (_COLLATIONS, self._collation),
+            (_CONSTRAINTS, self._constraint), (_INDEXES, self._index), (_TRIGGERS, self._trigger),
+            (_POLICIES, self._policy), (_RULES, self._rule), (_STATISTICS, self._statistics),
+            (_DATABASE_WIDE, self._plain), (_OTHERS, self._plain),
+        ):  # fmt: skip
+            for row in self._rows(query):
+                add(*row)
+        members = {(classid, objid): extension for classid, objid, extension in self._rows(_MEMBERS)}
+        for classid, objid in members:
+            self._found.pop(self._keys.get((classid, objid, 0), ""), None)
+        self._column_order()
+        self._privileges()
+        for classid, objid, sub, text in self._rows(_COMMENTS):
+            self._comment((classid, objid, sub), text)
+        for (classid, objid), extension in members.items():
+            self._keys[(classid, objid, 0)] = self._keys[(self._class["pg_extension"], extension, 0)]
+        self._depend()
+        return self._items()
+
+    def _add(
+        self,
+        kind: str,
+        name: str,
+        definition: str,
+        address: tuple[str, int, int] | None = None,
+        needs: Iterable[str] = (),
+        **more: Any,
+    ) -> str:
+        key = f"{kind} {name}"
+        self._found[key] = {"kind": kind, "name": name, "definition": definition, **more}
+        if address is not None:
+            self._keys[(self._class[address[0]], *address[1:])] = key
+        self._needs[key] = {*needs, *([more["parent"]] if more.get("parent") else [])}
+        return key
+
+    def _owned(self, target: str, owner: str, parent: str) -> None:
+        """An owner other than the database's; that one is the rule and isn't written down."""
+        if owner != self._owner:
+            shown = f"ALTER {target} OWNER TO {identifier(owner)}"
+            self._add(
+                "owner", f"of {parent}", shown, undo=f"ALTER {target} OWNER TO {identifier(self._owner)}", parent=parent
+            )
+
+    def _the_schema(self) -> None:
+        rows = self._connection.execute(_SCHEMA, (self._schema,)).fetchall()
+        if not rows:
+            raise DasTernError(
+                f"Schema {self._schema} doesn't exist in this database: correct `migrations_schema`, or create it "
+                f"(`CREATE SCHEMA {identifier(self._schema)}`)."
+            )
+        self._oid, name, owner, database, self._owner = rows[0]
+        key = self._add(
+            "schema", name, f"CREATE SCHEMA {name}", ("pg_namespace", self._oid, 0), target=f"SCHEMA {name}"
+        )
+        self._owned(f"SCHEMA {name}", owner, key)
+        self._keys[(self._class["pg_database"], database, 0)] = "database"
+
+    def _extension(self, oid: int, name: str, schema: str | None) -> None:
+        text = f"CREATE EXTENSION {name}" + (f" WITH SCHEMA {schema}" if schema else "")
+        self._add("extension", name, text, ("pg_extension", oid, 0),
+                  create=text.replace("EXTENSION", "EXTENSION IF NOT EXISTS", 1), target=f"EXTENSION {name}")  # fmt: skip
+
+    def _relation(
+        self, oid: int, relkind: str, name: str, persistence: str, secured: bool, forced: bool, identity: str, owner: str,
+        options: list[str] | None, is_ledger: bool, row_type: int, method: str | None, tablespace: str | None,
+        bound: str | None, partition_key: str | None, parents: list[str], of_type: str | None, view: str | None,
+        server: str | None,
+    ) -> None:  # fmt: skip
+        if is_ledger:
+            return
+        self._relations[oid] = name
+        kind = {"v": "view", "m": "materialized view", "f": "foreign table"}.get(relkind, "table")
+        target = f"{kind.upper()} {name}"
+        settings = f" WITH ({_options(options)})" if options else ""
+        if view is not None:
+            using = f" USING {method}" if method else ""
+            using += settings + (f" TABLESPACE {tablespace}" if tablespace else "")
+            text = f"CREATE {target}{using} AS\n{view.strip().removesuffix(';')}"
+            undo = f"DROP {target}"
+        else:
+            undo = ""
+            text = f"CREATE {'UNLOGGED ' if persistence == 'u' else ''}{target}"
+            if bound is not None:
+                text += f" PARTITION OF {parents[0]} {bound}"
+            else:
+                text += f" OF {of_type}" if of_type else " (...)"
+                text += f" INHERITS ({', '.join(parents)})" if parents else ""
+            text += f" PARTITION BY {partition_key}" if partition_key else ""
+            text += f" {server}" if server else ""
+            text += f" USING {method}" if method else ""
+            text += f" TABLESPACE {tablespace}" if tablespace else ""
+        key = self._add(kind, name, text, ("pg_class", oid, 0), undo=undo, target=target)
+        self._keys[(self._class["pg_type"], row_type, 0)] = key
+        self._owned(target, owner, key)
+        if options and view is None:
+            self._alter("storage parameters", name, key, f"SET ({_options(options)})",
+                        f"RESET ({', '.join(option.partition('=')[0] for option in options)})")  # fmt: skip
+        if secured or forced:
+            words = [
+                word
+                for word, on in (("ENABLE ROW LEVEL SECURITY", secured), ("FORCE ROW LEVEL SECURITY", forced))
+                if on
+            ]
+            self._alter(
+                "row security", name, key, ", ".join(words), "DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
+            )
+        if identity in ("f", "n") and kind == "table":
+            word = {"f": "FULL", "n": "NOTHING"}[identity]
+            self._alter("replica identity", name, key, f"REPLICA IDENTITY {word}", "REPLICA IDENTITY DEFAULT")
+
+    def _alter(self, kind: str, name: str, parent: str, action: str, undo: str, shown: str = "", **more: Any) -> str:
+        """An item that is an attribute of its relation: `ALTER TABLE ... action`."""
+        table = f"ALTER TABLE {self._table_of(parent)}"
+        return self._add(kind, name, shown or action, create=f"{table} {action}", undo=f"{table} {undo}" if undo else "",
+                         parent=parent, **more)  # fmt: skip
+
+    def _table_of(self, key: str) -> str:
+        found = self._found[key]
+        return str(found["name"] if found["kind"] != "column" else found["facts"]["table"])
+
+    def _column(
+        self, relation: int, number: int, raw: str, name: str, kind: str, collation: str | None, required: bool,
+        identity: str, generated: str, is_local: bool, default_oid: int | None, default: str | None, storage: str | None,
+        compression: str, target: int, options: list[str] | None,
+    ) -> None:  # fmt: skip
+        if relation not in self._relations:
+            return
+        table = self._relations[relation]
+        full, parent = f"{table}.{name}", self._keys[(self._class["pg_class"], relation, 0)]
+        self._columns[(relation, number)] = (full, raw)
+        is_view = parent.startswith("view ")
+        key = parent
+        if is_local and not is_view:
+            shown = kind + (f" COLLATE {collation}" if collation else "")
+            shown += f" GENERATED ALWAYS AS ({default}) STORED" if generated else ""
+            key = self._alter("column", full, parent, f"ADD COLUMN {name} {shown}", "", shown,
+                              address=("pg_class", relation, number), target=f"COLUMN {full}",
+                              facts={"table": table, "column": raw, "quoted": name, "type": kind, "number": number,
+                                     "identity": identity})  # fmt: skip
+            if generated and default_oid:
+                self._keys[(self._class["pg_attrdef"], default_oid, 0)] = key
+        which = f"ALTER COLUMN {name}"
+        if default is not None and not generated:
+            self._alter("default", full, key, f"{which} SET DEFAULT {default}", f"{which} DROP DEFAULT", default,
+                        address=("pg_attrdef", default_oid or 0, 0))  # fmt: skip
+        if is_view:
+            return
+        if required:
+            self._alter("not null", full, key, f"{which} SET NOT NULL", f"{which} DROP NOT NULL", "NOT NULL")
+        if storage:
+            word = {"p": "PLAIN", "e": "EXTERNAL", "x": "EXTENDED", "m": "MAIN"}[storage]
+            self._alter(
+                "column storage", full, key, f"{which} SET STORAGE {word}", f"{which} SET STORAGE DEFAULT", word
+            )
+        if compression:
+            word = {"p": "pglz", "l": "lz4"}[compression]
+            self._alter(
+                "column compression",
+                full,
+                key,
+                f"{which} SET COMPRESSION {word}",
+                f"{which} SET COMPRESSION default",
+                word,
+            )
+        if target != -1:
+            self._alter(
+                "column statistics",
+                full,
+                key,
+                f"{which} SET STATISTICS {target}",
+                f"{which} SET STATISTICS -1",
+                str(target),
+            )
+        if options:
+            names = ", ".join(option.partition("=")[0] for option in options)
+            self._alter(
+                "column options",
+                full,
+                key,
+                f"{which} SET ({_options(options)})",
+                f"{which} RESET ({names})",
+                _options(options),
+            )
+
+    def _type(
+        self, oid: int, typtype: str, name: str, owner: str, array: int, labels: list[str] | None, text: str
+    ) -> None:
+        kind = {"e": "enum", "d": "domain", "c": "composite type", "r": "range type"}.get(typtype, "type")
+        target = f"{'DOMAIN' if kind == 'domain' else 'TYPE'} {name}"
+        facts: dict[str, Any] = {}
+        if labels is not None:
+            text = f"ENUM ({', '.join(literal(label) for label in labels)})"
+            facts = {"labels": labels}
+        definition = f"CREATE {target} AS {'RANGE ' if typtype == 'r' else ''}{text}"
+        undo = f"DROP {target}" if kind != "type" else ""
+        key = self._add(kind, name, definition, ("pg_type", oid, 0), target=target, undo=undo, facts=facts)
+        if array:
+            self._keys[(self._class["pg_type"], array, 0)] = key
+        self._owned(target, owner, key)
+
+    def _function(
+        self,
+        oid: int,
+        prokind: str,
+        name: str,
+        identity: str,
+        types: str,
+        owner: str,
+        text: str | None,
+        aggregate: str | None,
+    ) -> None:
+        kind = {"p": "procedure", "a": "aggregate"}.get(prokind, "function")
+        target = f"{kind.upper()} {name}({types})"
+        if text is not None:
+            # The only name in it that is always written with its schema.
+            text = text.replace(f" {_quoted(self._found, self._schema)}.", " ", 1).rstrip()
+        else:
+            text = f"CREATE AGGREGATE {name}({identity}) ({aggregate})"
+        key = self._add(kind, f"{name}({types})", text, ("pg_proc", oid, 0), target=target, undo=f"DROP {target}")
+        self._owned(target, owner, key)
+
+    def _sequence(
+        self, oid: int, name: str, persistence: str, owner: str, kind: str, options: str, dependence: str | None,
+        relation: int | None, number: int | None,
+    ) -> None:  # fmt: skip
+        column = self._columns.get((relation or 0, number or 0))
+        if dependence == "i":
+            parent = f"column {column[0]}" if column else ""
+            if column is None or parent not in self._found:
+                return
+            full = column[0]
+            always = self._found[parent]["facts"]["identity"] == "a"
+            words = f"GENERATED {'ALWAYS' if always else 'BY DEFAULT'} AS IDENTITY (SEQUENCE NAME {name} {options})"
+            quoted = self._found[parent]["facts"]["quoted"]
+            self._alter("identity", full, parent, f"ALTER COLUMN {quoted} ADD {words}",
+                        f"ALTER COLUMN {quoted} DROP IDENTITY", words, address=("pg_class", oid, 0), target=f"SEQUENCE {name}")  # fmt: skip
+            return
+        target = f"SEQUENCE {name}"
+        text = f"CREATE {'UNLOGGED ' if persistence == 'u' else ''}{target} AS {kind} {options}"
+        key = self._add("sequence", name, text, ("pg_class", oid, 0), target=target)
+        self._owned(target, owner, key)
+        if dependence == "a" and column is not None:
+            self._add("sequence owner", name, f"ALTER {target} OWNED BY {column[0]}", parent=key,
+                      undo=f"ALTER {target} OWNED BY NONE", needs=[f"column {column[0]}"])  # fmt: skip
+
+    def _collation(self, oid: int, name: str, owner: str, text: str) -> None:
+        target = f"COLLATION {name}"
+        key = self._add(
+            "collation",
+            name,
+            f"CREATE {target} ({text})",
+            ("pg_collation", oid, 0),
+            target=target,
+            undo=f"DROP {target}",
+        )
+        self._owned(target, owner, key)
+
+    def _constraint(
+        self, oid: int, relation: int, index: int, raw: str, name: str, contype: str, text: str, columns: list[str],
+        references: int, disabled: bool,
+    ) -> None:  # fmt: skip
+        if relation not in self._relations:
+            return
+        table = self._relations[relation]
+        shown = text + (" -- its triggers are DISABLED" if disabled else "")
+        key = self._alter(
+            "constraint", f"{table}.{name}", self._keys[(self._class["pg_class"], relation, 0)],
+            f"ADD CONSTRAINT {name} {text}", f"DROP CONSTRAINT {name}", shown, address=("pg_constraint", oid, 0),
+            target=f"CONSTRAINT {name} ON {table}",
+            facts={"type": contype, "table": table, "columns": columns, "name": raw, "quoted": name,
+                   "references": self._relations.get(references, "")},
+        )  # fmt: skip
+        if index and contype != "f":
+            self._keys[(self._class["pg_class"], index, 0)] = key
+
+    def _index(
+        self, oid: int, relation: int, name: str, text: str, tablespace: str | None, valid: bool, replica: bool,
+        clustered: bool, of_constraint: bool, unique: bool, columns: list[str],
+    ) -> None:  # fmt: skip
+        if relation not in self._relations:
+            return
+        parent = self._keys[(self._class["pg_class"], relation, 0)]
+        own = self._keys.get((self._class["pg_class"], oid, 0), "")
+        if not of_constraint:
+            # So it is written for a partitioned table's index; made without ONLY it is made for the partitions, too.
+            text = text.replace(" ON ONLY ", " ON ", 1)
+            text += f" TABLESPACE {tablespace}" if tablespace else ""
+            own = self._add("index", name, text + ("" if valid else " -- INVALID"), ("pg_class", oid, 0), parent=parent,
+                            create=text, undo=f"DROP INDEX {name}", target=f"INDEX {name}",
+                            facts={"table": self._relations[relation], "columns": columns if unique else []})  # fmt: skip
+        table = self._relations[relation]
+        if replica:
+            self._alter(
+                "replica identity",
+                table,
+                parent,
+                f"REPLICA IDENTITY USING INDEX {name}",
+                "REPLICA IDENTITY DEFAULT",
+                needs=[own],
+            )
+        if clustered:
+            self._alter("clustered on", table, parent, f"CLUSTER ON {name}", "SET WITHOUT CLUSTER", needs=[own])
+
+    def _trigger(self, oid: int, relation: int, name: str, text: str, enabled: str) -> None:
+        if relation not in self._relations:
+            return
+        table = self._relations[relation]
+        word = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}.get(enabled)
+        text += f";\nALTER TABLE {table} {word} TRIGGER {name}" if word else ""
+        target = f"TRIGGER {name} ON {table}"
+        self._add("trigger", f"{table}.{name}", text, ("pg_trigger", oid, 0), target=target, undo=f"DROP {target}",
+                  parent=self._keys[(self._class["pg_class"], relation, 0)])  # fmt: skip
+
+    def _policy(self, oid: int, relation: int, name: str, text: str) -> None:
+        if relation not in self._relations:
+            return
+        table = self._relations[relation]
+        target = f"POLICY {name} ON {table}"
+        self._add("policy", f"{table}.{name}", f"CREATE {target} {text}", ("pg_policy", oid, 0), target=target,
+                  undo=f"DROP {target}", parent=self._keys[(self._class["pg_class"], relation, 0)])  # fmt: skip
+
+    def _rule(self, oid: int, relation: int, raw: str, name: str, text: str, enabled: str) -> None:
+        if relation not in self._relations:
+            return
+        parent = self._keys[(self._class["pg_class"], relation, 0)]
+        if raw == "_RETURN":  # the query of a view, on which the view's dependencies hang
+            self._keys[(self._class["pg_rewrite"], oid, 0)] = parent
+            return
+        table = self._relations[relation]
+        word = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}.get(enabled)
+        text = text.rstrip().removesuffix(";") + (f";\nALTER TABLE {table} {word} RULE {name}" if word else "")
+        target = f"RULE {name} ON {table}"
+        self._add(
+            "rule", f"{table}.{name}", text, ("pg_rewrite", oid, 0), target=target, undo=f"DROP {target}", parent=parent
+        )
+
+    def _statistics(self, oid: int, relation: int, name: str, text: str, amount: int, owner: str) -> None:
+        text = text.replace(f" {_quoted(self._found, self._schema)}.", " ", 1)
+        text += f";\nALTER STATISTICS {name} SET STATISTICS {amount}" if amount != -1 else ""
+        target = f"STATISTICS {name}"
+        parent = self._keys.get((self._class["pg_class"], relation, 0), "")
+        key = self._add(
+            "statistics object",
+            name,
+            text,
+            ("pg_statistic_ext", oid, 0),
+            target=target,
+            undo=f"DROP {target}",
+            parent=parent,
+        )
+        self._owned(target, owner, key)
+
+    def _plain(self, kind: str, name: str, definition: str = "") -> None:
+        """What is compared, but made by a person."""
+        self._add(kind, name, definition or name)
+
+    def _column_order(self) -> None:
+        tables: dict[int, list[str]] = {}
+        for (relation, _), (full, _) in self._columns.items():
+            if f"column {full}" in self._found:
+                tables.setdefault(relation, []).append(self._found[f"column {full}"]["facts"]["quoted"])
+        for relation, names in tables.items():
+            self._add("column order", self._relations[relation], ", ".join(names),
+                      parent=self._keys[(self._class["pg_class"], relation, 0)])  # fmt: skip
+
+    def _privileges(self) -> None:
+        found: dict[Address, _Grants] = {}
+        for classid, objid, sub, usual, grantee, privilege, grantable in self._rows(_PRIVILEGES):
+            found.setdefault((classid, objid, sub), _Grants()).add(usual, grantee, privilege, grantable)
+        for address, grants in found.items():
+            self._grants(address, grants)
+        defaults: dict[tuple[str, str, bool], _Grants] = {}
+        for role, kind, within, usual, grantee, privilege, grantable in self._rows(_DEFAULT_PRIVILEGES):
+            defaults.setdefault((role, kind, within), _Grants()).add(usual, grantee, privilege, grantable)
+        schema = _quoted(self._found, self._schema)
+        for (role, kind, within), grants in defaults.items():
+            head = f"ALTER DEFAULT PRIVILEGES FOR ROLE {role}" + (f" IN SCHEMA {schema}" if within else "")
+            for grantee, more, less in grants.differences():
+                name = f"of {role} on {kind}{' in the schema' if within else ''} to {grantee}"
+                do, back = _statements(f"ON {kind}", grantee, more, less, head + " ")
+                self._add("default privileges", name, do, undo=back)
+
+    def _grants(self, address: Address, grants: _Grants) -> None:
+        """One item for each role whose privileges on the object aren't the ones that it would have by default."""
+        key = self._keys.get(address) or self._keys.get((*address[:2], 0), "")
+        column = self._columns.get((address[1], address[2])) if address[2] else None
+        if key == "database":
+            label, noun, parent = key, DATABASE, ""
+        elif key not in self._found:
+            return
+        elif column is not None:
+            label, noun, parent = f"column {column[0]}", f"TABLE {self._relations[address[1]]}", key
+        else:
+            label, noun, parent = key, self._found[key]["target"], key
+        # GRANT knows views and foreign tables as tables only, an aggregate as a function.
+        noun = re.sub(r"^(MATERIALIZED VIEW|FOREIGN TABLE|VIEW) ", "TABLE ", noun)
+        noun = re.sub(r"^AGGREGATE ", "FUNCTION ", noun)
+        for grantee, more, less in grants.differences():
+            if noun.startswith("SCHEMA ") and grantee == "PUBLIC":
+                # Whether everyone may look into the schema says nothing where nobody else may connect; `prisma migrate
+                # reset` makes the schema anew without it.
+                more = [privilege for privilege in more if privilege != ("USAGE", False)]
+            if column is not None:
+                more = [(f"{privilege} ({identifier(column[1])})", grantable) for privilege, grantable in more]
+            if more or less:
+                do, back = _statements(f"ON {noun}", grantee, more, less)
+                self._add("grant", f"{label} to {grantee}", do, undo=back, parent=parent)
+
+    def _comment(self, address: Address, text: str) -> None:
+        key = self._keys.get(address, "")
+        item = self._found.get(key)
+        if item is None:
+            column = self._columns.get((address[1], address[2])) if address[2] else None
+            relation = self._keys.get((*address[:2], 0), "")
+            if column is None or relation not in self._found:
+                return
+            target, label, key = f"COLUMN {column[0]}", f"column {column[0]}", relation
+        else:
+            # A schema's comment is the template's, and an extension's its own.
+            if not item.get("target") or item["kind"] in ("schema", "extension"):
+                return
+            target, label = item["target"], key
+        self._add(
+            "comment", label, f"COMMENT ON {target} IS {literal(text)}", undo=f"COMMENT ON {target} IS NULL", parent=key
+        )
+
+    def _depend(self) -> None:
+        for row in self._rows(_DEPENDENCIES):
+            dependent = self._keys.get(row[:3]) or self._keys.get((row[0], row[1], 0))
+            needed = self._keys.get(row[3:]) or self._keys.get((row[3], row[4], 0))
+            if not dependent or not needed or dependent == needed or dependent not in self._needs:
+                continue
+            if dependent.startswith("sequence ") and row[5]:
+                continue  # the column that owns a sequence is a matter of `sequence owner`
+            self._needs[dependent].add(needed)
+
+    def _items(self) -> list[Item]:
+        # What went, as a part of an extension, takes its children along.
+        while gone := [
+            key for key, one in self._found.items() if one.get("parent") and one["parent"] not in self._found
+        ]:
+            for key in gone:
+                del self._found[key]
+        return [
+            Item(**{**one, "create": one.get("create") or one["definition"]},
+                 needs=frozenset(self._needs[key] & self._found.keys() - {key}))
+            for key, one in sorted(self._found.items())
+        ]  # fmt: skip
+
+
+class _Grants:
+    """Privileges on one object, those that are there and those that would be there by default."""
+
+    def __init__(self) -> None:
+        self._actual: dict[str, set[tuple[str, bool]]] = {}
+        self._usual: dict[str, set[tuple[str, bool]]] = {}
+
+    def add(self, usual: bool, grantee: str, privilege: str, grantable: bool) -> None:
+        (self._usual if usual else self._actual).setdefault(grantee, set()).add((privilege, grantable))
+
+    def differences(self) -> list[tuple[str, list[tuple[str, bool]], list[tuple[str, bool]]]]:
+        """Grantee, what it has more than by default, what it has less."""
+        rows = []
+        for grantee in sorted(self._actual.keys() | self._usual.keys()):
+            actual, usual = self._actual.get(grantee, set()), self._usual.get(grantee, set())
+            if actual != usual:
+                rows.append((grantee, sorted(actual - usual), sorted(usual - actual)))
+        return rows
+
+
+def _statements(
+    on: str, grantee: str, more: Sequence[tuple[str, bool]], less: Sequence[tuple[str, bool]], head: str = ""
+) -> tuple[str, str]:
+    """The statements that give `more` and take `less`, and those that undo them."""
+    do: list[str] = []
+    back: list[str] = []
+    for grantable in (False, True):
+        option = " WITH GRANT OPTION" if grantable else ""
+        given = ", ".join(privilege for privilege, flag in more if flag is grantable)
+        if given:
+            do.append(f"{head}GRANT {given} {on} TO {grantee}{option}")
+            back.insert(0, f"{head}REVOKE {given} {on} FROM {grantee}")
+    taken = ", ".join(privilege for privilege, _ in less)
+    if taken:
+        do.insert(0, f"{head}REVOKE {taken} {on} FROM {grantee}")
+        back.append(f"{head}GRANT {taken} {on} TO {grantee}")
+    return ";\n".join(do), ";\n".join(back)
+
+
+def _options(options: Sequence[str]) -> str:
+    """`reloptions` as SQL: values quoted, in the order of their names."""
+    pairs = sorted(option.partition("=")[::2] for option in options)
+    return ", ".join(f"{name} = {literal(value)}" for name, value in pairs)
+
+
+def _quoted(found: Mapping[str, Mapping[str, Any]], schema: str) -> str:
+    """The schema as the server writes it: with quotes only where they are needed."""
+    return schema if f"schema {schema}" in found else identifier(schema)

@@ -1,0 +1,239 @@
+"""A database of its own beside the live one, on the same server, for as long as a `with` lasts.
+
+It is like the live one in encoding, locale, owner and provisioned privileges, and empty. Its name says whose it is and
+when it was made, `<database>_scratch_<16 hex digits>`, the first eight digits being seconds since 1970: what a killed
+run leaves behind is recognised by the next one, even where the run died before the comment was written.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .access import Declared, of_new_database
+from .connection import connect
+from .errors import DasTernError
+from .migration_files import SCRIPT, MigrationFile
+from .psql import Psql
+from .sql_text import statements
+from .sql_values import identifier, literal
+
+try:
+    import psycopg
+    from psycopg import pq
+except ImportError:  # `connect` says so in words
+    pass
+
+APPLICATION = "das-tern scratch"
+MARK = "das-tern scratch database of "
+LEFTOVER_AFTER = 3600.0
+"""Seconds after which a scratch database that nobody is connected to counts as left behind."""
+
+_LIKE_LIVE = """
+SELECT pg_encoding_to_char(d.encoding), d.datlocprovider, d.datcollate, d.datctype, d.datlocale, d.daticurules,
+  r.rolcreatedb OR r.rolsuper, current_user, extract(epoch FROM clock_timestamp())::bigint,
+  to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+FROM pg_database d, pg_roles r WHERE d.datname = current_database() AND r.rolname = current_user
+"""
+_LEFTOVERS = """
+SELECT d.datname, shobj_description(d.oid, 'pg_database'), extract(epoch FROM clock_timestamp())::bigint
+FROM pg_database d WHERE d.datdba = current_user::regrole AND d.datname LIKE '%\\_scratch\\_%'
+  AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)
+"""
+# What reaches beyond the database that a statement runs in: to run it once more would change the live server.
+_OUTSIDE = {
+    (verb, noun)
+    for verb in ("ALTER", "CREATE", "DROP", "COMMENT")
+    for noun in ("DATABASE", "ROLE", "USER", "GROUP", "SYSTEM", "TABLESPACE", "SUBSCRIPTION")
+} | {("DROP", "OWNED"), ("REASSIGN", "OWNED"), ("ALTER", "SYSTEM")}
+_MAYBE_OUTSIDE = re.compile(r"\b(database|role|user|group|system|tablespace|subscription|owned)\b", re.IGNORECASE)
+_EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+IF\s+NOT\s+EXISTS\s+("(?:[^"]|"")+"|[\w$]+)', re.IGNORECASE)
+
+
+def _stem(database: str) -> str:
+    """As much of the name as fits before `_scratch_` and 16 digits in PostgreSQL's 63 bytes."""
+    return database.encode()[:38].decode(errors="ignore")
+
+
+def name_pattern(database: str) -> str:
+    """A regular expression, the same to Python and PostgreSQL, for the names of the scratch databases of `database`."""
+    return f"^{re.escape(_stem(database))}_scratch_[0-9a-f]{{16}}$"
+
+
+@contextmanager
+def scratch_database(
+    connection: psycopg.Connection[Any],
+    params: Mapping[str, Any],
+    *,
+    declared: Declared | None = None,
+    superuser: Psql | None = None,
+    settings: Mapping[str, str | int] | None = None,
+    leftover_after: float = LEFTOVER_AFTER,
+) -> Iterator[psycopg.Connection[Any]]:
+    """A connection, in autocommit mode, to a new database that is dropped when the block ends, however it ends.
+
+    `connection` leads to the live database and stays usable; `params` are those that it was made with. A role that may
+    not create databases needs `superuser`. With `declared` the new database gets the privileges that provisioning
+    gives. Leftovers of killed runs older than `leftover_after` seconds are dropped first. Raises `DasTernError`.
+    """
+    _drop_leftovers(connection, str(params["database"]), leftover_after)
+    name = _create(connection, params, superuser)
+    try:
+        own = connect({**params, "database": name}, APPLICATION, settings)
+        with own:
+            own.prepare_threshold = None  # the caller may send DISCARD ALL, of which psycopg doesn't know
+            for step in of_new_database(_renamed(declared, name)) if declared is not None else ():
+                _provision(own, step.sql, params)
+            yield own
+    finally:
+        _drop(connection, name)
+
+
+def _renamed(declared: Declared, name: str) -> Declared:
+    return Declared(
+        database=name,
+        app_user=declared.app_user,
+        readonly_user=declared.readonly_user,
+        environment=declared.environment,
+        createdb=declared.createdb,
+        passwords={},
+    )
+
+
+def _provision(connection: psycopg.Connection[Any], sql: str, params: Mapping[str, Any]) -> None:
+    try:
+        connection.execute(sql)  # type: ignore[arg-type]
+    except psycopg.Error as error:
+        raise DasTernError(
+            f"The privileges that {params['database']} is to have can't be given to a scratch database: {_words(error)}. "
+            "`ansible-playbook playbooks/provision.yml` makes the roles."
+        ) from None
+
+
+def _create(connection: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql | None) -> str:
+    row = connection.execute(_LIKE_LIVE).fetchone()
+    assert row is not None
+    encoding, provider, collate, ctype, locale, rules, may_create, owner, now, written = row
+    name = f"{_stem(str(params['database']))}_scratch_{now & 0xFFFFFFFF:08x}{secrets.token_hex(4)}"
+    like = f"ENCODING {literal(encoding)} LC_COLLATE {literal(collate)} LC_CTYPE {literal(ctype)} LOCALE_PROVIDER "
+    like += {"b": "builtin", "i": "icu"}.get(provider, "libc")
+    if provider in ("b", "i"):
+        like += f" {'BUILTIN_LOCALE' if provider == 'b' else 'ICU_LOCALE'} {literal(locale)}"
+    like += f" ICU_RULES {literal(rules)}" if rules else ""
+    mark = literal(f"{MARK}{params['database']}, made {written}")
+    made = [
+        f"CREATE DATABASE {identifier(name)} OWNER {identifier(owner)} TEMPLATE template0 STRATEGY wal_log {like}",
+        f"COMMENT ON DATABASE {identifier(name)} IS {mark}",
+        f"REVOKE ALL ON DATABASE {identifier(name)} FROM PUBLIC",
+    ]
+    if not may_create and superuser is None:
+        raise DasTernError(
+            f"A scratch database is needed, and role {owner} may not create one (postgres_app_createdb is false). The "
+            "superuser in its container can: name the container (postgres_container_name)."
+        )
+    try:
+        if may_create:
+            for statement in made:
+                connection.execute(statement)  # type: ignore[arg-type]
+        elif superuser is not None:
+            superuser.run(";\n".join(made) + ";")
+    except psycopg.Error as error:
+        raise DasTernError(f"No scratch database {name} could be made: {_words(error)}.") from None
+    return name
+
+
+def _drop(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drop it although a statement may still run in it.
+
+    FORCE is refused where autovacuum is at work there; a plain DROP sends autovacuum away and waits for it.
+    """
+    drop = f"DROP DATABASE IF EXISTS {identifier(name)}"
+    try:
+        try:
+            connection.execute(f"{drop} WITH (FORCE)")  # type: ignore[arg-type]
+        except psycopg.errors.InsufficientPrivilege:
+            connection.execute(drop)  # type: ignore[arg-type]
+    except psycopg.Error as error:
+        raise DasTernError(
+            f"The scratch database {name} could not be dropped: {_words(error)}. Nothing else uses it: a later run drops it, "
+            f"or `{drop} WITH (FORCE)`."
+        ) from None
+
+
+def _drop_leftovers(connection: psycopg.Connection[Any], database: str, older_than: float) -> None:
+    """Drop what killed runs left: ours by name, with our comment or none, old enough, and used by nobody."""
+    pattern = re.compile(name_pattern(database))
+    for name, comment, now in connection.execute(_LEFTOVERS).fetchall():
+        if not pattern.match(name) or not (comment is None or comment.startswith(MARK + database + ",")):
+            continue
+        if now - int(name[-16:-8], 16) >= older_than:
+            try:
+                connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")  # type: ignore[arg-type]
+            except psycopg.errors.ObjectInUse:
+                pass  # somebody just went in: it isn't left behind
+
+
+def replay(
+    connection: psycopg.Connection[Any], files: Sequence[MigrationFile], folder: str, superuser: Psql | None = None
+) -> None:
+    """Run whole migrations in a scratch database, without a ledger.
+
+    Each file is one simple query, as Prisma sends it: a transaction, unless it says otherwise itself. Raises
+    `DasTernError` that names the file which doesn't run, or would reach beyond the database.
+    """
+    for file in files:
+        path = f"{folder}/{file.name}/{SCRIPT}"
+        _refuse_outside(file, path)
+        if superuser is not None:
+            _make_extensions(connection, file, superuser)
+        try:
+            connection.execute(file.sql)  # type: ignore[arg-type]
+            if connection.info.transaction_status != pq.TransactionStatus.IDLE:
+                raise DasTernError(f"Migration {file.name} begins a transaction that it doesn't end: {path}.")
+            connection.execute("DISCARD ALL")
+        except psycopg.Error as error:
+            words = (
+                "What only a superuser may create (an extension that isn't trusted) has to be written `CREATE EXTENSION IF "
+                "NOT EXISTS`: then it is made beforehand where the container can be reached."
+                if error.sqlstate == "42501"
+                else "It was applied to the live database in another state than the migrations before it give, or with another "
+                "content: `ansible-playbook playbooks/status.yml` shows what the ledger says."
+            )
+            raise DasTernError(
+                f"Migration {file.name} is applied, but can't be run again in an empty scratch database: {_words(error)} "
+                f"({path}). {words}",
+                sqlstate=error.sqlstate or "",
+            ) from None
+
+
+def _refuse_outside(file: MigrationFile, path: str) -> None:
+    if not _MAYBE_OUTSIDE.search(file.sql):
+        return
+    for one in statements(file.sql):
+        pair = (one.words[0], "DATABASE") if one.words[:3:2] == ("COMMENT", "DATABASE") else one.words[:2]
+        if pair in _OUTSIDE:
+            raise DasTernError(
+                f"Migration {file.name} changes what all databases of the server share: `{' '.join(one.text.split())[:120]}` at "
+                f"{path}, line {one.line}. It can't be run in a scratch database without doing that to the live server; "
+                "compare by hand."
+            )
+
+
+def _make_extensions(connection: psycopg.Connection[Any], file: MigrationFile, superuser: Psql) -> None:
+    """Extensions that the file asks for and its role may not create, made by the superuser beforehand."""
+    asked = {found.strip('"') if found.startswith('"') else found.lower() for found in _EXTENSION.findall(file.sql)}
+    if not asked:
+        return
+    query = (
+        "SELECT a.name FROM pg_available_extensions a JOIN pg_available_extension_versions v ON v.name = a.name "
+        "AND v.version = a.default_version WHERE a.name = ANY(%s) AND v.superuser AND NOT v.trusted"
+    )
+    for (name,) in connection.execute(query, (sorted(asked),)).fetchall():
+        superuser.run(f"CREATE EXTENSION IF NOT EXISTS {identifier(name)};", connection.info.dbname)
+
+
+def _words(error: psycopg.Error) -> str:
+    return f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}"

@@ -1,0 +1,156 @@
+#!/usr/bin/python
+"""Ansible module: the live schema against its migrations."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration_drift
+short_description: Compare the live schema with the one that its applied migrations make
+description:
+  - Runs the applied migrations in a scratch database of the same server, reads both catalogues object by object, and
+    drops the scratch database again. The live database is only read.
+  - The files are read on the controller by the action plugin of the same name and sent along; that plugin also writes
+    the migration that O(write_migration) asks for.
+  - Fails where there is drift, unless O(fail=false) or O(write_migration) is given.
+options:
+  folder:
+    description: The migrations folder on the controller. A relative path counts from the root of this project.
+    type: str
+    required: true
+  migrations:
+    description: The files, in order. Filled by the action plugin.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the directory.
+        type: str
+        required: true
+      sql:
+        description: Text of its C(migration.sql).
+        type: str
+        required: true
+  schema:
+    description: Schema that holds the tables and the ledger.
+    type: str
+    default: public
+  readonly_user:
+    description: Role that provisioning gives SELECT to, so that its privileges don't count as drift. Empty if there is none.
+    type: str
+    default: ""
+  environment:
+    description: The value of C(dastern.environment) that provisioning sets on the database.
+    type: str
+    default: ""
+  endpoint:
+    description: URL of the Docker Engine, for a role that may not create databases. Empty is the host's own.
+    type: str
+    default: ""
+  container:
+    description: Name of the server's container, for the same purpose. Empty is without.
+    type: str
+    default: ""
+  fail:
+    description: Whether drift is a failure; V(false) only reports.
+    type: bool
+    default: true
+  write_migration:
+    description: Name for a migration that is written from the difference, C(<UTC stamp>_<name>). Empty writes none.
+    type: str
+    default: ""
+extends_documentation_fragment: [dastern]
+attributes:
+  check_mode:
+    support: full
+    description: Compares all the same; the migration isn't written.
+  diff_mode:
+    support: full
+    description: Shows the migration that is written.
+  idempotent:
+    support: full
+    description: The scratch database is gone afterwards; a migration that is pending under the same name with the same text stays.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: See whether somebody changed the schema by hand
+  migration_drift:
+    folder: files/sql/migrations
+    database: dastern
+    user: dastern_user
+    password_file: /etc/das-tern/dastern-postgres/app_password
+    readonly_user: dastern_readonly
+    environment: development
+"""
+
+RETURN = r"""
+drifted:
+  description: Whether an object differs; an order of columns alone doesn't count.
+  type: bool
+  returned: when compared
+differences:
+  description: Each with C(kind), C(object), C(what) (V(missing), V(unexpected) or V(differs)), C(expected), C(live), C(weak), C(parts).
+  type: list
+  elements: dict
+  returned: when compared
+lines:
+  description: The differences as a table of text.
+  type: list
+  elements: str
+  returned: when compared
+statements:
+  description: What brings a database that has only the migrations to the live state, in order.
+  type: list
+  elements: str
+  returned: when compared
+by_hand:
+  description: What a person must write, in words.
+  type: list
+  elements: str
+  returned: when compared
+path:
+  description: The migration that was or would be written.
+  type: str
+  returned: when O(write_migration) is given and there is drift
+fingerprint:
+  description: SHA-256 over the live catalogue.
+  type: str
+  returned: when compared
+objects:
+  description: How many objects the live schema has.
+  type: int
+  returned: when compared
+applied:
+  description: The migrations that were replayed, in their order.
+  type: list
+  elements: str
+  returned: when compared
+pending:
+  description: Migrations that aren't applied and weren't replayed.
+  type: list
+  elements: str
+  returned: when compared
+failed_before:
+  description: Migrations with a ledger row that is neither finished nor rolled back.
+  type: list
+  elements: str
+  returned: when compared
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, drift
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = drift(module.params)
+    except DasTernError as error:
+        module.fail_json(msg=error.message, **error.facts)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""Comparing catalogues, the migration made from a difference, the fingerprint, and the files: by hand-made objects."""
+
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import scratch
+from ansible.module_utils.dastern.catalogue import Item, fingerprint
+from ansible.module_utils.dastern.drift import compare, ordered, scaffold, table
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migration_files import MigrationFile
+from ansible.module_utils.dastern.schema_text import schema_docs, schema_sql
+from ansible.module_utils.dastern.text_files import checked_name, replace, scaffold_file
+
+
+def a_table(name: str, *columns: str) -> list[Item]:
+    made = [
+        Item("table", name, f"CREATE TABLE {name} (...)", create=f"CREATE TABLE {name} (...)", target=f"TABLE {name}")
+    ]
+    for number, column in enumerate(columns, 1):
+        made.append(a_column(name, column, number))
+    made.append(Item("column order", name, ", ".join(columns), parent=f"table {name}"))
+    return made
+
+
+def a_column(of: str, name: str, number: int = 9, kind: str = "integer", **more: Any) -> Item:
+    return Item(
+        "column", f"{of}.{name}", kind, create=f"ALTER TABLE {of} ADD COLUMN {name} {kind}", target=f"COLUMN {of}.{name}",
+        parent=f"table {of}", needs=frozenset({f"table {of}"}),
+        facts={"table": of, "column": name, "quoted": name, "type": kind, "number": number}, **more,
+    )  # fmt: skip
+
+
+def of_column(kind: str, name: str, definition: str, create: str = "", undo: str = "") -> Item:
+    return Item(
+        kind, name, definition, create=create, undo=undo, parent=f"column {name}", needs=frozenset({f"column {name}"})
+    )
+
+
+def an_index(name: str, of: str, where: str = "") -> Item:
+    text = f"CREATE INDEX {name} ON {of} (a){where}"
+    return Item("index", name, text, create=text, undo=f"DROP INDEX {name}", target=f"INDEX {name}", parent=f"table {of}",
+                needs=frozenset({f"table {of}"}), facts={"table": of, "columns": []})  # fmt: skip
+
+
+def a_comment(on: Item, text: str) -> Item:
+    return Item("comment", on.key, f"COMMENT ON {on.target} IS '{text}'", create=f"COMMENT ON {on.target} IS '{text}'",
+                undo=f"COMMENT ON {on.target} IS NULL", parent=on.key, needs=frozenset({on.key}))  # fmt: skip
+
+
+def a_view(name: str, query: str, *needs: str) -> Item:
+    text = f"CREATE VIEW {name} AS\n{query}"
+    return Item(
+        "view", name, text, create=text, undo=f"DROP VIEW {name}", target=f"VIEW {name}", needs=frozenset(needs)
+    )
+
+
+def an_enum(*labels: str) -> Item:
+    text = f"CREATE TYPE mood AS ENUM ({', '.join(labels)})"
+    return Item(
+        "enum", "mood", text, create=text, target="TYPE mood", undo="DROP TYPE mood", facts={"labels": list(labels)}
+    )
+
+
+def words(before: list[Item], after: list[Item]) -> list[str]:
+    return [f"{row.what} {row.item.key}" for row in compare(before, after)]
+
+
+def made(before: list[Item], after: list[Item]) -> tuple[list[str], list[str]]:
+    result = scaffold(compare(before, after), before, after)
+    return list(result.statements), list(result.by_hand)
+
+
+USERS = a_table("users", "a", "b")
+
+
+# --- compare
+
+
+def test_equal_catalogues_have_no_difference() -> None:
+    assert compare(USERS, list(reversed(USERS))) == []
+
+
+def test_what_goes_with_an_object_is_part_of_its_difference() -> None:
+    index = an_index("i", "extra")
+    more = [*a_table("extra", "a"), index, a_comment(index, "why")]
+    [row] = compare(USERS, [*USERS, *more])
+    assert (row.what, row.item.key) == ("unexpected", "table extra")
+    assert [part.key for part in row.parts] == ["column extra.a", "index i", "comment index i", "column order extra"]
+    [row] = compare([*USERS, *more], USERS)
+    assert (row.what, len(row.parts)) == ("missing", 4)
+
+
+def test_an_attribute_of_something_that_is_there_is_a_difference_of_its_own() -> None:
+    assert words(USERS, [*USERS, of_column("not null", "users.a", "NOT NULL")]) == ["unexpected not null users.a"]
+
+
+def test_another_order_of_columns_is_told_and_is_no_drift() -> None:
+    [row] = compare(
+        a_table("t", "a", "b"), [*a_table("t", "a", "b")[:3], Item("column order", "t", "b, a", parent="table t")]
+    )
+    assert (row.what, row.weak) == ("differs", True)
+    assert made(a_table("t", "a", "b"), a_table("t", "a", "b")) == ([], [])
+    assert "a note, not drift" in "\n".join(table([row]))
+    # Columns that came or went change the order, too, and are told as such alone.
+    assert words(a_table("t", "a"), a_table("t", "b", "a")) == ["unexpected column t.b"]
+
+
+def test_the_table_shows_both_where_they_part() -> None:
+    long = "CREATE VIEW v AS SELECT " + "x, " * 40
+    lines = table(compare([a_view("v", long + "1")], [a_view("v", long + "2")]))
+    assert [line.split()[0] for line in lines] == ["differs", "live"]
+    assert [line[-2:] for line in lines] == [" 1", " 2"]
+    assert all(len(line) <= 150 for line in lines)
+
+
+# --- scaffold
+
+
+def test_statements_stand_in_the_order_of_their_dependencies() -> None:
+    view = a_view("v", "SELECT a FROM w", "view w")
+    other = a_view("w", "SELECT a FROM extra", "table extra")
+    done, hand = made(USERS, [*USERS, view, other, *a_table("extra", "a"), an_index("i", "extra")])
+    assert (done, hand) == (
+        ["CREATE TABLE extra (\n    a integer\n)", "CREATE INDEX i ON extra (a)", other.create, view.create], [],
+    )  # fmt: skip
+
+
+def test_a_column_is_added_with_default_and_not_null_in_one_statement() -> None:
+    column = a_column("users", "c")
+    required = of_column("not null", "users.c", "NOT NULL", "ALTER TABLE users ALTER COLUMN c SET NOT NULL")
+    default = of_column("default", "users.c", "0", "ALTER TABLE users ALTER COLUMN c SET DEFAULT 0")
+    assert made(USERS, [*USERS, column, required, default]) == (
+        ["ALTER TABLE users ADD COLUMN c integer DEFAULT 0 NOT NULL"], [],
+    )  # fmt: skip
+    done, hand = made(USERS, [*USERS, column, required])
+    assert done == []
+    assert "what do rows get that are there already?" in hand[0]
+
+
+def test_what_loses_rows_is_left_to_a_person() -> None:
+    done, hand = made([*USERS, *a_table("gone", "a")], USERS)
+    assert (done, len(hand)) == ([], 1)
+    assert "table gone (missing): dropping it loses what is in it." in hand[0]
+    done, hand = made(USERS, [USERS[0], a_column("users", "a", 1, "text"), *USERS[2:]])
+    assert (done, len(hand)) == ([], 1)
+    renamed = [*USERS[:2], a_column("users", "c", 2), *USERS[3:]]
+    done, hand = made(USERS, renamed)
+    assert any("Was it renamed (users.c)?" in entry for entry in hand)
+
+
+def test_an_index_is_made_anew_with_its_comment() -> None:
+    one, other = an_index("i", "users"), an_index("i", "users", " WHERE b > 0")
+    before, after = [*USERS, one, a_comment(one, "x")], [*USERS, other, a_comment(other, "x")]
+    assert made(before, after) == (["DROP INDEX i", other.create, "COMMENT ON INDEX i IS 'x'"], [])
+
+
+def test_a_view_that_another_one_needs_is_left_to_a_person() -> None:
+    user = a_view("u", "SELECT * FROM v", "view v")
+    done, hand = made([a_view("v", "SELECT 1"), user], [a_view("v", "SELECT 2"), user])
+    assert done == []
+    assert "view u hangs on it" in hand[0]
+
+
+def test_an_invalid_index_is_mended_on_the_database() -> None:
+    broken = Item(
+        "index",
+        "i",
+        "CREATE INDEX i ON users (a) -- INVALID",
+        create="CREATE INDEX i ON users (a)",
+        parent="table users",
+    )
+    done, hand = made(USERS, [*USERS, broken])
+    assert done == []
+    assert "REINDEX INDEX CONCURRENTLY i" in hand[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "statement"),
+    [
+        ("ac", "abc", "ALTER TYPE mood ADD VALUE 'b' AFTER 'a'"),
+        ("b", "ab", "ALTER TYPE mood ADD VALUE 'a' BEFORE 'b'"),
+        ("", "ab", "ALTER TYPE mood ADD VALUE 'a';\nALTER TYPE mood ADD VALUE 'b' AFTER 'a'"),
+    ],
+)
+def test_enum_values_are_added_in_their_place(old: str, new: str, statement: str) -> None:
+    assert made([an_enum(*old)], [an_enum(*new)]) == ([statement], [])
+
+
+@pytest.mark.parametrize(("old", "new"), [("abc", "ab"), ("ab", "ba"), ("ab", "cb")])
+def test_enum_values_that_went_or_moved_are_left_to_a_person(old: str, new: str) -> None:
+    done, hand = made([an_enum(*old)], [an_enum(*new)])
+    assert (done, len(hand)) == ([], 1)
+
+
+def test_a_draft_refuses_to_be_applied() -> None:
+    before = [*USERS, *a_table("gone", "a")]
+    text = scaffold(compare(before, [*USERS, an_index("i", "users")]), before, USERS).text(["Heading."])
+    assert text.startswith("-- Heading.\n")
+    assert "\n--   table gone (missing)" in text
+    assert "RAISE EXCEPTION" in text
+    assert text.endswith("\n\nCREATE INDEX i ON users (a);\n")
+
+
+def test_a_circle_of_dependencies_is_broken() -> None:
+    items = [a_view("a", "1", "view b"), a_view("b", "2", "view a")]
+    assert [key for key, _ in ordered(items)] == ["view a", "view b"]
+
+
+# --- fingerprint, snapshot
+
+
+def test_the_fingerprint_depends_on_definitions_and_on_nothing_else() -> None:
+    digits = fingerprint(USERS)
+    assert digits == fingerprint(reversed(USERS))
+    assert len(digits) == 64
+    assert digits != fingerprint([*USERS, an_index("i", "users")])
+    assert fingerprint([a_view("v", "SELECT 1")]) != fingerprint([a_view("v", "SELECT 2")])
+    assert fingerprint([a_view("v", "SELECT 1")]) == fingerprint([a_view("v", "SELECT 1", "table users")])
+
+
+def test_the_snapshot_leaves_out_what_provisioning_gives() -> None:
+    given = [
+        Item("grant", f"table users to {role}", f"GRANT SELECT ON TABLE users TO {role}", parent="table users",
+             create=f"GRANT SELECT ON TABLE users TO {role}", needs=frozenset({"table users"}))
+        for role in ("reader", "other")
+    ]  # fmt: skip
+    text = schema_sql(
+        [*USERS, *given, Item("setting", "database x", "1"), Item("operator", "===", "===")], "public", "reader"
+    )
+    assert "TO other;" in text
+    assert "reader" not in text
+    assert "database x" not in text
+    assert "-- Not in this file, made by hand: operator ===" in text
+    assert "SET search_path" not in text
+    assert 'SET search_path = "app"' in schema_sql(USERS, "app", "reader")
+
+
+def test_the_diagram_knows_keys_and_how_many() -> None:
+    items = [*USERS, *a_table("posts", "id", "author")]
+    for name, contype, columns, references in (("p", "p", ["id"], ""), ("f", "f", ["author"], "users")):
+        text = "PRIMARY KEY (id)" if contype == "p" else "FOREIGN KEY (author) REFERENCES users(a)"
+        facts = {"type": contype, "columns": columns, "references": references, "quoted": name}
+        items.append(Item("constraint", f"posts.{name}", text, parent="table posts", facts=facts))
+    text = schema_docs(items)
+    assert '    users |o--o{ posts : "author"\n' in text
+    assert "        integer id PK\n        integer author FK\n" in text
+    assert "| `author` | integer | yes | | → `users(a)` |" in text
+
+
+# --- files and names
+
+
+@pytest.mark.parametrize("name", ["Urgent", "1st", "../x", "a-b", "a b", "é", "a\n"])
+def test_names_of_migrations_that_are_refused(name: str) -> None:
+    with pytest.raises(DasTernError, match="wanted is a name of small letters"):
+        checked_name(name)
+
+
+def test_a_scaffold_is_written_once(tmp_path: Path) -> None:
+    now = datetime(2026, 3, 1, 12, 0, 5, tzinfo=timezone.utc)
+    planned = scaffold_file(tmp_path, "x", "SELECT 1;\n", [], [], now, True)
+    assert (planned["changed"], list(tmp_path.iterdir())) == (True, [])
+    written = scaffold_file(tmp_path, "x", "SELECT 1;\n", [], [], now, False)
+    assert written["path"] == str(tmp_path / "20260301120005_x" / "migration.sql")
+    assert Path(written["path"]).read_text() == "SELECT 1;\n"
+    file = MigrationFile("20260301120005_x", "SELECT 1;\n")
+    assert scaffold_file(tmp_path, "x", "SELECT 1;\n", [file], [file.name], now, False)["changed"] is False
+    with pytest.raises(DasTernError, match="says something else"):
+        scaffold_file(tmp_path, "x", "SELECT 2;\n", [file], [file.name], now, False)
+    with pytest.raises(DasTernError, match="clock"):
+        scaffold_file(tmp_path, "x", "SELECT 1;\n", [MigrationFile("20990101000000_y", "")], [], now, False)
+
+
+def test_a_file_is_replaced_only_where_it_differs(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.md"
+    assert replace(path, "x\n", check_mode=True) is not None
+    assert not path.exists()
+    assert replace(path, "x\n") == {"before_header": str(path), "after_header": str(path), "before": "", "after": "x\n"}
+    assert (path.read_text(), replace(path, "x\n")) == ("x\n", None)
+
+
+@pytest.mark.parametrize("database", ["dastern", "d" * 63, "ថ្នាំ" * 10, "a.b-c d"])
+def test_names_of_scratch_databases_fit_and_are_recognised(database: str) -> None:
+    name = f"{scratch._stem(database)}_scratch_0123456789abcdef"
+    assert len(name.encode()) <= 63
+    assert re.match(scratch.name_pattern(database), name)
+    assert not re.match(scratch.name_pattern(database), "x" + name)
+    assert not re.match(scratch.name_pattern(database), name + "0")
