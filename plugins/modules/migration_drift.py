@@ -35,22 +35,6 @@ options:
     description: Schema that holds the tables and the ledger.
     type: str
     default: public
-  readonly_user:
-    description: Role that provisioning gives SELECT to, so that its privileges don't count as drift. Empty if there is none.
-    type: str
-    default: ""
-  environment:
-    description: The value of C(dastern.environment) that provisioning sets on the database.
-    type: str
-    default: ""
-  endpoint:
-    description: URL of the Docker Engine, for a role that may not create databases. Empty is the host's own.
-    type: str
-    default: ""
-  container:
-    description: Name of the server's container, for the same purpose. Empty is without.
-    type: str
-    default: ""
   fail:
     description: Whether drift is a failure; V(false) only reports.
     type: bool
@@ -59,7 +43,7 @@ options:
     description: Name for a migration that is written from the difference, C(<UTC stamp>_<name>). Empty writes none.
     type: str
     default: ""
-extends_documentation_fragment: [dastern]
+extends_documentation_fragment: [dastern, scratch]
 attributes:
   check_mode:
     support: full

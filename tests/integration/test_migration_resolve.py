@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern.baseline import ARGUMENT_SPEC as BASELINE
+from ansible.module_utils.dastern.baseline import baseline
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve
 from migrating import Database
@@ -174,3 +176,57 @@ def test_playbooks(chain: Database, tmp_path: Path, tmp_path_factory: pytest.Tem
     assert (neither.returncode, "No decision given" in " ".join(neither.stdout.split())) == (2, True)
     both = chain.play(playbook=decide, applied="a", rolled_back="b")
     assert (both.returncode, "applied and rolled_back given" in " ".join(both.stdout.split())) == (2, True)
+
+
+def without_ledger(chain: Database, upto: int) -> None:
+    chain.migrate(migrations=chain.params()["migrations"][:upto])
+    chain.query("DROP TABLE _prisma_migrations")
+
+
+def baseline_params(database: Database, **changes: Any) -> dict[str, Any]:
+    defaults = {option: spec.get("default") for option, spec in BASELINE.items()}
+    return {**defaults, **{key: value for key, value in database.params().items() if key in BASELINE}, **changes}
+
+
+@pytest.mark.parametrize("upto", [1, 3, 5])
+def test_baseline_finds_out_what_the_database_has(chain: Database, upto: int) -> None:
+    without_ledger(chain, upto)
+    names = [f"{number}_step" for number in range(1, 6)]
+    before = chain.state()
+    check = baseline(baseline_params(chain), check_mode=True)
+    assert (check["changed"], check["names"], chain.state() == before) == (True, names[:upto], True)
+    assert baseline(baseline_params(chain))["names"] == names[:upto]
+    assert [(name, equal, logs) for name, equal, _, logs, _ in rows(chain)] == [
+        (name, True, "") for name in names[:upto]
+    ]
+    assert baseline(baseline_params(chain))["changed"] is False
+    assert baseline(baseline_params(chain), check_mode=True)["changed"] is False
+    assert chain.migrate()["applied"] == names
+
+
+def test_baseline_refuses_what_differs(chain: Database) -> None:
+    without_ledger(chain, 3)
+    chain.query("ALTER TABLE t2 ADD COLUMN by_hand int")
+    before = chain.state()
+    with pytest.raises(DasTernError, match=r"(?s)Nothing is marked.*up to 3_step.*t2.by_hand") as refused:
+        baseline(baseline_params(chain))
+    assert chain.state() == before
+    assert "-e upto=3_step -e baseline_anyway=true" in refused.value.message
+    with pytest.raises(DasTernError, match="P3017"):
+        baseline(baseline_params(chain, upto="9_none"))
+    with pytest.raises(DasTernError, match="Nothing is marked"):
+        baseline(baseline_params(chain, upto="2_step"))
+    assert baseline(baseline_params(chain, upto="3_step", anyway=True))["names"] == ["1_step", "2_step", "3_step"]
+    assert chain.migrate()["changed"] is True
+
+
+def test_baseline_of_an_empty_database_and_in_the_playbook(chain: Database) -> None:
+    assert "is empty" in baseline(baseline_params(chain))["lines"][0]
+    without_ledger(chain, 5)
+    refused = chain.play()
+    assert "playbooks/baseline.yml" in " ".join((refused.stdout + refused.stderr).split())
+    variables = {"postgres_container_name": chain.instance.container, "postgres_readonly_user": ""}
+    done = chain.play(playbook="playbooks/baseline.yml", **variables)
+    assert (done.returncode, "5_step marked as applied" in done.stdout) == (0, True), done.stdout
+    assert "changed=0" in chain.play(playbook="playbooks/baseline.yml", **variables).stdout
+    assert chain.play(playbook="playbooks/migration_status.yml").returncode == 0

@@ -57,7 +57,7 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
         with connect(dict(params), APPLICATION, session) as connection:
             plan, names = _plan(connection, params, list(files.values()))
             live = read_catalogue(connection, schema)
-            superuser = _superuser(params)
+            superuser = superuser_of(params)
             with scratch_database(
                 connection, params, declared=_declared(params), superuser=superuser, settings=session,
                 leftover_after=leftover_after,
@@ -112,7 +112,7 @@ def _plan(
     return plan, names
 
 
-def _superuser(params: Mapping[str, Any]) -> Psql | None:
+def superuser_of(params: Mapping[str, Any]) -> Psql | None:
     """The way to the superuser, which is only gone where it is needed."""
     if not params["container"]:
         return None

@@ -1,0 +1,71 @@
+#!/usr/bin/python
+"""Ansible module: record which migrations a database without ledger has."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration_baseline
+short_description: Mark as applied what a database without ledger is shown to have
+description:
+  - For a database that has tables but no C(_prisma_migrations) (Prisma's P3005). Runs the migrations one after another in a
+    scratch database of the same server and compares the catalogues; those up to the last one that agrees are marked as
+    applied, as C(prisma migrate resolve --applied) does. Runs nothing on the database itself.
+  - The files are read on the controller by the action plugin of the same name.
+options:
+  upto: {description: "The last migration that the database has; empty finds out.", type: str, default: ""}
+  anyway: {description: Mark up to O(upto) although the catalogues differ., type: bool, default: false}
+  folder: {description: The migrations folder on the controller., type: str, required: true}
+  migrations:
+    description: The files, in order. Filled by the action plugin.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of the directory., type: str, required: true}
+      sql: {description: Text of its C(migration.sql)., type: str, required: true}
+  schema: {description: Schema that holds the tables and the ledger., type: str, default: public}
+  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
+extends_documentation_fragment: [dastern, scratch]
+attributes:
+  check_mode:
+    support: full
+    description: Compares as well, and writes no ledger.
+  diff_mode:
+    support: none
+    description: A refusal shows what differs.
+  idempotent:
+    support: full
+    description: A database with a ledger is left as it is.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Record what an older database has
+  migration_baseline:
+    folder: files/sql/migrations
+    database: dastern
+    user: dastern_user
+    password_file: /etc/das-tern/dastern-postgres/app_password
+    container: dastern-postgres
+"""
+
+RETURN = r"""
+names: {description: What was or would be marked as applied., returned: success, type: list}
+lines: {description: The same in words., returned: success, type: list}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.baseline import ARGUMENT_SPEC, baseline
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        module.exit_json(**baseline(module.params, check_mode=module.check_mode))
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message, **refusal.facts)
+
+
+if __name__ == "__main__":
+    main()
