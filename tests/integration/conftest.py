@@ -111,6 +111,13 @@ def remove_instance(container: str) -> None:
         docker("network", "rm", network, check=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, each file stays with one: its tests share containers. Those of the images share names, too."""
+    for item in items:
+        group = "images" if item.path.stem in ("test_image", "test_engine_and_image_roles") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
     """`play(playbook, extra_vars, *args)`: run a playbook given as a path or as YAML text.
@@ -195,7 +202,9 @@ def instance(
     play: Callable[..., Play], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Instance]:
     """A running, empty database for the tests of everything that works inside a database."""
-    container, _, number = os.environ.get("DASTERN_TEST_INSTANCE", "dastern-test-pg:55100").partition(":")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{55100 + int(worker)}")
+    container, _, number = given.partition(":")
     port = int(number)
     remove_instance(container)
     config_dir = tmp_path_factory.mktemp("instance") / "config"

@@ -695,7 +695,7 @@ def test_backend_env_four_times_and_refusals(instance: Instance, play: Run, tmp_
     runs = [first, run(), run(), run("--check")]
     assert [item.changed for item in runs] == [1, 1, 0, 0], runs[1].stdout
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    line = f'DATABASE_URL="postgresql://dastern_user:{instance.password}@127.0.0.1:55100/dastern?schema=public"\n'
+    line = f'DATABASE_URL="postgresql://dastern_user:{instance.password}@127.0.0.1:{instance.port}/dastern?schema=public"\n'
     assert file.read_text() == line
     file.write_bytes(b"A=1\r\nDATABASE_URL=old\r\n# end")
     file.chmod(0o640)
