@@ -28,8 +28,16 @@ except ImportError:  # `connect` says so in words
     pass
 
 APPLICATION = "das-tern drift"
+SCRATCH: dict[str, Any] = {
+    "readonly_user": {"type": "str", "default": ""},
+    "environment": {"type": "str", "default": ""},
+    "endpoint": {"type": "str", "default": ""},
+    "container": {"type": "str", "default": ""},
+}
+"""The options of every module that makes a scratch database."""
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
+    **SCRATCH,
     "folder": {"type": "str", "required": True},
     "migrations": {
         "type": "list",
@@ -38,10 +46,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
         "options": {"name": {"type": "str", "required": True}, "sql": {"type": "str", "required": True}},
     },
     "schema": {"type": "str", "default": "public"},
-    "readonly_user": {"type": "str", "default": ""},
-    "environment": {"type": "str", "default": ""},
-    "endpoint": {"type": "str", "default": ""},
-    "container": {"type": "str", "default": ""},
     "fail": {"type": "bool", "default": True},
     "write_migration": {"type": "str", "default": ""},
 }

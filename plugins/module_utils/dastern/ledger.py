@@ -133,6 +133,10 @@ class Ledger:
         """Count the open rows of `name` as rolled back; gives how many there were. Prisma's `resolve --rolled-back`."""
         return self._update(f"rolled_back_at = {_NOW}", _OPEN, name)
 
+    def take_back(self, name: str) -> None:
+        """Count the applied row of `name` as rolled back."""
+        self._update(f"rolled_back_at = {_NOW}", f"migration_name = %s AND {_APPLIED}", name)
+
     def forget(self, row: str) -> None:
         """Delete the row of a migration of which nothing remains."""
         self._connection.execute(f"DELETE FROM {self._table} WHERE id = %s", (row,))  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from shlex import quote
 from .errors import DasTernError
 
 SCRIPT = "migration.sql"
+DOWN = "down.sql"
 LOCK_FILE = "migration_lock.toml"
 
 
@@ -70,6 +71,17 @@ def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
     _check_provider(folder / LOCK_FILE)
     names = sorted((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), key=os.fsencode)
     return [_read(folder, name) for name in names]
+
+
+def read_down(folder: Path, name: str) -> str | None:
+    """The text of the migration's `down.sql`, which takes it back; None if it has none."""
+    path = folder / name / DOWN
+    try:
+        return decoded(path.read_bytes(), path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DasTernError(f"{path} can't be read: {error.strerror}.") from None
 
 
 def links(path: str | os.PathLike[str]) -> list[str]:

@@ -1,0 +1,46 @@
+"""Action plugin: read the migrations on the controller, then take them back from the host of the task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.migration_files import folder_of, read_down, read_folder  # noqa: E402
+from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback  # noqa: E402
+
+
+class ActionModule(HostAction):
+    MODULE = "migration_rollback"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        folder = folder_of(params["folder"], ROOT)
+        files = read_folder(folder)
+        downs = {file.name: read_down(folder, file.name) for file in files}
+        sent = [{"name": file.name, "sql": file.sql, "down": downs[file.name]} for file in files]
+        params |= {"folder": str(folder), "migrations": sent}
+        return self.on_host(params)
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        result = rollback(params, check_mode=self._task.check_mode)
+        if not self._task.diff:
+            del result["diff"]
+        return result
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        would = "would be " if self._task.check_mode else ""
+        if result.get("failed"):
+            lines = ["failed: " + str(result.get("msg", "")).partition("\n")[0]]
+        else:
+            lines = [f"{name} {would}taken back" for name in result["names"]] or [
+                f"{params['to']} is the newest applied one"
+            ]
+        next_ = ["ansible-playbook playbooks/migration_status.yml"]
+        return {"migrations": {"lines": lines, "names": result.get("names", []), "next": next_}}

@@ -1,0 +1,198 @@
+"""Take applied migrations back by their `down.sql`, after it was shown in a scratch database that these do what they say.
+
+All of them in one transaction with the ledger: either the schema is back at the wanted migration, or nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .advisory_lock import Held, who
+from .catalogue import Item, read_catalogue
+from .connection import ARGUMENT_SPEC as CONNECTION
+from .connection import connect
+from .drift import compare, table
+from .drift_run import SCRATCH, superuser_of
+from .errors import DasTernError
+from .ledger import Ledger
+from .migration_files import DOWN, MigrationFile
+from .migration_plan import make_plan
+from .migration_run import Refused, own_transactions
+from .scratch import replay, scratch_database
+from .sql_text import line_and_column
+from .sql_values import duration, identifier
+
+try:
+    import psycopg
+except ImportError:  # `connect` says so in words
+    pass
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    **CONNECTION,
+    **SCRATCH,
+    "folder": {"type": "str", "required": True},
+    "migrations": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "sql": {"type": "str", "required": True},
+            "down": {"type": "str"},
+        },
+    },
+    "schema": {"type": "str", "default": "public"},
+    "to": {"type": "str", "required": True},
+    "lock_timeout": {"type": "str", "default": "10s"},
+    "statement_timeout": {"type": "str", "default": "0"},
+    "lock_wait": {"type": "int", "default": 300},
+}
+
+
+def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """Take back what was applied after the migration `to`; the keys of `params` are the options of `migration_rollback`.
+
+    Returns `changed`, `names` in the order in which they are taken back, and `diff`. Raises `DasTernError`.
+    """
+    files = {item["name"]: MigrationFile(item["name"], item["sql"]) for item in params["migrations"]}
+    downs = {item["name"]: item["down"] for item in params["migrations"] if item.get("down") is not None}
+    session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
+    session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
+    try:
+        with connect(dict(params), "das-tern rollback", session) as connection:
+            ledger = Ledger(connection, params["schema"])
+            if not check_mode:
+                ledger.lock.take(params["lock_wait"])
+            kept, taken = _steps(params, ledger, files, downs)
+            if taken:
+                _prove(connection, params, [files[name] for name in kept], [files[name] for name in taken], downs)
+            if taken and not check_mode:
+                _take_back(connection, params, ledger, taken, downs)
+    except Held as held:
+        raise DasTernError(
+            f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
+        ) from None
+    except psycopg.Error as error:
+        raise DasTernError(
+            f"Rolling back in database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
+            f"{' '.join(str(error).split())}. It is one transaction: either all of it happened or nothing, and "
+            "`ansible-playbook playbooks/migration_status.yml` shows which."
+        ) from None
+    names = taken[::-1]
+    diff = [
+        {"before_header": "applied", "after_header": f"{name}/{DOWN}", "before": "", "after": downs[name]}
+        for name in names
+    ]
+    return {"changed": bool(names), "names": names, "diff": diff}
+
+
+def _steps(
+    params: Mapping[str, Any], ledger: Ledger, files: Mapping[str, MigrationFile], downs: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """What stays and what is taken back, each in the order in which it was applied."""
+    rows = ledger.rows() or []
+    plan = make_plan(list(files.values()), rows)
+    wrong = [f"Migration {name} failed before (P3009): resolve it first." for name in plan.failed]
+    wrong += [
+        f"Migration {row.name} was interrupted: `ansible-playbook migrate.yml` picks it up." for row in plan.interrupted
+    ]
+    wrong += [
+        f"Migration {name} is applied, but not in {params['folder']}: get the file back." for name in plan.missing
+    ]
+    wrong += [f"Migration {name} was edited after it was applied: put the file back as it was." for name in plan.edited]
+    names = list(dict.fromkeys(row.name for row in rows if row.applied))
+    if params["to"] not in names:
+        wrong.append(
+            f"`to` is {params['to']!r}, which isn't applied in database {params['database']} (P3011); wanted is the migration "
+            f"that stays as the newest, such as {names[-2] if len(names) > 1 else 'the name of its directory'}."
+        )
+    if wrong:
+        raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
+    place = names.index(params["to"]) + 1
+    kept, taken = names[:place], names[place:]
+    without = [name for name in taken if name not in downs]
+    if without:
+        raise DasTernError(
+            f"{', '.join(f'{name}/{DOWN}' for name in without)} {'does' if len(without) == 1 else 'do'} not exist in "
+            f"{params['folder']}, so that {params['to']} can't be gone back to step by step. Nothing was rolled back. Write "
+            f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied."
+        )
+    for name in taken:
+        try:
+            if own_transactions(MigrationFile(name, downs[name])):
+                raise Refused("it controls transactions itself; a rollback is one transaction.")
+        except Refused as refusal:
+            raise DasTernError(f"{params['folder']}/{name}/{DOWN}: {refusal} Nothing was rolled back.") from None
+    return kept, taken
+
+
+def _prove(
+    connection: psycopg.Connection[Any],
+    params: Mapping[str, Any],
+    kept: list[MigrationFile],
+    taken: list[MigrationFile],
+    downs: Mapping[str, str],
+) -> None:
+    """Up, down, up in a scratch database: each time the same catalogue."""
+    superuser, schema = superuser_of(params), params["schema"]
+    settings: dict[str, str | int] = {"search_path": identifier(schema), "lock_timeout": "10s"}
+    with scratch_database(connection, params, superuser=superuser, settings=settings) as own:
+
+        def up(files: list[MigrationFile]) -> list[Item]:
+            replay(own, files, params["folder"], superuser)
+            return read_catalogue(own, schema)
+
+        own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
+        before = up(kept)
+        after = up(taken)
+        _run(own, params, [file.name for file in reversed(taken)], downs)
+        _refuse_difference(params, "down", before, read_catalogue(own, schema))
+        _refuse_difference(params, "up again", after, up(taken))
+
+
+def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
+    differences = [row for row in compare(expected, found) if not row.weak]
+    if differences:
+        raise DasTernError(
+            "\n".join([
+                f"Nothing was rolled back: tried in a scratch database, {step} doesn't give the catalogue that was there "
+                f"before. What differs (expected, and what {step} gave as live):",
+                *(f"  {line}" for line in table(differences)),
+                f"Mend the {DOWN} files in {params['folder']}.",
+            ])
+        )  # fmt: skip
+
+
+def _take_back(
+    connection: psycopg.Connection[Any],
+    params: Mapping[str, Any],
+    ledger: Ledger,
+    taken: list[str],
+    downs: Mapping[str, str],
+) -> None:
+    connection.execute("BEGIN")
+    _run(connection, params, taken[::-1], downs)
+    for name in taken[::-1]:
+        ledger.take_back(name)
+    connection.execute("COMMIT")
+
+
+def _run(
+    connection: psycopg.Connection[Any], params: Mapping[str, Any], names: Sequence[str], downs: Mapping[str, str]
+) -> None:
+    """Run these `down.sql`, each whole; a failure names file and line."""
+    for name in names:
+        try:
+            connection.execute(downs[name])  # type: ignore[arg-type]
+        except psycopg.Error as error:
+            place = ""
+            if error.diag.statement_position:
+                line, _ = line_and_column(downs[name], int(error.diag.statement_position) - 1)
+                place = f", line {line}"
+            raise DasTernError(
+                f"Nothing was rolled back: {params['folder']}/{name}/{DOWN}{place}: {error.sqlstate or 'connection lost'}: "
+                f"{error.diag.message_primary or ' '.join(str(error).split())}.",
+                sqlstate=error.sqlstate or "",
+            ) from None
+        connection.execute(f"RESET ROLE; SET search_path = {identifier(params['schema'])}")  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+#!/usr/bin/python
+"""Ansible module: take applied migrations back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration_rollback
+short_description: Take applied migrations back by their down.sql
+description:
+  - Takes back what was applied after O(to), the newest first, by C(down.sql) beside each C(migration.sql), in one
+    transaction with the ledger, whose rows then count as rolled back, as after C(prisma migrate resolve --rolled-back).
+  - First all of it is tried in a scratch database of the same server. Down has to give the catalogue that was there before,
+    and up again the one after.
+  - The files are read on the controller by the action plugin of the same name.
+options:
+  to: {description: The migration that stays as the newest., type: str, required: true}
+  folder: {description: The migrations folder on the controller., type: str, required: true}
+  migrations:
+    description: The files, in order. Filled by the action plugin.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of the directory., type: str, required: true}
+      sql: {description: Text of its C(migration.sql)., type: str, required: true}
+      down: {description: Text of its C(down.sql)., type: str}
+  schema: {description: Schema that holds the tables and the ledger., type: str, default: public}
+  lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
+  statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
+  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
+extends_documentation_fragment: [dastern, scratch]
+attributes:
+  check_mode:
+    support: full
+    description: Tries everything in the scratch database, and nothing else.
+  diff_mode:
+    support: full
+    description: Shows the SQL that takes back.
+  idempotent:
+    support: full
+    description: With O(to) as the newest applied one nothing is done.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Go back to the first migration
+  migration_rollback:
+    to: 20260208074559_init
+    folder: files/sql/migrations
+    database: dastern
+    user: dastern_user
+    password_file: /etc/das-tern/dastern-postgres/app_password
+"""
+
+RETURN = r"""
+names: {description: "What was or would be taken back, in that order.", returned: success, type: list}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        module.exit_json(**rollback(module.params, check_mode=module.check_mode))
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message, **refusal.facts)
+
+
+if __name__ == "__main__":
+    main()

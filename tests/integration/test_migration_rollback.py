@@ -1,0 +1,131 @@
+"""Applied migrations taken back by their `down.sql`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migration_files import read_down
+from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
+from catalogue import catalogue
+from migrating import Database
+
+NAMES = [f"{number}_step" for number in range(1, 6)]
+
+
+def down(database: Database, **files: str) -> None:
+    for name, text in files.items():
+        (database.folder / name.removeprefix("_") / "down.sql").write_text(text)
+
+
+@pytest.fixture
+def reversible(chain: Database) -> Database:
+    down(chain, **{f"_{number}_step": f'DROP TABLE "t{number}";' for number in range(2, 6)})
+    chain.migrate()
+    return chain
+
+
+def params(database: Database, to: str) -> dict[str, Any]:
+    defaults = {option: spec.get("default") for option, spec in ARGUMENT_SPEC.items()}
+    given = {key: value for key, value in database.params().items() if key in ARGUMENT_SPEC}
+    sent = [
+        {"name": one.name, "sql": one.sql, "down": read_down(database.folder, one.name)} for one in database.files()
+    ]
+    return {**defaults, **given, "migrations": sent, "to": to}
+
+
+def refusal(database: Database, to: str) -> str:
+    before = database.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refused:
+            rollback(params(database, to), check_mode=check_mode)
+        assert database.state() == before
+    assert databases(database) == [database.name]
+    return refused.value.message
+
+
+def databases(database: Database) -> list[str]:
+    return [
+        name for (name,) in database.query("SELECT datname FROM pg_database WHERE datname LIKE %s", f"{database.name}%")
+    ]
+
+
+def rows(database: Database) -> list[tuple[str, bool, bool]]:
+    return database.query(  # type: ignore[return-value]
+        "SELECT migration_name, finished_at IS NOT NULL, rolled_back_at IS NOT NULL FROM _prisma_migrations "
+        "ORDER BY started_at"
+    )
+
+
+def test_check_real_again_check_and_up_again(reversible: Database) -> None:
+    with reversible.connect() as connection:
+        up = catalogue(connection)
+    before = reversible.state()
+    check = rollback(params(reversible, "2_step"), check_mode=True)
+    assert (check["changed"], check["names"]) == (True, ["5_step", "4_step", "3_step"])
+    assert reversible.state() == before
+    assert rollback(params(reversible, "2_step"))["names"] == ["5_step", "4_step", "3_step"]
+    assert rows(reversible) == [(name, True, name > "2_step") for name in NAMES]
+    assert reversible.query("SELECT to_regclass('t2') IS NOT NULL, to_regclass('t3')") == [(True, None)]
+    after = reversible.state()
+    assert rollback(params(reversible, "2_step"))["changed"] is False
+    assert rollback(params(reversible, "2_step"), check_mode=True)["changed"] is False
+    assert reversible.state() == after
+    assert reversible.migrate()["applied"] == NAMES
+    with reversible.connect() as connection:
+        assert catalogue(connection) == up
+    assert databases(reversible) == [reversible.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('DROP INDEX "t5_note_idx";', "down doesn't give the catalogue that was there before"),
+        ('DROP TABLE "t5"; CREATE TABLE "t6" ();', "down doesn't give the catalogue"),
+        ('DROP TABLE "t5";\nDROP TABLE "nothing";', "5_step/down.sql: 42P01"),
+        ('SELECT 1;\nDROP TABLE "t5"; SELECT nothing;', "5_step/down.sql, line 2: 42703"),
+        ('BEGIN; DROP TABLE "t5"; COMMIT;', "it controls transactions itself"),
+        ("DROP INDEX CONCURRENTLY t5_note_idx", "25001"),
+    ],
+)
+def test_a_down_that_does_something_else_is_refused(reversible: Database, text: str, words: str) -> None:
+    down(reversible, _5_step=text)
+    if "CONCURRENTLY" in text:
+        reversible.write(_6_step='CREATE INDEX "again" ON "t5" (note);')
+        down(reversible, _6_step='DROP INDEX "again"; ' + text)
+        reversible.migrate()
+    assert words in refusal(reversible, "4_step")
+
+
+def test_refusals(reversible: Database) -> None:
+    (reversible.folder / "3_step" / "down.sql").unlink()
+    message = refusal(reversible, "2_step")
+    assert "3_step/down.sql does not exist" in message
+    assert "restore a backup from before 3_step" in message
+    assert "P3011" in refusal(reversible, "9_none")
+    assert "P3011" in refusal(reversible, "")
+    (reversible.folder / "5_step" / "migration.sql").write_text("SELECT 1")
+    assert "5_step was edited" in refusal(reversible, "4_step")
+
+
+def test_what_fails_on_the_live_database_only_leaves_everything(reversible: Database) -> None:
+    reversible.query('CREATE VIEW in_the_way AS SELECT * FROM "t4"')
+    before = reversible.state()
+    with pytest.raises(DasTernError, match="4_step/down.sql.*2BP01"):
+        rollback(params(reversible, "2_step"))
+    assert reversible.state() == before
+
+
+def test_playbook(reversible: Database, tmp_path: Path) -> None:
+    variables = {"playbook": "playbooks/rollback.yml", "to": "4_step"}
+    check = reversible.play("--check", "--diff", **variables)
+    assert (check.returncode, '+DROP TABLE "t5";' in check.stdout) == (0, True), check.stdout
+    assert "5_step would be taken back" in check.stdout
+    assert reversible.play(**variables).returncode == 0
+    again = reversible.play(**variables)
+    assert (again.returncode, "changed=0" in again.stdout) == (0, True)
+    assert reversible.migrate(check_mode=True)["pending"] == ["5_step"]
+    refused = reversible.play(playbook="playbooks/rollback.yml")
+    assert (refused.returncode, "Traceback" in refused.stdout) == (2, False)
