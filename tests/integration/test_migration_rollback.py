@@ -60,8 +60,7 @@ def rows(database: Database) -> list[tuple[str, bool, bool]]:
 
 
 def test_check_real_again_check_and_up_again(reversible: Database) -> None:
-    with reversible.connect() as connection:
-        up = catalogue(connection)
+    up = catalogue(reversible.query)
     before = reversible.state()
     check = rollback(params(reversible, "2_step"), check_mode=True)
     assert (check["changed"], check["names"]) == (True, ["5_step", "4_step", "3_step"])
@@ -74,8 +73,7 @@ def test_check_real_again_check_and_up_again(reversible: Database) -> None:
     assert rollback(params(reversible, "2_step"), check_mode=True)["changed"] is False
     assert reversible.state() == after
     assert reversible.migrate()["applied"] == NAMES
-    with reversible.connect() as connection:
-        assert catalogue(connection) == up
+    assert catalogue(reversible.query) == up
     assert databases(reversible) == [reversible.name]
 
 
