@@ -155,7 +155,9 @@ def database(instance: Any, template: str, tmp_path: Path, request: pytest.Fixtu
     home = Database(instance, instance.database, tmp_path)
     home.query(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     home.query(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield Database(instance, name, tmp_path)
+    own = Database(instance, name, tmp_path)
+    set_for_database(own, "dastern.environment = 'development'")
+    yield own
     home.query(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -508,6 +510,7 @@ def test_refused_before_anything_is_read(database: Database, changes: dict[str, 
         ("production", "says of itself that it is production"),
         ("Production", "says of itself that it is Production"),
         ("staging", "says of itself that it is staging"),
+        ("", "doesn't say what it is (setting dastern.environment)"),
         ("development", None),
     ],
 )

@@ -1,0 +1,91 @@
+"""Empty a schema of a development database, so that migrations and seeds make it anew.
+
+The schema itself stays, and with it its grants; so do extensions and their objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .advisory_lock import Held, who
+from .connection import ARGUMENT_SPEC as CONNECTION
+from .connection import connect
+from .errors import DasTernError
+from .ledger import Ledger
+from .sql_values import identifier
+
+try:
+    import psycopg
+except ImportError:  # `connect` says so in words
+    pass
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    **CONNECTION,
+    "schema": {"type": "str", "default": "public"},
+    "environment": {"type": "str", "required": True},
+    "confirm": {"type": "str", "default": ""},
+    "lock_wait": {"type": "int", "default": 300},
+}
+
+# Everything that hangs on the schema by itself; what hangs on one of these goes with it.
+_OBJECTS = """
+SELECT replace(o.type, ' object', ''), o.identity
+FROM pg_depend AS d, pg_identify_object(d.classid, d.objid, 0) AS o
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(quote_ident(%s)) AND d.deptype = 'n'
+    AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_extension'::regclass)
+    AND NOT EXISTS (
+        SELECT FROM pg_depend AS e WHERE (e.classid, e.objid) = (d.classid, d.objid) AND e.deptype IN ('e', 'i')
+            AND e.refobjid <> d.objid  -- a partitioned table depends on the columns of its own key
+    )
+ORDER BY 1, 2
+"""
+
+
+def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """Drop everything in the schema, in one transaction; the keys of `params` are the options of `schema_reset`.
+
+    Returns `changed` and `dropped`, how many objects. Raises `DasTernError`.
+    """
+    database = params["database"]
+    if params["environment"] != "development":
+        raise DasTernError(
+            f"`dastern_environment` is {params['environment']}: only a development database is ever reset, whatever other "
+            "variables say."
+        )
+    if params["confirm"] != database:
+        raise DasTernError(
+            f"A reset deletes everything in schema {params['schema']} of database {database}. Nothing was deleted; "
+            f"`-e confirm={database}` confirms it."
+        )
+    settings = {"lock_timeout": "10s", **({"default_transaction_read_only": "on"} if check_mode else {})}
+    try:
+        with connect(dict(params), "das-tern reset", settings) as connection:
+            _refuse_other_than_development(connection, database)
+            if not check_mode:
+                Ledger(connection, params["schema"]).lock.take(params["lock_wait"])
+            objects = connection.execute(_OBJECTS, (params["schema"],)).fetchall()
+            if objects and not check_mode:
+                with connection.transaction():
+                    for kind, name in objects:
+                        connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")
+    except Held as held:
+        raise DasTernError(
+            f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
+        ) from None
+    except psycopg.Error as error:
+        raise DasTernError(
+            f"Resetting schema {identifier(params['schema'])} of database {database} failed, and nothing was deleted: "
+            f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}."
+        ) from None
+    return {"changed": bool(objects), "dropped": len(objects)}
+
+
+def _refuse_other_than_development(connection: psycopg.Connection[Any], database: str) -> None:
+    row = connection.execute("SELECT current_setting('dastern.environment', true)").fetchone()
+    said = row[0] if row else None
+    if said != "development":
+        raise DasTernError(
+            f"Database {database} says of itself that it is {said or 'nothing'} (setting dastern.environment), not "
+            "development: it isn't reset, whatever the inventory says."
+        )

@@ -1,0 +1,59 @@
+#!/usr/bin/python
+"""Ansible module: empty a schema of a development database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: schema_reset
+short_description: Drop everything in a schema of a development database
+description:
+  - In one transaction, under the migration lock. The schema stays with its grants, and so do extensions.
+  - Refused unless O(environment) is V(development) and the database's own setting C(dastern.environment) says so, too.
+options:
+  schema: {description: The schema., type: str, default: public}
+  environment: {description: What the inventory says this is., type: str, required: true}
+  confirm: {description: "The database's name once more, without which nothing is deleted.", type: str, default: ""}
+  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
+extends_documentation_fragment: [dastern]
+attributes:
+  check_mode:
+    support: full
+    description: Counts what would be dropped, in a read-only session.
+  diff_mode:
+    support: none
+    description: It is everything.
+  idempotent:
+    support: full
+    description: An empty schema is left as it is.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Begin anew
+  schema_reset:
+    environment: development
+    confirm: dastern
+    database: dastern
+    user: dastern_user
+    password_file: /etc/das-tern/dastern-postgres/app_password
+"""
+
+RETURN = r"""
+dropped: {description: How many objects were or would be dropped., returned: success, type: int}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.reset import ARGUMENT_SPEC, reset
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        module.exit_json(**reset(module.params, check_mode=module.check_mode))
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message, **refusal.facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A development database emptied and made anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.reset import ARGUMENT_SPEC, reset
+from migrating import Database
+
+ODD = """
+CREATE EXTENSION hstore;
+CREATE TYPE mood AS ENUM ('a'); CREATE DOMAIN short AS text CHECK (length(value) < 9); CREATE TYPE pair AS (a int, b mood);
+CREATE SEQUENCE counter; CREATE TABLE parent (id serial PRIMARY KEY, m mood, s short) ;
+CREATE TABLE "Odd ""name" (id int REFERENCES parent); CREATE MATERIALIZED VIEW mv AS SELECT * FROM parent;
+CREATE VIEW v AS SELECT * FROM mv; CREATE FUNCTION f(a int, b text DEFAULT 'x') RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE PROCEDURE p() LANGUAGE sql AS 'SELECT 1'; CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int);
+CREATE COLLATION own FROM "C"; CREATE STATISTICS st ON id, m FROM parent;
+CREATE TABLE parts (d date) PARTITION BY RANGE (d); CREATE TABLE part1 PARTITION OF parts DEFAULT;
+"""
+
+
+def params(database: Database, **changes: Any) -> dict[str, Any]:
+    defaults = {option: spec.get("default") for option, spec in ARGUMENT_SPEC.items()}
+    given = {key: value for key, value in database.params().items() if key in ARGUMENT_SPEC}
+    return {**defaults, **given, "environment": "development", "confirm": database.name, **changes}
+
+
+def says(database: Database, environment: str) -> None:
+    """Only the superuser may."""
+    database.instance.sql(f"ALTER DATABASE {database.name} SET dastern.environment = '{environment}'")
+
+
+def test_four_times_and_the_schema_keeps_its_grants(chain: Database) -> None:
+    chain.migrate()
+    says(chain, "development")
+    chain.query(ODD)
+    chain.query("GRANT CREATE ON SCHEMA public TO pg_monitor")
+    grants = chain.query("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'")
+    before = chain.state()
+    assert reset(params(chain), check_mode=True)["changed"] is True
+    assert chain.state() == before
+    assert reset(params(chain))["dropped"] > 15
+    left = chain.query(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace UNION ALL "
+        "SELECT proname FROM pg_proc p WHERE pronamespace = 'public'::regnamespace AND NOT EXISTS "
+        "(SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e') UNION ALL "
+        "SELECT typname FROM pg_type t WHERE typnamespace = 'public'::regnamespace AND typelem = 0 AND NOT EXISTS "
+        "(SELECT FROM pg_depend WHERE objid = t.oid AND deptype = 'e')"
+    )
+    assert left == []
+    assert chain.query("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'") == grants
+    assert chain.query("SELECT 'a=>1'::hstore -> 'a'") == [("1",)]
+    assert reset(params(chain))["changed"] is False
+    assert reset(params(chain), check_mode=True)["changed"] is False
+    assert len(chain.migrate()["applied_now"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("own", "changes", "words"),
+    [
+        ("development", {"environment": "production"}, "only a development database is ever reset"),
+        ("development", {"environment": "staging"}, "only a development database is ever reset"),
+        ("production", {}, "says of itself that it is production"),
+        ("staging", {}, "says of itself that it is staging"),
+        ("", {}, "says of itself that it is nothing"),
+        ("development", {"confirm": ""}, "-e confirm=m_"),
+        ("development", {"confirm": "dastern"}, "Nothing was deleted"),
+    ],
+)
+def test_refusals(chain: Database, own: str, changes: dict[str, Any], words: str) -> None:
+    chain.migrate()
+    says(chain, own)
+    before = chain.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refused:
+            reset(params(chain, **changes), check_mode=check_mode)
+        assert words in refused.value.message
+    assert chain.state() == before
+
+
+def test_playbook(chain: Database) -> None:
+    chain.migrate()
+    says(chain, "development")
+    chain.query("CREATE TABLE by_hand ()")
+    play = {"playbook": "playbooks/reset.yml", "seed_allowed": False}
+    assert chain.play(**play).returncode == 2
+    check = chain.play("--check", **play, confirm=chain.name)
+    assert (check.returncode, "would apply 1_step" in check.stdout) == (0, True), check.stdout
+    assert chain.query("SELECT to_regclass('by_hand') IS NOT NULL") == [(True,)]
+    done = chain.play(**play, confirm=chain.name)
+    assert (done.returncode, "5 applied, 0 pending" in done.stdout) == (0, True), done.stdout
+    assert chain.query("SELECT to_regclass('by_hand'), to_regclass('t5') IS NOT NULL") == [(None, True)]
