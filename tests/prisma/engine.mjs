@@ -4,7 +4,7 @@
 // Usage: node engine.mjs LINE COMMAND MIGRATIONS_FOLDER [NAME]
 //   LINE     6 or 7: the lines of Prisma's versions that package.json pins
 //   status   what differs between folder and ledger            deploy         applies what is pending
-//   dev      drift and reset, then deploy, then a migration    diff           the database against the folder
+//   dev      whether it would demand a reset, for drift too    diff           the database against the folder
 //   applied  `resolve --applied NAME`                          rolled-back    `resolve --rolled-back NAME`
 // Connects by libpq's environment variables (PGHOST, PGDATABASE, ...), the schema is `public`. Prints the engine's
 // answer as JSON; its refusal goes to standard error as CODE MESSAGE, with status 1.
@@ -37,8 +37,11 @@ async function loadEngine() {
  * the adapter by itself cuts it at each semicolon. */
 class OneSession extends PrismaPg {
   constructor(database) {
-    // What isn't given `pg` reads from libpq's environment variables.
-    super({ max: 1, idleTimeoutMillis: 0, application_name: `prisma ${line}`, database }, { schema: "public" });
+    // What isn't given `pg` reads from libpq's environment variables. The adapter writes times without their zone, so
+    // that they are wrong in a session that isn't in UTC; the native engine writes them right in any.
+    const options = process.env.PGOPTIONS ?? "-c timezone=UTC";
+    const session = { max: 1, idleTimeoutMillis: 0, application_name: `prisma ${line}`, options, database };
+    super(session, { schema: "public" });
   }
 
   async connect() {
@@ -116,18 +119,7 @@ const commands = {
       exitCode: true,
       filters,
     }),
-  async dev() {
-    const { action } = await engine.devDiagnostic({ migrationsList: list, filters });
-    if (action.tag === "reset") return action;
-    const applied = await engine.applyMigrations({ migrationsList: list, filters });
-    const live = await engine.introspect({
-      schema, baseDirectoryPath: folder, force: false, compositeTypeDepth: -1, namespaces: null,
-    });
-    const made = await engine.createMigration({
-      migrationsList: list, migrationName: "made_by_dev", draft: false, schema: live.schema, filters,
-    });
-    return { ...action, ...applied, migrationScript: made.migrationScript };
-  },
+  dev: async () => (await engine.devDiagnostic({ migrationsList: list, filters })).action,
   applied: () => engine.markMigrationApplied({ migrationName: name, migrationsList: list }),
   "rolled-back": () => engine.markMigrationRolledBack({ migrationName: name }),
 };
