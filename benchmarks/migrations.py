@@ -36,6 +36,7 @@ import psycopg
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+PRISMA = ROOT / "tests" / "prisma"
 RESULTS = HERE / "results" / "migrations.md"
 ANSIBLE_PLAYBOOK = str(Path(sys.prefix) / "bin" / "ansible-playbook")
 CONTAINER, PORT = "dastern-bench", 55500
@@ -252,7 +253,7 @@ def contestants(work: Path, server: Server) -> list[Contestant]:
         ], {"DATABASE_URL": server.url(database)}
 
     def prisma(folder: Path, database: str) -> tuple[list[str], dict[str, str]]:
-        return ["node", str(HERE / "prisma_engine.mjs"), str(folder)], server.environment(database)
+        return ["node", str(PRISMA / "engine.mjs"), "7", "deploy", str(folder)], server.environment(database)
 
     return [
         Contestant("ours", ours),
@@ -265,16 +266,15 @@ def contestants(work: Path, server: Server) -> list[Contestant]:
 
 
 def install_npm() -> str | None:
-    """Install what package.json names; gives the reason where that isn't possible."""
-    if (HERE / "node_modules" / "@prisma").is_dir() and (HERE / "node_modules" / "dbmate").is_dir():
-        return None
+    """Install what the two package.json name; gives the reason where that isn't possible."""
     if not (shutil.which("node") and shutil.which("npm")):
         return "node and npm are not installed"
-    say("Installing dbmate and Prisma's engine with npm")
-    command = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
-    if done.returncode:
-        return "`npm install` failed: " + " ".join(done.stderr.split())[-200:]
+    command = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--prefer-offline"]
+    for folder in (HERE, PRISMA):
+        say(f"npm install in {folder.relative_to(ROOT)}")
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            return "`npm install` failed: " + " ".join(done.stderr.split())[-200:]
     return None
 
 
@@ -408,7 +408,11 @@ def heading(server: Server) -> str:
         f"ansible-core {version('ansible-core')}",
         f"psycopg {version('psycopg')} ({psycopg.pq.__impl__})",
     ]
-    packages = json.loads((HERE / "package.json").read_text("utf-8"))["dependencies"]
+    packages = {
+        name: pinned
+        for folder in (HERE, PRISMA)
+        for name, pinned in json.loads((folder / "package.json").read_text("utf-8"))["dependencies"].items()
+    }
     names += [f"dbmate {packages['dbmate']}", f"Prisma {packages['@prisma/adapter-pg']}"]
     if node := shutil.which("node"):
         names.append("Node " + subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip()[1:])
