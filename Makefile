@@ -10,7 +10,7 @@ EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(ARGS)
 PYTEST = pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup setup-dev test lint unit prepare integration molecule docs bench clean
+.PHONY: help up setup setup-dev test lint unit prepare integration molecule faults docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -51,6 +51,10 @@ integration: prepare ## Tests against a real engine and a real server
 
 molecule: prepare ## The roles on a real host: check, converge, idempotence, verify
 	molecule test --all
+
+faults: prepare ## 200 migrations hit by kill -9 at random moments, ten at once, a full disk, a blocked table
+	python tests/faults/campaign.py $(ARGS)
+	$(PYTEST) tests/integration/test_faults.py tests/integration/test_migration_alone.py -k "disk_full or blocked"
 
 docs: setup-dev ## Write the tables of variables into the READMEs
 	scripts/role_tables.py

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import IMAGE, INVENTORY, REPOSITORY, Play, descendants, docker, remove_instance
+from faults.engine import Engine, wait_until
 
 SITE = "playbooks/site.yml"
 
@@ -29,13 +28,6 @@ def variables(container: str, port: int, tmp_path: Path, **more: Any) -> dict[st
         "seed_allowed": True,
         **more,
     }
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -85,83 +77,10 @@ def test_disk_full_in_the_middle_of_a_migration(
         remove_instance(container)
 
 
-def unmounted(folder: Path) -> None:
-    """Unmount everything below `folder`, the innermost first."""
-    points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for point in reversed([point for point in points if point.startswith(f"{folder}/")]):
-        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
-
-
-class Engine:
-    """A Docker Engine of the tests' own, which may be killed without harm to anyone.
-
-    It lives in a network namespace, because an engine that starts tidies up the bridges of others.
-    """
-
-    NAMESPACE = "dastern-test"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.endpoint = f"unix://{folder}/docker.sock"
-        self.environment = {"DOCKER_HOST": self.endpoint}
-        self.inside = ("nsenter", f"--net=/run/netns/{self.NAMESPACE}")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["docker", "-H", self.endpoint, *arguments], capture_output=True, text=True, timeout=120, check=False
-        )
-
-    def start(self) -> None:
-        if not Path("/run/netns", self.NAMESPACE).exists():
-            subprocess.run(["ip", "netns", "add", self.NAMESPACE], check=True)
-            subprocess.run(["ip", "-n", self.NAMESPACE, "link", "set", "lo", "up"], check=True)
-        # A killed engine leaves these, and takes a number that is in use again for itself.
-        for left in ("docker.pid", "exec/containerd/containerd.pid"):
-            (self.folder / left).unlink(missing_ok=True)
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *self.inside, "dockerd", "--host", self.endpoint, "--data-root", str(self.folder / "data"),
-                    "--exec-root", str(self.folder / "exec"), "--pidfile", str(self.folder / "docker.pid"),
-                ],
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        wait_until(lambda: self.docker("version").returncode == 0, "the engine")
-
-    def kill(self) -> None:
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def remove(self) -> None:
-        if self.docker("version").returncode:
-            self.start()
-        names = self.docker("ps", "-aq").stdout.split()
-        self.docker("rm", "-f", "-v", *names)
-        for network in self.docker("network", "ls", "-q", "-f", "type=custom").stdout.split():
-            self.docker("network", "rm", network)
-        assert self.process is not None
-        self.process.terminate()
-        self.process.wait(timeout=60)
-        unmounted(self.folder)
-        subprocess.run(["ip", "netns", "delete", self.NAMESPACE], check=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
 def engine(image: dict[str, str]) -> Iterator[Engine]:
-    # A path of its own, because the path of a socket must be short.
-    folder = Path("/var/lib/dastern-test-engine")
-    unmounted(folder)  # what a run that was killed left behind
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    own = Engine(folder)
-    own.start()
-    archive = folder / "image.tar"
-    docker("save", "-o", str(archive), IMAGE)
-    assert own.docker("load", "-i", str(archive)).returncode == 0
-    archive.unlink()
+    own = Engine("dastern-test")
+    own.make(IMAGE)
     yield own
     own.remove()
 

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 import yaml
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.ledger import Ledger
 from ansible.module_utils.dastern.migration_files import read_folder
 from catalogue import catalogue, expected
 from conftest import descendants
@@ -391,6 +392,20 @@ def test_two_at_once_each_file_once(chain: Database) -> None:
     assert sorted(len(result["applied_now"]) for result in results) == [0, 0, 0, 5]
     assert all(result["waited_for"]["pid"] for result in results if not result["applied_now"])
     assert chain.ledger() == NAMES
+
+
+def test_another_run_begins_between_two_questions(chain: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that weren't there when the ledger was looked for don't make it a database without one."""
+    ask = Ledger.rows
+
+    def rows_and_another_run(ledger: Ledger) -> Any:
+        found = ask(ledger)
+        monkeypatch.undo()
+        chain.migrate()
+        return found
+
+    monkeypatch.setattr(Ledger, "rows", rows_and_another_run)
+    assert chain.migrate()["applied"] == NAMES
 
 
 def test_second_playbook_says_for_whom_it_waits(chain: Database) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.ledger import Ledger
 from conftest import descendants
 from migrating import LOCK, ROOT, Database, refused, running, wait_until
 
@@ -176,6 +179,59 @@ def test_killed_while_it_waits_for_an_old_transaction(database: Database) -> Non
     assert valid(database, "a_id") is False
     assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
     assert valid(database, "a_id") is True
+
+
+def test_a_reindex_whose_session_is_ended_names_what_it_can_not_drop(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (id int PRIMARY KEY, note text);")
+    database.migrate()
+    database.write(_2_b="REINDEX TABLE CONCURRENTLY a;")
+    copies = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1"
+    with database.connect() as writer, ThreadPoolExecutor() as pool:
+        writer.execute("BEGIN; INSERT INTO a VALUES (1)")
+        first = pool.submit(database.migrate)
+        wait_until(lambda: len(database.query(copies)) == 2)
+        database.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'REINDEX TABLE%'")
+        with pytest.raises(
+            DasTernError, match=r"connection was lost.*2_b(.|\n)*unfinished row. The next run picks it up"
+        ):
+            first.result()
+    (copy,), (left,) = database.query(copies)
+    assert (left[:9], copy) == ("pg_toast.", "a_pkey_ccnew")
+    done = database.migrate()
+    assert done["applied"] == ["1_a", "2_b"]
+    assert database.query(copies) == [(left,)]
+    command = re.search(r"only a superuser can drop: `(.*)`", "".join(done["notices"]))
+    assert command
+    database.instance.sql(command[1], database.name)
+    assert database.query(copies) == []
+
+
+def test_a_session_that_ends_behind_a_commit_of_its_own(database: Database) -> None:
+    database.write(
+        _1_a="CREATE TYPE \"E\" AS ENUM ('a', 'b');", _2_b=ENUM + "SELECT pg_terminate_backend(pg_backend_pid());\n"
+    )
+    with pytest.raises(DasTernError, match=r"connection was lost.*2_b(.|\n)*unfinished row.*rolled_back=2_b"):
+        database.migrate()
+    assert rows(database)[-1] == ("2_b", False, False, 0, None)
+    assert "P3009" in refused(database).message
+
+
+def test_a_run_that_ends_between_two_questions_is_no_reason_to_refuse(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.write(_1_a="CREATE TYPE \"E\" AS ENUM ('a', 'b');")
+    database.migrate()
+    database.write(_2_b=ENUM)
+    leave_unfinished(database, "2_b")
+    ask = Ledger.rows
+
+    def rows_and_its_end(ledger: Ledger) -> Any:
+        found = ask(ledger)
+        database.query("UPDATE _prisma_migrations SET finished_at = now() WHERE finished_at IS NULL")
+        return found
+
+    monkeypatch.setattr(Ledger, "rows", rows_and_its_end)
+    assert database.migrate(check_mode=True)["pending"] == []
 
 
 def test_a_file_with_its_own_transaction(database: Database) -> None:

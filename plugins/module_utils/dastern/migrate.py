@@ -96,9 +96,12 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
         except Held as held:
             return {"changed": False, "locked_by": held.holder}
         plan = _checked_plan(params, ledger, files, locked=True)
-        applied = _apply(connection, ledger, plan, params)
+        runner = Runner(connection, ledger)
+        applied = _apply(runner, plan, params)
+    result = _result(params, plan, applied)
+    result["notices"] += runner.notices
     lock = {"waited_for": waited_for} if waited_for else {}
-    return {**_result(params, plan, applied), **lock, **(_diff(plan) if diff else {})}
+    return {**result, **lock, **(_diff(plan) if diff else {})}
 
 
 @contextmanager
@@ -148,7 +151,23 @@ def _history(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFile], *, locked: bool) -> Plan:
-    """The plan, or a refusal that lists everything that is wrong at once."""
+    """The plan, or a refusal that lists everything that is wrong at once.
+
+    Without the lock another run may begin or end between two questions, so that they don't fit together: only what is
+    still wrong when they are asked again is refused.
+    """
+    plan, wrong = _look(params, ledger, files, locked=locked)
+    if wrong and not locked:
+        plan, wrong = _look(params, ledger, files, locked=locked)
+    if wrong:
+        raise DasTernError("\n".join(wrong), **_names(plan))
+    return plan
+
+
+def _look(
+    params: dict[str, Any], ledger: Ledger, files: list[MigrationFile], *, locked: bool
+) -> tuple[Plan, list[str]]:
+    """The plan, and what is wrong with it in words."""
     rows = ledger.rows()
     if rows is None and not ledger.schema_exists():
         raise DasTernError(f"Database {params['database']} has no schema {params['schema']}. {_WORDS_FOR['3F000']}")
@@ -174,9 +193,7 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
             own_transactions(migration)
         except Refused as refusal:
             wrong.append(f"Migration {migration.name}: {_path(params, migration.name)}: {refusal}")
-    if wrong:
-        raise DasTernError("\n".join(wrong), **_names(plan))
-    return plan
+    return plan, wrong
 
 
 _REFUSALS = {
@@ -233,11 +250,8 @@ def _lock(ledger: Ledger, lock_wait: float) -> dict[str, Any] | None:
         ) from None
 
 
-def _apply(
-    connection: psycopg.Connection[Any], ledger: Ledger, plan: Plan, params: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _apply(runner: Runner, plan: Plan, params: dict[str, Any]) -> list[dict[str, Any]]:
     applied: list[dict[str, Any]] = []
-    runner = Runner(connection, ledger)
     for migration in plan.pending:
         try:
             # Of an interrupted one only the end of its row may have been missing.
@@ -245,6 +259,9 @@ def _apply(
             applied.append({"name": migration.name, "ms": _patiently(runner, migration, params) if again else 0.0})
         except Failure as failure:
             raise _failure(failure, migration, plan, applied, params) from None
+        except psycopg.Error as error:
+            # Before a file of its own transactions was sent, or while an interrupted one was picked up.
+            raise _failure(Failure(error, None, ""), migration, plan, applied, params) from None
         except Refused as error:
             raise DasTernError(
                 f"Migration {migration.name}: {error}", changed=bool(applied), applied_before=applied
@@ -285,7 +302,8 @@ def _failure(
         "file": path,
         "code": "P3018",
     }
-    if diag.sqlstate is None:
+    # The end of a session may have come at its COMMIT: then only the ledger knows whether that was before or after it.
+    if diag.sqlstate is None or diag.severity_nonlocalized in ("FATAL", "PANIC"):
         words = [
             f"The connection was lost while migration {migration.name} ran: {' '.join(str(error).split())}",
             f"It ran outside a transaction {failure.remains}"

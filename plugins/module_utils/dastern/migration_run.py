@@ -105,6 +105,8 @@ class Runner:
         self._connection = connection
         self._ledger = ledger
         self._has_ledger = ledger.rows() is not None
+        self.notices: list[str] = []
+        """What an operator should know of migrations that were applied all the same."""
 
     def apply(self, migration: MigrationFile) -> float:
         """Apply it and write its row; gives milliseconds. Raises `Failure` or `Refused`."""
@@ -187,51 +189,70 @@ class Runner:
     def _own(self, migration: MigrationFile) -> None:
         row = self._start(migration)
         try:
-            self._send(migration)
-        except _StatementError as failure:
-            done = statements(migration.sql)[: failure.done]
-            self._connection.execute("ROLLBACK")
+            try:
+                self._send(migration)
+            except _StatementError as failure:
+                done = statements(migration.sql)[: failure.done]
+                self._connection.execute("ROLLBACK")
+                self._connection.execute(_CLEAN_SESSION)
+                if not any(one.transaction_control and one.words[0] in ("COMMIT", "END") for one in done):
+                    self._ledger.forget(row)
+                    raise Failure(failure.error, failure.done, "") from None
+                self._ledger.record_failed(row, str(failure.error))
+                last = max(one.line for one in done if one.transaction_control)
+                raise Failure(
+                    failure.error, failure.done,
+                    f"after its own COMMIT in line {last}: what stands up to there is committed, and it blocks the rest "
+                    f"(P3009). {resolve_words(migration.name)}",
+                ) from None  # fmt: skip
             self._connection.execute(_CLEAN_SESSION)
-            if not any(one.transaction_control and one.words[0] in ("COMMIT", "END") for one in done):
-                self._ledger.forget(row)
-                raise Failure(failure.error, failure.done, "") from None
-            self._ledger.record_failed(row, str(failure.error))
-            last = max(one.line for one in done if one.transaction_control)
-            raise Failure(
-                failure.error, failure.done,
-                f"after its own COMMIT in line {last}: what stands up to there is committed, and it blocks the rest (P3009). "
-                + resolve_words(migration.name),
-            ) from None  # fmt: skip
+            self._ledger.finish(row)
         except psycopg.Error as error:
             raise Failure(error, None, f"and left an unfinished row. {resolve_words(migration.name)}") from None
-        self._connection.execute(_CLEAN_SESSION)
-        self._ledger.finish(row)
 
     def _alone(self, migration: MigrationFile) -> None:
         """Run a file of one statement outside any transaction."""
         before = self._invalid_indexes()
         row = self._start(migration)
-        if "CONCURRENTLY" in migration.sql.upper():
-            # It waits for old transactions without being in anybody's way; cut short, it leaves an INVALID index.
-            self._connection.execute("SET lock_timeout = 0")
         try:
-            self._send(migration)
-        except _StatementError as failure:
-            for index in [one for one in self._invalid_indexes() if one not in before]:
-                self._connection.execute(f"DROP INDEX CONCURRENTLY {index}")  # type: ignore[arg-type]
-            self._ledger.forget(row)
-            raise Failure(failure.error, failure.done, "") from None
+            if "CONCURRENTLY" in migration.sql.upper():
+                # It waits for old transactions without being in anybody's way; cut short, it leaves an INVALID index.
+                self._connection.execute("SET lock_timeout = 0")
+            try:
+                self._send(migration)
+            except _StatementError as failure:
+                left = self._drop_invalid([one for one in self._invalid_indexes() if one not in before])
+                self._ledger.forget(row)
+                raise Failure(failure.error, failure.done, f"and was taken back. {left}" if left else "") from None
+            match _index_of(migration):
+                case ("CREATE", name) if self._is_valid(name) is False:
+                    self._ledger.forget(row)
+                    raise Refused(
+                        f"the index {name} was there already and is INVALID, so that IF NOT EXISTS built none. "
+                        f"`DROP INDEX CONCURRENTLY {name}`, then run again."
+                    )
+            self._ledger.finish(row)
         except psycopg.Error as error:
             mend = "The next run picks it up." if repeatable(migration) else resolve_words(migration.name)
             raise Failure(error, None, f"and left an unfinished row. {mend}") from None
-        match _index_of(migration):
-            case ("CREATE", name) if self._is_valid(name) is False:
-                self._ledger.forget(row)
-                raise Refused(
-                    f"the index {name} was there already and is INVALID, so that IF NOT EXISTS built none. "
-                    f"`DROP INDEX CONCURRENTLY {name}`, then run again."
-                )
-        self._ledger.finish(row)
+
+    def _drop_invalid(self, indexes: list[str]) -> str:
+        """Drop what a concurrent build left; gives in words what couldn't be dropped.
+
+        REINDEX CONCURRENTLY builds the index of a TOAST table, too, whose schema is closed to all but superusers.
+        """
+        left = []
+        for index in indexes:
+            try:
+                self._connection.execute(f"DROP INDEX CONCURRENTLY {index}")  # type: ignore[arg-type]
+            except psycopg.errors.InsufficientPrivilege:
+                left.append(index)
+        return (
+            f"It left INVALID indexes that only a superuser can drop: `DROP INDEX {', '.join(left)}`; until then they do "
+            "no harm but cost time when rows are written."
+            if left
+            else ""
+        )
 
     def recover(self, migration: MigrationFile) -> bool:
         """Whether an interrupted *alone* migration can be applied again; if it had ended, its row is finished.
@@ -248,9 +269,9 @@ class Runner:
                 self._ledger.finish_open(migration.name)
                 return False
         elif _is_reindex(migration):
-            for name in self._invalid_indexes():
-                if re.search(r"_cc(new|old)\d*\"?$", name):
-                    self._connection.execute(f"DROP INDEX CONCURRENTLY {name}")  # type: ignore[arg-type]
+            copies = [name for name in self._invalid_indexes() if re.search(r"_cc(new|old)\d*\"?$", name)]
+            if left := self._drop_invalid(copies):
+                self.notices.append(f"Migration {migration.name} was interrupted before. {left}")
         self._ledger.roll_back(migration.name)
         return True
 
