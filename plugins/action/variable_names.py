@@ -15,6 +15,7 @@ FACTS = {
     "docker_engine_absent",
     "docker_engine_endpoint",
     "docker_engine_version",
+    "migrations_emptied",
     "postgres_absent",
     "postgres_image_id",
     "postgres_image_reference",
