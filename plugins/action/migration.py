@@ -16,7 +16,7 @@ from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
-from ansible.module_utils.dastern.migration_files import MigrationFile, folder_of, links, read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_files import MigrationFile, links, read_into  # noqa: E402
 from ansible.module_utils.dastern.migration_lint import lint, refusal  # noqa: E402
 
 _NEXT = {
@@ -32,20 +32,18 @@ class ActionModule(HostAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         try:
-            folder = folder_of(params["folder"], ROOT)
-            files = read_folder(folder)
+            files = read_into(params, ROOT)
         except DasTernError as refusal:
             if params["state"] != "status":
                 raise
             return {"changed": False, "reachable": True, "unreadable": refusal.message, "applied": [], "pending": []}
-        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
         found, result = self._linted(params, files)
         if result is None:
             result = self._apply(params)
         if found is not None:
             result["lint"] = found
-        for link in links(folder):
-            Display().warning(f"{folder / link} is a symbolic link and is ignored, as Prisma ignores it.")
+        for link in links(params["folder"]):
+            Display().warning(f"{params['folder']}/{link} is a symbolic link and is ignored, as Prisma ignores it.")
         for notice in result.get("notices", []):
             Display().warning(notice)
         return result

@@ -14,7 +14,7 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
 
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, WRITE, drift  # noqa: E402
-from ansible.module_utils.dastern.migration_files import folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_files import read_into  # noqa: E402
 from ansible.module_utils.dastern.text_files import checked_name, scaffold_file  # noqa: E402
 
 
@@ -23,15 +23,13 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        folder = folder_of(params["folder"], ROOT)
         if params["write_migration"]:
             checked_name(params["write_migration"])
-        files = read_folder(folder)
-        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
+        files = read_into(params, ROOT)
         result = self.on_host(params)
         if result.get("migration"):
             written = scaffold_file(
-                folder, params["write_migration"], result["migration"], files, result["pending"],
+                Path(params["folder"]), params["write_migration"], result["migration"], files, result["pending"],
                 datetime.now(timezone.utc), self._task.check_mode,
             )  # fmt: skip
             result |= {"changed": written["changed"], "path": written["path"], "diff": written.get("diff", [])}

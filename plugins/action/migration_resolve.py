@@ -13,7 +13,7 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
-from ansible.module_utils.dastern.migration_files import SCRIPT, folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_files import SCRIPT, read_into  # noqa: E402
 from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve  # noqa: E402
 
 
@@ -22,11 +22,9 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        folder = folder_of(params["folder"], ROOT)
-        files = read_folder(folder)
-        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
+        read_into(params, ROOT)
         if params["decision"] == "repair":
-            params["former"] = former_versions(folder / params["name"] / SCRIPT)
+            params["former"] = former_versions(Path(params["folder"], params["name"], SCRIPT))
         return self.on_host(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:

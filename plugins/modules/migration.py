@@ -23,28 +23,6 @@ options:
     type: str
     choices: [latest, status, plan]
     default: latest
-  folder:
-    description: The migrations folder on the controller. A relative path counts from the root of this project.
-    type: str
-    required: true
-  migrations:
-    description: The files, in order. Filled by the action plugin.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the directory.
-        type: str
-        required: true
-      sql:
-        description: Text of its C(migration.sql).
-        type: str
-        required: true
-  schema:
-    description: Schema that holds the tables and the ledger; what Prisma's URL calls C(?schema=).
-    type: str
-    default: public
   on_edited:
     description: What to do about an applied migration whose file has another checksum now.
     type: str
@@ -93,7 +71,7 @@ options:
     type: str
     choices: [warn, fail, "off"]
     default: warn
-extends_documentation_fragment: [dastern]
+extends_documentation_fragment: [dastern, migrations]
 attributes:
   check_mode:
     support: full

@@ -14,18 +14,8 @@ description:
 options:
   upto: {description: "The last migration that the database has; empty finds out.", type: str, default: ""}
   anyway: {description: Mark up to O(upto) although the catalogues differ., type: bool, default: false}
-  folder: {description: The migrations folder on the controller., type: str, required: true}
-  migrations:
-    description: The files, in order. Filled by the action plugin.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name: {description: Name of the directory., type: str, required: true}
-      sql: {description: Text of its C(migration.sql)., type: str, required: true}
-  schema: {description: Schema that holds the tables and the ledger., type: str, default: public}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-extends_documentation_fragment: [dastern, scratch]
+extends_documentation_fragment: [dastern, migrations, scratch]
 attributes:
   check_mode:
     support: full

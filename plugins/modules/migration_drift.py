@@ -13,28 +13,6 @@ description:
     the migration that O(write_migration) asks for.
   - Fails where there is drift, unless O(fail=false) or O(write_migration) is given.
 options:
-  folder:
-    description: The migrations folder on the controller. A relative path counts from the root of this project.
-    type: str
-    required: true
-  migrations:
-    description: The files, in order. Filled by the action plugin.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the directory.
-        type: str
-        required: true
-      sql:
-        description: Text of its C(migration.sql).
-        type: str
-        required: true
-  schema:
-    description: Schema that holds the tables and the ledger.
-    type: str
-    default: public
   fail:
     description: Whether drift is a failure; V(false) only reports.
     type: bool
@@ -43,7 +21,7 @@ options:
     description: Name for a migration that is written from the difference, C(<UTC stamp>_<name>). Empty writes none.
     type: str
     default: ""
-extends_documentation_fragment: [dastern, scratch]
+extends_documentation_fragment: [dastern, migrations, scratch]
 attributes:
   check_mode:
     support: full

@@ -22,19 +22,9 @@ options:
     required: true
   name: {description: The migration's directory., type: str, required: true}
   anyway: {description: Repair a checksum although nothing shows that the file does the same., type: bool, default: false}
-  folder: {description: The migrations folder on the controller., type: str, required: true}
-  migrations:
-    description: The files, in order. Filled by the action plugin.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name: {description: Name of the directory., type: str, required: true}
-      sql: {description: Text of its C(migration.sql)., type: str, required: true}
   former: {description: Former texts of the file. Filled by the action plugin., type: list, elements: str, default: []}
-  schema: {description: Schema that holds the ledger., type: str, default: public}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-extends_documentation_fragment: [dastern]
+extends_documentation_fragment: [dastern, migrations]
 attributes:
   check_mode:
     support: full

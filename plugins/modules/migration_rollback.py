@@ -14,21 +14,10 @@ description:
   - The files are read on the controller by the action plugin of the same name.
 options:
   to: {description: The migration that stays as the newest., type: str, required: true}
-  folder: {description: The migrations folder on the controller., type: str, required: true}
-  migrations:
-    description: The files, in order. Filled by the action plugin.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name: {description: Name of the directory., type: str, required: true}
-      sql: {description: Text of its C(migration.sql)., type: str, required: true}
-      down: {description: Text of its C(down.sql)., type: str}
-  schema: {description: Schema that holds the tables and the ledger., type: str, default: public}
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-extends_documentation_fragment: [dastern, scratch]
+extends_documentation_fragment: [dastern, migrations, scratch]
 attributes:
   check_mode:
     support: full

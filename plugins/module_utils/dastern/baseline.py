@@ -13,7 +13,7 @@ from .drift_run import ARGUMENT_SPEC as DRIFT
 from .drift_run import superuser_of
 from .errors import DasTernError
 from .ledger import Ledger
-from .migration_files import MigrationFile
+from .migration_files import MigrationFile, of_params
 from .scratch import replay, scratch_database
 from .sql_values import identifier
 
@@ -35,7 +35,7 @@ def baseline(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
 
     Returns `changed`, `names` and `lines`. Raises `DasTernError`.
     """
-    files = [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
+    files = of_params(params)
     if params["upto"]:
         names = [file.name for file in files]
         if params["upto"] not in names:

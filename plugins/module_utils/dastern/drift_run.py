@@ -16,7 +16,8 @@ from .docker_engine import resolve
 from .drift import compare, scaffold, table
 from .errors import DasTernError
 from .ledger import Ledger
-from .migration_files import SCRIPT, MigrationFile
+from .migration_files import ARGUMENT_SPEC as FOLDER
+from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_plan import Plan, make_plan
 from .psql import Psql
 from .scratch import LEFTOVER_AFTER, replay, scratch_database
@@ -38,14 +39,7 @@ SCRATCH: dict[str, Any] = {
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     **SCRATCH,
-    "folder": {"type": "str", "required": True},
-    "migrations": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"name": {"type": "str", "required": True}, "sql": {"type": "str", "required": True}},
-    },
-    "schema": {"type": "str", "default": "public"},
+    **FOLDER,
     "fail": {"type": "bool", "default": True},
     "write_migration": {"type": "str", "default": ""},
 }
@@ -55,7 +49,7 @@ WRITE = "ansible-playbook playbooks/drift.yml -e write_migration=NAME"
 def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> dict[str, Any]:
     """What the module `migration_drift` returns; the live database is only read. Raises `DasTernError`."""
     schema = params["schema"]
-    files = {item["name"]: MigrationFile(item["name"], item["sql"]) for item in params["migrations"]}
+    files = {file.name: file for file in of_params(params)}
     session = {"search_path": identifier(schema), "lock_timeout": "10s"}
     try:
         with connect(dict(params), APPLICATION, session) as connection:

@@ -17,7 +17,8 @@ from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
 from .ledger import Ledger, Row
-from .migration_files import SCRIPT, MigrationFile
+from .migration_files import ARGUMENT_SPEC as FOLDER
+from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_plan import Plan, make_plan
 from .migration_run import Failure, Refused, Runner, own_transactions, resolve_words
 from .sql_text import Statement, line_and_column, statements
@@ -33,14 +34,7 @@ POLICIES = ["fail", "warn", "ignore"]
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     "state": {"type": "str", "choices": ["latest", "status", "plan"], "default": "latest"},
-    "folder": {"type": "str", "required": True},
-    "migrations": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"name": {"type": "str", "required": True}, "sql": {"type": "str", "required": True}},
-    },
-    "schema": {"type": "str", "default": "public"},
+    **FOLDER,
     "on_edited": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_missing": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_out_of_order": {"type": "str", "choices": POLICIES, "default": "warn"},
@@ -74,7 +68,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     """
     check_mode = check_mode or params["state"] == "plan"
     settings = {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
-    files = [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
+    files = of_params(params)
     if params["state"] == "status":
         return _status(params, files)
     if params["assume_empty"]:

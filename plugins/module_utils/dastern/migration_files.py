@@ -8,16 +8,33 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from .errors import DasTernError
 
 SCRIPT = "migration.sql"
 DOWN = "down.sql"
 LOCK_FILE = "migration_lock.toml"
+ARGUMENT_SPEC: dict[str, Any] = {
+    "folder": {"type": "str", "required": True},
+    "migrations": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "sql": {"type": "str", "required": True},
+            "down": {"type": "str"},
+        },
+    },
+    "schema": {"type": "str", "default": "public"},
+}
+"""The options of every module that works on a folder of migrations; the action plugins fill `migrations`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,23 @@ def folder_of(given: str, root: Path) -> Path:
     if not given.strip():
         raise DasTernError("`migrations_dir` is empty; wanted is a folder, such as files/sql/migrations.")
     return root / os.path.expanduser(given)
+
+
+def read_into(params: dict[str, Any], root: Path, *, down: bool = False) -> list[MigrationFile]:
+    """Put the files of the folder, with `down` their `down.sql` too, into the options of a module."""
+    folder = folder_of(params["folder"], root)
+    files = read_folder(folder)
+    params["folder"] = str(folder)
+    params["migrations"] = [{"name": file.name, "sql": file.sql} for file in files]
+    if down:
+        for item in params["migrations"]:
+            item["down"] = read_down(folder, item["name"])
+    return files
+
+
+def of_params(params: Mapping[str, Any]) -> list[MigrationFile]:
+    """The files in the options of a module."""
+    return [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
 
 
 def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:

@@ -13,7 +13,8 @@ from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
 from .ledger import Ledger, Row
-from .migration_files import SCRIPT, MigrationFile
+from .migration_files import ARGUMENT_SPEC as FOLDER
+from .migration_files import SCRIPT, MigrationFile, of_params
 from .sql_text import line_and_column, tokens
 
 try:
@@ -25,14 +26,7 @@ STATUS = "`ansible-playbook playbooks/migration_status.yml` shows what is applie
 DECISIONS = ("applied", "rolled_back", "adopt", "repair")
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
-    "folder": {"type": "str", "required": True},
-    "migrations": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"name": {"type": "str", "required": True}, "sql": {"type": "str", "required": True}},
-    },
-    "schema": {"type": "str", "default": "public"},
+    **FOLDER,
     "decision": {"type": "str", "choices": list(DECISIONS), "required": True},
     "name": {"type": "str", "required": True},
     "former": {"type": "list", "elements": "str", "default": []},
@@ -46,7 +40,7 @@ def resolve(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, An
 
     Returns `changed` and the `line` that says what was or would be done. Raises `DasTernError`.
     """
-    files = {item["name"]: MigrationFile(item["name"], item["sql"]) for item in params["migrations"]}
+    files = {file.name: file for file in of_params(params)}
     settings = {"default_transaction_read_only": "on"} if check_mode else {}
     with connect(params, "das-tern resolve", settings) as connection:
         ledger = Ledger(connection, params["schema"])

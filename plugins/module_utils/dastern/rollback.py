@@ -16,7 +16,8 @@ from .drift import compare, table
 from .drift_run import SCRATCH, superuser_of
 from .errors import DasTernError
 from .ledger import Ledger
-from .migration_files import DOWN, MigrationFile
+from .migration_files import ARGUMENT_SPEC as FOLDER
+from .migration_files import DOWN, MigrationFile, of_params
 from .migration_plan import make_plan
 from .migration_run import Refused, own_transactions
 from .scratch import replay, scratch_database
@@ -31,18 +32,7 @@ except ImportError:  # `connect` says so in words
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     **SCRATCH,
-    "folder": {"type": "str", "required": True},
-    "migrations": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "name": {"type": "str", "required": True},
-            "sql": {"type": "str", "required": True},
-            "down": {"type": "str"},
-        },
-    },
-    "schema": {"type": "str", "default": "public"},
+    **FOLDER,
     "to": {"type": "str", "required": True},
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
@@ -55,7 +45,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
 
     Returns `changed`, `names` in the order in which they are taken back, and `diff`. Raises `DasTernError`.
     """
-    files = {item["name"]: MigrationFile(item["name"], item["sql"]) for item in params["migrations"]}
+    files = {file.name: file for file in of_params(params)}
     downs = {item["name"]: item["down"] for item in params["migrations"] if item.get("down") is not None}
     session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
