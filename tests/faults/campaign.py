@@ -417,7 +417,8 @@ def made(container: str, port: int, folder: Path, *, keep: list[Result]) -> Iter
         str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/provision.yml", *extra,
         "-e", "docker_engine_install=false",
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
     yield Instance(
         container=container, host="127.0.0.1", port=port, database="dastern", app_user="dastern_user",
         password_file=folder / "config" / "app_password", config_dir=folder / "config",
