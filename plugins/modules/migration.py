@@ -47,7 +47,7 @@ options:
     type: str
     default: "0"
   lock_retries:
-    description: How often a migration that couldn't have its lock in time is tried again, after 1, 2, 4 ... 30 seconds.
+    description: How often a migration that couldn't have its lock in time, or met a deadlock, is tried again, after 1, 2, 4 ... 30 seconds.
     type: int
     default: 0
   lock_wait:

@@ -49,7 +49,8 @@ class OneSession extends PrismaPg {
     const query = connection.client.query.bind(connection.client);
     connection.client.query = async (asked) => {
       const result = await query(asked);
-      for (const field of result.fields ?? []) field.dataTypeID = field.dataTypeID === 18 ? 25 : field.dataTypeID;
+      // The engine reads columns of type "char" (18) in the catalogue, which the adapter doesn't know: they are text.
+      for (const field of result.fields ?? []) if (field.dataTypeID === 18) field.dataTypeID = 25;
       return result;
     };
     connection.executeScript = async (script) => {

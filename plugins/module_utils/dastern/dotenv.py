@@ -24,7 +24,7 @@ _ASSIGNMENT = re.compile(
 # Parameters of Prisma's URL that say how to connect, not where and as whom.
 _PARAMETER = re.compile(
     r"(connection_limit|pool_timeout|connect_timeout|socket_timeout|pgbouncer|statement_cache_size|application_name"
-    r"|max_idle_connection_lifetime|single_use_connections)=[\w.~%+-]*",
+    r"|max_idle_connection_lifetime|single_use_connections|options)=[\w.~%+-]*",
     re.ASCII,
 )
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("latin-1")

@@ -54,6 +54,7 @@ _WORDS_FOR = {
     "55P04": "A new enum value can be used only after it was committed: move its use to a migration of its own.",
     "55P03": "Another session holds the lock that this statement needs for longer than `migrations_lock_timeout`. "
     "Run again when it is quieter, or raise that variable.",
+    "40P01": "This session and another waited for each other, and the server ended this one's statement. Run again.",
     "57014": "The statement ran longer than `migrations_statement_timeout`: raise it, or split the work.",
     "53100": "The disk of the data volume is full: free space there, then run again.",
     "42501": "The role that migrates lacks a privilege: give it, or have a superuser do this step.",
@@ -264,12 +265,15 @@ def _apply(runner: Runner, plan: Plan, params: dict[str, Any]) -> list[dict[str,
 
 
 def _patiently(runner: Runner, migration: MigrationFile, params: dict[str, Any]) -> float:
-    """Apply a migration; one that can't have its lock within `lock_timeout` lets the application pass, and tries again."""
+    """Apply a migration; one that can't have its lock within `lock_timeout` lets the application pass, and tries again.
+
+    So does one that was ended in a deadlock, such as of an index with a Prisma that waits for the migration lock.
+    """
     for tried in range(params["lock_retries"] + 1):
         try:
             return runner.apply(migration)
         except Failure as failure:
-            if failure.error.sqlstate != "55P03" or failure.remains or tried == params["lock_retries"]:
+            if failure.error.sqlstate not in ("55P03", "40P01") or failure.remains or tried == params["lock_retries"]:
                 raise
         time.sleep(min(2**tried, 30))
     raise AssertionError  # the last try returned or raised
