@@ -47,7 +47,7 @@ prepare: setup-dev
 	@ansible-playbook tests/prepare.yml
 
 integration: prepare ## Tests against a real engine and a real server
-	$(PYTEST) --numprocesses 2 --dist loadgroup --durations 15 tests/integration
+	$(PYTEST) --numprocesses 2 --dist loadfile --durations 15 tests/integration
 
 molecule: prepare ## The roles on a real host: check, converge, idempotence, verify
 	molecule test --all

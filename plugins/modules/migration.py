@@ -46,6 +46,18 @@ options:
     description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none.
     type: str
     default: "0"
+  window:
+    description: Times of day in Asia/Phnom_Penh, such as V(22:00-05:00), outside of which nothing is applied; empty is always.
+    type: str
+    default: ""
+  require_approval:
+    description: Whether O(approved) has to name the newest pending migration.
+    type: bool
+    default: false
+  approved:
+    description: The newest migration that somebody read and approved.
+    type: str
+    default: ""
   lock_retries:
     description: How often a migration that couldn't have its lock in time, or met a deadlock, is tried again, after 1, 2, 4 ... 30 seconds.
     type: int

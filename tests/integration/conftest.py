@@ -111,13 +111,6 @@ def remove_instance(container: str) -> None:
         docker("network", "rm", network, check=False)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, each file stays with one: its tests share containers. Those of the images share names, too."""
-    for item in items:
-        group = "images" if item.path.stem in ("test_image", "test_engine_and_image_roles") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
     """`play(playbook, extra_vars, *args)`: run a playbook given as a path or as YAML text.

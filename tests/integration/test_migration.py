@@ -523,3 +523,17 @@ def test_playbook_refusals(chain: Database, variables: dict[str, str], words: st
     assert words in output
     assert "Traceback" not in output
     assert chain.state() == before
+
+
+def test_guard_rails_refuse_before_anything_is_written(chain: Database) -> None:
+    (now,) = chain.query("SELECT (clock_timestamp() AT TIME ZONE 'Asia/Phnom_Penh')::time")[0]
+    closed = f"{(now.hour + 2) % 24:02}:00-{(now.hour + 3) % 24:02}:00"
+    assert "`migrations_window`" in refused(chain, window=closed).message
+    assert "`-e migrations_approved=5_step`" in refused(chain, require_approval=True).message
+    both = refused(chain, window=closed, require_approval=True, approved="4_step").message
+    assert "`migrations_window`" in both
+    assert "`migrations_approved` is '4_step'" in both
+    open_now = f"{now.hour:02}:00-{(now.hour + 2) % 24:02}:00"
+    allowed = {"window": open_now, "require_approval": True, "approved": "5_step"}
+    assert chain.migrate(**allowed)["applied"] == NAMES
+    assert chain.migrate(window=closed, require_approval=True)["changed"] is False  # nothing pending, nothing refused

@@ -19,6 +19,8 @@ from .errors import DasTernError
 from .ledger import Ledger, Row
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
+from .migration_guards import ARGUMENT_SPEC as GUARDS
+from .migration_guards import ZONE, refusals
 from .migration_plan import Plan, make_plan
 from .migration_run import Failure, Refused, Runner, own_transactions, resolve_words
 from .sql_text import Statement, line_and_column, statements
@@ -35,6 +37,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     "state": {"type": "str", "choices": ["latest", "status", "plan"], "default": "latest"},
     **FOLDER,
+    **GUARDS,
     "on_edited": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_missing": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_out_of_order": {"type": "str", "choices": POLICIES, "default": "warn"},
@@ -81,6 +84,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     with _session(params, settings) as connection:
         ledger = Ledger(connection, params["schema"])
         plan = _checked_plan(params, ledger, files, locked=False)
+        _guard(params, connection, plan)
         if check_mode:
             return _planned(params, plan, diff)
         # An unfinished row that was let through is a run of somebody else's, under way at this moment.
@@ -157,6 +161,14 @@ def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationF
     if wrong:
         raise DasTernError("\n".join(wrong), **_names(plan))
     return plan
+
+
+def _guard(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> None:
+    """Refuse what the guard rails of the inventory don't let pass; a check is refused as the run would be."""
+    row = connection.execute(f"SELECT (clock_timestamp() AT TIME ZONE '{ZONE}')::time(0)").fetchone()
+    assert row is not None
+    if found := refusals(params, plan, row[0]):
+        raise DasTernError("\n".join([*found, "Nothing was applied."]), **_names(plan))
 
 
 def _look(

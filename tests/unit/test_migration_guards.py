@@ -1,0 +1,57 @@
+"""Guard rails: when what is pending may be applied."""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migration_files import MigrationFile
+from ansible.module_utils.dastern.migration_guards import refusals, within
+from ansible.module_utils.dastern.migration_plan import Plan
+
+OFF = {"window": "", "require_approval": False, "approved": ""}
+PENDING = Plan(pending=[MigrationFile("1_a", ""), MigrationFile("2_b", "")])
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "inside"),
+    [
+        ("22:00-05:00", "22:00", True),
+        ("22:00-05:00", "04:59", True),
+        ("22:00-05:00", "05:00", False),
+        ("22:00-05:00", "12:00", False),
+        ("09:30-10:00", "09:30", True),
+        ("09:30-10:00", "10:00", False),
+        ("09:30-10:00", "23:00", False),
+        ("00:00-00:00", "12:00", True),
+    ],
+)
+def test_a_window(window: str, now: str, inside: bool) -> None:
+    assert within(window, time.fromisoformat(now)) is inside
+
+
+@pytest.mark.parametrize("window", ["22-5", "25:00-01:00", "22:00 - 05:00", "at night"])
+def test_a_window_that_is_none(window: str) -> None:
+    with pytest.raises(DasTernError, match="`migrations_window` is"):
+        within(window, time(12))
+
+
+@pytest.mark.parametrize(
+    ("switches", "words"),
+    [
+        ({}, []),
+        ({"window": "22:00-05:00"}, ["`migrations_window`"]),
+        ({"window": "11:00-13:00"}, []),
+        ({"require_approval": True}, ["`-e migrations_approved=2_b`"]),
+        ({"require_approval": True, "approved": "1_a"}, ["`migrations_approved` is '1_a'"]),
+        ({"require_approval": True, "approved": "2_b"}, []),
+        ({"require_approval": True, "window": "01:00-02:00"}, ["`migrations_window`", "`migrations_require_approval`"]),
+    ],
+)
+def test_each_refusal_names_its_switch(switches: dict[str, Any], words: list[str]) -> None:
+    found = refusals({**OFF, **switches}, PENDING, time(12))
+    assert len(found) == len(words)
+    assert all(word in message for word, message in zip(words, found, strict=True))
+    assert refusals({**OFF, **switches}, Plan(), time(12)) == []
