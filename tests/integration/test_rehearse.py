@@ -14,9 +14,11 @@ import psycopg
 import pytest
 from ansible.module_utils.dastern import seed_volume
 from ansible.module_utils.dastern.containers import Containers, Output
+from ansible.module_utils.dastern.drift_run import superuser_of
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.rehearsal import SAFE, WINDOW, record_path, rehearsed
 from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse
+from ansible.module_utils.dastern.scratch import scratch_database
 from migrating import ROOT, Database, wait_until
 
 INIT = "20260208074559_init"
@@ -187,7 +189,59 @@ def test_what_the_copy_carries(small: Database) -> None:
         ASSERT (SELECT count(*) FROM _prisma_migrations) = 5;
     END $$"""
     )
-    assert rehearse(params(small))["verdict"] == SAFE
+    small.instance.sql("ALTER ROLE dastern_user NOCREATEDB")
+    try:
+        assert rehearse(params(small))["verdict"] == SAFE
+    finally:
+        small.instance.sql("ALTER ROLE dastern_user CREATEDB")
+    assert databases(small) == [small.name]
+
+
+def test_a_file_that_runs_only_whole(small: Database) -> None:
+    small.write(
+        _6_step="DO $$ BEGIN ASSERT current_query() LIKE '%ma' || 'rk%'; END $$;\n"
+        "LOCK TABLE \"t2\" IN EXCLUSIVE MODE; SELECT pg_sleep(0.5), 'mark'"
+    )
+    (file,) = rehearse(params(small, limit="200ms"))["files"]
+    assert file["split"] is False
+    assert [(lock["table"], lock["mode"]) for lock in file["locks"]] == [("t2", "EXCLUSIVE")]
+    assert 0.3 < file["locks"][0]["seconds"] < 2
+    assert file["verdict"] == WINDOW
+
+
+def test_a_rewrite_outside_a_transaction(small: Database) -> None:
+    small.query('VACUUM (ANALYZE) "t1"')
+    small.write(_6_step='VACUUM (FULL) "t1"', _7_step='TRUNCATE "t1"')
+    first, second = rehearse(params(small))["files"]
+    assert first["steps"][0]["rewritten"] == {"t1": 10}
+    assert second["steps"][0]["rewritten"] == {}
+    assert second["locks"][0]["mode"] == "ACCESS EXCLUSIVE"
+
+
+def test_the_copy_goes_although_the_superuser_is_at_work_there(small: Database) -> None:
+    superuser = superuser_of(params(small))
+    with small.connect() as live, scratch_database(live, small.params(), superuser=superuser) as own:
+        name = own.info.dbname
+        psql = [
+            "docker",
+            "exec",
+            "-u",
+            "postgres",
+            small.instance.container,
+            "psql",
+            "-qc",
+            "SELECT pg_sleep(60)",
+            name,
+        ]
+        process = subprocess.Popen(psql, stderr=subprocess.DEVNULL)
+        wait_until(lambda: running_as_superuser(small, name))
+    assert process.wait() != 0
+    assert databases(small) == [small.name]
+
+
+def running_as_superuser(database: Database, name: str) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'postgres' AND datname = %s"
+    return database.query(query, name) == [(1,)]
 
 
 def test_rows_locked_by_an_update_and_locks_held_through_it(small: Database) -> None:
@@ -319,6 +373,13 @@ def test_playbook_four_times(small: Database, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"changed={changed}" in done.stdout
     assert small.state() == before
+    # The module on the host, in a Python that isn't this one's.
+    (tmp_path / "environment").symlink_to(Path(sys.prefix))
+    python = tmp_path / "environment" / "bin" / "python"
+    done = small.play(ansible_python_interpreter=python, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in done.stdout
+    assert "held ACCESS EXCLUSIVE on t1" in done.stdout
     done = small.play("-e", "fail_on_window=true", **variables)
     assert done.returncode == 2
     assert "pending migrations of database" in done.stdout

@@ -191,7 +191,7 @@ def keep(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def forget(path: Path) -> None:
-    """What ran through once and doesn't now isn't rehearsed."""
+    """What ran through once counts only until it is tried again."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -77,10 +77,10 @@ ARGUMENT_SPEC: dict[str, Any] = {
 _LONGEST_COPY = 24 * 3600.0
 """Seconds; a copy says nothing until it is done."""
 
-# Both exit codes count, and `sh` has no pipefail. VACUUM leaves the copy as a live table is: counted, and written once
-# more by whoever first reads its rows.
+# Both exit codes count, and `sh` has no pipefail. What isn't counted (track_counts) calls no autovacuum, which would be in
+# the way of what is measured. Without VACUUM the first statement that reads a table would write all of it once more.
 _COPY = """
-export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0'
+export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c track_counts=off'
 codes=$( { { pg_dump -U postgres -Fc --compress=none --no-subscriptions --lock-wait-timeout="$3" -d "$1"; echo $? >&3; } |
   { pg_restore -U postgres --exit-on-error -d "$2" >&2; echo $? >&3; }; } 3>&1 )
 [ "$(echo $codes)" = '0 0' ] && exec psql -XqU postgres -d "$2" -c 'VACUUM (ANALYZE)'
@@ -136,31 +136,27 @@ def rehearse(
         with connect(dict(params), APPLICATION, {**session, **read_only}) as connection:
             ledger = Ledger(connection, params["schema"])
             pending = checked_plan(dict(params), ledger, files, locked=False).pending
+            if pending and not check_mode:
+                # A migration that began during the copy would wait for pg_dump, and the application behind it.
+                ledger.lock.take(params["lock_wait"])
+                pending = checked_plan(dict(params), ledger, files, locked=True).pending
             if not pending:
                 return {**_nothing(), "lines": ["nothing is pending: nothing to rehearse"]}
             for file in pending:
-                mend = "apply it without a rehearsal, or leave that to provisioning"
-                refuse_outside(file, _path(params, file), mend)
+                refuse_outside(file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning")
             size = _room(connection, params, superuser)
             known = rehearsed(params["config_dir"], params["database"], pending)
             if check_mode:
                 told = [f"would be made: a copy of {params['database']} ({amount(size)}), removed afterwards"]
                 told += [f"{file.name} would be rehearsed" for file in pending]
                 return {**_nothing(), "changed": known is None, "size": size, "lines": told}
-            # A migration that began during the copy would wait for pg_dump, and the application behind it.
-            ledger.lock.take(params["lock_wait"])
-            pending = checked_plan(dict(params), ledger, files, locked=True).pending
-            record = record_path(params["config_dir"], params["database"], pending)
-            try:
-                with scratch_database(
-                    connection, params, superuser=superuser, settings=session, leftover_after=leftover_after
-                ) as own:
-                    copying = _copy(own, params, superuser)
-                    connection.execute("SELECT pg_advisory_unlock_all()")
-                    done = _Rehearsal(own, params).run(pending, limit)
-            except DasTernError:
-                forget(record)
-                raise
+            with scratch_database(
+                connection, params, superuser=superuser, settings=session, leftover_after=leftover_after
+            ) as own:
+                copying = _copy(own, params, superuser)
+                connection.execute("SELECT pg_advisory_unlock_all()")
+                forget(record_path(params["config_dir"], params["database"], pending))
+                done = _Rehearsal(own, params).run(pending, limit)
     except Held as held:
         raise DasTernError(
             f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
