@@ -25,7 +25,7 @@ description:
   - With C(-e report_file=PATH) the same is written to that file on the controller as JSON.
 """
 
-SECTIONS = ("engine", "image", "postgres", "backend_env", "reset", "migrations", "drift", "schema", "seed")
+SECTIONS = ("engine", "image", "postgres", "backend_env", "reset", "rehearsal", "migrations", "drift", "schema", "seed")
 
 
 class CallbackModule(CallbackBase):

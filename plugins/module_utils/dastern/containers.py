@@ -96,12 +96,18 @@ class Containers(Engine):
             out, err = _demultiplexed(self.request("GET", path).read())
         return (out + err).strip()
 
-    def execute(self, container: str, command: Sequence[str], stdin: str = "", user: str = "postgres") -> Output:
-        """Run `command` in a running container."""
+    def execute(
+        self, container: str, command: Sequence[str], stdin: str = "", user: str = "postgres", silence: float = 0
+    ) -> Output:
+        """Run `command` in a running container.
+
+        More than `silence` seconds without a word from it are a refusal; 0 is the time that the engine itself gets.
+        """
         made = self.call("POST", f"/containers/{quote(container)}/exec", {
             "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "User": user, "Cmd": list(command),
         })  # fmt: skip
         stream = self._hijack(f"/exec/{made['Id']}/start", {"Detach": False, "Tty": False})
+        stream.connection.settimeout(silence or self.timeout)
         out, err = stream.talk(stdin)
         ended = self.call("GET", f"/exec/{made['Id']}/json")
         return Output(int(ended["ExitCode"] if ended["ExitCode"] is not None else -1), out, err)

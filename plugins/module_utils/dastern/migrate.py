@@ -49,7 +49,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "exit_code": {"type": "bool", "default": False},
     "lint": {"type": "str", "choices": ["warn", "fail", "off"], "default": "warn"},
 }
-_WORDS_FOR = {
+WORDS_FOR = {
     "25001": "This command (CONCURRENTLY, VACUUM and their like) refuses to run inside a transaction. Put it alone into a "
     "migration of its own: such a file runs outside one.",
     "3F000": "`migrations_schema` names a schema that doesn't exist: create it (`CREATE SCHEMA`), or correct the variable.",
@@ -83,7 +83,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
         settings["default_transaction_read_only"] = "on"
     with _session(params, settings) as connection:
         ledger = Ledger(connection, params["schema"])
-        plan = _checked_plan(params, ledger, files, locked=False)
+        plan = checked_plan(params, ledger, files, locked=False)
         _guard(params, connection, plan)
         if check_mode:
             return _planned(params, plan, diff)
@@ -94,7 +94,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
             waited_for = _lock(ledger, params["lock_wait"])
         except Held as held:
             return {"changed": False, "locked_by": held.holder}
-        plan = _checked_plan(params, ledger, files, locked=True)
+        plan = checked_plan(params, ledger, files, locked=True)
         runner = Runner(connection, ledger)
         applied = _apply(runner, plan, params)
     result = _result(params, plan, applied)
@@ -111,7 +111,7 @@ def _session(params: dict[str, Any], settings: dict[str, str]) -> Iterator[psyco
         try:
             yield connection
         except psycopg.Error as error:
-            words = _WORDS_FOR.get(error.sqlstate or "", "`ansible-playbook playbooks/status.yml` shows the server.")
+            words = WORDS_FOR.get(error.sqlstate or "", "`ansible-playbook playbooks/status.yml` shows the server.")
             raise DasTernError(
                 f"Reading the ledger of schema {params['schema']} in database {params['database']} failed: "
                 f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. {words}"
@@ -149,7 +149,7 @@ def _history(rows: list[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFile], *, locked: bool) -> Plan:
+def checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFile], *, locked: bool) -> Plan:
     """The plan, or a refusal that lists everything that is wrong at once.
 
     Without the lock another run may begin or end between two questions, so that they don't fit together: only what is
@@ -177,7 +177,7 @@ def _look(
     """The plan, and what is wrong with it in words."""
     rows = ledger.rows()
     if rows is None and not ledger.schema_exists():
-        raise DasTernError(f"Database {params['database']} has no schema {params['schema']}. {_WORDS_FOR['3F000']}")
+        raise DasTernError(f"Database {params['database']} has no schema {params['schema']}. {WORDS_FOR['3F000']}")
     plan = make_plan(files, rows or [])
     holder = None if locked else ledger.lock.holder() if plan.failed or plan.pending else None
     wrong: list[str] = []
@@ -322,7 +322,7 @@ def _failure(
             "a second run goes on from where this one stopped.",
         ]
         return DasTernError("\n".join(words), **facts)
-    where, statement = _place(migration.sql, diag.statement_position, done)
+    where, statement = place(migration.sql, diag.statement_position, done)
     facts.update(sqlstate=diag.sqlstate, **where)
     words = [
         f"Migration {migration.name} failed (P3018) {failure.remains}"
@@ -346,12 +346,12 @@ def _failure(
             "The file, the role or the database sets a statement_timeout of its own: raise that, or split the work."
         )
     else:
-        words.append(_WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
+        words.append(WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")
     return DasTernError("\n".join(words), **facts)
 
 
-def _place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, int], Statement | None]:
+def place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, int], Statement | None]:
     """Line and column of an error, by the server's position (a character, from 1) or by counting statements."""
     found = statements(sql)
     if position is not None:

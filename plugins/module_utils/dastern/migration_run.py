@@ -28,7 +28,7 @@ except ImportError:  # `connect` says so in words
     pass
 
 # What a migration may have left in the session. DISCARD ALL would also give back the advisory lock.
-_CLEAN_SESSION = (
+CLEAN_SESSION = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
     "DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
 )
@@ -153,7 +153,7 @@ class Runner:
         taken once more, in case the migration before gave it away.
         """
         cursor = self._connection.execute(
-            f"{_CLEAN_SESSION}; BEGIN; SELECT pg_current_xact_id()::text, "  # type: ignore[arg-type]
+            f"{CLEAN_SESSION}; BEGIN; SELECT pg_current_xact_id()::text, "  # type: ignore[arg-type]
             f"date_trunc('milliseconds', clock_timestamp()), {self._ledger.lock.again}"
         )
         while cursor.nextset():
@@ -194,7 +194,7 @@ class Runner:
             except _StatementError as failure:
                 done = statements(migration.sql)[: failure.done]
                 self._connection.execute("ROLLBACK")
-                self._connection.execute(_CLEAN_SESSION)
+                self._connection.execute(CLEAN_SESSION)
                 if not any(one.transaction_control and one.words[0] in ("COMMIT", "END") for one in done):
                     self._ledger.forget(row)
                     raise Failure(failure.error, failure.done, "") from None
@@ -205,7 +205,7 @@ class Runner:
                     f"after its own COMMIT in line {last}: what stands up to there is committed, and it blocks the rest "
                     f"(P3009). {resolve_words(migration.name)}",
                 ) from None  # fmt: skip
-            self._connection.execute(_CLEAN_SESSION)
+            self._connection.execute(CLEAN_SESSION)
             self._ledger.finish(row)
         except psycopg.Error as error:
             raise Failure(error, None, f"and left an unfinished row. {resolve_words(migration.name)}") from None

@@ -89,7 +89,7 @@ def scratch_database(
                 _provision(own, step.sql, params)
             yield own
     finally:
-        _drop(connection, name)
+        _drop(connection, name, superuser)
 
 
 def _renamed(declared: Declared, name: str) -> Declared:
@@ -145,10 +145,11 @@ def _create(connection: psycopg.Connection[Any], params: Mapping[str, Any], supe
     return name
 
 
-def _drop(connection: psycopg.Connection[Any], name: str) -> None:
+def _drop(connection: psycopg.Connection[Any], name: str, superuser: Psql | None) -> None:
     """Drop it although a statement may still run in it.
 
-    FORCE is refused where autovacuum is at work there; a plain DROP sends autovacuum away and waits for it.
+    FORCE is refused where autovacuum is at work there; a plain DROP sends autovacuum away and waits for it. Where the
+    superuser itself is at work there, or `connection` is lost, only the superuser can.
     """
     drop = f"DROP DATABASE IF EXISTS {identifier(name)}"
     try:
@@ -157,6 +158,9 @@ def _drop(connection: psycopg.Connection[Any], name: str) -> None:
         except psycopg.errors.InsufficientPrivilege:
             connection.execute(drop)  # type: ignore[arg-type]
     except psycopg.Error as error:
+        if superuser is not None:
+            superuser.run(f"{drop} WITH (FORCE);")
+            return
         raise DasTernError(
             f"The scratch database {name} could not be dropped: {_words(error)}. Nothing else uses it: a later run drops it, "
             f"or `{drop} WITH (FORCE)`."
@@ -186,7 +190,7 @@ def replay(
     """
     for file in files:
         path = f"{folder}/{file.name}/{SCRIPT}"
-        _refuse_outside(file, path)
+        refuse_outside(file, path)
         if superuser is not None:
             _make_extensions(connection, file, superuser)
         try:
@@ -209,7 +213,8 @@ def replay(
             ) from None
 
 
-def _refuse_outside(file: MigrationFile, path: str) -> None:
+def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand") -> None:
+    """Refuse a file that would change more than the database that it runs in."""
     if not _MAYBE_OUTSIDE.search(file.sql):
         return
     for one in statements(file.sql):
@@ -218,7 +223,7 @@ def _refuse_outside(file: MigrationFile, path: str) -> None:
             raise DasTernError(
                 f"Migration {file.name} changes what all databases of the server share: `{' '.join(one.text.split())[:120]}` at "
                 f"{path}, line {one.line}. It can't be run in a scratch database without doing that to the live server; "
-                "compare by hand."
+                f"{mend}."
             )
 
 

@@ -29,3 +29,12 @@ def duration(variable: str, value: Any) -> str:
             "(0 switches it off)."
         )
     return str(value)
+
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(variable: str, value: Any) -> float:
+    """A `duration` in seconds."""
+    number, unit = re.fullmatch(r"(\d+) ?([a-z]*)", duration(variable, value)).groups()  # type: ignore[union-attr]
+    return int(number) * _SECONDS[unit or "ms"]

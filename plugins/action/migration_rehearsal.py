@@ -1,0 +1,37 @@
+"""Action plugin: read the migrations on the controller, then rehearse them from the host of the task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.migration_files import folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse  # noqa: E402
+
+
+class ActionModule(HostAction):
+    MODULE = "migration_rehearsal"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        folder = folder_of(params["folder"], ROOT)
+        files = read_folder(folder)
+        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
+        return self.on_host(params)
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return rehearse(params, check_mode=self._task.check_mode)
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        section = {name: result.get(name) for name in ("verdict", "files", "copy_seconds", "size")}
+        section["lines"] = result.get("lines") or ["failed: " + str(result.get("msg", "")).partition("\n")[0]]
+        if result.get("files") and not result.get("failed"):
+            section["next"] = ["ansible-playbook migrate.yml"]
+        return {"rehearsal": section}

@@ -1,0 +1,470 @@
+"""Pending migrations run on a copy of the live database, and what each statement cost there.
+
+The copy is made by pg_dump and pg_restore inside the server's container, as superuser: CREATE DATABASE ... TEMPLATE
+refuses while the application is connected. It is a scratch database and goes as they go.
+
+Only here are files split into statements. All locks of a transaction are held until its end, so that after each statement
+pg_locks shows exactly which it added. A file that can't be split is run whole, as `migrate` does, while a second
+connection looks at its locks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from .advisory_lock import Held, who
+from .connection import ARGUMENT_SPEC as CONNECTION
+from .connection import connect
+from .drift_run import superuser_of
+from .errors import DasTernError
+from .ledger import TABLE, Ledger
+from .migrate import POLICIES, WORDS_FOR, checked_plan, place
+from .migration_files import SCRIPT, MigrationFile
+from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
+from .psql import Psql
+from .rehearsal import (
+    MODES,
+    WINDOW,
+    Lock,
+    Rehearsed,
+    Step,
+    forget,
+    keep,
+    lines,
+    mode_of,
+    record_path,
+    rehearsed,
+    verdict,
+)
+from .scratch import LEFTOVER_AFTER, refuse_outside, scratch_database
+from .sql_text import Statement, statements
+from .sql_values import duration, identifier, literal, seconds
+from .status import amount
+
+try:
+    import psycopg
+except ImportError:  # `connect` says so in words
+    pass
+
+APPLICATION = "das-tern rehearsal"
+ARGUMENT_SPEC: dict[str, Any] = {
+    **CONNECTION,
+    "folder": {"type": "str", "required": True},
+    "migrations": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "required": True}, "sql": {"type": "str", "required": True}},
+    },
+    "schema": {"type": "str", "default": "public"},
+    "on_edited": {"type": "str", "choices": POLICIES, "default": "fail"},
+    "on_missing": {"type": "str", "choices": POLICIES, "default": "fail"},
+    "on_out_of_order": {"type": "str", "choices": POLICIES, "default": "warn"},
+    "lock_timeout": {"type": "str", "default": "10s"},
+    "statement_timeout": {"type": "str", "default": "0"},
+    "lock_wait": {"type": "int", "default": 300},
+    "endpoint": {"type": "str", "default": ""},
+    "container": {"type": "str", "required": True},
+    "config_dir": {"type": "path", "required": True},
+    "limit": {"type": "str", "default": "1s"},
+    "fail": {"type": "bool", "default": False},
+}
+_LONGEST_COPY = 24 * 3600.0
+"""Seconds; a copy says nothing until it is done."""
+
+# Both exit codes count, and `sh` has no pipefail. What isn't counted (track_counts) calls no autovacuum, which would be in
+# the way of what is measured. Without VACUUM the first statement that reads a table would write all of it once more.
+_COPY = """
+export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c track_counts=off'
+codes=$( { { pg_dump -U postgres -Fc --compress=none --no-subscriptions --lock-wait-timeout="$3" -d "$1"; echo $? >&3; } |
+  { pg_restore -U postgres --exit-on-error -d "$2" >&2; echo $? >&3; }; } 3>&1 )
+[ "$(echo $codes)" = '0 0' ] && exec psql -XqU postgres -d "$2" -c 'VACUUM (ANALYZE)'
+"""
+_ROOM = """
+SELECT json_build_object('size', pg_database_size({database}), 'directory', current_setting('data_directory'),
+  'wal', pg_size_bytes(current_setting('max_wal_size')), 'system', (pg_control_system()).system_identifier::text)
+"""
+# Tables and what reads as one; `relation_name` is what search_path makes of it.
+_TABLES = """
+SELECT c.oid, c.oid::pg_catalog.regclass::text, c.relfilenode, c.reltuples::bigint
+FROM pg_catalog.pg_class AS c
+WHERE c.relkind IN ('r', 'p', 'm', 'v') AND c.relpersistence <> 't'
+  AND c.relnamespace NOT IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
+  AND NOT (c.relname OPERATOR(pg_catalog.=) %s AND c.relnamespace = pg_catalog.to_regnamespace(%s))
+"""
+_LOCKS = """
+SELECT relation, mode FROM pg_catalog.pg_locks WHERE pid = %s AND granted AND locktype = 'relation'
+  AND relation = ANY (%s) AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+"""
+_COUNTS = """
+SELECT c.oid, c.relfilenode, c.reltuples::bigint, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid),
+  pg_catalog.pg_stat_get_xact_tuples_updated(c.oid), pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
+FROM pg_catalog.pg_class AS c WHERE c.oid = ANY (%s)
+"""
+_SIZES = """
+SELECT c.oid::pg_catalog.regclass::text, pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class AS c
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+  AND c.relnamespace NOT IN ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace,
+    'pg_toast'::pg_catalog.regnamespace)
+"""
+
+
+def rehearse(
+    params: Mapping[str, Any], *, check_mode: bool = False, leftover_after: float = LEFTOVER_AFTER
+) -> dict[str, Any]:
+    """Rehearse what is pending; the keys of `params` are the options of the module `migration_rehearsal`.
+
+    Returns `changed` (whether the record says something new), `verdict`, `files`, `copy_seconds`, `size` and `lines`; with
+    `fail`, a window needed is a failure. Raises `DasTernError`; the copy is gone in every case.
+    """
+    files = [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
+    session: dict[str, str | int] = {"search_path": identifier(params["schema"]), "idle_session_timeout": 0}
+    session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
+    limit = seconds("migrations_rehearsal_limit", params["limit"])
+    superuser = superuser_of(params)
+    if superuser is None:
+        raise DasTernError(
+            "A copy is made by the superuser in the server's container, and `postgres_container_name` is empty: name it."
+        )
+    read_only = {"default_transaction_read_only": "on"} if check_mode else {}
+    try:
+        with connect(dict(params), APPLICATION, {**session, **read_only}) as connection:
+            ledger = Ledger(connection, params["schema"])
+            pending = checked_plan(dict(params), ledger, files, locked=False).pending
+            if pending and not check_mode:
+                # A migration that began during the copy would wait for pg_dump, and the application behind it.
+                ledger.lock.take(params["lock_wait"])
+                pending = checked_plan(dict(params), ledger, files, locked=True).pending
+            if not pending:
+                return {**_nothing(), "lines": ["nothing is pending: nothing to rehearse"]}
+            for file in pending:
+                refuse_outside(file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning")
+            size = _room(connection, params, superuser)
+            known = rehearsed(params["config_dir"], params["database"], pending)
+            if check_mode:
+                told = [f"would be made: a copy of {params['database']} ({amount(size)}), removed afterwards"]
+                told += [f"{file.name} would be rehearsed" for file in pending]
+                return {**_nothing(), "changed": known is None, "size": size, "lines": told}
+            with scratch_database(
+                connection, params, superuser=superuser, settings=session, leftover_after=leftover_after
+            ) as own:
+                copying = _copy(own, params, superuser)
+                connection.execute("SELECT pg_advisory_unlock_all()")
+                forget(record_path(params["config_dir"], params["database"], pending))
+                done = _Rehearsal(own, params).run(pending, limit)
+    except Held as held:
+        raise DasTernError(
+            f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
+        ) from None
+    except psycopg.Error as error:
+        raise DasTernError(
+            f"Rehearsing migrations on a copy of database {params['database']} failed: "
+            f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. The live database was only read."
+        ) from None
+    return _result(params, pending, done, known, {"copy_seconds": copying, "size": size})
+
+
+def _nothing() -> dict[str, Any]:
+    return {"changed": False, "verdict": "", "files": [], "copy_seconds": 0.0, "size": 0}
+
+
+def _result(
+    params: Mapping[str, Any],
+    pending: list[MigrationFile],
+    done: list[Rehearsed],
+    known: Mapping[str, Any] | None,
+    copied: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Judge, keep the record, and say it."""
+    said = verdict(done)
+    keep(record_path(params["config_dir"], params["database"], pending), {
+        "database": params["database"],
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "verdict": said,
+        "reasons": [f"{file.name}: {reason}" for file in done for reason in file.reasons],
+        "seconds": round(sum(file.seconds for file in done), 3),
+        "migrations": [{"name": file.name, "checksum": file.checksum} for file in pending],
+    })  # fmt: skip
+    result = {
+        **copied,
+        "changed": known is None or known.get("verdict") != said,
+        "verdict": said,
+        "files": [file.as_dict() for file in done],
+        "lines": [
+            f"copy of {params['database']} ({amount(copied['size'])}) made in {copied['copy_seconds']:.1f} s, removed again",
+            *lines(done),
+            f"verdict: {said} (limit {params['limit']})",
+        ],
+    }
+    if said == WINDOW and params["fail"]:
+        result["failed"] = True
+        result["msg"] = "\n".join([
+            f"The {len(done)} pending migrations of database {params['database']} need a window:",
+            *(f"  {file.name}: {reason}" for file in done for reason in file.reasons),
+            "Apply them when the application is stopped, or write them another way (`CREATE INDEX CONCURRENTLY` alone in a "
+            "file, `ADD CONSTRAINT ... NOT VALID` and `VALIDATE CONSTRAINT` in two files, rows in batches).",
+        ])  # fmt: skip
+    return result
+
+
+def _room(connection: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> int:
+    """The live database's size, in bytes; refuses where a copy of it could fill the disk, which stops the live server."""
+    said = superuser.value(_ROOM.format(database=literal(params["database"])))
+    row = connection.execute("SELECT (pg_control_system()).system_identifier::text").fetchone()
+    if row != (said["system"],):
+        raise DasTernError(
+            f"The server at {params['host']}:{params['port']} isn't the one in container {params['container']}: a copy would "
+            "be of another database. Set `postgres_container_name`, or `postgres_host` and `postgres_port`, right."
+        )
+    shown = superuser.containers.execute(superuser.container, ["df", "-Pk", said["directory"]])
+    try:
+        free = int(shown.out.splitlines()[1].split()[3]) * 1024
+    except (IndexError, ValueError):
+        raise DasTernError(
+            f"How much room {said['directory']} has in container {superuser.container} isn't known: df said "
+            f"{shown.last_words!r}. Look at the container: `docker exec {superuser.container} df -Pk`."
+        ) from None
+    size = int(said["size"])
+    # The copy, all of it rewritten once more, and the write-ahead log of both until the next checkpoint.
+    needed = 2 * size + min(2 * size, int(said["wal"]))
+    if free < needed:
+        raise DasTernError(
+            f"A copy of database {params['database']} ({amount(size)}) and its rehearsal can take {amount(needed)}, and the "
+            f"disk of {said['directory']} in container {superuser.container} has {amount(free)} free: a full disk would stop "
+            "the live server. Nothing was copied. Free space there, or rehearse on another server with this data.",
+            needed=needed,
+            free=free,
+        )
+    return size
+
+
+def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> float:
+    """Fill the scratch database with the live one; gives seconds."""
+    began = time.monotonic()
+    given = [_conninfo(params["database"]), _conninfo(own.info.dbname), params["lock_timeout"]]
+    done = superuser.containers.execute(superuser.container, ["sh", "-c", _COPY, "sh", *given], silence=_LONGEST_COPY)
+    if done.rc != 0:
+        locked = "Another session keeps one of its tables locked. " if "due to statement timeout" in done.err else ""
+        raise DasTernError(
+            f"Database {params['database']} could not be copied: {done.last_words}. {locked}The copy is removed, the live "
+            "database was only read."
+        )
+    return round(time.monotonic() - began, 1)
+
+
+def _conninfo(database: str) -> str:
+    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{escaped}'"
+
+
+class _Rehearsal:
+    """Files run in the copy over one connection."""
+
+    def __init__(self, own: psycopg.Connection[Any], params: Mapping[str, Any]) -> None:
+        self._own = own
+        self._params = params
+        self._ledger = Ledger(own, params["schema"])
+        self._ledger.lock.take(0)
+        self._names: dict[int, str] = {}
+        """The tables that the live database has: what a lock on another one blocks isn't there yet."""
+        self._nodes: dict[int, tuple[int, int]] = {}
+        self._look()
+        self._names = {oid: name for oid, name, _, _ in self._tables()}
+
+    def run(self, files: Sequence[MigrationFile], limit: float) -> list[Rehearsed]:
+        """All files in order; raises `DasTernError` with the first failure."""
+        done = []
+        for file in files:
+            one = self._file(file)
+            one.judge(limit)
+            done.append(one)
+        return done
+
+    def _file(self, file: MigrationFile) -> Rehearsed:
+        one = Rehearsed(file.name, file.checksum)
+        grown, sizes = self._size(), self._sizes()
+        try:
+            groups = _transactions(file)
+            if groups is None or not self._split(one, groups):
+                self._whole(one, file)
+        except Failure as failure:
+            raise self._failure(failure.error, failure.done, file) from None
+        except Refused as refused:
+            raise DasTernError(f"Rehearsal of migration {file.name}: {_path(self._params, file)}: {refused}") from None
+        self._own.execute(f"{CLEAN_SESSION}; SELECT {self._ledger.lock.again}")  # type: ignore[arg-type]
+        one.seconds = round(one.seconds, 3)
+        after = self._sizes()
+        changes = {name: after.get(name, 0) - sizes.get(name, 0) for name in sorted({*after, *sizes})}
+        one.sizes = {name: change for name, change in changes.items() if change}
+        one.grown = self._size() - grown
+        return one
+
+    def _split(self, one: Rehearsed, groups: list[list[Statement]]) -> bool:
+        """Statement by statement; False where the first transaction fails, which leaves nothing behind."""
+        for number, group in enumerate(groups):
+            try:
+                steps = self._transaction(group)
+            except psycopg.Error as error:
+                if self._own.closed:
+                    raise Failure(error, None, "") from None
+                self._own.execute("ROLLBACK")
+                if number == 0:
+                    return False
+                raise Failure(error, None, "") from None
+            one.steps += steps
+            one.seconds += steps[0].held if steps else 0.0
+        return True
+
+    def _transaction(self, group: list[Statement]) -> list[Step]:
+        self._own.execute("BEGIN")
+        strongest: dict[int, int] = {}
+        # The server's counters may still hold those of the transaction before.
+        counts = self._count(Step(0, "", 0.0), {}, moved=False)
+        steps = []
+        for statement in group:
+            began = time.monotonic()
+            self._own.execute(statement.text)  # type: ignore[arg-type]
+            step = Step(statement.line, statement.text, time.monotonic() - began)
+            for oid, mode in self._own.execute(_LOCKS, (self._own.info.backend_pid, list(self._names))).fetchall():
+                rank = MODES.index(mode_of(mode))
+                if rank > strongest.get(oid, -1):
+                    strongest[oid] = rank
+                    step.locks = [lock for lock in step.locks if lock.table != self._names[oid]]
+                    step.locks.append(Lock(self._names[oid], MODES[rank]))
+            counts = self._count(step, counts, moved=statement.words[:1] != ("TRUNCATE",))
+            steps.append(step)
+        began = time.monotonic()
+        self._own.execute("COMMIT")
+        held = time.monotonic() - began
+        for step in reversed(steps):
+            held += step.seconds
+            step.held = round(held, 3)
+            step.seconds = round(step.seconds, 3)
+            for lock in step.locks:
+                lock.seconds = step.held
+        return steps
+
+    def _count(self, step: Step, before: Mapping[int, Sequence[int]], *, moved: bool) -> dict[int, Sequence[int]]:
+        """Put into `step` the rows that it changed, and with `moved` those that now are in another file (relfilenode)."""
+        now = {}
+        for oid, node, rows, *counts in self._own.execute(_COUNTS, (list(self._names),)).fetchall():
+            former, there = self._nodes.get(oid, (node, rows))
+            if moved and node != former and there > 0:
+                step.rewritten[self._names[oid]] = there
+            self._nodes[oid], now[oid] = (node, rows), counts
+            more = [new - old for new, old in zip(counts, before.get(oid, (0, 0, 0)), strict=True)]
+            changed = {
+                what: count for what, count in zip(("inserted", "updated", "deleted"), more, strict=True) if count > 0
+            }
+            if changed:
+                step.changed_rows[self._names[oid]] = changed
+        return now
+
+    def _whole(self, one: Rehearsed, file: MigrationFile) -> None:
+        """As `migrate` runs it, with its row in the copy's ledger; its locks are seen from beside."""
+        one.split = False
+        self._look()
+        before = dict(self._nodes)
+        found = statements(file.sql)
+        step = Step(found[0].line if found else 1, found[0].text if len(found) == 1 else "the whole file", 0.0)
+        with self._watched(step):
+            milliseconds = Runner(self._own, self._ledger).apply(file)
+        self._look()
+        step.seconds = step.held = one.seconds = milliseconds / 1000
+        for oid, (node, rows) in before.items():
+            now = self._nodes.get(oid, (node, rows))[0]
+            if oid in self._names and now != node and rows > 0:
+                step.rewritten[self._names[oid]] = rows
+        one.steps.append(step)
+
+    @contextmanager
+    def _watched(self, step: Step) -> Iterator[None]:
+        """Look every 20 ms from a second connection which locks the first one holds, from first seen to last."""
+        pid, over = self._own.info.backend_pid, threading.Event()
+        seen: dict[tuple[int, str], list[float]] = {}
+
+        def watch(connection: psycopg.Connection[Any]) -> None:
+            try:
+                while not over.wait(0.02):
+                    for key in connection.execute(_LOCKS, (pid, list(self._names))).fetchall():
+                        now = time.monotonic()
+                        seen.setdefault((key[0], key[1]), [now, now])[1] = now
+            except psycopg.Error:
+                pass  # the copy goes away with the run that failed
+
+        with connect({**self._params, "database": self._own.info.dbname}, APPLICATION) as beside:
+            thread = threading.Thread(target=watch, args=(beside,))
+            thread.start()
+            try:
+                yield
+            finally:
+                over.set()
+                thread.join()
+        step.locks = [
+            Lock(self._names[oid], mode_of(mode), round(last - first, 3)) for (oid, mode), (first, last) in seen.items()
+        ]
+
+    def _failure(self, error: psycopg.Error, done: int | None, file: MigrationFile) -> DasTernError:
+        diag = error.diag
+        where, statement = place(file.sql, diag.statement_position, done)
+        words = [
+            f"Migration {file.name} fails (P3018) on a copy of database {self._params['database']}. The live database was only "
+            "read, the copy is removed.",
+            f"  file:       {_path(self._params, file)}" + (f", line {where['line']}" if "line" in where else ""),
+        ]
+        if statement:
+            words.append(f"  statement:  {' '.join(statement.text.split())[:300]}")
+        words.append(
+            f"  error:      {error.sqlstate or 'connection lost'}: {diag.message_primary or ' '.join(str(error).split())}"
+        )
+        words += [
+            f"  {label + ':':<11} {more}"
+            for label, more in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context))
+            if more
+        ]
+        words.append(
+            WORDS_FOR.get(error.sqlstate or "", "Mend the file, or the rows that it stumbles over; then run again.")
+        )
+        return DasTernError(
+            "\n".join(words), failed_migration=file.name, sqlstate=error.sqlstate or "", code="P3018", **where
+        )
+
+    def _look(self) -> None:
+        """Where each table's rows are, and how many."""
+        self._nodes = {oid: (node, rows) for oid, _, node, rows in self._tables()}
+
+    def _tables(self) -> list[tuple[int, str, int, int]]:
+        return self._own.execute(_TABLES, (TABLE, identifier(self._params["schema"]))).fetchall()
+
+    def _sizes(self) -> dict[str, int]:
+        return dict(self._own.execute(_SIZES).fetchall())
+
+    def _size(self) -> int:
+        row = self._own.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _transactions(file: MigrationFile) -> list[list[Statement]] | None:
+    """The file's statements by transaction, without BEGIN and COMMIT; None where it moves rows by COPY.
+
+    In one simple query a BEGIN goes on in the transaction that is there, and what follows a COMMIT begins the next.
+    """
+    groups: list[list[Statement]] = [[]]
+    for statement in statements(file.sql):
+        if statement.words[:1] == ("COPY",):
+            return None
+        if not statement.transaction_control:
+            groups[-1].append(statement)
+        elif statement.words[0] in ("COMMIT", "END"):
+            groups.append([])
+    return [group for group in groups if group]
+
+
+def _path(params: Mapping[str, Any], file: MigrationFile) -> str:
+    return f"{params['folder']}/{file.name}/{SCRIPT}"

@@ -1,0 +1,108 @@
+"""What follows from the measurements of a rehearsal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migration_files import MigrationFile
+from ansible.module_utils.dastern.rehearsal import (
+    MANY_ROWS,
+    MODES,
+    SAFE,
+    WINDOW,
+    Lock,
+    Rehearsed,
+    Step,
+    forget,
+    keep,
+    lines,
+    mode_of,
+    record_path,
+    rehearsed,
+    verdict,
+)
+from ansible.module_utils.dastern.sql_values import seconds
+
+FILES = [MigrationFile("1_a", "SELECT 1"), MigrationFile("2_b", "SELECT 2")]
+
+
+def judged(step: Step, limit: float = 1.0) -> Rehearsed:
+    one = Rehearsed("1_a", "0" * 64, steps=[step])
+    one.judge(limit)
+    return one
+
+
+def test_modes_are_those_of_pg_locks() -> None:
+    found = [mode_of(name) for name in ("AccessShareLock", "ShareRowExclusiveLock", "AccessExclusiveLock")]
+    assert found == ["ACCESS SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("held", "long"), [(1.0, False), (1.1, True)])
+def test_a_blocking_lock_held_for_longer_than_the_limit_needs_a_window(mode: str, held: float, long: bool) -> None:
+    blocks = mode in ("SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE")
+    one = judged(Step(3, "ALTER TABLE t", 0.1, [Lock("t", mode, held)], held=held))
+    assert one.verdict == (WINDOW if blocks and long else SAFE)
+    if one.reasons:
+        who = "reads and writes" if mode == "ACCESS EXCLUSIVE" else "writes"
+        assert one.reasons == [f"`ALTER TABLE t` (line 3) held {mode} on t for 1.1 s, which blocks its {who}"]
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(MANY_ROWS, SAFE), (MANY_ROWS + 1, WINDOW)])
+def test_many_rows(rows: int, expected: str) -> None:
+    assert judged(Step(1, "x", 0.1, rewritten={"t": rows})).verdict == expected
+    changed = {"t": {"updated": rows - 5, "deleted": 5, "inserted": 9_000_000}}
+    assert judged(Step(1, "x", 2.0, changed_rows=changed, held=2.0)).verdict == expected
+    assert judged(Step(1, "x", 0.5, changed_rows=changed, held=0.5)).verdict == SAFE
+
+
+def test_the_strongest_mode_of_each_table_and_the_verdict_on_all() -> None:
+    one = Rehearsed("1_a", "")
+    one.steps = [
+        Step(1, "x", 0.1, [Lock("t", "SHARE", 5.0), Lock("u", "ROW EXCLUSIVE", 5.0)]),
+        Step(2, "y", 0.1, [Lock("t", "ACCESS EXCLUSIVE", 0.1)]),
+    ]
+    assert [(lock.table, lock.mode) for lock in one.locks] == [("t", "ACCESS EXCLUSIVE"), ("u", "ROW EXCLUSIVE")]
+    one.judge(1.0)
+    # The weaker one, held for long, is what needs the window.
+    assert "held SHARE on t for 5.0 s" in one.reasons[0]
+    assert verdict([Rehearsed("0", ""), one]) == WINDOW
+    assert verdict([Rehearsed("0", "")]) == verdict([]) == SAFE
+    text = "\n".join(lines([one]))
+    assert "1_a  needs a window" in text
+    assert "SHARE on t for 5.0 s: blocks writes" in text
+    assert "ROW EXCLUSIVE on u" not in text
+
+
+def test_long_files_are_told_in_short() -> None:
+    one = Rehearsed("1_a", "", steps=[Step(number, "x " * 99, 0.2) for number in range(15)])
+    told = lines([one])
+    assert len(told) == 14
+    assert told[-1] == "  and 3 more statements: `-e report_file=PATH` has them"
+    assert max(len(line) for line in told) < 110
+
+
+def test_the_record_is_of_exactly_these_files(tmp_path: Path) -> None:
+    config = str(tmp_path / "config")
+    path = record_path(config, "d", FILES)
+    assert rehearsed(config, "d", FILES) is None
+    keep(path, {"verdict": SAFE})
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert rehearsed(config, "d", FILES) == {"verdict": SAFE}
+    for others in (FILES[:1], FILES[::-1], [FILES[0], MigrationFile("2_b", "SELECT 3")]):
+        assert rehearsed(config, "d", others) is None
+    assert rehearsed(config, "e", FILES) is None
+    path.write_text("{")
+    assert rehearsed(config, "d", FILES) is None
+    forget(path)
+    forget(path)
+    assert not path.exists()
+
+
+def test_durations() -> None:
+    given = ("500", "500ms", "2 s", "5min", "0", "1d")
+    assert [seconds("x", value) for value in given] == [0.5, 0.5, 2.0, 300.0, 0.0, 86400.0]
+    with pytest.raises(DasTernError, match="`x` is 'soon'"):
+        seconds("x", "soon")
