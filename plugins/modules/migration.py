@@ -58,6 +58,10 @@ options:
     description: The newest migration that somebody read and approved.
     type: str
     default: ""
+  require_rehearsal:
+    description: Whether C(migration_rehearsal) has to have run through with exactly the pending files.
+    type: bool
+    default: false
   lock_retries:
     description: How often a migration that couldn't have its lock in time, or met a deadlock, is tried again, after 1, 2, 4 ... 30 seconds.
     type: int

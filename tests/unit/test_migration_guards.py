@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,12 @@ from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import MigrationFile
 from ansible.module_utils.dastern.migration_guards import refusals, within
 from ansible.module_utils.dastern.migration_plan import Plan
+from ansible.module_utils.dastern.rehearsal import keep, record_path
 
-OFF = {"window": "", "require_approval": False, "approved": ""}
+OFF = {
+    "window": "", "require_approval": False, "approved": "", "require_rehearsal": False,
+    "database": "d", "password_file": "/nowhere/app_password",
+}  # fmt: skip
 PENDING = Plan(pending=[MigrationFile("1_a", ""), MigrationFile("2_b", "")])
 
 
@@ -47,6 +52,7 @@ def test_a_window_that_is_none(window: str) -> None:
         ({"require_approval": True}, ["`-e migrations_approved=2_b`"]),
         ({"require_approval": True, "approved": "1_a"}, ["`migrations_approved` is '1_a'"]),
         ({"require_approval": True, "approved": "2_b"}, []),
+        ({"require_rehearsal": True}, ["`migrations_require_rehearsal`"]),
         ({"require_approval": True, "window": "01:00-02:00"}, ["`migrations_window`", "`migrations_require_approval`"]),
     ],
 )
@@ -55,3 +61,12 @@ def test_each_refusal_names_its_switch(switches: dict[str, Any], words: list[str
     assert len(found) == len(words)
     assert all(word in message for word, message in zip(words, found, strict=True))
     assert refusals({**OFF, **switches}, Plan(), time(12)) == []
+
+
+def test_a_rehearsal_counts_for_exactly_these_files(tmp_path: Path) -> None:
+    switches = {**OFF, "require_rehearsal": True, "password_file": str(tmp_path / "app_password")}
+    keep(record_path(str(tmp_path), "d", PENDING.pending), {"verdict": "safe online"})
+    assert refusals(switches, PENDING, time(12)) == []
+    edited = Plan(pending=[PENDING.pending[0], MigrationFile("2_b", "SELECT 1")])
+    assert len(refusals(switches, edited, time(12))) == 1
+    assert len(refusals({**switches, "database": "other"}, PENDING, time(12))) == 1

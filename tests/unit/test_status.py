@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from ansible.module_utils.dastern.containers import Output, _demultiplexed
-from ansible.module_utils.dastern.status import amount, duration, healthy_after, moment
+from ansible.module_utils.dastern.quantities import amount, duration
+from ansible.module_utils.dastern.status import healthy_after, moment
 
 
 def test_a_moment_of_the_engine_has_nine_digits() -> None:

@@ -8,22 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import time
+from pathlib import Path
 from typing import Any
 
 from .errors import DasTernError
 from .migration_plan import Plan
+from .rehearsal import rehearsed
 
 ZONE = "Asia/Phnom_Penh"
 ARGUMENT_SPEC: dict[str, Any] = {
     "window": {"type": "str", "default": ""},
     "require_approval": {"type": "bool", "default": False},
     "approved": {"type": "str", "default": ""},
+    "require_rehearsal": {"type": "bool", "default": False},
 }
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 def refusals(params: Mapping[str, Any], plan: Plan, now: time) -> list[str]:
-    """Why what is pending may not be applied; `now` is the time of day in `ZONE`. Nothing pending, nothing refused."""
+    """Why what is pending may not be applied; `now` is the time of day in `ZONE`. Nothing pending, nothing refused.
+
+    The records of rehearsals are looked for beside the password file, where the role keeps them.
+    """
     if not plan.pending:
         return []
     found = []
@@ -38,6 +44,12 @@ def refusals(params: Mapping[str, Any], plan: Plan, now: time) -> list[str]:
         found.append(
             f"{len(plan.pending)} migrations are pending up to {newest}, and {given} (`migrations_require_approval` is true). "
             f"Read them (`--check --diff`), then `-e migrations_approved={newest}`."
+        )
+    folder = str(Path(params["password_file"]).expanduser().parent)
+    if params["require_rehearsal"] and rehearsed(folder, params["database"], plan.pending) is None:
+        found.append(
+            f"What is pending up to {newest} was not rehearsed with exactly these files (`migrations_require_rehearsal` is "
+            "true): `ansible-playbook playbooks/rehearse.yml`, then run again."
         )
     return found
 

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import DasTernError
 from .files import write
 from .migration_files import MigrationFile
-from .status import amount
+from .quantities import amount
 
 SAFE, WINDOW = "safe online", "needs a window"
 MODES = (

@@ -27,6 +27,7 @@ from .migrate import POLICIES, WORDS_FOR, checked_plan, place
 from .migration_files import SCRIPT, MigrationFile
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
 from .psql import Psql
+from .quantities import amount
 from .rehearsal import (
     MODES,
     WINDOW,
@@ -44,7 +45,6 @@ from .rehearsal import (
 from .scratch import LEFTOVER_AFTER, refuse_outside, scratch_database
 from .sql_text import Statement, statements
 from .sql_values import duration, identifier, literal, seconds
-from .status import amount
 
 try:
     import psycopg

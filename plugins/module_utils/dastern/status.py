@@ -11,6 +11,7 @@ from . import settings
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
 from .psql import Psql
+from .quantities import amount, duration
 from .sql_values import literal
 
 PROVISION = "ansible-playbook playbooks/provision.yml"
@@ -49,25 +50,6 @@ def healthy_after(container: Mapping[str, Any] | None) -> float | None:
         if check["ExitCode"] == 0 and started and ended and ended >= started:
             return round((ended - started).total_seconds(), 1)
     return None
-
-
-def duration(seconds: float) -> str:
-    """`3 d 4 h`, `5 min`: the two largest units that matter."""
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{int(seconds)} s"
-
-
-def amount(size: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"
 
 
 def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str, Any]]:
