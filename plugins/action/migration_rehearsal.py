@@ -12,7 +12,7 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
-from ansible.module_utils.dastern.migration_files import folder_of, read_folder  # noqa: E402
+from ansible.module_utils.dastern.migration_files import read_into  # noqa: E402
 from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse  # noqa: E402
 
 
@@ -21,9 +21,7 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        folder = folder_of(params["folder"], ROOT)
-        files = read_folder(folder)
-        params |= {"folder": str(folder), "migrations": [{"name": file.name, "sql": file.sql} for file in files]}
+        read_into(params, ROOT)
         return self.on_host(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:

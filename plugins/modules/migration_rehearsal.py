@@ -16,16 +16,6 @@ description:
   - Leaves C(rehearsals/<sha256>.json) in O(config_dir), the name being the checksum of exactly these files.
   - The files are read on the controller by the action plugin of the same name.
 options:
-  folder: {description: The migrations folder on the controller., type: str, required: true}
-  migrations:
-    description: The files, in order. Filled by the action plugin.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name: {description: Name of the directory., type: str, required: true}
-      sql: {description: Text of its C(migration.sql)., type: str, required: true}
-  schema: {description: Schema that holds the tables and the ledger., type: str, default: public}
   on_edited: &policy
     description: What to do about such a migration, as in M(migration).
     type: str
@@ -48,7 +38,7 @@ options:
     type: str
     default: 1s
   fail: {description: Whether a window needed is a failure., type: bool, default: false}
-extends_documentation_fragment: [dastern]
+extends_documentation_fragment: [dastern, migrations]
 attributes:
   check_mode:
     support: full

@@ -117,7 +117,7 @@ class Runner:
             try:
                 self._in_transaction(migration)
             except Failure as failure:
-                if failure.error.sqlstate != "25001" or len(statements(migration.sql)) != 1:
+                if failure.error.sqlstate != "25001" or _only_statement(migration) is None:
                     raise
                 self._alone(migration)
         self._has_ledger = True
@@ -318,23 +318,27 @@ def repeatable(migration: MigrationFile) -> bool:
     """Whether an interrupted run of it can be told from the catalogue, or does no harm twice."""
     if not re.search(r"concurrently|vacuum|analyze", migration.sql, re.IGNORECASE):
         return False
-    found = statements(migration.sql)
-    if len(found) != 1:
+    one = _only_statement(migration)
+    if one is None:
         return False
-    return found[0].words[0] in ("VACUUM", "ANALYZE") or _is_reindex(migration) or _index_of(migration) is not None
+    return one.words[0] in ("VACUUM", "ANALYZE") or _is_reindex(migration) or _index_of(migration) is not None
+
+
+def _only_statement(migration: MigrationFile) -> Statement | None:
+    """The statement of a file that holds no other."""
+    found = statements(migration.sql)
+    return found[0] if len(found) == 1 else None
 
 
 def _is_reindex(migration: MigrationFile) -> bool:
-    found = statements(migration.sql)
-    return len(found) == 1 and found[0].words[0] == "REINDEX" and "CONCURRENTLY" in found[0].words
+    one = _only_statement(migration)
+    return one is not None and one.words[0] == "REINDEX" and "CONCURRENTLY" in one.words
 
 
 def _index_of(migration: MigrationFile) -> tuple[str, str] | None:
     """CREATE or DROP, and the index's name as written, of a file that is one CREATE/DROP INDEX CONCURRENTLY."""
-    found = statements(migration.sql)
-    if len(found) != 1:
-        return None
-    match = _CONCURRENT_INDEX.match(found[0].text)
+    one = _only_statement(migration)
+    match = _CONCURRENT_INDEX.match(one.text) if one else None
     return (match["verb"].upper(), match["name"]) if match else None
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DasTernError
-from .migration_files import SCRIPT, read_folder
+from .migration_files import DOWN, SCRIPT, read_folder
 
-DOWN = "down.sql"
 ARGUMENT_SPEC: dict[str, Any] = {
     "folder": {"type": "str", "required": True},
     "name": {"type": "str", "required": True},

@@ -24,7 +24,8 @@ from .drift_run import superuser_of
 from .errors import DasTernError
 from .ledger import TABLE, Ledger
 from .migrate import POLICIES, WORDS_FOR, checked_plan, place
-from .migration_files import SCRIPT, MigrationFile
+from .migration_files import ARGUMENT_SPEC as FOLDER
+from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
 from .psql import Psql
 from .quantities import amount
@@ -54,14 +55,7 @@ except ImportError:  # `connect` says so in words
 APPLICATION = "das-tern rehearsal"
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
-    "folder": {"type": "str", "required": True},
-    "migrations": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"name": {"type": "str", "required": True}, "sql": {"type": "str", "required": True}},
-    },
-    "schema": {"type": "str", "default": "public"},
+    **FOLDER,
     "on_edited": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_missing": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_out_of_order": {"type": "str", "choices": POLICIES, "default": "warn"},
@@ -122,7 +116,7 @@ def rehearse(
     Returns `changed` (whether the record says something new), `verdict`, `files`, `copy_seconds`, `size` and `lines`; with
     `fail`, a window needed is a failure. Raises `DasTernError`; the copy is gone in every case.
     """
-    files = [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
+    files = of_params(params)
     session: dict[str, str | int] = {"search_path": identifier(params["schema"]), "idle_session_timeout": 0}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     limit = seconds("migrations_rehearsal_limit", params["limit"])
