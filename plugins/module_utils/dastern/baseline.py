@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .advisory_lock import Held, who
 from .catalogue import Item, read_catalogue
 from .connection import connect
 from .drift import Difference, compare, table
@@ -46,10 +45,6 @@ def baseline(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
     try:
         with connect(dict(params), "das-tern baseline", {"search_path": identifier(params["schema"])}) as connection:
             return _baseline(connection, params, files, check_mode)
-    except Held as held:
-        raise DasTernError(
-            f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
-        ) from None
     except psycopg.Error as error:
         raise DasTernError(
             f"Comparing database {params['database']} with its migrations failed: {error.sqlstate or 'connection lost'}: "
@@ -63,7 +58,7 @@ def _baseline(
     where = f"schema {params['schema']} of database {params['database']}"
     ledger = Ledger(connection, params["schema"])
     if not check_mode:
-        ledger.lock.take(params["lock_wait"])
+        ledger.hold_lock(params["lock_wait"])
     if rows := ledger.rows():
         return {"changed": False, "names": [], "lines": [f"{where} has a ledger of {len(rows)} rows: nothing to do"]}
     if not ledger.tables():

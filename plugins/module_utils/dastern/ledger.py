@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from .advisory_lock import AdvisoryLock
+from .advisory_lock import AdvisoryLock, Held, who
+from .errors import DasTernError
 from .sql_values import identifier
 
 if TYPE_CHECKING:
@@ -69,6 +70,15 @@ class Ledger:
         self._connection = connection
         self._schema = schema
         self._table = identifier(schema, TABLE)
+
+    def hold_lock(self, seconds: float) -> None:
+        """Take the migration lock within `seconds`, or refuse in words; closing the connection gives it back."""
+        try:
+            self.lock.take(seconds)
+        except Held as held:
+            raise DasTernError(
+                f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
+            ) from None
 
     def rows(self) -> list[Row] | None:
         """All rows by `started_at`; None when there is no ledger yet."""

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from .advisory_lock import Held, who
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .drift_run import superuser_of
@@ -132,7 +131,7 @@ def rehearse(
             pending = checked_plan(dict(params), ledger, files, locked=False).pending
             if pending and not check_mode:
                 # A migration that began during the copy would wait for pg_dump, and the application behind it.
-                ledger.lock.take(params["lock_wait"])
+                ledger.hold_lock(params["lock_wait"])
                 pending = checked_plan(dict(params), ledger, files, locked=True).pending
             if not pending:
                 return {**_nothing(), "lines": ["nothing is pending: nothing to rehearse"]}
@@ -151,10 +150,6 @@ def rehearse(
                 connection.execute("SELECT pg_advisory_unlock_all()")
                 forget(record_path(params["config_dir"], params["database"], pending))
                 done = _Rehearsal(own, params).run(pending, limit)
-    except Held as held:
-        raise DasTernError(
-            f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
-        ) from None
     except psycopg.Error as error:
         raise DasTernError(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .advisory_lock import Held, who
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -63,16 +62,12 @@ def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
         with connect(dict(params), "das-tern reset", settings) as connection:
             _refuse_other_than_development(connection, database)
             if not check_mode:
-                Ledger(connection, params["schema"]).lock.take(params["lock_wait"])
+                Ledger(connection, params["schema"]).hold_lock(params["lock_wait"])
             objects = connection.execute(_OBJECTS, (params["schema"],)).fetchall()
             if objects and not check_mode:
                 with connection.transaction():
                     for kind, name in objects:
                         connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")
-    except Held as held:
-        raise DasTernError(
-            f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
-        ) from None
     except psycopg.Error as error:
         raise DasTernError(
             f"Resetting schema {identifier(params['schema'])} of database {database} failed, and nothing was deleted: "

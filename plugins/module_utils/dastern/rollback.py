@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .advisory_lock import Held, who
 from .catalogue import Item, read_catalogue
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
@@ -53,16 +52,12 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
         with connect(dict(params), "das-tern rollback", session) as connection:
             ledger = Ledger(connection, params["schema"])
             if not check_mode:
-                ledger.lock.take(params["lock_wait"])
+                ledger.hold_lock(params["lock_wait"])
             kept, taken = _steps(params, ledger, files, downs)
             if taken:
                 _prove(connection, params, [files[name] for name in kept], [files[name] for name in taken], downs)
             if taken and not check_mode:
                 _take_back(connection, params, ledger, taken, downs)
-    except Held as held:
-        raise DasTernError(
-            f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
-        ) from None
     except psycopg.Error as error:
         raise DasTernError(
             f"Rolling back in database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
