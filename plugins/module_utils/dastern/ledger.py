@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from .advisory_lock import AdvisoryLock, Held, who
 from .errors import DasTernError
-from .sql_values import identifier
+from .sql_values import identifier, literal
+
+try:
+    import psycopg
+except ImportError:  # `connect` says so in words
+    pass
 
 if TYPE_CHECKING:
-    import psycopg
-
     from .migration_files import MigrationFile
 
 TABLE = "_prisma_migrations"
@@ -103,21 +106,30 @@ class Ledger:
     def create(self) -> None:
         self._connection.execute(_CREATE.format(table=self._table))  # type: ignore[arg-type]
 
-    def record_applied(self, migration: MigrationFile, started_at: datetime, transaction: str) -> bool:
-        """Write the row of a migration that was applied just now; the caller commits it together with the migration.
+    def commit_applied(self, migration: MigrationFile, started_at: datetime, transaction: str) -> bool:
+        """Write the row of a migration that was applied just now, and commit both.
 
-        Writes nothing and gives False where `transaction`, the id of the one the migration began in, is over, or where
-        the migration gave the lock away and another run had it meanwhile.
+        Does neither and gives False where `transaction`, the id of the one the migration began in, is over, or where the
+        migration gave the lock away and another run had it meanwhile: then the row gets no id, which its table refuses,
+        and of a message nothing is done behind an error.
         """
-        cursor = self._connection.execute(
-            f"INSERT INTO {self._table} "  # type: ignore[arg-type]
-            "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
-            f"SELECT %s, %s, {_NOW}, %s, NULL, NULL, %s, 1 "
-            f"WHERE pg_current_xact_id_if_assigned()::text = %s AND {self.lock.again} "
-            f"AND NOT EXISTS (SELECT FROM {self._table} WHERE migration_name = %s AND {_APPLIED})",
-            (str(uuid.uuid4()), migration.checksum, migration.name, started_at, transaction, migration.name),
+        name = literal(migration.name)
+        still_ours = (
+            f"pg_current_xact_id_if_assigned()::text = {literal(transaction)} AND {self.lock.again} "
+            f"AND NOT EXISTS (SELECT FROM {self._table} WHERE migration_name = {name} AND {_APPLIED})"
         )
-        return cursor.rowcount == 1
+        try:
+            self._connection.execute(
+                f"INSERT INTO {self._table} "  # type: ignore[arg-type]
+                "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
+                f"VALUES (CASE WHEN {still_ours} THEN {literal(str(uuid.uuid4()))} END, {literal(migration.checksum)}, {_NOW}, "
+                f"{name}, NULL, NULL, {literal(started_at.isoformat())}, 1); COMMIT"
+            )
+        except psycopg.errors.NotNullViolation as error:
+            if (error.diag.table_name, error.diag.column_name) != (TABLE, "id"):
+                raise
+            return False
+        return True
 
     def record_started(self, migration: MigrationFile) -> str:
         """Write the row of a migration that isn't finished yet; gives the row's id."""

@@ -49,6 +49,14 @@ class MigrationFile:
         """SHA-256 of the file's bytes, 64 lower-case hex digits."""
         return _sha256(self.sql)
 
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word of the file in lower case, those in comments and strings too.
+
+        A file without a word holds no statement with it: a thousand files needn't be read token by token.
+        """
+        return frozenset(re.findall(r"\w+", self.sql.lower()))
+
     def matches(self, checksum: str) -> bool:
         """Whether `checksum` is that of this file, of its CRLF or of its LF form (git may change line endings)."""
         if checksum == self.checksum:

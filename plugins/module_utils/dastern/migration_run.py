@@ -32,7 +32,7 @@ CLEAN_SESSION = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
     "DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
 )
-_CONTROL = re.compile(r"begin|commit|rollback|abort|transaction|\bend\b", re.IGNORECASE)
+_CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
 _CONCURRENT_INDEX = re.compile(
     r"""(?P<verb>CREATE|DROP)\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?
     (?P<name>(?:(?:"(?:[^"]|"")+"|\w+)\.)?(?:"(?:[^"]|"")+"|\w+))(?:\s+ON\b|\s+CASCADE|\s+RESTRICT|\s*\Z)""",
@@ -75,7 +75,7 @@ def own_transactions(migration: MigrationFile) -> list[Statement]:
 
     Raises `Refused` where they don't pair: a BEGIN without COMMIT loses everything, and Prisma reports success.
     """
-    if not _CONTROL.search(migration.sql):
+    if not _CONTROL & migration.words:
         return []
     found = [one for one in statements(migration.sql) if one.transaction_control]
     begun: Statement | None = None
@@ -130,7 +130,7 @@ class Runner:
             if not self._has_ledger:
                 self._ledger.create()
             self._send(migration)
-            if not self._ledger.record_applied(migration, started_at, transaction):
+            if not self._ledger.commit_applied(migration, started_at, transaction):
                 if self._committed(transaction):
                     raise Refused(
                         "it ended the transaction that it ran in. What it did up to there is committed, its ledger row is "
@@ -140,7 +140,6 @@ class Runner:
                     "it gave the migration lock away (pg_advisory_unlock_all), and another run had it meanwhile. Nothing of "
                     "it remains: remove that, then run again."
                 )
-            self._connection.execute("COMMIT")
         except _StatementError as failure:
             raise Failure(failure.error, failure.done, self._committed(transaction)) from None
         except psycopg.Error as error:
@@ -316,7 +315,7 @@ class Runner:
 
 def repeatable(migration: MigrationFile) -> bool:
     """Whether an interrupted run of it can be told from the catalogue, or does no harm twice."""
-    if not re.search(r"concurrently|vacuum|analyze", migration.sql, re.IGNORECASE):
+    if not {"concurrently", "vacuum", "analyze"} & migration.words:
         return False
     one = _only_statement(migration)
     if one is None:

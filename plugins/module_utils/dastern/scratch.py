@@ -49,7 +49,7 @@ _OUTSIDE = {
     for verb in ("ALTER", "CREATE", "DROP", "COMMENT")
     for noun in ("DATABASE", "ROLE", "USER", "GROUP", "SYSTEM", "TABLESPACE", "SUBSCRIPTION")
 } | {("DROP", "OWNED"), ("REASSIGN", "OWNED"), ("ALTER", "SYSTEM")}
-_MAYBE_OUTSIDE = re.compile(r"\b(database|role|user|group|system|tablespace|subscription|owned)\b", re.IGNORECASE)
+_MAYBE_OUTSIDE = {noun.lower() for _, noun in _OUTSIDE}
 _EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+IF\s+NOT\s+EXISTS\s+("(?:[^"]|"")+"|[\w$]+)', re.IGNORECASE)
 
 
@@ -215,7 +215,7 @@ def replay(
 
 def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand") -> None:
     """Refuse a file that would change more than the database that it runs in."""
-    if not _MAYBE_OUTSIDE.search(file.sql):
+    if not _MAYBE_OUTSIDE & file.words:
         return
     for one in statements(file.sql):
         pair = (one.words[0], "DATABASE") if one.words[:3:2] == ("COMMENT", "DATABASE") else one.words[:2]

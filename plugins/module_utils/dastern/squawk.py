@@ -146,15 +146,18 @@ def run(program: Path | None, texts: Sequence[tuple[str, bool]], pg_version: int
 def _remarks(found: list[dict[str, Any]], texts: list[str]) -> list[Remark]:
     """squawk's answer, without the rules that are off; it counts lines and bytes from 0."""
     wanted = [item for item in found if item["rule_name"] in RULES and not _said_twice(item, found)]
-    lines = {number: texts[number].encode("utf-8").split(b"\n") for number in {_number(item) for item in wanted}}
+    lines: dict[int, list[bytes]] = {}
     remarks = []
     for item in wanted:
-        line = min(item["line"], len(lines[_number(item)]) - 1)
-        before = lines[_number(item)][line][: item["column"]]
+        number = int(item["file"].removesuffix(".sql"))
+        if number not in lines:
+            lines[number] = texts[number].encode("utf-8").split(b"\n")
+        line = min(item["line"], len(lines[number]) - 1)
+        before = lines[number][line][: item["column"]]
         severity, mend = RULES[item["rule_name"]]
         remarks.append(
             Remark(
-                number=_number(item),
+                number=number,
                 line=line + 1,
                 column=len(before.decode("utf-8", "ignore")) + 1,
                 rule=item["rule_name"],
@@ -177,7 +180,3 @@ def _said_twice(item: dict[str, Any], found: list[dict[str, Any]]) -> bool:
         and begin <= (one["line"], one["column"]) <= end
         for one in found
     )
-
-
-def _number(item: dict[str, Any]) -> int:
-    return int(Path(item["file"]).stem)
