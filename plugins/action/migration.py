@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import ansible.module_utils
@@ -18,12 +19,6 @@ from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
 from ansible.module_utils.dastern.migration_files import MigrationFile, links, read_into  # noqa: E402
 from ansible.module_utils.dastern.migration_lint import lint, refusal  # noqa: E402
-
-_NEXT = {
-    "edited": ["git log -p -- MIGRATIONS_DIR"],
-    "missing": ["git fetch && git status"],
-    "failed_before": ["ansible-playbook playbooks/resolve_migration.yml -e rolled_back=NAME"],
-}
 
 
 class ActionModule(HostAction):
@@ -85,12 +80,12 @@ class ActionModule(HostAction):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         keys = (
             "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
-            "interrupted", "failed_migration", "waited_for", "locked_by", "history", "lint",
+            "interrupted", "running", "tables_without_ledger", "failed_migration", "waited_for", "locked_by", "history", "lint",
         )  # fmt: skip
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = [], []
         if params["exit_code"]:
-            report["exit_code"] = _exit_code(result)
+            report["exit_code"] = _exit_code(result, params["on_out_of_order"])
             lines += [_line(row) for row in result.get("history", [])]
             lines += [f"{name}  pending" for name in result.get("pending", [])]
         if words := result.get("unreadable"):
@@ -104,23 +99,35 @@ class ActionModule(HostAction):
                 lines.append(f"not tried: {', '.join(result['not_tried'][:20])}")
         else:
             lines += _applied_lines(result.get("applied_now", []))
-            if self._task.check_mode:
+            if self._task.check_mode and params["state"] == "latest":
                 lines += [f"would apply {name}" for name in result["pending"][:20]]
             lines.append(f"{len(result['applied'])} applied, {len(result['pending'])} pending")
             if holder := result.get("locked_by"):
                 lines.append(f"locked by {who(holder)}")
             if waited := result.get("waited_for"):
                 lines.append(f"waited {waited['seconds']} s for {who(waited)}")
-            if result["pending"]:
+            if tables := result.get("tables_without_ledger"):
+                lines.append(f"{tables} tables, but no ledger _prisma_migrations (P3005)")
+                commands.append("ansible-playbook playbooks/baseline.yml")
+            elif result["pending"]:
                 commands.append("ansible-playbook migrate.yml")
         if found := result.get("lint"):
             dangers = sum(one["severity"] == "danger" for one in found)
             lines.append(f"lint: {dangers} of class danger, {len(found) - dangers} of class warning")
-        for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted"):
+        for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted", "running"):
             if result.get(finding):
                 lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")
-                commands += _NEXT.get(finding, [])
+                commands += _next(finding, result[finding][0], params["folder"])
         return {"migrations": {**report, "lines": lines, "next": commands}}
+
+
+def _next(finding: str, name: str, folder: str) -> list[str]:
+    """What to run about the finding on migration `name`."""
+    return {
+        "edited": [f"git log -p -- {quote(f'{folder}/{name}')}"],
+        "missing": ["git fetch && git status"],
+        "failed_before": [f"ansible-playbook playbooks/resolve_migration.yml -e rolled_back={quote(name)}"],
+    }.get(finding, [])
 
 
 def _applied_lines(applied: list[dict[str, Any]]) -> list[str]:
@@ -129,13 +136,15 @@ def _applied_lines(applied: list[dict[str, Any]]) -> list[str]:
     return [f"{one['name']} applied in {one['ms']:.0f} ms" for one in applied[:20]] + more
 
 
-def _exit_code(result: dict[str, Any]) -> int:
+def _exit_code(result: dict[str, Any], on_out_of_order: str) -> int:
     """What `migration_status.yml` ends with, for CI."""
     if result.get("reachable") is False:
         return 4
-    if any(result.get(finding) for finding in ("unreadable", "failed_before", "edited", "missing")):
+    if any(result.get(one) for one in ("unreadable", "failed_before", "edited", "missing", "tables_without_ledger")):
         return 2
-    return 3 if result.get("pending") else 0
+    if result.get("out_of_order") and on_out_of_order == "fail":
+        return 2
+    return 3 if result.get("pending") or result.get("running") else 0
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -292,6 +292,10 @@ def test_tables_without_a_ledger(chain: Database) -> None:
     refusal = refused(chain)
     assert "P3005" in refusal.message
     assert "here" in refusal.message
+    status = chain.play(playbook="playbooks/migration_status.yml")
+    assert status.returncode == 2, status.stdout
+    assert "playbooks/baseline.yml" in status.stdout
+    assert "migrate.yml" not in status.stdout
 
 
 @pytest.mark.parametrize(
@@ -334,7 +338,9 @@ def test_a_ledger_that_cannot_be_read(chain: Database) -> None:
     refusal = refused(chain)
     assert "Reading the ledger of schema public" in refusal.message
     assert "42703" in refusal.message
-    assert chain.migrate(state="status")["reachable"] is False
+    status = chain.migrate(state="status")
+    assert status["reachable"] is True
+    assert "isn't as Prisma makes it" in status["unreadable"]
 
 
 def test_status_reports_and_never_refuses(chain: Database) -> None:
@@ -537,3 +543,16 @@ def test_guard_rails_refuse_before_anything_is_written(chain: Database) -> None:
     allowed = {"window": open_now, "require_approval": True, "approved": "5_step"}
     assert chain.migrate(**allowed)["applied"] == NAMES
     assert chain.migrate(window=closed, require_approval=True)["changed"] is False  # nothing pending, nothing refused
+
+
+def test_a_file_that_takes_another_role(chain: Database) -> None:
+    """The row is written by the role that migrates, whatever role the file ends in."""
+    chain.instance.sql(
+        "CREATE ROLE maker; GRANT maker TO dastern_user; GRANT ALL ON SCHEMA public TO maker", chain.name
+    )
+    try:
+        chain.write(_6_step="SET ROLE maker; CREATE TABLE made ();", _7_step="SET LOCAL ROLE maker; SELECT 1")
+        assert chain.migrate()["applied"][-2:] == ["6_step", "7_step"]
+        assert chain.query("SELECT tableowner FROM pg_tables WHERE tablename = 'made'") == [("maker",)]
+    finally:
+        chain.instance.sql("DROP OWNED BY maker; DROP ROLE maker", chain.name)

@@ -363,3 +363,137 @@ def test_a_migration_that_gives_the_lock_away_is_not_applied_twice(database: Dat
     assert database.query("SELECT to_regclass('b')") == [(None,)]
     database.write(_1_a="CREATE TABLE b (i int);")
     assert database.migrate()["applied"] == ["1_a"]
+
+
+@pytest.mark.parametrize("how", ["it fails", "it was interrupted"])
+def test_an_index_that_somebody_else_builds_is_left_alone(database: Database, how: str) -> None:
+    """In the catalogue it looks like one that was left behind."""
+    database.write(
+        _1_a="CREATE TABLE a (x int); CREATE INDEX ai ON a (x); CREATE TABLE b (x int); INSERT INTO a VALUES (1), (1);"
+    )
+    database.migrate()
+    index = "SELECT indisvalid FROM pg_index WHERE indrelid = 'b'::regclass"
+    if how == "it fails":
+        database.write(_2_b="CREATE UNIQUE INDEX CONCURRENTLY a_u ON a (x);")
+    else:
+        database.write(_2_b="REINDEX INDEX CONCURRENTLY ai;")
+        leave_unfinished(database, "2_b")
+    with database.connect() as on_a, database.connect() as on_b, ThreadPoolExecutor() as pool:
+        on_b.execute("BEGIN; INSERT INTO b VALUES (2)")
+        on_a.execute("BEGIN; INSERT INTO a VALUES (2)")
+        run = pool.submit(database.migrate)
+        wait_until(lambda: running(database, "INDEX CONCURRENTLY a"))
+        other = pool.submit(database.query, "CREATE INDEX CONCURRENTLY bi ON b (x)")
+        wait_until(lambda: database.query(index) == [(False,)])
+        on_a.execute("COMMIT")
+        if how == "it fails":
+            with pytest.raises(DasTernError, match="nothing of it remains"):
+                run.result()
+        on_b.execute("COMMIT")
+        other.result()
+        if how != "it fails":
+            run.result()
+    assert valid(database, "bi") is True
+    assert valid(database, "a_u") is None
+
+
+def test_copies_that_somebody_else_is_reindexing_are_left_alone(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (x int); CREATE INDEX ai ON a (x);")
+    database.migrate()
+    database.write(_2_b="REINDEX DATABASE CONCURRENTLY;")
+    leave_unfinished(database, "2_b")
+    with database.connect() as writer, ThreadPoolExecutor() as pool:
+        writer.execute("BEGIN; INSERT INTO a VALUES (2)")
+        other = pool.submit(database.query, "REINDEX INDEX CONCURRENTLY ai")
+        wait_until(lambda: bool(database.query("SELECT 1 FROM pg_index WHERE indexrelid::regclass::text = 'ai_ccnew'")))
+        run = pool.submit(database.migrate, lock_retries=5)  # the server ends one of two that wait for each other
+        wait_until(lambda: running(database, "REINDEX DATABASE"))
+        writer.execute("COMMIT")
+        other.result()
+        run.result()
+    assert database.query("SELECT indisvalid FROM pg_index WHERE indrelid = 'a'::regclass") == [(True,)]
+
+
+def test_an_index_of_that_name_on_another_table_is_not_taken_for_it(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (x int); CREATE INDEX i ON a (x); CREATE TABLE b (x int);")
+    database.migrate()
+    database.write(_2_b="CREATE INDEX CONCURRENTLY i ON b (x);")
+    leave_unfinished(database, "2_b")
+    with pytest.raises(DasTernError, match='42P07: relation "i" already exists'):
+        database.migrate()
+    assert valid(database, "i") is True
+
+
+def test_an_interrupted_index_in_another_schema_is_picked_up(database: Database) -> None:
+    database.write(_1_a='CREATE SCHEMA "Other"; CREATE TABLE "Other".t (x int); INSERT INTO "Other".t VALUES (1), (1);')
+    database.migrate()
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.query('CREATE UNIQUE INDEX CONCURRENTLY "I" ON "Other".t (x)')
+    database.write(_2_b='CREATE INDEX CONCURRENTLY "I" ON "Other".t (x);')
+    leave_unfinished(database, "2_b")
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+    assert valid(database, '"Other"."I"') is True
+
+
+BATCHES = """\
+DO $$ BEGIN
+    FOR i IN 1..{} LOOP
+        INSERT INTO a VALUES (i);
+        COMMIT;
+    END LOOP;
+    {}
+END $$
+"""
+
+
+def test_a_block_that_commits_runs_alone(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (id int);", _2_b=BATCHES.format(3, ""))
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+    assert database.query("SELECT count(*) FROM a") == [(3,)]
+
+
+def test_a_block_that_fails_behind_its_commit_blocks(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (id int);", _2_b=BATCHES.format(3, "PERFORM 1/0;"))
+    with pytest.raises(DasTernError, match="committed a part of its work.*rolled_back=2_b") as failure:
+        database.migrate()
+    assert "Mend the file" not in failure.value.message
+    assert database.query("SELECT count(*) FROM a") == [(3,)]
+    assert "P3009" in refused(database).message
+
+
+def test_a_block_that_commits_beside_others_is_explained(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (id int);" + BATCHES.format(1, ""))
+    with pytest.raises(DasTernError, match="2D000(.|\n)*alone into a migration of its own"):
+        database.migrate()
+    assert database.ledger() == []
+    assert database.query("SELECT to_regclass('a')") == [(None,)]
+
+
+def test_the_line_of_its_own_commit_is_the_commits(database: Database) -> None:
+    database.write(_1_a="BEGIN;\nCREATE TABLE a ();\nCOMMIT;\n\nBEGIN;\nSELECT 1/0;\nCOMMIT;\n")
+    with pytest.raises(DasTernError, match=r"COMMIT in line 3:(.|\n)*line 6") as failure:
+        database.migrate()
+    assert "Mend the file" not in failure.value.message
+
+
+def test_copy_behind_a_commit_of_its_own_is_refused_before_anything(database: Database) -> None:
+    database.write(_1_a="BEGIN;\nCREATE TABLE a (a int, b int, c int);\nCOMMIT;\nCOPY a (a, b, c) FROM\nSTDIN;\n")
+    assert "the COPY in line 4 moves rows between server and client" in refused(database).message
+
+
+def test_status_while_another_run_is_at_it(database: Database) -> None:
+    database.write(_1_a="BEGIN; SELECT 'mark'; COMMIT; SELECT pg_advisory_lock(4711);", _2_b="SELECT 1")
+    with database.connect() as holder, ThreadPoolExecutor() as pool:
+        holder.execute("SELECT pg_advisory_lock(4711)")
+        run = pool.submit(database.migrate)
+        wait_until(lambda: running(database, "mark"))
+        seen = database.migrate(state="status")
+        assert (seen["running"], seen["failed_before"], seen["pending"]) == (["1_a"], [], ["2_b"])
+        assert [row["state"] for row in seen["history"]] == ["running"]
+        status = database.play(playbook="playbooks/migration_status.yml")
+        assert status.returncode == 3, status.stdout
+        assert "running: 1_a" in status.stdout
+        assert "resolve" not in status.stdout
+        holder.execute("SELECT pg_advisory_unlock(4711)")
+        run.result()
+    assert database.migrate(state="status")["history"][0]["state"] == "applied"

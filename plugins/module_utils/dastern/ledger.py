@@ -120,7 +120,7 @@ class Ledger:
         )
         try:
             self._connection.execute(
-                f"INSERT INTO {self._table} "  # type: ignore[arg-type]
+                f"RESET ROLE; INSERT INTO {self._table} "  # type: ignore[arg-type]
                 "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
                 f"VALUES (CASE WHEN {still_ours} THEN {literal(str(uuid.uuid4()))} END, {literal(migration.checksum)}, {_NOW}, "
                 f"{name}, NULL, NULL, {literal(started_at.isoformat())}, 1); COMMIT"

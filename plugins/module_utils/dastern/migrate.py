@@ -22,7 +22,7 @@ from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import ZONE, refusals
 from .migration_plan import Plan, make_plan
-from .migration_run import Failure, Refused, Runner, own_transactions, resolve_words
+from .migration_run import Failure, Refused, Runner, own_transactions, refuse_copy, resolve_words
 from .sql_text import Statement, line_and_column, statements
 from .sql_values import duration, identifier
 
@@ -52,6 +52,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
 WORDS_FOR = {
     "25001": "This command (CONCURRENTLY, VACUUM and their like) refuses to run inside a transaction. Put it alone into a "
     "migration of its own: such a file runs outside one.",
+    "2D000": "A COMMIT or ROLLBACK in a DO block or procedure works only where no transaction surrounds it: put that block "
+    "alone into a migration of its own, such a file runs outside one.",
     "3F000": "`migrations_schema` names a schema that doesn't exist: create it (`CREATE SCHEMA`), or correct the variable.",
     "57P01": "The server was stopped meanwhile, or somebody ended this session: run again when it is back.",
     "55P04": "A new enum value can be used only after it was committed: move its use to a migration of its own.",
@@ -95,6 +97,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
         except Held as held:
             return {"changed": False, "locked_by": held.holder}
         plan = checked_plan(params, ledger, files, locked=True)
+        _guard(params, connection, plan)  # the wait may have been long
         runner = Runner(connection, ledger)
         applied = _apply(runner, plan, params)
     result = _result(params, plan, applied)
@@ -112,9 +115,12 @@ def _session(params: dict[str, Any], settings: dict[str, str]) -> Iterator[psyco
             yield connection
         except psycopg.Error as error:
             words = WORDS_FOR.get(error.sqlstate or "", "`ansible-playbook playbooks/status.yml` shows the server.")
+            if isinstance(error, (psycopg.errors.UndefinedColumn, psycopg.errors.WrongObjectType)):
+                words = "Its _prisma_migrations isn't as Prisma makes it: `migrations_schema` or `postgres_database` may be wrong."
             raise DasTernError(
                 f"Reading the ledger of schema {params['schema']} in database {params['database']} failed: "
-                f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. {words}"
+                f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. {words}",
+                sqlstate=error.sqlstate,
             ) from None
 
 
@@ -125,20 +131,33 @@ def _status(params: dict[str, Any], files: list[MigrationFile]) -> dict[str, Any
             ledger = Ledger(connection, params["schema"])
             rows = ledger.rows()
             holder = ledger.lock.holder()
+            tables = ledger.tables() if rows is None else []
     except DasTernError as error:
-        return {"changed": False, "reachable": False, "message": error.message, "files": [file.name for file in files]}
+        # A server that refuses to be read is there.
+        known = (
+            {"reachable": True, "unreadable": error.message} if error.facts.get("sqlstate") else {"reachable": False}
+        )
+        return {"changed": False, **known, "message": error.message, "files": [file.name for file in files]}
     plan = make_plan(files, rows or [])
+    names = _names(plan)
+    # What is unfinished while somebody migrates is what runs at this moment.
+    running = {"running": plan.failed, "failed_before": []} if holder and plan.failed else {}
     return {
-        "changed": False, "reachable": True, "locked_by": holder, "history": _history(rows or []), **_names(plan),
+        "changed": False, "reachable": True, "locked_by": holder, "history": _history(rows or [], holder is not None),
+        "tables_without_ledger": len(tables), **names, **running,
     }  # fmt: skip
 
 
-def _history(rows: list[Row]) -> list[dict[str, Any]]:
-    """Each row of the ledger: name, state, when it ended or began, and for one that ran, the seconds it took."""
+def _history(rows: list[Row], held: bool) -> list[dict[str, Any]]:
+    """Each row of the ledger: name, state, when it ended or began, and for one that ran, the seconds it took.
+
+    While somebody holds the lock, what is unfinished is running.
+    """
+    unfinished = "running" if held else "failed"
     return [
         {
             "name": row.name,
-            "state": "rolled back" if row.rolled_back_at else "failed" if row.failed else "applied",
+            "state": "rolled back" if row.rolled_back_at else unfinished if row.failed else "applied",
             "at": (row.rolled_back_at or row.finished_at or row.started_at).isoformat(" ", "seconds"),
             # `resolve --applied` writes a row with logs that aren't NULL; then nothing ran.
             "seconds": (row.finished_at - row.started_at).total_seconds()
@@ -198,6 +217,7 @@ def _look(
     for migration in plan.pending:
         try:
             own_transactions(migration)
+            refuse_copy(migration)
         except Refused as refusal:
             wrong.append(f"Migration {migration.name}: {_path(params, migration.name)}: {refusal}")
     return plan, wrong
@@ -345,7 +365,7 @@ def _failure(
         words.append(
             "The file, the role or the database sets a statement_timeout of its own: raise that, or split the work."
         )
-    else:
+    elif mend in WORDS_FOR or not failure.remains:
         words.append(WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")
     return DasTernError("\n".join(words), **facts)

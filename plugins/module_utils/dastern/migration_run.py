@@ -2,8 +2,8 @@
 
 Nearly every file runs in one transaction together with its row. Two kinds can't:
 
-- *alone*: a file of one statement that refuses a transaction (CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM). It is
-  the server that says so (SQLSTATE 25001), before the statement did anything.
+- *alone*: a file of one statement that refuses a transaction (CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, a block
+  that commits). It is the server that says so, and nothing of the statement remains.
 - *own*: a file with BEGIN and COMMIT of its own, as Prisma writes when an enum value is removed.
 
 For these a row without `finished_at` is written before and finished afterwards, as Prisma does for every file. A run
@@ -13,13 +13,13 @@ that is killed in between leaves that row. What can be told from the catalogue i
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
+from .concurrent_indexes import Build, read
 from .ledger import Ledger
 from .migration_files import MigrationFile
-from .sql_text import Statement, statements
+from .sql_text import Statement, statements, tokens
 
 try:
     import psycopg
@@ -32,17 +32,10 @@ CLEAN_SESSION = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
     "DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
 )
+# 25001: the statement itself; 2D000: a COMMIT or ROLLBACK inside a block or procedure.
+_REFUSES_TRANSACTION = ("25001", "2D000")
+_CANT_COPY = "moves rows between server and client, which a migration can't feed. Write INSERT statements, or keep the rows in a seed."
 _CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
-_CONCURRENT_INDEX = re.compile(
-    r"""(?P<verb>CREATE|DROP)\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?
-    (?P<name>(?:(?:"(?:[^"]|"")+"|\w+)\.)?(?:"(?:[^"]|"")+"|\w+))(?:\s+ON\b|\s+CASCADE|\s+RESTRICT|\s*\Z)""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_INVALID = """
-SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
-FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE NOT i.indisvalid AND c.relkind = 'i' ORDER BY 1
-"""
 
 
 class Failure(Exception):
@@ -98,6 +91,16 @@ def own_transactions(migration: MigrationFile) -> list[Statement]:
     return found
 
 
+def refuse_copy(migration: MigrationFile) -> None:
+    """Raise `Refused` for a file that moves rows between server and client."""
+    if "copy" not in migration.words or not {"stdin", "stdout"} & migration.words:
+        return
+    for one in statements(migration.sql):
+        words = {token.upper() for kind, token, _ in tokens(one.text) if kind == "word"}
+        if one.words[0] == "COPY" and words & {"STDIN", "STDOUT"}:
+            raise Refused(f"the COPY in line {one.line} {_CANT_COPY}")
+
+
 class Runner:
     """Applies migrations over one connection whose session holds the migration lock."""
 
@@ -117,7 +120,7 @@ class Runner:
             try:
                 self._in_transaction(migration)
             except Failure as failure:
-                if failure.error.sqlstate != "25001" or _only_statement(migration) is None:
+                if failure.error.sqlstate not in _REFUSES_TRANSACTION or _only_statement(migration) is None:
                     raise
                 self._alone(migration)
         self._has_ledger = True
@@ -198,7 +201,7 @@ class Runner:
                     self._ledger.forget(row)
                     raise Failure(failure.error, failure.done, "") from None
                 self._ledger.record_failed(row, str(failure.error))
-                last = max(one.line for one in done if one.transaction_control)
+                last = max(one.line for one in done if one.transaction_control and one.words[0] in ("COMMIT", "END"))
                 raise Failure(
                     failure.error, failure.done,
                     f"after its own COMMIT in line {last}: what stands up to there is committed, and it blocks the rest "
@@ -211,31 +214,38 @@ class Runner:
 
     def _alone(self, migration: MigrationFile) -> None:
         """Run a file of one statement outside any transaction."""
-        before = self._invalid_indexes()
+        build = _build_of(migration)
+        before = build.invalid(self._connection) if build else []
         row = self._start(migration)
         try:
-            if "CONCURRENTLY" in migration.sql.upper():
+            if "concurrently" in migration.words:
                 # It waits for old transactions without being in anybody's way; cut short, it leaves an INVALID index.
                 self._connection.execute("SET lock_timeout = 0")
             try:
                 self._send(migration)
             except _StatementError as failure:
-                left = self._drop_invalid([one for one in self._invalid_indexes() if one not in before])
+                if _commits_itself(migration):
+                    self._ledger.record_failed(row, str(failure.error))
+                    raise Failure(
+                        failure.error, failure.done, f"and may have committed a part of its work. {resolve_words(migration.name)}"
+                    ) from None  # fmt: skip
+                left = (
+                    self._drop([one for one in build.invalid(self._connection) if one not in before]) if build else ""
+                )
                 self._ledger.forget(row)
                 raise Failure(failure.error, failure.done, f"and was taken back. {left}" if left else "") from None
-            match _index_of(migration):
-                case ("CREATE", name) if self._is_valid(name) is False:
-                    self._ledger.forget(row)
-                    raise Refused(
-                        f"the index {name} was there already and is INVALID, so that IF NOT EXISTS built none. "
-                        f"`DROP INDEX CONCURRENTLY {name}`, then run again."
-                    )
+            if build and build.verb == "CREATE" and build.name and build.valid(self._connection) is False:
+                self._ledger.forget(row)
+                raise Refused(
+                    f"the index {build.name} was there already and is INVALID, so that IF NOT EXISTS built none. "
+                    f"`DROP INDEX CONCURRENTLY {build.name}`, then run again."
+                )
             self._ledger.finish(row)
         except psycopg.Error as error:
             mend = "The next run picks it up." if repeatable(migration) else resolve_words(migration.name)
             raise Failure(error, None, f"and left an unfinished row. {mend}") from None
 
-    def _drop_invalid(self, indexes: list[str]) -> str:
+    def _drop(self, indexes: list[str]) -> str:
         """Drop what a concurrent build left; gives in words what couldn't be dropped.
 
         REINDEX CONCURRENTLY builds the index of a TOAST table, too, whose schema is closed to all but superusers.
@@ -258,18 +268,14 @@ class Runner:
 
         An INVALID index that it left is dropped, and its open row counts as rolled back.
         """
-        index = _index_of(migration)
-        if index is not None:
-            verb, name = index
-            valid = self._is_valid(name)
-            if verb == "CREATE" and valid is False:
-                self._connection.execute(f"DROP INDEX CONCURRENTLY {name}")  # type: ignore[arg-type]
-            elif (valid is True) if verb == "CREATE" else (valid is None):
-                self._ledger.finish_open(migration.name)
-                return False
-        elif _is_reindex(migration):
-            copies = [name for name in self._invalid_indexes() if re.search(r"_cc(new|old)\d*\"?$", name)]
-            if left := self._drop_invalid(copies):
+        build = _build_of(migration)
+        if build is not None:
+            if build.name is not None:
+                valid = build.valid(self._connection)
+                if valid is True if build.verb == "CREATE" else valid is None:
+                    self._ledger.finish_open(migration.name)
+                    return False
+            if left := self._drop(build.invalid(self._connection)):
                 self.notices.append(f"Migration {migration.name} was interrupted before. {left}")
         self._ledger.roll_back(migration.name)
         return True
@@ -295,22 +301,9 @@ class Runner:
         for done, result in enumerate(results):
             if result.status in (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH):
                 self._connection.close()
-                raise Refused(
-                    "it moves rows between server and client with COPY, which a migration can't feed. Write INSERT "
-                    "statements, or keep the rows in a seed. Nothing of it remains."
-                )
+                raise Refused(f"a COPY {_CANT_COPY}")
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
-
-    def _invalid_indexes(self) -> list[str]:
-        return [name for (name,) in self._connection.execute(_INVALID)]
-
-    def _is_valid(self, index: str) -> bool | None:
-        """Whether the index is valid; None if there is none."""
-        row = self._connection.execute(
-            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (index,)
-        ).fetchone()
-        return None if row is None else bool(row[0])
 
 
 def repeatable(migration: MigrationFile) -> bool:
@@ -320,7 +313,11 @@ def repeatable(migration: MigrationFile) -> bool:
     one = _only_statement(migration)
     if one is None:
         return False
-    return one.words[0] in ("VACUUM", "ANALYZE") or _is_reindex(migration) or _index_of(migration) is not None
+    if one.words[0] in ("VACUUM", "ANALYZE"):
+        return True
+    build = read(one)
+    # An index that the server names can't be told from one that was there.
+    return build is not None and (build.verb == "REINDEX" or build.name is not None)
 
 
 def _only_statement(migration: MigrationFile) -> Statement | None:
@@ -329,16 +326,16 @@ def _only_statement(migration: MigrationFile) -> Statement | None:
     return found[0] if len(found) == 1 else None
 
 
-def _is_reindex(migration: MigrationFile) -> bool:
+def _build_of(migration: MigrationFile) -> Build | None:
+    """What a file builds or drops concurrently, if that is all that it does."""
     one = _only_statement(migration)
-    return one is not None and one.words[0] == "REINDEX" and "CONCURRENTLY" in one.words
+    return read(one) if one else None
 
 
-def _index_of(migration: MigrationFile) -> tuple[str, str] | None:
-    """CREATE or DROP, and the index's name as written, of a file that is one CREATE/DROP INDEX CONCURRENTLY."""
+def _commits_itself(migration: MigrationFile) -> bool:
+    """Whether the file is one block or call, in which COMMIT stands where no transaction surrounds it."""
     one = _only_statement(migration)
-    match = _CONCURRENT_INDEX.match(one.text) if one else None
-    return (match["verb"].upper(), match["name"]) if match else None
+    return one is not None and one.words[:1] in (("DO",), ("CALL",))
 
 
 def resolve_words(name: str) -> str:
