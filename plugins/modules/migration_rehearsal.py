@@ -9,11 +9,14 @@ short_description: Run pending migrations on a copy of the live database, and sa
 description:
   - Copies the database within its server, by C(pg_dump) and C(pg_restore) inside the container, runs what is pending
     statement by statement, and removes the copy in every case. The live database is only read.
+    A file that says that it changes what all databases of the server share (roles, databases, granted roles) is refused; what
+    is put together at run time or done by a called function isn't seen.
   - Reports the time of each statement, the locks that it took and for how long (from its beginning to the commit), rows
     rewritten and changed, what tables and database grew by, and a verdict for each file.
   - A file that can't be split (one statement that refuses a transaction, C(COPY)) runs whole; its locks are looked at every
     20 ms from a second connection.
-  - Leaves C(rehearsals/<sha256>.json) in O(config_dir), the name being the checksum of exactly these files.
+  - Leaves C(rehearsals/<sha256>.json) in O(config_dir), the name being the checksum of the cluster's
+    identifier, database, schema, and exactly these files.
   - The files are read on the controller by the action plugin of the same name.
 options:
   on_edited: &policy

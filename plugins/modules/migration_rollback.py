@@ -14,6 +14,12 @@ description:
   - The files are read on the controller by the action plugin of the same name.
 options:
   to: {description: The migration that stays as the newest., type: str, required: true}
+  window:
+    description: Times of day in Asia/Phnom_Penh, such as V(22:00-05:00), outside of which nothing is taken back; empty is always.
+    type: str
+    default: ""
+  require_approval: {description: Whether O(approved) has to be O(to)., type: bool, default: false}
+  approved: {description: The O(to) that somebody approved., type: str, default: ""}
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}

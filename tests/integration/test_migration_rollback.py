@@ -85,16 +85,44 @@ def test_check_real_again_check_and_up_again(reversible: Database) -> None:
         ('DROP TABLE "t5";\nDROP TABLE "nothing";', "5_step/down.sql: 42P01"),
         ('SELECT 1;\nDROP TABLE "t5"; SELECT nothing;', "5_step/down.sql, line 2: 42703"),
         ('BEGIN; DROP TABLE "t5"; COMMIT;', "it controls transactions itself"),
-        ("DROP INDEX CONCURRENTLY t5_note_idx", "25001"),
+        ("DROP INDEX CONCURRENTLY t5_note_idx", "one transaction: write it without CONCURRENTLY"),
+        (
+            "DROP TABLE t5;\nALTER DATABASE {name} SET work_mem = '7MB';",
+            "changes what all databases of the server share",
+        ),
     ],
 )
 def test_a_down_that_does_something_else_is_refused(reversible: Database, text: str, words: str) -> None:
-    down(reversible, _5_step=text)
-    if "CONCURRENTLY" in text:
-        reversible.write(_6_step='CREATE INDEX "again" ON "t5" (note);')
-        down(reversible, _6_step='DROP INDEX "again"; ' + text)
-        reversible.migrate()
+    down(reversible, _5_step=text.format(name=reversible.name))
     assert words in refusal(reversible, "4_step")
+    settings = "SELECT count(*) FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s"
+    assert reversible.query(settings, reversible.name) == [(0,)]
+
+
+def test_checks_deferred_by_one_down_are_in_the_way_of_the_next(reversible: Database) -> None:
+    reversible.write(
+        _6_step='CREATE TABLE "t6" (id int REFERENCES "t1" DEFERRABLE INITIALLY DEFERRED);',
+        _7_step='ALTER TABLE "t6" ADD COLUMN x int;',
+        _8_step="CREATE VIEW v AS SELECT 1;",
+    )
+    reversible.migrate()
+    downs = {"_6_step": 'DROP TABLE "t6"', "_7_step": 'ALTER TABLE "t6" DROP COLUMN x'}
+    down(reversible, **downs, _8_step='DROP VIEW v; INSERT INTO "t6" (id) VALUES (1)')
+    assert "7_step/down.sql: 55006" in (message := refusal(reversible, "5_step"))
+    assert "SET CONSTRAINTS ALL IMMEDIATE" in message
+    down(reversible, _8_step='DROP VIEW v; INSERT INTO "t6" (id) VALUES (1); SET CONSTRAINTS ALL IMMEDIATE')
+    assert rollback(params(reversible, "5_step"))["names"] == ["8_step", "7_step", "6_step"]
+
+
+def test_guard_rails(reversible: Database) -> None:
+    given = {**params(reversible, "4_step"), "require_approval": True, "approved": "5_step"}
+    before = reversible.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError, match="5_step would be taken back, and `migrations_approved` is '5_step'"):
+            rollback(given, check_mode=check_mode)
+    assert reversible.state() == before
+    assert rollback({**given, "approved": "4_step"})["names"] == ["5_step"]
+    assert rollback(given)["changed"] is False
 
 
 def test_refusals(reversible: Database) -> None:
@@ -118,6 +146,8 @@ def test_what_fails_on_the_live_database_only_leaves_everything(reversible: Data
 
 def test_playbook(reversible: Database, tmp_path: Path) -> None:
     variables = {"playbook": "playbooks/rollback.yml", "to": "4_step"}
+    closed = reversible.play("-e", '{"migrations_require_approval": true}', **variables)
+    assert (closed.returncode, "`-e migrations_approved=4_step`" in closed.stdout) == (2, True), closed.stdout
     check = reversible.play("--check", "--diff", **variables)
     assert (check.returncode, '+DROP TABLE "t5";' in check.stdout) == (0, True), check.stdout
     assert "5_step would be taken back" in check.stdout

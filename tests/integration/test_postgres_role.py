@@ -663,11 +663,16 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     other = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": "dastern-test-typo"}
     fresh.refused("is not the one that container", playbook=remove, postgres_volume_name="dastern-test-typo", **other)
     (fresh.config_dir / "notes.txt").write_text("somebody else's")
+    (fresh.config_dir / "rehearsals").mkdir()
+    (fresh.config_dir / "rehearsals" / f"{'0' * 64}.json").write_text("{}")
     assert fresh.done("--check", playbook=remove, **confirmed).changed > 0
     assert fresh.done(playbook=remove, **confirmed).changed > 0
     assert [path.name for path in fresh.config_dir.rglob("*") if path.is_file()] == ["notes.txt"]
+    assert not (fresh.config_dir / "rehearsals").exists()
     (fresh.config_dir / "notes.txt").unlink()
     fresh.done()
+    (fresh.config_dir / "rehearsals").mkdir()
+    (fresh.config_dir / "rehearsals" / f"{'0' * 64}.json").write_text("{}")
     docker("rm", "-f", fresh.name)
     docker("volume", "create", "dastern-test-typo")
     fresh.refused("isn't ours: it has no label", playbook=remove, postgres_volume_name="dastern-test-typo", **other)

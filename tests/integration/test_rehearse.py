@@ -16,7 +16,9 @@ from ansible.module_utils.dastern import seed_volume
 from ansible.module_utils.dastern.containers import Containers, Output
 from ansible.module_utils.dastern.drift_run import superuser_of
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.rehearsal import SAFE, WINDOW, record_path, rehearsed
+from ansible.module_utils.dastern.ledger import Ledger
+from ansible.module_utils.dastern.migration_files import MigrationFile
+from ansible.module_utils.dastern.rehearsal import SAFE, WINDOW, record_path, rehearsed, target
 from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse
 from ansible.module_utils.dastern.scratch import scratch_database
 from migrating import ROOT, Database, wait_until
@@ -45,6 +47,13 @@ def params(database: Database, **changes: Any) -> dict[str, Any]:
         "config_dir": config_dir(database),
         **changes,
     }
+
+
+def record(on: Database, files: list[MigrationFile], **other: str) -> Path:
+    """Where the record of a rehearsal of these files is to be."""
+    with on.connect() as connection:
+        of = target(connection, {"database": on.name, "schema": "public", **other})
+    return record_path(config_dir(on), of, files)
 
 
 def databases(database: Database) -> list[str]:
@@ -144,26 +153,26 @@ def test_the_verdict_on_two_million_dose_events(large: Database) -> None:
 def test_check_real_again_check(small: Database) -> None:
     small.write(_6_step='ALTER TABLE "t1" ADD COLUMN x INTEGER')
     file = small.files()[-1]
-    config = config_dir(small)
+    path = record(small, [file])
     before = small.state()
     check = rehearse(params(small), check_mode=True)
     assert (check["changed"], check["files"]) == (True, [])
-    assert rehearsed(config, small.name, [file]) is None
+    assert rehearsed(path) is None
     real = rehearse(params(small))
     assert (real["changed"], real["verdict"]) == (True, SAFE)
-    record = rehearsed(config, small.name, [file])
-    assert record is not None
-    assert record["migrations"] == [{"name": "6_step", "checksum": file.checksum}]
-    assert (record["verdict"], record["database"], record["reasons"]) == (SAFE, small.name, [])
-    path = record_path(config, small.name, [file])
+    kept = rehearsed(path)
+    assert kept is not None
+    assert kept["migrations"] == [{"name": "6_step", "checksum": file.checksum}]
+    assert (kept["verdict"], kept["database"], kept["schema"], kept["reasons"]) == (SAFE, small.name, "public", [])
     assert path.stat().st_mode & 0o777 == 0o600
     assert rehearse(params(small))["changed"] is False
     assert rehearse(params(small), check_mode=True)["changed"] is False
     assert small.state() == before
     assert databases(small) == [small.name]
-    assert rehearsed(config, "another", [file]) is None
+    assert rehearsed(record(small, [file], database="another")) is None
+    assert rehearsed(record(small, [file], schema="another")) is None
     small.write(_6_step='ALTER TABLE "t1" ADD COLUMN y INTEGER')
-    assert rehearsed(config, small.name, [small.files()[-1]]) is None
+    assert rehearsed(record(small, [small.files()[-1]])) is None
     small.migrate()
     assert rehearse(params(small))["lines"] == ["nothing is pending: nothing to rehearse"]
 
@@ -266,7 +275,6 @@ def test_rows_locked_by_an_update_and_locks_held_through_it(small: Database) -> 
 def test_a_failing_migration_is_named_and_leaves_nothing(small: Database) -> None:
     small.write(_6_step='CREATE TABLE "t6" ();')
     rehearse(params(small))
-    config = config_dir(small)
     small.query("UPDATE \"t1\" SET note = 'twice' WHERE id > 8")
     small.write(_7_step='SELECT 1;\nALTER TABLE "t1" ADD CONSTRAINT u UNIQUE (note);\nSELECT 2;')
     for path in records(small):
@@ -279,10 +287,50 @@ def test_a_failing_migration_is_named_and_leaves_nothing(small: Database) -> Non
     # What ran through once and doesn't any more, isn't rehearsed.
     small.query('UPDATE "t1" SET note = NULL')
     rehearse(params(small))
-    assert rehearsed(config, small.name, small.files()[-2:]) is not None
+    assert rehearsed(record(small, small.files()[-2:])) is not None
     small.query("UPDATE \"t1\" SET note = 'twice'")
     refusal(small)
-    assert rehearsed(config, small.name, small.files()[-2:]) is None
+    assert rehearsed(record(small, small.files()[-2:])) is None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "BEGIN;\nCREATE TABLE x ();\nCOMMIT;\n\nBEGIN;\nSELECT 1;\nSELECT nope\nFROM x;\nCOMMIT;",
+        "BEGIN;\nCREATE TABLE x ();\nCOMMIT;\n\nBEGIN;\nSELECT 1;\nSELECT 1/0;\nCOMMIT;",
+    ],
+)
+def test_a_failure_in_a_later_transaction_names_its_line(small: Database, sql: str) -> None:
+    small.write(_6_step=sql)
+    message = refusal(small)
+    assert "6_step/migration.sql, line 7" in message
+    assert "  statement:  SELECT " + ("nope FROM x" if "nope" in sql else "1/0") in message
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_interrupted_index_is_picked_up_as_migrate_does(small: Database, ended: bool) -> None:
+    small.write(_6_step='CREATE INDEX CONCURRENTLY late ON "t1" (note)', _7_step='DROP INDEX "t1_note_idx"')
+    with small.connect() as connection:
+        Ledger(connection, "public").record_started(small.files()[-2])
+    if ended:
+        small.query('CREATE INDEX late ON "t1" (note)')
+    before = small.state()
+    index, drop = rehearse(params(small))["files"]
+    assert small.state() == before
+    assert len(index["steps"]) == (0 if ended else 1)
+    assert (index["verdict"], drop["verdict"], len(drop["steps"])) == (SAFE, SAFE, 1)
+    assert databases(small) == [small.name]
+
+
+def test_what_migrate_asks_for_is_what_a_rehearsal_leaves(small: Database) -> None:
+    small.write(_6_step="CREATE VIEW v AS SELECT 1")
+    given = {"require_rehearsal": True, "password_file": f"{config_dir(small)}/app_password"}
+    Path(config_dir(small)).mkdir()
+    Path(given["password_file"]).symlink_to(small.instance.password_file)  # type: ignore[arg-type]
+    with pytest.raises(DasTernError, match="was not rehearsed with exactly these files"):
+        small.migrate(**given)
+    rehearse(params(small))
+    assert small.migrate(**given)["applied_now"][0]["name"] == "6_step"
 
 
 @pytest.mark.parametrize(
@@ -293,6 +341,8 @@ def test_a_failing_migration_is_named_and_leaves_nothing(small: Database) -> Non
         ("BEGIN; CREATE TABLE x (); COMMIT; SELECT nothing", "42703"),
         ("COPY t1 FROM STDIN", "COPY, which a migration can't feed"),
         ("ALTER ROLE dastern_user SET work_mem = '5MB'", "changes what all databases of the server share"),
+        ("GRANT pg_monitor TO dastern_readonly", "changes what all databases of the server share"),
+        ("DO $$ BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SET work_mem = 5000'; END $$", "changes what all databases"),
         ("BEGIN; SELECT 1", "has no COMMIT"),
         ("SELECT pg_terminate_backend(pg_backend_pid())", "fails (P3018) on a copy"),
     ],

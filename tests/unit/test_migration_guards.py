@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import MigrationFile
-from ansible.module_utils.dastern.migration_guards import refusals, within
+from ansible.module_utils.dastern.migration_guards import refusals, rollback_refusals, within
 from ansible.module_utils.dastern.migration_plan import Plan
 from ansible.module_utils.dastern.rehearsal import keep, record_path
 
 OFF = {
     "window": "", "require_approval": False, "approved": "", "require_rehearsal": False,
-    "database": "d", "password_file": "/nowhere/app_password",
+    "password_file": "/nowhere/app_password", "to": "0_a",
 }  # fmt: skip
+OF = ("7591", "d", "public")
 PENDING = Plan(pending=[MigrationFile("1_a", ""), MigrationFile("2_b", "")])
 
 
@@ -57,16 +58,33 @@ def test_a_window_that_is_none(window: str) -> None:
     ],
 )
 def test_each_refusal_names_its_switch(switches: dict[str, Any], words: list[str]) -> None:
-    found = refusals({**OFF, **switches}, PENDING, time(12))
+    found = refusals({**OFF, **switches}, PENDING, time(12), OF)
     assert len(found) == len(words)
     assert all(word in message for word, message in zip(words, found, strict=True))
-    assert refusals({**OFF, **switches}, Plan(), time(12)) == []
+    assert refusals({**OFF, **switches}, Plan(), time(12), OF) == []
 
 
 def test_a_rehearsal_counts_for_exactly_these_files(tmp_path: Path) -> None:
     switches = {**OFF, "require_rehearsal": True, "password_file": str(tmp_path / "app_password")}
-    keep(record_path(str(tmp_path), "d", PENDING.pending), {"verdict": "safe online"})
-    assert refusals(switches, PENDING, time(12)) == []
+    keep(record_path(str(tmp_path), OF, PENDING.pending), {"verdict": "safe online"})
+    assert refusals(switches, PENDING, time(12), OF) == []
     edited = Plan(pending=[PENDING.pending[0], MigrationFile("2_b", "SELECT 1")])
-    assert len(refusals(switches, edited, time(12))) == 1
-    assert len(refusals({**switches, "database": "other"}, PENDING, time(12))) == 1
+    assert len(refusals(switches, edited, time(12), OF)) == 1
+    assert len(refusals(switches, PENDING, time(12), ("7592", "d", "public"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("switches", "words"),
+    [
+        ({"require_rehearsal": True}, []),
+        ({"window": "22:00-05:00"}, ["`migrations_window`"]),
+        ({"require_approval": True}, ["2_b, 1_a would be taken back, and nobody approved that"]),
+        ({"require_approval": True, "approved": "2_b"}, ["then `-e migrations_approved=0_a`"]),
+        ({"require_approval": True, "approved": "0_a", "window": "11:00-13:00"}, []),
+    ],
+)
+def test_a_rollback_has_the_window_and_names_what_stays(switches: dict[str, Any], words: list[str]) -> None:
+    found = rollback_refusals({**OFF, **switches}, ["2_b", "1_a"], time(12))
+    assert len(found) == len(words)
+    assert all(word in message for word, message in zip(words, found, strict=True))
+    assert rollback_refusals({**OFF, **switches}, [], time(12)) == []

@@ -84,18 +84,19 @@ def test_long_files_are_told_in_short() -> None:
     assert max(len(line) for line in told) < 110
 
 
-def test_the_record_is_of_exactly_these_files(tmp_path: Path) -> None:
-    config = str(tmp_path / "config")
-    path = record_path(config, "d", FILES)
-    assert rehearsed(config, "d", FILES) is None
+def test_the_record_is_of_exactly_these_files_on_this_target(tmp_path: Path) -> None:
+    config, of = str(tmp_path / "config"), ("7591", "d", "public")
+    path = record_path(config, of, FILES)
+    assert rehearsed(path) is None
     keep(path, {"verdict": SAFE})
     assert path.stat().st_mode & 0o777 == 0o600
-    assert rehearsed(config, "d", FILES) == {"verdict": SAFE}
+    assert rehearsed(record_path(config, of, list(FILES))) == {"verdict": SAFE}
     for others in (FILES[:1], FILES[::-1], [FILES[0], MigrationFile("2_b", "SELECT 3")]):
-        assert rehearsed(config, "d", others) is None
-    assert rehearsed(config, "e", FILES) is None
+        assert rehearsed(record_path(config, of, others)) is None
+    for other in (("7592", "d", "public"), ("7591", "e", "public"), ("7591", "d", "other")):
+        assert rehearsed(record_path(config, other, FILES)) is None
     path.write_text("{")
-    assert rehearsed(config, "d", FILES) is None
+    assert rehearsed(path) is None
     forget(path)
     forget(path)
     assert not path.exists()

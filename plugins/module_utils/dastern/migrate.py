@@ -20,9 +20,10 @@ from .ledger import Ledger, Row
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
-from .migration_guards import ZONE, refusals
+from .migration_guards import refusals, time_of_day
 from .migration_plan import Plan, make_plan
 from .migration_run import Failure, Refused, Runner, own_transactions, refuse_copy, resolve_words
+from .rehearsal import target
 from .sql_text import Statement, line_and_column, statements
 from .sql_values import duration, identifier
 
@@ -184,9 +185,9 @@ def checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFi
 
 def _guard(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> None:
     """Refuse what the guard rails of the inventory don't let pass; a check is refused as the run would be."""
-    row = connection.execute(f"SELECT (clock_timestamp() AT TIME ZONE '{ZONE}')::time(0)").fetchone()
-    assert row is not None
-    if found := refusals(params, plan, row[0]):
+    if not plan.pending:
+        return
+    if found := refusals(params, plan, time_of_day(connection), target(connection, params)):
         raise DasTernError("\n".join([*found, "Nothing was applied."]), **_names(plan))
 
 

@@ -1,4 +1,4 @@
-"""Guard rails for a database that people depend on: what has to be true before pending migrations are applied.
+"""Guard rails for a database that people depend on: what has to be true before migrations are applied or taken back.
 
 Each is a switch of the inventory, and each refusal names it.
 """
@@ -6,14 +6,17 @@ Each is a switch of the inventory, and each refusal names it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import DasTernError
 from .migration_plan import Plan
-from .rehearsal import rehearsed
+from .rehearsal import record_path, rehearsed
+
+if TYPE_CHECKING:
+    import psycopg
 
 ZONE = "Asia/Phnom_Penh"
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -25,19 +28,44 @@ ARGUMENT_SPEC: dict[str, Any] = {
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
-def refusals(params: Mapping[str, Any], plan: Plan, now: time) -> list[str]:
+def time_of_day(connection: psycopg.Connection[Any]) -> time:
+    """The server's time of day in `ZONE`."""
+    row = connection.execute(f"SELECT (clock_timestamp() AT TIME ZONE '{ZONE}')::time(0)").fetchone()
+    assert row is not None
+    return row[0]  # type: ignore[no-any-return]
+
+
+def rollback_refusals(params: Mapping[str, Any], names: Sequence[str], now: time) -> list[str]:
+    """Why the migrations `names` may not be taken back; `now` is the time of day in `ZONE`. None to take, none refused."""
+    if not names:
+        return []
+    found = _outside_window(params, now)
+    if params["require_approval"] and params["approved"] != params["to"]:
+        given = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved that"
+        found.append(
+            f"{', '.join(names)} would be taken back, and {given} (`migrations_require_approval` is true). Read each down.sql, "
+            f"then `-e migrations_approved={params['to']}`, the migration that stays as the newest."
+        )
+    return found
+
+
+def _outside_window(params: Mapping[str, Any], now: time) -> list[str]:
+    if not params["window"] or within(params["window"], now):
+        return []
+    return [
+        f"It is {now:%H:%M} in {ZONE}, outside the maintenance window {params['window']} (`migrations_window`). Run again "
+        "then; for an emergency `-e migrations_window=`."
+    ]
+
+
+def refusals(params: Mapping[str, Any], plan: Plan, now: time, of: tuple[str, str, str]) -> list[str]:
     """Why what is pending may not be applied; `now` is the time of day in `ZONE`. Nothing pending, nothing refused.
 
-    The records of rehearsals are looked for beside the password file, where the role keeps them.
+    The records of rehearsals `of` this target are looked for beside the password file, where the role keeps them.
     """
     if not plan.pending:
         return []
-    found = []
-    if params["window"] and not within(params["window"], now):
-        found.append(
-            f"It is {now:%H:%M} in {ZONE}, outside the maintenance window {params['window']} (`migrations_window`). Run again "
-            "then; for an emergency `-e migrations_window=`."
-        )
+    found = _outside_window(params, now)
     newest = plan.pending_names[-1]
     if params["require_approval"] and params["approved"] != newest:
         given = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved them"
@@ -46,7 +74,7 @@ def refusals(params: Mapping[str, Any], plan: Plan, now: time) -> list[str]:
             f"Read them (`--check --diff`), then `-e migrations_approved={newest}`."
         )
     folder = str(Path(params["password_file"]).expanduser().parent)
-    if params["require_rehearsal"] and rehearsed(folder, params["database"], plan.pending) is None:
+    if params["require_rehearsal"] and rehearsed(record_path(folder, of, plan.pending)) is None:
         found.append(
             f"What is pending up to {newest} was not rehearsed with exactly these files (`migrations_require_rehearsal` is "
             "true): `ansible-playbook playbooks/rehearse.yml`, then run again."

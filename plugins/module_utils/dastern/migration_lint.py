@@ -20,7 +20,7 @@ from .errors import DasTernError
 from .foreign_keys import without_index
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
-from .sql_text import Statement, line_and_column, statements, tokens
+from .sql_text import Statement, line_and_column, literal_value, statements, tokens
 
 IGNORE_FILE = "lint.yml"
 PG_VERSION = 17
@@ -354,7 +354,7 @@ def _enum_value_used(found: list[Statement]) -> Iterator[Said]:
             values = [text for kind, text, _ in parts if kind in ("string", "escape", "dollar")]
             if "ADD" in one.words and values:
                 if name not in made:
-                    added[_literal(values[0])] = one
+                    added[literal_value(values[0])] = one
                 continue
         for value, offset in _literals(one, parts) if added else ():
             if value in added:
@@ -378,19 +378,13 @@ def _literals(statement: Statement, parts: list[tuple[str, str, int]]) -> Iterat
     looked_at_once = statement.words[:1] == ("DO",) or language == "SQL"
     for kind, text, offset in parts:
         if kind in ("string", "escape", "dollar"):
-            yield _literal(text), offset
+            yield literal_value(text), offset
             if looked_at_once and kind == "dollar":
                 yield from (
-                    (_literal(inner), offset) for of, inner, _ in tokens(_literal(text)) if of in ("string", "escape")
+                    (literal_value(inner), offset)
+                    for of, inner, _ in tokens(literal_value(text))
+                    if of in ("string", "escape")
                 )
-
-
-def _literal(token: str) -> str:
-    """The value of a string constant; backslash escapes are left as they are."""
-    if token.startswith("$"):
-        edge = token.index("$", 1) + 1
-        return token[edge:-edge]
-    return token[token.index("'") + 1 : -1].replace("''", "'")
 
 
 def _short(statement: Statement) -> str:

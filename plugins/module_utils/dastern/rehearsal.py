@@ -11,12 +11,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import DasTernError
 from .files import write
 from .migration_files import MigrationFile
 from .quantities import amount
+
+if TYPE_CHECKING:
+    import psycopg
 
 SAFE, WINDOW = "safe online", "needs a window"
 MODES = (
@@ -162,20 +165,27 @@ def _short(text: str, width: int) -> str:
     return flat if len(flat) <= width else flat[: width - 4] + " ..."
 
 
-def record_path(config_dir: str, database: str, files: Sequence[MigrationFile]) -> Path:
-    """Where the record of a rehearsal of exactly these files, in this order, on a copy of `database` is."""
-    listed = "\n".join([database, *(f"{file.name} {file.checksum}" for file in files)])
+def target(connection: psycopg.Connection[Any], params: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The cluster's own identifier, database and schema: names alone outlive their cluster."""
+    row = connection.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
+    assert row is not None
+    return row[0], params["database"], params["schema"]
+
+
+def record_path(config_dir: str, of: tuple[str, str, str], files: Sequence[MigrationFile]) -> Path:
+    """Where the record of a rehearsal of exactly these files, in this order, on a copy of the target `of` is."""
+    listed = "\n".join([*of, *(f"{file.name} {file.checksum}" for file in files)])
     name = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
     return Path(os.path.expanduser(config_dir), FOLDER, f"{name}.json")
 
 
-def rehearsed(config_dir: str, database: str, files: Sequence[MigrationFile]) -> dict[str, Any] | None:
-    """The record of the last rehearsal of exactly these files on a copy of `database`, if it ran through; else None.
+def rehearsed(path: Path) -> dict[str, Any] | None:
+    """The record of the last rehearsal that belongs at `path`, if it ran through; else None.
 
-    It has `database`, `at` (UTC), `verdict`, `reasons`, `seconds` and `migrations` (each `name`, `checksum`).
+    It has `database`, `schema`, `at` (UTC), `verdict`, `reasons`, `seconds` and `migrations` (each `name`, `checksum`).
     """
     try:
-        record = json.loads(record_path(config_dir, database, files).read_text("utf-8"))
+        record = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

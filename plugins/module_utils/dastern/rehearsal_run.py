@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from .connection import ARGUMENT_SPEC as CONNECTION
@@ -40,6 +41,7 @@ from .rehearsal import (
     mode_of,
     record_path,
     rehearsed,
+    target,
     verdict,
 )
 from .scratch import LEFTOVER_AFTER, refuse_outside, scratch_database
@@ -128,17 +130,19 @@ def rehearse(
     try:
         with connect(dict(params), APPLICATION, {**session, **read_only}) as connection:
             ledger = Ledger(connection, params["schema"])
-            pending = checked_plan(dict(params), ledger, files, locked=False).pending
-            if pending and not check_mode:
+            plan = checked_plan(dict(params), ledger, files, locked=False)
+            if plan.pending and not check_mode:
                 # A migration that began during the copy would wait for pg_dump, and the application behind it.
                 ledger.hold_lock(params["lock_wait"])
-                pending = checked_plan(dict(params), ledger, files, locked=True).pending
+                plan = checked_plan(dict(params), ledger, files, locked=True)
+            pending = plan.pending
             if not pending:
                 return {**_nothing(), "lines": ["nothing is pending: nothing to rehearse"]}
             for file in pending:
                 refuse_outside(file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning")
             size = _room(connection, params, superuser)
-            known = rehearsed(params["config_dir"], params["database"], pending)
+            record = record_path(params["config_dir"], target(connection, params), pending)
+            known = rehearsed(record)
             if check_mode:
                 told = [f"would be made: a copy of {params['database']} ({amount(size)}), removed afterwards"]
                 told += [f"{file.name} would be rehearsed" for file in pending]
@@ -148,14 +152,14 @@ def rehearse(
             ) as own:
                 copying = _copy(own, params, superuser)
                 connection.execute("SELECT pg_advisory_unlock_all()")
-                forget(record_path(params["config_dir"], params["database"], pending))
-                done = _Rehearsal(own, params).run(pending, limit)
+                forget(record)
+                done = _Rehearsal(own, params, plan.interrupted).run(pending, limit)
     except psycopg.Error as error:
         raise DasTernError(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "
             f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. The live database was only read."
         ) from None
-    return _result(params, pending, done, known, {"copy_seconds": copying, "size": size})
+    return _result(params, record, pending, done, known, {"copy_seconds": copying, "size": size})
 
 
 def _nothing() -> dict[str, Any]:
@@ -164,6 +168,7 @@ def _nothing() -> dict[str, Any]:
 
 def _result(
     params: Mapping[str, Any],
+    record: Path,
     pending: list[MigrationFile],
     done: list[Rehearsed],
     known: Mapping[str, Any] | None,
@@ -171,8 +176,9 @@ def _result(
 ) -> dict[str, Any]:
     """Judge, keep the record, and say it."""
     said = verdict(done)
-    keep(record_path(params["config_dir"], params["database"], pending), {
+    keep(record, {
         "database": params["database"],
+        "schema": params["schema"],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": said,
         "reasons": [f"{file.name}: {reason}" for file in done for reason in file.reasons],
@@ -254,9 +260,12 @@ def _conninfo(database: str) -> str:
 class _Rehearsal:
     """Files run in the copy over one connection."""
 
-    def __init__(self, own: psycopg.Connection[Any], params: Mapping[str, Any]) -> None:
+    def __init__(
+        self, own: psycopg.Connection[Any], params: Mapping[str, Any], interrupted: Sequence[MigrationFile]
+    ) -> None:
         self._own = own
         self._params = params
+        self._interrupted = interrupted
         self._ledger = Ledger(own, params["schema"])
         self._ledger.lock.take(0)
         self._names: dict[int, str] = {}
@@ -278,11 +287,14 @@ class _Rehearsal:
         one = Rehearsed(file.name, file.checksum)
         grown, sizes = self._size(), self._sizes()
         try:
+            # Of an interrupted one only the end of its row may have been missing.
+            if file in self._interrupted and not Runner(self._own, self._ledger).recover(file):
+                return one
             groups = _transactions(file)
-            if groups is None or not self._split(one, groups):
+            if groups is None or not self._split(one, file, groups):
                 self._whole(one, file)
         except Failure as failure:
-            raise self._failure(failure.error, failure.done, file) from None
+            raise self._failure(failure, file, whole=not one.split) from None
         except Refused as refused:
             raise DasTernError(f"Rehearsal of migration {file.name}: {_path(self._params, file)}: {refused}") from None
         self._own.execute(f"{CLEAN_SESSION}; SELECT {self._ledger.lock.again}")  # type: ignore[arg-type]
@@ -293,28 +305,30 @@ class _Rehearsal:
         one.grown = self._size() - grown
         return one
 
-    def _split(self, one: Rehearsed, groups: list[list[Statement]]) -> bool:
+    def _split(self, one: Rehearsed, file: MigrationFile, groups: list[list[Statement]]) -> bool:
         """Statement by statement; False where the first transaction fails, which leaves nothing behind."""
         for number, group in enumerate(groups):
+            steps: list[Step] = []
             try:
-                steps = self._transaction(group)
+                self._transaction(group, steps)
             except psycopg.Error as error:
-                if self._own.closed:
-                    raise Failure(error, None, "") from None
-                self._own.execute("ROLLBACK")
-                if number == 0:
-                    return False
-                raise Failure(error, None, "") from None
+                if not self._own.closed:
+                    self._own.execute("ROLLBACK")
+                    if number == 0:
+                        return False
+                # At the COMMIT no statement is left to name.
+                failed = statements(file.sql).index(group[len(steps)]) if len(steps) < len(group) else None
+                raise Failure(error, failed, "") from None
             one.steps += steps
             one.seconds += steps[0].held if steps else 0.0
         return True
 
-    def _transaction(self, group: list[Statement]) -> list[Step]:
+    def _transaction(self, group: list[Statement], steps: list[Step]) -> None:
+        """Run it, and append each statement's step once the statement has ended."""
         self._own.execute("BEGIN")
         strongest: dict[int, int] = {}
         # The server's counters may still hold those of the transaction before.
         counts = self._count(Step(0, "", 0.0), {}, moved=False)
-        steps = []
         for statement in group:
             began = time.monotonic()
             self._own.execute(statement.text)  # type: ignore[arg-type]
@@ -336,7 +350,6 @@ class _Rehearsal:
             step.seconds = round(step.seconds, 3)
             for lock in step.locks:
                 lock.seconds = step.held
-        return steps
 
     def _count(self, step: Step, before: Mapping[int, Sequence[int]], *, moved: bool) -> dict[int, Sequence[int]]:
         """Put into `step` the rows that it changed, and with `moved` those that now are in another file (relfilenode)."""
@@ -398,9 +411,13 @@ class _Rehearsal:
             Lock(self._names[oid], mode_of(mode), round(last - first, 3)) for (oid, mode), (first, last) in seen.items()
         ]
 
-    def _failure(self, error: psycopg.Error, done: int | None, file: MigrationFile) -> DasTernError:
-        diag = error.diag
-        where, statement = place(file.sql, diag.statement_position, done)
+    def _failure(self, failure: Failure, file: MigrationFile, *, whole: bool) -> DasTernError:
+        error, diag = failure.error, failure.error.diag
+        position = diag.statement_position
+        if position is not None and not whole and failure.done is not None:
+            # The server counts in what it was sent, which was this statement alone.
+            position = str(int(position) + statements(file.sql)[failure.done].start)
+        where, statement = place(file.sql, position, failure.done)
         words = [
             f"Migration {file.name} fails (P3018) on a copy of database {self._params['database']}. The live database was only "
             "read, the copy is removed.",

@@ -17,9 +17,11 @@ from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import DOWN, MigrationFile, of_params
+from .migration_guards import ARGUMENT_SPEC as GUARDS
+from .migration_guards import rollback_refusals, time_of_day
 from .migration_plan import make_plan
 from .migration_run import Refused, own_transactions
-from .scratch import replay, scratch_database
+from .scratch import refuse_outside, replay, scratch_database
 from .sql_text import line_and_column
 from .sql_values import duration, identifier
 
@@ -32,10 +34,17 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     **SCRATCH,
     **FOLDER,
+    **{name: GUARDS[name] for name in ("window", "require_approval", "approved")},
     "to": {"type": "str", "required": True},
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
+}
+
+_WORDS_FOR = {
+    "25001": " All that is taken back is one transaction: write it without CONCURRENTLY.",
+    "55006": " All that is taken back is one transaction, and deferred checks of what an earlier statement of it changed are "
+    "pending there: write `SET CONSTRAINTS ALL IMMEDIATE;` before this one.",
 }
 
 
@@ -54,6 +63,8 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
             if not check_mode:
                 ledger.hold_lock(params["lock_wait"])
             kept, taken = _steps(params, ledger, files, downs)
+            if taken and (wrong := rollback_refusals(params, taken[::-1], time_of_day(connection))):
+                raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
             if taken:
                 _prove(connection, params, [files[name] for name in kept], [files[name] for name in taken], downs)
             if taken and not check_mode:
@@ -104,11 +115,13 @@ def _steps(
             f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied."
         )
     for name in taken:
+        path, file = f"{params['folder']}/{name}/{DOWN}", MigrationFile(name, downs[name])
         try:
-            if own_transactions(MigrationFile(name, downs[name])):
+            if own_transactions(file):
                 raise Refused("it controls transactions itself; a rollback is one transaction.")
         except Refused as refusal:
-            raise DasTernError(f"{params['folder']}/{name}/{DOWN}: {refusal} Nothing was rolled back.") from None
+            raise DasTernError(f"{path}: {refusal} Nothing was rolled back.") from None
+        refuse_outside(file, path, "take that out of it and do it by hand. Nothing was rolled back")
     return kept, taken
 
 
@@ -131,7 +144,10 @@ def _prove(
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
         before = up(kept)
         after = up(taken)
+        # As on the live database, so that what can't be in one transaction fails here.
+        own.execute("BEGIN")
         _run(own, params, [file.name for file in reversed(taken)], downs)
+        own.execute("COMMIT")
         _refuse_difference(params, "down", before, read_catalogue(own, schema))
         _refuse_difference(params, "up again", after, up(taken))
 
@@ -175,9 +191,10 @@ def _run(
             if error.diag.statement_position:
                 line, _ = line_and_column(downs[name], int(error.diag.statement_position) - 1)
                 place = f", line {line}"
+            mend = _WORDS_FOR.get(error.sqlstate or "", "")
             raise DasTernError(
                 f"Nothing was rolled back: {params['folder']}/{name}/{DOWN}{place}: {error.sqlstate or 'connection lost'}: "
-                f"{error.diag.message_primary or ' '.join(str(error).split())}.",
+                f"{error.diag.message_primary or ' '.join(str(error).split())}.{mend}",
                 sqlstate=error.sqlstate or "",
             ) from None
         connection.execute(f"RESET ROLE; SET search_path = {identifier(params['schema'])}")  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from .connection import connect
 from .errors import DasTernError
 from .migration_files import SCRIPT, MigrationFile
 from .psql import Psql
-from .sql_text import statements
+from .sql_text import literal_value, statements, tokens
 from .sql_values import identifier, literal
 
 try:
@@ -43,13 +43,9 @@ SELECT d.datname, shobj_description(d.oid, 'pg_database'), extract(epoch FROM cl
 FROM pg_database d WHERE d.datdba = current_user::regrole AND d.datname LIKE '%\\_scratch\\_%'
   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)
 """
-# What reaches beyond the database that a statement runs in: to run it once more would change the live server.
-_OUTSIDE = {
-    (verb, noun)
-    for verb in ("ALTER", "CREATE", "DROP", "COMMENT")
-    for noun in ("DATABASE", "ROLE", "USER", "GROUP", "SYSTEM", "TABLESPACE", "SUBSCRIPTION")
-} | {("DROP", "OWNED"), ("REASSIGN", "OWNED"), ("ALTER", "SYSTEM")}
-_MAYBE_OUTSIDE = {noun.lower() for _, noun in _OUTSIDE}
+# What databases of a server share: to run once more what changes it would change the live server.
+_SHARED = {"DATABASE", "ROLE", "USER", "GROUP", "SYSTEM", "TABLESPACE", "SUBSCRIPTION", "PARAMETER"}
+_MAYBE_SHARED = {noun.lower() for noun in _SHARED} | {"owned", "grant", "revoke"}
 _EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+IF\s+NOT\s+EXISTS\s+("(?:[^"]|"")+"|[\w$]+)', re.IGNORECASE)
 
 
@@ -214,17 +210,62 @@ def replay(
 
 
 def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand") -> None:
-    """Refuse a file that would change more than the database that it runs in."""
-    if not _MAYBE_OUTSIDE & file.words:
+    """Refuse a file that says that it would change more than the database that it runs in.
+
+    Looks at statements, and at any words in the body of a DO block or a function, where what is in quotes may be
+    executed. What is put together of smaller pieces there, or done by a function that is called, isn't seen.
+    """
+    if not _MAYBE_SHARED & file.words:
         return
     for one in statements(file.sql):
-        pair = (one.words[0], "DATABASE") if one.words[:3:2] == ("COMMENT", "DATABASE") else one.words[:2]
-        if pair in _OUTSIDE:
-            raise DasTernError(
-                f"Migration {file.name} changes what all databases of the server share: `{' '.join(one.text.split())[:120]}` at "
-                f"{path}, line {one.line}. It can't be run in a scratch database without doing that to the live server; "
-                f"{mend}."
-            )
+        body = one.words[:1] == ("DO",) or bool(
+            one.words[:1] == ("CREATE",) and {"FUNCTION", "PROCEDURE"} & set(one.words)
+        )
+        said = list(_said(one.text, one.line, body=body))
+        words = [word for word, _ in said]
+        for number in range(len(words) if body else 1):
+            if _changes_shared(words[number : number + 200]):
+                line = said[number][1]
+                text = " ".join((file.sql.split("\n")[line - 1] if body else one.text).split())[:120]
+                raise DasTernError(
+                    f"Migration {file.name} changes what all databases of the server share: `{text}` at {path}, line {line}. "
+                    f"It can't be run in a scratch database without doing that to the live server; {mend}."
+                )
+
+
+def _said(sql: str, line: int, *, body: bool) -> Iterator[tuple[str, int]]:
+    """The words of a statement, each with its line; of a `body` those in quotes, too, as if it were all one text."""
+    counted, raised = 0, False
+    for kind, token, start in tokens(sql):
+        line += sql.count("\n", counted, start)
+        counted = start
+        if kind in ("string", "escape", "dollar"):
+            if body and not raised:
+                yield from _said(literal_value(token), line, body=True)
+            raised = False  # only the first string of a RAISE is its message
+        elif kind != "other":
+            raised = raised or token.upper() == "RAISE"
+            yield token.upper(), line
+        elif token != "|":
+            yield token, line
+
+
+def _changes_shared(words: list[str]) -> bool:
+    """Whether a statement that begins with these words changes what isn't in one database alone."""
+    match words[:3]:
+        case ["ALTER" | "CREATE" | "DROP", "USER", "MAPPING"]:
+            return False
+        case ["ALTER" | "CREATE" | "DROP", noun, *_] | ["COMMENT", "ON", noun]:
+            return noun in _SHARED or (words[0], noun) == ("DROP", "OWNED")
+        case ["REASSIGN", "OWNED", *_]:
+            return True
+        case ["GRANT" | "REVOKE", follows, *_] if follows != "OPTION":
+            end = next((place for place, word in enumerate(words) if word in (";", "TO", "FROM")), None)
+            if end is None:
+                return False
+            # Without ON it is a role that is granted.
+            return "ON" not in words[:end] or words[words.index("ON") + 1] in _SHARED
+    return False
 
 
 def _make_extensions(connection: psycopg.Connection[Any], file: MigrationFile, superuser: Psql) -> None:

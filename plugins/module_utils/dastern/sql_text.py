@@ -114,6 +114,14 @@ def statements(sql: str) -> list[Statement]:
     return found
 
 
+def literal_value(token: str) -> str:
+    """The value of a string constant; backslash escapes are left as they are."""
+    if token.startswith("$"):
+        edge = token.index("$", 1) + 1
+        return token[edge:-edge]
+    return token[token.index("'") + 1 : -1].replace("''", "'")
+
+
 def line_and_column(sql: str, offset: int) -> tuple[int, int]:
     """Line and column, both from 1, of the character at `offset` (from 0)."""
     line = sql.count("\n", 0, offset) + 1

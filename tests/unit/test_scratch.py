@@ -1,0 +1,63 @@
+"""What may not run in a scratch database, because it would change the live server."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.migration_files import MigrationFile
+from ansible.module_utils.dastern.scratch import refuse_outside
+
+
+@pytest.mark.parametrize(
+    ("sql", "line"),
+    [
+        ("ALTER DATABASE d SET work_mem = '7MB'", 1),
+        ("SELECT 1;\n\nDROP ROLE r;", 3),
+        ("ALTER SYSTEM SET work_mem = '7MB'", 1),
+        ("DROP OWNED BY r", 1),
+        ("REASSIGN OWNED BY r TO s", 1),
+        ("COMMENT ON DATABASE d IS 'x'", 1),
+        ("COMMENT ON ROLE r IS 'x'", 1),
+        ("GRANT pg_read_all_data TO x", 1),
+        ("GRANT r TO x WITH INHERIT TRUE", 1),
+        ("REVOKE ADMIN OPTION FOR r FROM x", 1),
+        ("REVOKE CONNECT ON DATABASE d FROM PUBLIC", 1),
+        ("GRANT CREATE ON TABLESPACE t TO x", 1),
+        ("DO $$ BEGIN\n  EXECUTE 'ALTER DATABASE d SET temp_buffers = ''9MB''';\nEND $$", 2),
+        ("DO LANGUAGE plpgsql 'BEGIN EXECUTE ''DROP ROLE r''; END'", 1),
+        ("DO $$ BEGIN\nIF true THEN\n  ALTER ROLE r NOLOGIN;\nEND IF; END $$", 3),
+        ("DO $$ BEGIN EXECUTE 'ALTER ' || 'DATABASE d RESET ALL'; END $$", 1),
+        ("DO $$ BEGIN EXECUTE format('GRANT %I TO %I', a, b); END $$", 1),
+        ("DO $$ BEGIN EXECUTE $x$ DO $y$ BEGIN DROP USER u; END $y$ $x$; END $$", 1),
+        ("CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE sql AS $$\n  ALTER DATABASE d RESET ALL $$", 2),
+        ("CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'x'; EXECUTE 'DROP ROLE r'; END $$", 1),
+    ],
+)
+def test_what_all_databases_share_is_refused(sql: str, line: int) -> None:
+    with pytest.raises(
+        DasTernError, match=f"1_a changes what all databases .* at the/path, line {line}\\. .*; mend it"
+    ):
+        refuse_outside(MigrationFile("1_a", sql), "the/path", "mend it")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO permissions VALUES ('create user'), ('ALTER DATABASE d SET work_mem = 1')",
+        "SELECT 'GRANT r TO x'",
+        "-- ALTER DATABASE d\nSELECT 1",
+        "ALTER TABLE t DROP role",
+        'CREATE TABLE "user" (role text)',
+        "COMMENT ON TABLE database IS 'x'",
+        "CREATE USER MAPPING FOR x SERVER s",
+        "GRANT SELECT (a) ON t TO x WITH GRANT OPTION",
+        "REVOKE GRANT OPTION FOR SELECT ON ALL TABLES IN SCHEMA s FROM x",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO x",
+        "DO $$ BEGIN GRANT SELECT ON t TO x WITH GRANT OPTION; PERFORM 1 FROM t; END $$",
+        "DO $$ BEGIN EXECUTE 'GRANT SELECT ON ' || t || ' TO ' || r; END $$",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'create user first'; END $$",
+        "DO $$ BEGIN GRANT",
+    ],
+)
+def test_what_stays_in_the_database_passes(sql: str) -> None:
+    refuse_outside(MigrationFile("1_a", sql), "the/path")
