@@ -52,6 +52,10 @@ def test_planned_then_written(tmp_path: Path) -> None:
     assert lint_folder(tmp_path) == []
 
 
+def test_with_a_text_of_its_own(tmp_path: Path) -> None:
+    assert plan(params(tmp_path), NOW, "SELECT 1;\n")[1] == {"migration.sql": "SELECT 1;\n"}
+
+
 def test_down_is_made_only_when_asked_for(tmp_path: Path) -> None:
     assert list(plan(params(tmp_path), NOW)[1]) == ["migration.sql"]
 
