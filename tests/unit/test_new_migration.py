@@ -42,6 +42,8 @@ def test_planned_then_written(tmp_path: Path) -> None:
         ["down.sql", "migration.sql"],
         [],
     )
+    assert "CONCURRENTLY alone" not in texts["down.sql"]
+    assert "without CONCURRENTLY" in texts["down.sql"]
     assert not directory.exists()
     write(directory, texts)
     assert [file.name for file in read_folder(tmp_path)] == [directory.name]

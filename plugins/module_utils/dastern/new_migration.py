@@ -76,8 +76,8 @@ UP_TEXT = """\
 DOWN_TEXT = """\
 -- Takes back {name}
 --
--- What undoes {script} beside it, in the opposite order; run on purpose only, never by migrate.yml. The same rules
--- hold: one transaction, no BEGIN and COMMIT, CONCURRENTLY alone in a migration of its own.
+-- What undoes {script} beside it, in the opposite order; run on purpose only, by rollback.yml. All that one run takes
+-- back is one transaction: leave out BEGIN and COMMIT, and write DROP INDEX and the like without CONCURRENTLY.
 -- What was deleted doesn't come back: say here what is lost.
 
 """
