@@ -232,6 +232,8 @@ def test_the_snapshot_leaves_out_what_provisioning_gives() -> None:
     assert "database x" not in text
     assert "-- Not in this file, made by hand: operator ===" in text
     assert "SET search_path" not in text
+    left = schema_sql([Item("operator", '"x\nDROP TABLE users; --"', "")], "public", "")
+    assert '-- Not in this file, made by hand: operator "x DROP TABLE users; --"\n' in left
     assert 'SET search_path = "app"' in schema_sql(USERS, "app", "reader")
 
 
