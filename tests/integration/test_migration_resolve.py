@@ -147,6 +147,9 @@ def test_playbooks(chain: Database, tmp_path: Path, tmp_path_factory: pytest.Tem
     report = tmp_path / "report.json"
     pending = chain.play(playbook=status, report_file=report)
     assert (pending.returncode, "5_step  pending" in pending.stdout) == (3, True), pending.stdout
+    assert "\n  next         ansible-playbook migrate.yml\n" in pending.stdout
+    # It does the same in check mode, so that isn't what to do next.
+    assert "\n  next         ansible-playbook migrate.yml\n" in chain.play("--check", playbook=status).stdout
     assert json.loads(report.read_text())["hosts"]["localhost"]["sections"]["migrations"]["pending"][0] == "1_step"
     chain.migrate()
     fine = chain.play(playbook=status)
@@ -174,7 +177,7 @@ def test_playbooks(chain: Database, tmp_path: Path, tmp_path_factory: pytest.Tem
     assert "changed=0" in chain.play(playbook=decide, repair="5_step").stdout
     assert chain.play(playbook=status).returncode == 0
     neither = chain.play(playbook=decide)
-    assert (neither.returncode, "No decision given" in " ".join(neither.stdout.split())) == (2, True)
+    assert (neither.returncode, "\n  failed       No decision given; wanted is one of" in neither.stdout) == (2, True)
     both = chain.play(playbook=decide, applied="a", rolled_back="b")
     assert (both.returncode, "applied and rolled_back given" in " ".join(both.stdout.split())) == (2, True)
 
