@@ -29,6 +29,5 @@ class ActionModule(HostAction):
 
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         lines = result.get("lines") or ["failed: " + str(result.get("msg", "")).partition("\n")[0]]
-        return {
-            "migrations": {"lines": lines, "names": result.get("names", []), "next": ["ansible-playbook migrate.yml"]}
-        }
+        next_ = ["ansible-playbook migrate.yml"] if result.get("pending") else []
+        return {"migrations": {"lines": lines, "names": result.get("names", []), "next": next_}}

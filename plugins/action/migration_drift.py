@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import re
 from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
@@ -14,8 +15,8 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
 
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, WRITE, drift  # noqa: E402
-from ansible.module_utils.dastern.migration_files import read_into  # noqa: E402
-from ansible.module_utils.dastern.text_files import checked_name, scaffold_file  # noqa: E402
+from ansible.module_utils.dastern.migration_files import SCRIPT, MigrationFile, read_into  # noqa: E402
+from ansible.module_utils.dastern.new_migration import check_name, plan, write  # noqa: E402
 
 
 class ActionModule(HostAction):
@@ -24,18 +25,32 @@ class ActionModule(HostAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         if params["write_migration"]:
-            checked_name(params["write_migration"])
+            check_name(params["write_migration"])
         files = read_into(params, ROOT)
         result = self.on_host(params)
         if result.get("migration"):
-            written = scaffold_file(
-                Path(params["folder"]), params["write_migration"], result["migration"], files, result["pending"],
-                datetime.now(timezone.utc), self._task.check_mode,
-            )  # fmt: skip
-            result |= {"changed": written["changed"], "path": written["path"], "diff": written.get("diff", [])}
+            result |= self._written(params, files, result)
         if not self._task.diff:
             result.pop("diff", None)
         return result
+
+    def _written(self, params: dict[str, Any], files: list[MigrationFile], result: dict[str, Any]) -> dict[str, Any]:
+        """What the migration that says `result["migration"]` adds to the result; it is written once."""
+        folder, name, text = Path(params["folder"]), params["write_migration"], result["migration"]
+        for file in files:
+            if file.name in result["pending"] and re.fullmatch(rf"\d{{14}}_{name}", file.name) and file.sql == text:
+                return {"path": str(folder / file.name / SCRIPT)}
+        directory, texts, notices = plan({"folder": str(folder), "name": name, "down": False}, text=text)
+        if not self._task.check_mode:
+            write(directory, texts)
+        for notice in notices:
+            Display().warning(notice)
+        path = str(directory / SCRIPT)
+        return {
+            "changed": True,
+            "path": path,
+            "diff": [{"before_header": "absent", "after_header": path, "before": "", "after": text}],
+        }
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
         return drift(params)

@@ -21,10 +21,12 @@ name: dastern_report
 type: aggregate
 short_description: Summary of a play in a few lines, and as JSON
 description:
-  - Prints what was, what changed, how long it took and what to run next.
+  - Prints what was, what changed, how long it took, why it failed and what to run next. A playbook that isn't this
+    project's gets a summary where a role of this project spoke.
   - With C(-e report_file=PATH) the same is written to that file on the controller as JSON.
 """
 
+ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("engine", "image", "postgres", "backend_env", "reset", "rehearsal", "migrations", "drift", "schema", "seed")
 
 
@@ -37,6 +39,7 @@ class CallbackModule(CallbackBase):
         super().__init__()
         self._began = time.monotonic()
         self._playbook = ""
+        self._ours = False
         self._check = bool(context.CLIARGS.get("check", False))
         self._report_file: str | None = None
         self._failures: dict[str, dict[str, str]] = {}
@@ -44,6 +47,8 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._playbook = os.path.relpath(playbook._file_name)
+        # Those that an operator calls; not those that molecule prepares a host with.
+        self._ours = Path(playbook._file_name).resolve().parent in (ROOT, ROOT / "playbooks")
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._report_file = play.get_variable_manager().extra_vars.get("report_file")
@@ -64,10 +69,11 @@ class CallbackModule(CallbackBase):
         self._failed(result)
 
     def _failed(self, result: Any) -> None:
-        message = "hidden by no_log" if result._result.get("censored") else str(result._result.get("msg", ""))
-        host = result._host.get_name()
+        host, task = result._host.get_name(), result._task.get_name()
+        hidden = f"hidden by no_log, in the task `{task}`"
+        message = hidden if result._result.get("censored") else str(result._result.get("msg", ""))
         # One for each host: whatever failed before it was rescued.
-        self._failures[host] = {"host": host, "task": result._task.get_name(), "message": message}
+        self._failures[host] = {"host": host, "task": task, "message": message}
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         seconds = round(time.monotonic() - self._began, 1)
@@ -79,7 +85,7 @@ class CallbackModule(CallbackBase):
                 "failed": totals["failures"] + totals["unreachable"],
                 "sections": self._sections.get(host, {}),
             }
-        if not any(host["sections"] for host in hosts.values()) and not self._report_file:
+        if not self._ours and not self._report_file and not any(host["sections"] for host in hosts.values()):
             return
         for host, summary in hosts.items():
             self._show(host, summary, seconds)
@@ -109,12 +115,18 @@ class CallbackModule(CallbackBase):
         check = ", check mode: nothing was done" if self._check else ""
         self._display.display(f"Das Tern · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
         commands: list[str] = []
+        told: list[str] = []
         for name in sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one)):
             section = summary["sections"][name]
             for number, line in enumerate(section.get("lines", [])):
                 self._display.display(f"  {'' if number else name.replace('_', ' '):<12} {line}")
+                told.append(line)
             commands += [command for command in section.get("next", []) if command not in commands]
-        if self._check and commands:
+        if summary["failed"] and (failure := self._failures.get(host)):
+            why = failure["message"].partition("\n")[0]
+            if f"failed: {why}" not in told:
+                self._display.display(f"  {'failed':<12} {why}")
+        if self._check and commands and summary["changed"]:
             commands = ["the same command without --check"]
         for number, command in enumerate(commands):
             self._display.display(f"  {'' if number else 'next':<12} {command}")

@@ -10,10 +10,11 @@ description:
   - For a database that has tables but no C(_prisma_migrations) (Prisma's P3005). Runs the migrations one after another in a
     scratch database of the same server and compares the catalogues; those up to the last one that agrees are marked as
     applied, as C(prisma migrate resolve --applied) does. Runs nothing on the database itself.
+  - A file that doesn't run in the scratch database ends the comparison before it.
   - The files are read on the controller by the action plugin of the same name.
 options:
   upto: {description: "The last migration that the database has; empty finds out.", type: str, default: ""}
-  anyway: {description: Mark up to O(upto) although the catalogues differ., type: bool, default: false}
+  anyway: {description: "Mark up to O(upto), without which it is refused, although the catalogues differ.", type: bool, default: false}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
 extends_documentation_fragment: [dastern, migrations, scratch]
 attributes:
@@ -41,6 +42,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 names: {description: What was or would be marked as applied., returned: success, type: list}
+pending: {description: What is or would be left to apply., returned: success, type: list}
 lines: {description: The same in words., returned: success, type: list}
 """
 

@@ -18,7 +18,7 @@ options:
     type: bool
     default: true
   write_migration:
-    description: Name for a migration that is written from the difference, C(<UTC stamp>_<name>). Empty writes none.
+    description: Name for a migration that is written from the difference, under the rules of M(new_migration). Empty writes none.
     type: str
     default: ""
 extends_documentation_fragment: [dastern, migrations, scratch]

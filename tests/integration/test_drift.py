@@ -696,17 +696,27 @@ def test_drift_playbook(whole: Live, tmp_path: Path, interpreter: str | None) ->
         assert "Traceback" not in output
         assert whole.play("drift", drift_fail="false", **variables).returncode == 0
         names = os.listdir(folder)
-        check = whole.play("drift", "--check", "--diff", write_migration="urgent", **variables)
+        check = whole.play("drift", "--check", "--diff", write_migration="add_urgent_index", **variables)
         assert (check.returncode, "+CREATE INDEX urgent ON prescriptions" in check.stdout) == (0, True), check.stdout
         assert os.listdir(folder) == names
-        done = whole.play("drift", write_migration="urgent", **variables)
+        done = whole.play("drift", write_migration="add_urgent_index", **variables)
         assert (done.returncode, "changed=1" in done.stdout) == (0, True), done.stdout
         [new] = set(os.listdir(folder)) - set(names)
-        assert re.fullmatch(r"20\d{12}_urgent", new)
+        assert re.fullmatch(r"20\d{12}_add_urgent_index", new)
         text = (folder / new / "migration.sql").read_text()
         assert text.endswith('\n\nCREATE INDEX urgent ON prescriptions USING btree (id) WHERE "isUrgent";\n')
-        again = whole.play("drift", write_migration="urgent", **variables)
+        again = whole.play("drift", write_migration="add_urgent_index", **variables)
         assert (again.returncode, "changed=0" in again.stdout) == (0, True), again.stdout
+        # The names and stamps are those of new_migration.yml.
+        (folder / new).rename(folder / "20991231235959_add_urgent_index")
+        (folder / "20991231235959_add_urgent_index" / "migration.sql").write_text("SELECT 1;")
+        for name, words in (("urgent", "The name 'urgent' can't be used"), ("add_urgent_index", "exists already")):
+            refused = whole.play("drift", write_migration=name, **variables)
+            assert (refused.returncode, words in refused.stdout + refused.stderr) == (2, True), refused.stdout
+        late = whole.play("drift", write_migration="index_what_is_urgent", **variables)
+        assert late.returncode == 0, late.stdout
+        assert "Is the clock right?" in " ".join(late.stderr.split())
+        assert (folder / "21000101000000_index_what_is_urgent" / "migration.sql").read_text() == text
     finally:
         whole.run("DROP INDEX urgent")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern.quantities import amount
 from conftest import INVENTORY, REPOSITORY, Play, docker
 
 ENGINE = "- hosts: dastern\n  gather_facts: false\n  roles:\n    - docker_engine\n"
@@ -253,7 +254,9 @@ class TestPresent:
         result = play(BOTH)
         assert (result.rc, result.changed) == (0, 0)
         assert result.section("image")["id"] == image["postgres_image_id"]
-        assert result.section("image")["lines"][0].endswith(": present")
+        # The size in the words of `status.yml`.
+        size = amount(int(docker("image", "inspect", "-f", "{{.Size}}", image["postgres_image_id"]).stdout))
+        assert result.section("image")["lines"][0].endswith(f", {size}): present")
 
     def test_not_there(self, play: Runner) -> None:
         result = play(BOTH, {**NOWHERE, "postgres_image_source": "present"})

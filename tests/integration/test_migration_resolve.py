@@ -113,7 +113,8 @@ def test_adopt_refusals(chain: Database) -> None:
         ("CREATE TABLE r (id bigint);", "from line 1 on it says `bigint` where what was applied says `int`"),
         ("CREATE TABLE r (id int);\nSELECT 1;", "it says `;` where what was applied says ``"),
         ("CREATE TABLE r (id int)", ""),
-        ("CREATE TABLE r ();", "from line 1 on it says `()` where what was applied says `(`"),
+        ("CREATE TABLE r ();", "from line 1 on it says `)` where what was applied says `id`"),
+        ("CREATE TABLE r ( id int ) ;", ""),
         ("CREATE TABLE r (id int); /* x */", ""),
     ],
 )
@@ -135,7 +136,7 @@ def test_repair(chain: Database, after: str, words: str) -> None:
 def test_the_lock_is_waited_for_no_longer_than_told(chain: Database) -> None:
     with chain.connect() as other:
         other.execute("SELECT pg_advisory_lock(72707369)")
-        with pytest.raises(DasTernError, match=r"P1002.*pid \d+"):
+        with pytest.raises(DasTernError, match=r"held by .*pid \d+.*P1002"):
             resolve(params(chain, "applied", "1_step", lock_wait=1))
     assert chain.ledger() == []
 
@@ -146,6 +147,9 @@ def test_playbooks(chain: Database, tmp_path: Path, tmp_path_factory: pytest.Tem
     report = tmp_path / "report.json"
     pending = chain.play(playbook=status, report_file=report)
     assert (pending.returncode, "5_step  pending" in pending.stdout) == (3, True), pending.stdout
+    assert "\n  next         ansible-playbook migrate.yml\n" in pending.stdout
+    # It does the same in check mode, so that isn't what to do next.
+    assert "\n  next         ansible-playbook migrate.yml\n" in chain.play("--check", playbook=status).stdout
     assert json.loads(report.read_text())["hosts"]["localhost"]["sections"]["migrations"]["pending"][0] == "1_step"
     chain.migrate()
     fine = chain.play(playbook=status)
@@ -173,7 +177,7 @@ def test_playbooks(chain: Database, tmp_path: Path, tmp_path_factory: pytest.Tem
     assert "changed=0" in chain.play(playbook=decide, repair="5_step").stdout
     assert chain.play(playbook=status).returncode == 0
     neither = chain.play(playbook=decide)
-    assert (neither.returncode, "No decision given" in " ".join(neither.stdout.split())) == (2, True)
+    assert (neither.returncode, "\n  failed       No decision given; wanted is one of" in neither.stdout) == (2, True)
     both = chain.play(playbook=decide, applied="a", rolled_back="b")
     assert (both.returncode, "applied and rolled_back given" in " ".join(both.stdout.split())) == (2, True)
 
@@ -214,10 +218,58 @@ def test_baseline_refuses_what_differs(chain: Database) -> None:
     assert "-e upto=3_step -e baseline_anyway=true" in refused.value.message
     with pytest.raises(DasTernError, match="P3017"):
         baseline(baseline_params(chain, upto="9_none"))
-    with pytest.raises(DasTernError, match="Nothing is marked"):
+    with pytest.raises(
+        DasTernError, match=r"up to 2_step make; the nearest point of .* is 3_step. What differs there:\n"
+    ):
         baseline(baseline_params(chain, upto="2_step"))
+    with pytest.raises(DasTernError, match="`upto` is empty"):
+        baseline(baseline_params(chain, anyway=True))
+    assert chain.state() == before
     assert baseline(baseline_params(chain, upto="3_step", anyway=True))["names"] == ["1_step", "2_step", "3_step"]
     assert chain.migrate()["changed"] is True
+
+
+def test_baseline_names_the_point_that_agrees(chain: Database) -> None:
+    without_ledger(chain, 3)
+    before = chain.state()
+    for upto in ("2_step", "4_step"):
+        with pytest.raises(DasTernError) as refused:
+            baseline(baseline_params(chain, upto=upto))
+        assert (
+            f"isn't what the migrations up to {upto} make, but what the migrations up to 3_step make."
+            in refused.value.message
+        )
+        assert refused.value.message.endswith("baseline.yml -e upto=3_step` marks up to there.")
+    assert chain.state() == before
+    anyway = baseline(baseline_params(chain, upto="2_step", anyway=True))
+    assert anyway["lines"][-1].endswith("are not shown to be what they make: you decided")
+
+
+def test_baseline_ends_before_a_file_that_needs_rows(chain: Database) -> None:
+    without_ledger(chain, 2)
+    chain.write(_4_step="DO $$ BEGIN RAISE EXCEPTION 'boom'; END $$;")
+    found = baseline(baseline_params(chain), check_mode=True)
+    assert (found["names"], found["pending"]) == (["1_step", "2_step"], ["3_step", "4_step", "5_step"])
+    assert found["lines"][-1].startswith(
+        "From 4_step on nothing was compared: it doesn't run in a scratch database. P0001"
+    )
+    with pytest.raises(DasTernError) as refused:
+        baseline(baseline_params(chain, upto="5_step"))
+    assert "isn't shown to be what the migrations up to 5_step make, but what" in refused.value.message
+    assert "applied, but" not in refused.value.message
+    # The file before it and the file itself may well leave the same catalogue.
+    chain.query("CREATE TABLE t3 (id int PRIMARY KEY, note text); CREATE INDEX t3_note_idx ON t3 (note)")
+    before = chain.state()
+    with pytest.raises(DasTernError, match="boom") as refused:
+        baseline(baseline_params(chain))
+    assert "-e upto=3_step` marks up to there. If the database has 4_step, too: `" in refused.value.message
+    chain.write(_1_step="SELECT 1 / 0")
+    with pytest.raises(DasTernError, match=r"can't be compared with its migrations\.\nFrom 1_step on"):
+        baseline(baseline_params(chain))
+    assert chain.state() == before
+    anyway = baseline(baseline_params(chain, upto="4_step", anyway=True))
+    assert (len(anyway["names"]), anyway["pending"]) == (4, ["5_step"])
+    assert chain.ledger() == anyway["names"]
 
 
 def test_baseline_of_an_empty_database_and_in_the_playbook(chain: Database) -> None:
@@ -228,5 +280,6 @@ def test_baseline_of_an_empty_database_and_in_the_playbook(chain: Database) -> N
     variables = {"postgres_container_name": chain.instance.container, "postgres_readonly_user": ""}
     done = chain.play(playbook="playbooks/baseline.yml", **variables)
     assert (done.returncode, "5_step marked as applied" in done.stdout) == (0, True), done.stdout
+    assert "  next  " not in done.stdout  # nothing is pending
     assert "changed=0" in chain.play(playbook="playbooks/baseline.yml", **variables).stdout
     assert chain.play(playbook="playbooks/migration_status.yml").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ CREATE SEQUENCE counter; CREATE TABLE parent (id serial PRIMARY KEY, m mood, s s
 CREATE TABLE "Odd ""name" (id int REFERENCES parent); CREATE MATERIALIZED VIEW mv AS SELECT * FROM parent;
 CREATE VIEW v AS SELECT * FROM mv; CREATE FUNCTION f(a int, b text DEFAULT 'x') RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE PROCEDURE p() LANGUAGE sql AS 'SELECT 1'; CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int);
+CREATE AGGREGATE how_many(*) (SFUNC = int8inc, STYPE = int8, INITCOND = 0);
+CREATE AGGREGATE in_order(ORDER BY int) (SFUNC = int4pl, STYPE = int);
 CREATE COLLATION own FROM "C"; CREATE STATISTICS st ON id, m FROM parent;
 CREATE TABLE parts (d date) PARTITION BY RANGE (d); CREATE TABLE part1 PARTITION OF parts DEFAULT;
 """
@@ -80,12 +83,20 @@ def test_refusals(chain: Database, own: str, changes: dict[str, Any], words: str
     assert chain.state() == before
 
 
-def test_playbook(chain: Database) -> None:
+def test_playbook(chain: Database, tmp_path_factory: pytest.TempPathFactory) -> None:
     chain.migrate()
     says(chain, "development")
     chain.query("CREATE TABLE by_hand ()")
     play = {"playbook": "playbooks/reset.yml", "seed_allowed": False}
-    assert chain.play(**play).returncode == 2
+    report = tmp_path_factory.mktemp("report") / "report.json"
+    refused = chain.play(**play, report_file=report)
+    summary = refused.stdout[refused.stdout.index("Das Tern ·") :]
+    assert (
+        refused.returncode,
+        f"  failed       A reset deletes everything in schema public of database {chain.name}" in summary,
+    ) == (2, True)
+    (failure,) = json.loads(report.read_text())["failures"]
+    assert failure["message"].startswith("A reset deletes everything")
     check = chain.play("--check", **play, confirm=chain.name)
     assert (check.returncode, "would apply 1_step" in check.stdout) == (0, True), check.stdout
     assert chain.query("SELECT to_regclass('by_hand') IS NOT NULL") == [(True,)]

@@ -1,7 +1,6 @@
 """Comparing catalogues, the migration made from a difference, the fingerprint, and the files: by hand-made objects."""
 
 import re
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,8 @@ import pytest
 from ansible.module_utils.dastern import scratch
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import compare, ordered, scaffold, table
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migration_files import MigrationFile
 from ansible.module_utils.dastern.schema_text import schema_docs, schema_sql
-from ansible.module_utils.dastern.text_files import checked_name, replace, scaffold_file
+from ansible.module_utils.dastern.text_files import replace
 
 
 def a_table(name: str, *columns: str) -> list[Item]:
@@ -235,6 +232,8 @@ def test_the_snapshot_leaves_out_what_provisioning_gives() -> None:
     assert "database x" not in text
     assert "-- Not in this file, made by hand: operator ===" in text
     assert "SET search_path" not in text
+    left = schema_sql([Item("operator", '"x\nDROP TABLE users; --"', "")], "public", "")
+    assert '-- Not in this file, made by hand: operator "x DROP TABLE users; --"\n' in left
     assert 'SET search_path = "app"' in schema_sql(USERS, "app", "reader")
 
 
@@ -251,27 +250,6 @@ def test_the_diagram_knows_keys_and_how_many() -> None:
 
 
 # --- files and names
-
-
-@pytest.mark.parametrize("name", ["Urgent", "1st", "../x", "a-b", "a b", "é", "a\n"])
-def test_names_of_migrations_that_are_refused(name: str) -> None:
-    with pytest.raises(DasTernError, match="wanted is a name of small letters"):
-        checked_name(name)
-
-
-def test_a_scaffold_is_written_once(tmp_path: Path) -> None:
-    now = datetime(2026, 3, 1, 12, 0, 5, tzinfo=timezone.utc)
-    planned = scaffold_file(tmp_path, "x", "SELECT 1;\n", [], [], now, True)
-    assert (planned["changed"], list(tmp_path.iterdir())) == (True, [])
-    written = scaffold_file(tmp_path, "x", "SELECT 1;\n", [], [], now, False)
-    assert written["path"] == str(tmp_path / "20260301120005_x" / "migration.sql")
-    assert Path(written["path"]).read_text() == "SELECT 1;\n"
-    file = MigrationFile("20260301120005_x", "SELECT 1;\n")
-    assert scaffold_file(tmp_path, "x", "SELECT 1;\n", [file], [file.name], now, False)["changed"] is False
-    with pytest.raises(DasTernError, match="says something else"):
-        scaffold_file(tmp_path, "x", "SELECT 2;\n", [file], [file.name], now, False)
-    with pytest.raises(DasTernError, match="clock"):
-        scaffold_file(tmp_path, "x", "SELECT 1;\n", [MigrationFile("20990101000000_y", "")], [], now, False)
 
 
 def test_a_file_is_replaced_only_where_it_differs(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_planned_then_written(tmp_path: Path) -> None:
         ["down.sql", "migration.sql"],
         [],
     )
+    assert "CONCURRENTLY alone" not in texts["down.sql"]
+    assert "without CONCURRENTLY" in texts["down.sql"]
     assert not directory.exists()
     write(directory, texts)
     assert [file.name for file in read_folder(tmp_path)] == [directory.name]
@@ -50,6 +52,10 @@ def test_planned_then_written(tmp_path: Path) -> None:
     assert [one.rule for one in lint_folder(tmp_path)] == ["empty"]
     (directory / "migration.sql").write_text(texts["migration.sql"] + "SELECT 1;")
     assert lint_folder(tmp_path) == []
+
+
+def test_with_a_text_of_its_own(tmp_path: Path) -> None:
+    assert plan(params(tmp_path), NOW, "SELECT 1;\n")[1] == {"migration.sql": "SELECT 1;\n"}
 
 
 def test_down_is_made_only_when_asked_for(tmp_path: Path) -> None:

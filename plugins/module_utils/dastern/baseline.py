@@ -12,7 +12,7 @@ from .drift_run import ARGUMENT_SPEC as DRIFT
 from .drift_run import superuser_of
 from .errors import DasTernError
 from .ledger import Ledger
-from .migration_files import MigrationFile, of_params
+from .migration_files import SCRIPT, MigrationFile, of_params
 from .scratch import replay, scratch_database
 from .sql_values import identifier
 
@@ -32,14 +32,16 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def baseline(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Mark as applied what the database is shown to have; the keys of `params` are the options of `migration_baseline`.
 
-    Returns `changed`, `names` and `lines`. Raises `DasTernError`.
+    Returns `changed`, `names`, `pending` and `lines`. Raises `DasTernError`.
     """
     files = of_params(params)
-    if params["upto"]:
-        names = [file.name for file in files]
-        if params["upto"] not in names:
-            raise DasTernError(f"There is no migration {params['upto']} in {params['folder']} (P3017).")
-        files = files[: names.index(params["upto"]) + 1]
+    if params["upto"] and params["upto"] not in (file.name for file in files):
+        raise DasTernError(f"There is no migration {params['upto']} in {params['folder']} (P3017).")
+    if params["anyway"] and not params["upto"]:
+        raise DasTernError(
+            "`baseline_anyway` is true and `upto` is empty: what isn't shown is marked up to a migration that you name, "
+            "and no further. `ansible-playbook playbooks/baseline.yml -e upto=NAME -e baseline_anyway=true`."
+        )
     if not files:
         raise DasTernError(f"There is no migration in {params['folder']}: is `migrations_dir` right?")
     try:
@@ -60,53 +62,110 @@ def _baseline(
     if not check_mode:
         ledger.hold_lock(params["lock_wait"])
     if rows := ledger.rows():
-        return {"changed": False, "names": [], "lines": [f"{where} has a ledger of {len(rows)} rows: nothing to do"]}
+        applied = {row.name for row in rows if row.applied}
+        left = [file.name for file in files if file.name not in applied]
+        return _unchanged(f"{where} has a ledger of {len(rows)} rows: nothing to do", left)
+    names = [file.name for file in files]
     if not ledger.tables():
-        return {"changed": False, "names": [], "lines": [f"{where} is empty: `ansible-playbook migrate.yml` fills it"]}
+        return _unchanged(f"{where} is empty: `ansible-playbook migrate.yml` fills it", names)
     live = _of_migrations(params, read_catalogue(connection, params["schema"]))
-    steps = _steps(connection, params, files, live)
-    agreed = [number for number, differences in steps.items() if not differences]
-    last = max(agreed) if agreed and not params["upto"] else len(files)
-    wrong = steps.get(last)
-    if wrong and not params["anyway"]:
-        nearest = min(steps, key=lambda number: (len(steps[number]), -number))
-        raise DasTernError(
-            "\n".join([
-                f"Nothing is marked as applied: {where} isn't what the migrations up to {files[nearest - 1].name} make, and no "
-                f"other point of {params['folder']} is nearer. What differs:",
-                *(f"  {line}" for line in table(steps[nearest])),
-                "Mend the database by hand, or choose the right `migrations_dir`; if you know better, "
-                f"`-e upto={files[nearest - 1].name} -e baseline_anyway=true` marks up to there.",
-            ]),
-            differences=[row.as_dict() for row in steps[nearest]],
-        )  # fmt: skip
+    steps, stopped = _steps(connection, params, files, live)
+    last = names.index(params["upto"]) + 1 if params["upto"] else _agreed(steps)
+    shown = 0 < last <= len(steps) and not steps[last - 1]
+    if not params["anyway"] and (not shown or (stopped and last == len(steps) and not params["upto"])):
+        raise _refusal(params, where, names, steps, stopped)
     if not check_mode:
         with connection.transaction():
             if ledger.rows() is None:
                 ledger.create()
             for file in files[:last]:
                 ledger.record_resolved(file)
-    names = [file.name for file in files[:last]]
-    lines = [f"{name} {'would be ' if check_mode else ''}marked as applied" for name in names]
-    lines.append(f"{len(live)} objects of {where} " + ("differ, as you decided" if wrong else "are what they make"))
-    return {"changed": True, "names": names, "lines": lines}
+    lines = [f"{name} {'would be ' if check_mode else ''}marked as applied" for name in names[:last]]
+    lines.append(
+        f"{len(live)} objects of {where} are {'' if shown else 'not shown to be '}what they make"
+        + ("" if shown else ": you decided")
+    )
+    return {"changed": True, "names": names[:last], "pending": names[last:], "lines": [*lines, *stopped]}
+
+
+def _unchanged(line: str, pending: list[str]) -> dict[str, Any]:
+    return {"changed": False, "names": [], "pending": pending, "lines": [line]}
+
+
+def _agreed(steps: list[list[Difference]]) -> int:
+    """The last point at which nothing differs, from 1; 0 if there is none."""
+    return max((number for number, differences in enumerate(steps, 1) if not differences), default=0)
 
 
 def _steps(
     connection: psycopg.Connection[Any], params: Mapping[str, Any], files: list[MigrationFile], live: list[Item]
-) -> dict[int, list[Difference]]:
-    """What differs after the first, the second, ... migration, from 1; with `upto` after the last one only."""
+) -> tuple[list[list[Difference]], list[str]]:
+    """What differs after the first, the second, ... migration, and why the comparison ended early, if it did.
+
+    It needs to go no further than `upto` where nothing differs there, or where that doesn't matter.
+    """
     schema, superuser = params["schema"], superuser_of(params)
-    steps: dict[int, list[Difference]] = {}
+    steps: list[list[Difference]] = []
     session = {"search_path": identifier(schema), "lock_timeout": "10s"}
     with scratch_database(connection, params, superuser=superuser, settings=session) as own:
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
-        for number, file in enumerate(files, 1):
-            replay(own, [file], params["folder"], superuser)
-            if not params["upto"] or number == len(files):
-                expected = _of_migrations(params, read_catalogue(own, schema))
-                steps[number] = [row for row in compare(expected, live) if not row.weak]
-    return steps
+        for file in files:
+            try:
+                replay(own, [file], params["folder"], superuser)
+            except DasTernError as error:
+                # Its words are about an applied migration, and this one needn't be.
+                said = error.__context__
+                if isinstance(said, psycopg.Error):
+                    if own.closed:
+                        raise said from None
+                    why = f"{said.sqlstate}: {' '.join(str(said).split())} ({params['folder']}/{file.name}/{SCRIPT})."
+                else:
+                    why = error.message
+                return steps, [f"From {file.name} on nothing was compared: it doesn't run in a scratch database. {why}"]
+            expected = _of_migrations(params, read_catalogue(own, schema))
+            steps.append([row for row in compare(expected, live) if not row.weak])
+            if file.name == params["upto"] and (params["anyway"] or not steps[-1]):
+                break
+    return steps, []
+
+
+def _refusal(
+    params: Mapping[str, Any], where: str, names: list[str], steps: list[list[Difference]], stopped: list[str]
+) -> DasTernError:
+    """Why nothing is marked; `stopped` says why fewer points than `names` were compared."""
+    command = "ansible-playbook playbooks/baseline.yml -e upto="
+    made = "what the migrations up to {} make".format
+    upto = params["upto"]
+    differs: list[Difference] = []
+    if agreed := _agreed(steps):
+        isnt = "isn't" if upto in names[: len(steps)] else "isn't shown to be"
+        found = f"{isnt} {made(upto)}, but {made(names[agreed - 1])}." if upto else f"is {made(names[agreed - 1])}."
+        mend = f"`{command}{names[agreed - 1]}` marks up to there."
+        if not upto:  # the comparison ended just behind it
+            mend += f" If the database has {names[agreed]}, too: `{command}{names[agreed]} -e baseline_anyway=true`."
+    elif steps:
+        nearest = min(range(len(steps)), key=lambda number: (len(steps[number]), -number))
+        differs = steps[nearest]
+        others = f"point of {params['folder']}" + (f" before {names[len(steps)]}" if stopped else "")
+        found = (
+            f"isn't {made(names[nearest])}, and no other {others} is nearer. What differs:"
+            if upto in ("", names[nearest])
+            else f"isn't shown to be {made(upto)}; the nearest {others} is {names[nearest]}. What differs there:"
+        )
+        mend = (
+            "Mend the database by hand, or choose the right `migrations_dir`; if you know better, "
+            f"`{command}{names[nearest]} -e baseline_anyway=true` marks up to there."
+        )
+    else:
+        found = "can't be compared with its migrations."
+        mend = f"Mend that file; or, if you know what the database has, `{command}NAME -e baseline_anyway=true`."
+    lines = [
+        f"Nothing is marked as applied: {where} {found}",
+        *(f"  {line}" for line in table(differs)),
+        *stopped,
+        mend,
+    ]
+    return DasTernError("\n".join(lines), differences=[row.as_dict() for row in differs])
 
 
 def _of_migrations(params: Mapping[str, Any], items: list[Item]) -> list[Item]:

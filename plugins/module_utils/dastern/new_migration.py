@@ -76,20 +76,21 @@ UP_TEXT = """\
 DOWN_TEXT = """\
 -- Takes back {name}
 --
--- What undoes {script} beside it, in the opposite order; run on purpose only, never by migrate.yml. The same rules
--- hold: one transaction, no BEGIN and COMMIT, CONCURRENTLY alone in a migration of its own.
+-- What undoes {script} beside it, in the opposite order; run on purpose only, by rollback.yml. All that one run takes
+-- back is one transaction: leave out BEGIN and COMMIT, and write DROP INDEX and the like without CONCURRENTLY.
 -- What was deleted doesn't come back: say here what is lost.
 
 """
 
 
-def plan(params: dict[str, Any], now: datetime | None = None) -> tuple[Path, dict[str, str], list[str]]:
+def plan(params: dict[str, Any], now: datetime | None = None, text: str = "") -> tuple[Path, dict[str, str], list[str]]:
     """Directory, texts by file name, and notices of a new migration; the keys of `params` are those of `ARGUMENT_SPEC`.
 
-    Writes nothing. Raises `DasTernError` for a name or folder that can't be used.
+    `text` is what it is to do; without it that is left to a person. Writes nothing. Raises `DasTernError` for a name or
+    folder that can't be used.
     """
     name, folder = params["name"], Path(params["folder"])
-    _check_name(name)
+    check_name(name)
     existing = [file.name for file in read_folder(folder)]
     same = next((other for other in existing if re.sub(r"^\d+_", "", other).casefold() == name), None)
     if same is not None:
@@ -109,7 +110,7 @@ def plan(params: dict[str, Any], now: datetime | None = None) -> tuple[Path, dic
             f"The newest migration, {folder / newest}, sorts behind every time stamp of today ({directory.name}), so that a "
             "new one would run before it. Give it a name that begins with the 14 digits of its time, if nobody applied it yet."
         )
-    texts = {SCRIPT: UP_TEXT.format(name=name)}
+    texts = {SCRIPT: text or UP_TEXT.format(name=name)}
     if params["down"]:
         texts[DOWN] = DOWN_TEXT.format(name=name, script=SCRIPT)
     return directory, texts, notices
@@ -135,7 +136,8 @@ def write(directory: Path, texts: dict[str, str]) -> None:
         ) from None
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse what doesn't name a migration. Raises `DasTernError`."""
     if not name:
         raise DasTernError(
             f"A new migration needs a name, {EXAMPLE}: `ansible-playbook playbooks/new_migration.yml -e "

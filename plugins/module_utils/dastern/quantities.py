@@ -14,7 +14,7 @@ def duration(seconds: float) -> str:
 
 
 def amount(size: float) -> str:
-    """Bytes in words."""
+    """Bytes in words, in steps of 1024 as PostgreSQL's `pg_size_pretty`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1024:
             return f"{size:.0f} {unit}"

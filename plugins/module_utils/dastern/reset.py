@@ -29,7 +29,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 # Everything that hangs on the schema by itself; what hangs on one of these goes with it.
 _OBJECTS = """
-SELECT replace(o.type, ' object', ''), o.identity
+SELECT CASE o.type WHEN 'aggregate' THEN 'routine'  -- one without arguments is `name()` to this and `name(*)` to the other
+    ELSE replace(o.type, ' object', '') END, o.identity
 FROM pg_depend AS d, pg_identify_object(d.classid, d.objid, 0) AS o
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(quote_ident(%s)) AND d.deptype = 'n'
     AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_extension'::regclass)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
-from .advisory_lock import Held, who
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -22,6 +21,8 @@ try:
 except ImportError:  # `connect` says so in words
     pass
 
+# Blanks beside these never change what is said.
+_APART = ("(", ")", ",", ";")
 STATUS = "`ansible-playbook playbooks/migration_status.yml` shows what is applied."
 DECISIONS = ("applied", "rolled_back", "adopt", "repair")
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -46,14 +47,9 @@ def resolve(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, An
         ledger = Ledger(connection, params["schema"])
         try:
             if not check_mode:
-                ledger.lock.take(params["lock_wait"])
+                ledger.hold_lock(params["lock_wait"])
             with connection.transaction():
                 return _DECIDE[params["decision"]](params, ledger, files, check_mode)
-        except Held as held:
-            raise DasTernError(
-                f"The migration lock is still held after {held.seconds:.0f} s (P1002) by {who(held.holder)}. Run again when "
-                "that session is done."
-            ) from None
         except psycopg.Error as error:
             raise DasTernError(
                 f"The ledger of schema {params['schema']} in database {params['database']} can't be written: "
@@ -158,15 +154,16 @@ def _difference(params: dict[str, Any], file: MigrationFile, row: Row) -> str:
 
 
 def _words(sql: str) -> list[tuple[str, int]]:
-    """The tokens of `sql` with their offsets; signs that stand together are one, because `<=` isn't `< =`."""
+    """The tokens of `sql` with their offsets; what stands together is one, as `<=` isn't `< =`, nor `10e5` `10 e5`."""
     words: list[tuple[str, int]] = []
-    sign_ends = -1
-    for kind, text, offset in tokens(sql):
-        if kind == "other" and offset == sign_ends and text != ";":
+    ends = -1
+    for _, text, offset in tokens(sql):
+        apart = text in _APART
+        if offset == ends and not apart:
             words[-1] = (words[-1][0] + text, words[-1][1])
         else:
             words.append((text, offset))
-        sign_ends = offset + len(text) if kind == "other" else -1
+        ends = -1 if apart else offset + len(text)
     while words and words[-1][0] == ";":
         words.pop()
     return words

@@ -86,7 +86,7 @@ def schema_sql(items: Iterable[Item], schema: str, readonly_user: str) -> str:
             made.append(item)
     text = _HEADING
     for key in sorted(left_out):
-        text += f"-- Not in this file, made by hand: {key}\n"
+        text += f"-- Not in this file, made by hand: {' '.join(key.split())}\n"
     text += "\nSET check_function_bodies = off;\n"
     if schema != "public":
         text += f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)};\nSET search_path = {identifier(schema)};\n"
