@@ -19,6 +19,7 @@ from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
 from ansible.module_utils.dastern.migration_files import MigrationFile, links, read_into  # noqa: E402
 from ansible.module_utils.dastern.migration_lint import lint, refusal  # noqa: E402
+from ansible.module_utils.dastern.quantities import amount  # noqa: E402
 
 
 class ActionModule(HostAction):
@@ -80,7 +81,7 @@ class ActionModule(HostAction):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         keys = (
             "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
-            "interrupted", "running", "tables_without_ledger", "failed_migration", "waited_for", "locked_by", "history", "lint",
+            "interrupted", "backup", "backups_deleted", "running", "tables_without_ledger", "failed_migration", "waited_for", "locked_by", "history", "lint",
         )  # fmt: skip
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = [], []
@@ -88,6 +89,10 @@ class ActionModule(HostAction):
             report["exit_code"] = _exit_code(result, params["on_out_of_order"])
             lines += [_line(row) for row in result.get("history", [])]
             lines += [f"{name}  pending" for name in result.get("pending", [])]
+        if backup := result.get("backup"):
+            lines.append(f"backup {backup['file']} ({amount(backup['bytes'])}, {backup['seconds']:.1f} s), read back")
+        if directory := result.get("backup_due"):
+            lines.append(f"a backup into {directory} would come first")
         if words := result.get("unreadable"):
             lines.append(words)
         elif result.get("reachable") is False:

@@ -36,6 +36,12 @@ options:
   endpoint: {description: "URL of the Docker Engine; empty is the host's own.", type: str, default: ""}
   container: {description: Name of the server's container., type: str, required: true}
   config_dir: {description: Folder on the host for the record., type: path, required: true}
+  source:
+    description: What is copied, the database itself or the newest file in O(backup_dir) that fits.
+    type: str
+    choices: [live, backup]
+    default: live
+  backup_dir: {description: Folder on the host with the backups that M(migration) takes., type: path, default: ""}
   limit:
     description: How long a lock may keep writers or readers out of a table before a window is needed.
     type: str
@@ -75,6 +81,7 @@ files:
     - A step has C(line), C(text), C(seconds), C(held), C(locks), C(rewritten) and C(changed_rows).
   returned: success
   type: list
+backup: {description: "The backup that was copied, with O(source=backup).", returned: success, type: str}
 copy_seconds: {description: How long the copy took., returned: success, type: float}
 size: {description: Size of the live database in bytes., returned: success, type: int}
 lines: {description: The same in words., returned: success, type: list}

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from .docker_engine import Endpoint, Engine
@@ -24,6 +24,12 @@ ROLE_LABEL = "org.dastern.role"
 """The label that tells a container of ours; its value is the role's name."""
 
 _ENDED = "das-tern-exit:"
+
+
+class Readable(Protocol):
+    """What a command's standard input can come from."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -97,18 +103,25 @@ class Containers(Engine):
         return (out + err).strip()
 
     def execute(
-        self, container: str, command: Sequence[str], stdin: str = "", user: str = "postgres", silence: float = 0
+        self,
+        container: str,
+        command: Sequence[str],
+        stdin: str | Readable = "",
+        user: str = "postgres",
+        silence: float = 0,
+        into: BinaryIO | None = None,
     ) -> Output:
-        """Run `command` in a running container.
+        """Run `command` in a running container; with `into` its output goes there and not into the answer.
 
-        More than `silence` seconds without a word from it are a refusal; 0 is the time that the engine itself gets.
+        More than `silence` seconds without a word from it are a refusal; 0 is the time that the engine itself gets. A
+        failure to write `into` is an `OSError`.
         """
         made = self.call("POST", f"/containers/{quote(container)}/exec", {
             "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "User": user, "Cmd": list(command),
         })  # fmt: skip
         stream = self._hijack(f"/exec/{made['Id']}/start", {"Detach": False, "Tty": False})
         stream.connection.settimeout(silence or self.timeout)
-        out, err = stream.talk(stdin)
+        out, err = stream.talk(stdin, into)
         ended = self.call("GET", f"/exec/{made['Id']}/json")
         return Output(int(ended["ExitCode"] if ended["ExitCode"] is not None else -1), out, err)
 
@@ -221,17 +234,48 @@ class _Stream:
     connection: socket.socket
     response: http.client.HTTPResponse
 
-    def talk(self, stdin: str) -> tuple[str, str]:
-        """Send all of `stdin`, then read to the end: standard output and error output."""
+    def talk(self, stdin: str | Readable, into: BinaryIO | None = None) -> tuple[str, str]:
+        """Send all of `stdin`, then read to the end: standard output, unless it goes `into` a file, and error output."""
         try:
-            self.connection.sendall(stdin.encode())
-            self.connection.shutdown(socket.SHUT_WR)
-            return _demultiplexed(self.response.fp.read())
-        except (OSError, http.client.HTTPException) as error:
-            raise DasTernError(f"The Docker Engine broke the connection to a command: {error}.") from None
+            self._send(stdin)
+            parts: dict[int, list[bytes]] = {1: [], 2: []}
+            while frame := self._frame():
+                stream, content = frame
+                if stream == 1 and into is not None:
+                    into.write(content)
+                else:
+                    parts.setdefault(stream, []).append(content)
+            return b"".join(parts[1]).decode(errors="replace"), b"".join(parts[2]).decode(errors="replace")
         finally:
             self.response.close()
             self.connection.close()
+
+    def _send(self, stdin: str | Readable) -> None:
+        chunks = [stdin.encode()] if isinstance(stdin, str) else iter(lambda: stdin.read(1 << 20), b"")
+        for chunk in chunks:
+            try:
+                self.connection.sendall(chunk)
+            except ConnectionError:
+                return  # a command that ended early says why
+            except OSError as error:
+                raise _broken(error) from None
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        """The engine's framing: the stream's number, three zeros, a length and as many bytes. None at the end."""
+        try:
+            head = self.response.fp.read(8)
+            if len(head) < 8:
+                return None
+            stream, length = struct.unpack(">BxxxL", head)
+            return stream, self.response.fp.read(length)
+        except (OSError, http.client.HTTPException) as error:
+            raise _broken(error) from None
+
+
+def _broken(error: Exception) -> DasTernError:
+    return DasTernError(f"The Docker Engine broke the connection to a command: {error}.")
 
 
 def _demultiplexed(data: bytes) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,15 +10,13 @@ from .advisory_lock import who
 from .catalogue import Item, fingerprint, read_catalogue
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
-from .containers import Containers
-from .docker_engine import resolve
 from .drift import compare, scaffold, table
 from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_plan import Plan, make_plan
-from .psql import Psql
+from .psql import superuser_of
 from .scratch import LEFTOVER_AFTER, replay, scratch_database
 from .sql_values import identifier
 
@@ -108,14 +105,6 @@ def _plan(
         if row.applied and row.name not in names:
             names.append(row.name)
     return plan, names
-
-
-def superuser_of(params: Mapping[str, Any]) -> Psql | None:
-    """The way to the superuser, which is only gone where it is needed."""
-    if not params["container"]:
-        return None
-    endpoint = resolve(os.environ, os.path.expanduser("~"), os.geteuid(), params["endpoint"])
-    return Psql(Containers(endpoint.url), params["container"])
 
 
 def _settings(params: Mapping[str, Any]) -> list[Item]:

@@ -49,6 +49,11 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "assume_empty": {"type": "bool", "default": False},
     "exit_code": {"type": "bool", "default": False},
     "lint": {"type": "str", "choices": ["warn", "fail", "off"], "default": "warn"},
+    "backup": {"type": "bool", "default": False},
+    "backup_dir": {"type": "path", "default": ""},
+    "backup_keep": {"type": "int", "default": 5},
+    "endpoint": {"type": "str", "default": ""},
+    "container": {"type": "str", "default": ""},
 }
 WORDS_FOR = {
     "25001": "This command (CONCURRENTLY, VACUUM and their like) refuses to run inside a transaction. Put it alone into a "
@@ -99,9 +104,14 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
             return {"changed": False, "locked_by": held.holder}
         plan = checked_plan(params, ledger, files, locked=True)
         _guard(params, connection, plan)  # the wait may have been long
+        backup = _backup(params, connection, plan)
         runner = Runner(connection, ledger)
-        applied = _apply(runner, plan, params)
-    result = _result(params, plan, applied)
+        try:
+            applied = _apply(runner, plan, params)
+        except DasTernError as failure:
+            failure.facts.update(backup)
+            raise
+    result = {**_result(params, plan, applied), **backup}
     result["notices"] += runner.notices
     lock = {"waited_for": waited_for} if waited_for else {}
     return {**result, **lock, **(_diff(plan) if diff else {})}
@@ -189,6 +199,26 @@ def _guard(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Pl
         return
     if found := refusals(params, plan, time_of_day(connection), target(connection, params)):
         raise DasTernError("\n".join([*found, "Nothing was applied."]), **_names(plan))
+
+
+def _backup(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> dict[str, Any]:
+    """The database backed up and read back before the first statement, where the inventory wants it."""
+    if not (params["backup"] and plan.pending):
+        return {}
+    # Imported here: nearly every run has nothing to back up, and shouldn't wait for this.
+    from .dump import prune, take
+    from .psql import superuser_there
+
+    try:
+        superuser = superuser_there(params, connection, "A backup")
+        reason = f"before {plan.pending_names[0]}"
+        backup = take(superuser, params["database"], params["backup_dir"], plan.applied, reason, params["lock_timeout"])
+        gone = prune(params["backup_dir"], params["database"], params["backup_keep"])
+    except DasTernError as refusal:
+        raise DasTernError(
+            f"{refusal.message} Nothing was applied (`migrations_backup` is true).", **{**_names(plan), **refusal.facts}
+        ) from None
+    return {"backup": backup.as_dict(), "backups_deleted": gone}
 
 
 def _look(
@@ -385,7 +415,8 @@ def place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, i
 
 
 def _planned(params: dict[str, Any], plan: Plan, diff: bool) -> dict[str, Any]:
-    return {**_result(params, plan, None), **(_diff(plan) if diff else {})}
+    due = {"backup_due": params["backup_dir"]} if params["backup"] and plan.pending else {}
+    return {**_result(params, plan, None), **due, **(_diff(plan) if diff else {})}
 
 
 def _result(params: dict[str, Any], plan: Plan, applied: list[dict[str, Any]] | None) -> dict[str, Any]:

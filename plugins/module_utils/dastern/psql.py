@@ -6,13 +6,43 @@ The statements go in over standard input, the rows come back as JSON; no passwor
 from __future__ import annotations
 
 import json
+import os
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .containers import Containers
+from .docker_engine import resolve
 from .errors import DasTernError
 
+if TYPE_CHECKING:
+    import psycopg
+
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
+
+
+def superuser_of(params: Mapping[str, Any]) -> Psql | None:
+    """The way to the superuser, which is only gone where it is needed; None where no `container` is named."""
+    if not params["container"]:
+        return None
+    endpoint = resolve(os.environ, os.path.expanduser("~"), os.geteuid(), params["endpoint"])
+    return Psql(Containers(endpoint.url), params["container"])
+
+
+def superuser_there(params: Mapping[str, Any], connection: psycopg.Connection[Any], what: str) -> Psql:
+    """The superuser of the very server that `connection` leads to; a refusal where `what` would be of another one."""
+    superuser = superuser_of(params)
+    if superuser is None:
+        raise DasTernError(
+            f"{what} is made by the superuser in the server's container, and `postgres_container_name` is empty: name it."
+        )
+    query = "SELECT system_identifier::text FROM pg_control_system()"
+    if connection.execute(query).fetchone() != (superuser.run(f"{query};").strip(),):
+        raise DasTernError(
+            f"The server at {params['host']}:{params['port']} isn't the one in container {params['container']}: {what.lower()} "
+            "would be of another database. Set `postgres_container_name`, or `postgres_host` and `postgres_port`, right."
+        )
+    return superuser
 
 
 class Psql:

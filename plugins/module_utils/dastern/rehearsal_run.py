@@ -1,6 +1,6 @@
 """Pending migrations run on a copy of the live database, and what each statement cost there.
 
-The copy is made by pg_dump and pg_restore inside the server's container, as superuser: CREATE DATABASE ... TEMPLATE
+The copy is of the live database or of its newest backup. It is made by pg_dump and pg_restore inside the server's container, as superuser: CREATE DATABASE ... TEMPLATE
 refuses while the application is connected. It is a scratch database and goes as they go.
 
 Only here are files split into statements. All locks of a transaction are held until its end, so that after each statement
@@ -20,14 +20,14 @@ from typing import Any
 
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
-from .drift_run import superuser_of
+from .dump import DIRECTORY, Backup, listed, restore
 from .errors import DasTernError
 from .ledger import TABLE, Ledger
 from .migrate import POLICIES, WORDS_FOR, checked_plan, place
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
-from .psql import Psql
+from .psql import Psql, superuser_there
 from .quantities import amount
 from .rehearsal import (
     MODES,
@@ -66,6 +66,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "default": ""},
     "container": {"type": "str", "required": True},
     "config_dir": {"type": "path", "required": True},
+    "source": {"type": "str", "choices": ["live", "backup"], "default": "live"},
+    "backup_dir": DIRECTORY,
     "limit": {"type": "str", "default": "1s"},
     "fail": {"type": "bool", "default": False},
 }
@@ -82,7 +84,7 @@ codes=$( { { pg_dump -U postgres -Fc --compress=none --no-subscriptions --lock-w
 """
 _ROOM = """
 SELECT json_build_object('size', pg_database_size({database}), 'directory', current_setting('data_directory'),
-  'wal', pg_size_bytes(current_setting('max_wal_size')), 'system', (pg_control_system()).system_identifier::text)
+  'wal', pg_size_bytes(current_setting('max_wal_size')))
 """
 # Tables and what reads as one; `relation_name` is what search_path makes of it.
 _TABLES = """
@@ -121,11 +123,6 @@ def rehearse(
     session: dict[str, str | int] = {"search_path": identifier(params["schema"]), "idle_session_timeout": 0}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     limit = seconds("migrations_rehearsal_limit", params["limit"])
-    superuser = superuser_of(params)
-    if superuser is None:
-        raise DasTernError(
-            "A copy is made by the superuser in the server's container, and `postgres_container_name` is empty: name it."
-        )
     read_only = {"default_transaction_read_only": "on"} if check_mode else {}
     try:
         with connect(dict(params), APPLICATION, {**session, **read_only}) as connection:
@@ -140,17 +137,27 @@ def rehearse(
                 return {**_nothing(), "lines": ["nothing is pending: nothing to rehearse"]}
             for file in pending:
                 refuse_outside(file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning")
-            size = _room(connection, params, superuser)
+            superuser = superuser_there(params, connection, "A copy")
+            size = _room(params, superuser)
+            backup = _newest(params, plan.applied) if params["source"] == "backup" else None
             record = record_path(params["config_dir"], target(connection, params), pending)
             known = rehearsed(record)
             if check_mode:
-                told = [f"would be made: a copy of {params['database']} ({amount(size)}), removed afterwards"]
+                of = f"the backup {backup}" if backup else f"{params['database']} ({amount(size)})"
+                told = [f"would be made: a copy of {of}, removed afterwards"]
                 told += [f"{file.name} would be rehearsed" for file in pending]
                 return {**_nothing(), "changed": known is None, "size": size, "lines": told}
             with scratch_database(
                 connection, params, superuser=superuser, settings=session, leftover_after=leftover_after
             ) as own:
-                copying = _copy(own, params, superuser)
+                began = time.monotonic()
+                if backup:
+                    restore(superuser, backup, own.info.dbname)
+                    own.execute("VACUUM (ANALYZE)")
+                    _catch_up(own, params, [file for file in files if file.name in plan.applied])
+                else:
+                    _copy(own, params, superuser)
+                copied = {"copy_seconds": round(time.monotonic() - began, 1), "size": size, "backup": str(backup or "")}
                 connection.execute("SELECT pg_advisory_unlock_all()")
                 forget(record)
                 done = _Rehearsal(own, params, plan.interrupted).run(pending, limit)
@@ -159,11 +166,11 @@ def rehearse(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "
             f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. The live database was only read."
         ) from None
-    return _result(params, record, pending, done, known, {"copy_seconds": copying, "size": size})
+    return _result(params, record, pending, done, known, copied)
 
 
 def _nothing() -> dict[str, Any]:
-    return {"changed": False, "verdict": "", "files": [], "copy_seconds": 0.0, "size": 0}
+    return {"changed": False, "verdict": "", "files": [], "copy_seconds": 0.0, "size": 0, "backup": ""}
 
 
 def _result(
@@ -191,7 +198,7 @@ def _result(
         "verdict": said,
         "files": [file.as_dict() for file in done],
         "lines": [
-            f"copy of {params['database']} ({amount(copied['size'])}) made in {copied['copy_seconds']:.1f} s, removed again",
+            f"copy of {copied['backup'] or params['database']} ({amount(copied['size'])}) made in {copied['copy_seconds']:.1f} s, removed again",
             *lines(done),
             f"verdict: {said} (limit {params['limit']})",
         ],
@@ -207,15 +214,40 @@ def _result(
     return result
 
 
-def _room(connection: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> int:
+def _newest(params: Mapping[str, Any], applied: Sequence[str]) -> Backup:
+    """The newest backup that has no migration which the live database hasn't."""
+    backups = listed(params["backup_dir"], params["database"])
+    for backup in backups:
+        if set(backup.applied) <= set(applied):
+            return backup
+    raise DasTernError(
+        f"{len(backups)} backups of database {params['database']} are in {params['backup_dir']}"
+        f"{', all with migrations that it no longer has' if backups else ''}: rehearse on a copy of the live one instead "
+        "(`-e source=live`)."
+    )
+
+
+def _catch_up(own: psycopg.Connection[Any], params: Mapping[str, Any], applied: Sequence[MigrationFile]) -> None:
+    """Apply what the live database had applied since the backup."""
+    ledger = Ledger(own, params["schema"])
+    there = {row.name for row in ledger.rows() or [] if row.applied}
+    ledger.lock.take(0)
+    runner = Runner(own, ledger)
+    for file in applied:
+        if file.name not in there:
+            try:
+                runner.apply(file)
+            except (Failure, Refused) as failure:
+                raise DasTernError(
+                    f"Migration {file.name}, applied since the backup, can't be applied to its copy: "
+                    f"{' '.join(str(failure).split())}. Rehearse on a copy of the live database (`-e source=live`)."
+                ) from None
+    own.execute("SELECT pg_advisory_unlock_all()")
+
+
+def _room(params: Mapping[str, Any], superuser: Psql) -> int:
     """The live database's size, in bytes; refuses where a copy of it could fill the disk, which stops the live server."""
     said = superuser.value(_ROOM.format(database=literal(params["database"])))
-    row = connection.execute("SELECT (pg_control_system()).system_identifier::text").fetchone()
-    if row != (said["system"],):
-        raise DasTernError(
-            f"The server at {params['host']}:{params['port']} isn't the one in container {params['container']}: a copy would "
-            "be of another database. Set `postgres_container_name`, or `postgres_host` and `postgres_port`, right."
-        )
     shown = superuser.containers.execute(superuser.container, ["df", "-Pk", said["directory"]])
     try:
         free = int(shown.out.splitlines()[1].split()[3]) * 1024
@@ -238,9 +270,8 @@ def _room(connection: psycopg.Connection[Any], params: Mapping[str, Any], superu
     return size
 
 
-def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> float:
-    """Fill the scratch database with the live one; gives seconds."""
-    began = time.monotonic()
+def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> None:
+    """Fill the scratch database with the live one."""
     given = [_conninfo(params["database"]), _conninfo(own.info.dbname), params["lock_timeout"]]
     done = superuser.containers.execute(superuser.container, ["sh", "-c", _COPY, "sh", *given], silence=_LONGEST_COPY)
     if done.rc != 0:
@@ -249,7 +280,6 @@ def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Ps
             f"Database {params['database']} could not be copied: {done.last_words}. {locked}The copy is removed, the live "
             "database was only read."
         )
-    return round(time.monotonic() - began, 1)
 
 
 def _conninfo(database: str) -> str:
