@@ -65,6 +65,7 @@ NOOP_PLAYBOOK = """\
     - name: Do nothing
       bench_noop:
 """
+EMPTY_PLAYBOOK = "- hosts: dastern\n  gather_facts: false\n  tasks: []\n"
 
 
 class Failed(Exception):
@@ -115,6 +116,7 @@ class Contestant:
     ledger: str | None = "_prisma_migrations"  # None: it needs no database
     fewer: bool = False  # measured in half of the rounds
     missing: str | None = None  # why it can't run here
+    status: Callable[[Path, str], tuple[list[str], dict[str, str]]] | None = None  # asks what is applied and pending
     database: str = ""
     seconds: dict[tuple[int, str], list[float]] = field(default_factory=dict)
 
@@ -225,6 +227,7 @@ def contestants(work: Path, server: Server) -> list[Contestant]:
     (work / "library").mkdir()
     (work / "library" / "bench_noop.py").write_text(NOOP_MODULE, "utf-8")
     (work / "noop.yml").write_text(NOOP_PLAYBOOK, "utf-8")
+    (work / "empty.yml").write_text(EMPTY_PLAYBOOK, "utf-8")
     # The same Python by another path: the action plugin takes it for another host's and runs the module.
     (work / "other").symlink_to(sys.prefix)
     npm_missing = install_npm()
@@ -232,6 +235,13 @@ def contestants(work: Path, server: Server) -> list[Contestant]:
     def ours(folder: Path, database: str, **more: Any) -> tuple[list[str], dict[str, str]]:
         variables = {**server.variables, "postgres_database": database, "migrations_dir": str(folder), **more}
         return [ANSIBLE_PLAYBOOK, "migrate.yml", "-e", json.dumps(variables)], {}
+
+    def status(folder: Path, database: str) -> tuple[list[str], dict[str, str]]:
+        command, environment = ours(folder, database)
+        return [command[0], "playbooks/migration_status.yml", *command[2:]], environment
+
+    def empty(folder: Path, database: str) -> tuple[list[str], dict[str, str]]:
+        return [ANSIBLE_PLAYBOOK, str(work / "empty.yml")], {}
 
     def module_mode(folder: Path, database: str) -> tuple[list[str], dict[str, str]]:
         return ours(folder, database, ansible_python_interpreter=str(work / "other" / "bin" / "python"))
@@ -256,12 +266,13 @@ def contestants(work: Path, server: Server) -> list[Contestant]:
         return ["node", str(PRISMA / "engine.mjs"), "7", "deploy", str(folder)], server.environment(database)
 
     return [
-        Contestant("ours", ours),
+        Contestant("ours", ours, status=status),
         Contestant("ours, module process", module_mode, fewer=True),
         Contestant("(a) psycopg loop", loop),
-        Contestant("(b) no-op module", noop, ledger=None),
+        Contestant("(b) no-op module", noop, ledger=None, status=noop),
         Contestant("(c) dbmate", dbmate, ledger="schema_migrations", missing=npm_missing),
         Contestant("(d) Prisma engine", prisma, missing=npm_missing),
+        Contestant("no task at all", empty, ledger=None, fewer=True, status=empty),
     ]
 
 
@@ -317,6 +328,8 @@ def compare(options: argparse.Namespace, work: Path, server: Server, field_: lis
                 for number in range(options.noop_rounds):
                     for one in turn(field_, number):
                         measurement.noop(one, folder, size)
+                        if one.status:
+                            measurement.status(one, folder, size)
                 measurement.drop_all()
         finally:
             measurement.drop_all()
@@ -344,8 +357,12 @@ class Measurement:
     def noop(self, one: Contestant, folder: Path, size: int) -> None:
         self._measure(one, folder, size, "no-op")
 
+    def status(self, one: Contestant, folder: Path, size: int) -> None:
+        self._measure(one, folder, size, "status")
+
     def _measure(self, one: Contestant, folder: Path, size: int, operation: str) -> None:
-        seconds = run(*one.command(folder, one.database))
+        command = one.status if operation == "status" and one.status else one.command
+        seconds = run(*command(folder, one.database))
         self._check(one, size)
         one.seconds.setdefault((size, operation), []).append(seconds)
         say(f"{size:>5} {operation:<6} {one.name:<22} {seconds:7.2f} s")
@@ -426,7 +443,7 @@ def migrations_table(sizes: list[int], field_: list[Contestant]) -> str:
         "|---" * (len(field_) + 2) + "|",
     ]
     for size in sizes:
-        for operation in ("fresh", "no-op"):
+        for operation in ("fresh", "no-op", "status"):
             ours = field_[0].median(size, operation)
             cells = [cell(one, ours, size, operation, one is field_[0]) for one in field_]
             lines.append(f"| {size} | {operation} | " + " | ".join(cells) + " |")
@@ -437,7 +454,7 @@ def migrations_table(sizes: list[int], field_: list[Contestant]) -> str:
 def cell(one: Contestant, ours: float | None, size: int, operation: str, is_ours: bool) -> str:
     median = one.median(size, operation)
     if median is None or ours is None:
-        return "NOT AVAILABLE"
+        return "" if operation == "status" else "NOT AVAILABLE"
     return f"{median:.2f}" if is_ours else f"{median:.2f} (× {ours / median:.2f})"
 
 
@@ -449,6 +466,9 @@ def targets_table(sizes: list[int], field_: list[Contestant]) -> str:
             rows.append(
                 target(f"no-op of {size}: ours ≤ {factor} × (b)", ours, noop.median(size, "no-op"), factor, size)
             )
+    if 100 in sizes:
+        words = "`migration_status.yml` of 100 ≤ 1.15 × (b)"
+        rows.append(target(words, ours, noop.median(100, "status"), 1.15, 100, "status"))
     if 1000 in sizes:
         floor = (loop.median(1000, "fresh") or 0) + (noop.median(1000, "fresh") or 0)
         rows.append(target("fresh 1000: ours ≤ 1.10 × ((a) + (b))", ours, floor, 1.10, 1000, "fresh"))

@@ -21,6 +21,8 @@ from ansible.module_utils.dastern.migration_files import MigrationFile, links, r
 from ansible.module_utils.dastern.migration_lint import lint, refusal  # noqa: E402
 from ansible.module_utils.dastern.quantities import amount  # noqa: E402
 
+_SHOWN = 20
+
 
 class ActionModule(HostAction):
     MODULE = "migration"
@@ -62,9 +64,12 @@ class ActionModule(HostAction):
             return None, result
         found = lint(files, result["pending"], params["folder"])
         refused = refusal(found) if params["lint"] == "fail" else ""
-        for one in found:
-            if not refused or one.severity == "warning":
-                Display().warning(str(one))
+        said = [one for one in found if not refused or one.severity == "warning"]
+        for one in said[:_SHOWN]:
+            Display().warning(str(one))
+        if said[_SHOWN:]:
+            rules = ", ".join(sorted({one.rule for one in said[_SHOWN:]}))
+            Display().warning(f"lint: {len(said) - _SHOWN} more ({rules}); `-e report_file=PATH` keeps them all.")
         shown = [one.as_dict() for one in found]
         if refused:
             return shown, {"failed": True, "msg": refused, **{key: result[key] for key in ("applied", "pending")}}
