@@ -40,16 +40,20 @@ class Reader:
         self._at += len(words)
         return True
 
-    def name(self) -> str:
-        """The next name, without its schema; empty at the end."""
-        found = ""
+    def path(self) -> tuple[str, ...]:
+        """The next name with its schema; empty at the end."""
+        found: list[str] = []
         while not self.done:
-            found = name_of(self._tokens[self._at])
+            found.append(name_of(self._tokens[self._at]))
             self.skip()
             if self.done or self._tokens[self._at][1] != ".":
                 break
             self.skip()
-        return found
+        return tuple(found)
+
+    def name(self) -> str:
+        """The next name, without its schema; empty at the end."""
+        return (self.path() or ("",))[-1]
 
     def group(self) -> list[list[Token]]:
         """The elements between the next pair of parentheses, if one opens here."""
@@ -81,3 +85,11 @@ def name_of(token: Token) -> str:
     """The name that a word or a quoted identifier stands for."""
     kind, text, _ = token
     return text[1:-1].replace('""', '"') if kind == "ident" else text.lower()
+
+
+def literal(token: str) -> str:
+    """The value of a string constant; backslash escapes are left as they are."""
+    if token.startswith("$"):
+        edge = token.index("$", 1) + 1
+        return token[edge:-edge]
+    return token[token.index("'") + 1 : -1].replace("''", "'")
