@@ -280,6 +280,19 @@ def test_what_locks_out_reads(database: Database, sql: str) -> None:
     assert database.query("SELECT count(*) > 0 FROM seen") == [(True,)]
 
 
+def test_a_wider_varchar_rewrites_nothing(database: Database) -> None:
+    database.write(
+        _1_start="CREATE TABLE m (a varchar(10) PRIMARY KEY, b varchar(10), c text); CREATE INDEX m_i ON m (b, c);"
+    )
+    database.migrate()
+    files = "SELECT relname, pg_relation_filenode(oid) FROM pg_class WHERE relname LIKE 'm%' ORDER BY 1"
+    before = database.query(files)
+    database.write(_2_try="ALTER TABLE m ALTER a TYPE varchar(20), ALTER b SET DATA TYPE text, ALTER c TYPE varchar;")
+    assert [one.rule for one in lint_folder(database.folder) if one.migration == "2_try"] == []
+    database.migrate()
+    assert database.query(files) == before
+
+
 # --- new migrations
 
 

@@ -257,6 +257,55 @@ def test_table_of_the_same_file(tmp_path: Path, kind: str, sql: str) -> None:
         assert any(one.severity == "danger" for one in found(tmp_path, f"{before}{sql};")), before
 
 
+@pytest.mark.parametrize(
+    ("history", "sql"),
+    [
+        ("CREATE TABLE t (c varchar(10) NOT NULL, PRIMARY KEY (c)); CREATE INDEX i ON t (c);", "c TYPE varchar(20)"),
+        ('CREATE TABLE "t" ("c" VARCHAR(10));', 'COLUMN "c" SET DATA TYPE TEXT'),
+        ("CREATE TABLE t (); ALTER TABLE t ADD COLUMN c character varying(10);", "c TYPE varchar"),
+        ("CREATE TABLE t (c int); ALTER TABLE t ALTER c TYPE varchar(9);", "c TYPE varchar(10)"),
+        ("CREATE TABLE t (c text);", "c TYPE varchar"),
+    ],
+)
+def test_wider_varchar(tmp_path: Path, history: str, sql: str) -> None:
+    rule, alter = "changing-column-type", f"SELECT 1;\nALTER TABLE t ADD d int, ALTER {sql}"
+    assert [one for one in told(tmp_path, rule, history, f"{alter};") if one[0] == "2"] == []
+    for end in (" USING c || 'x'", ' COLLATE "C"', "[]"):
+        assert told(tmp_path, rule, history, f"{alter}{end};")[-1][0] == "2"
+    for more in (
+        "ALTER TABLE t ADD CHECK (c > 'a');",
+        "CREATE INDEX j ON t (lower(c));",
+        "CREATE INDEX j ON t (d) WHERE c > 'a';",
+        "ALTER TABLE t RENAME c TO e; ALTER TABLE t RENAME f TO c;",
+        "ALTER TABLE t RENAME TO x; ALTER TABLE y RENAME TO t;",
+        "ALTER TABLE t DROP c;",
+        "DROP TABLE t;",
+        "DO $$ BEGIN EXECUTE 'ALTER TABLE t ALTER c TYPE varchar(100)'; END $$;",
+        "ALTER TABLE t ALTER c TYPE int USING 1;",
+    ):
+        assert told(tmp_path, rule, history + more, f"{alter};")[-1][0] == "2", more
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        "CREATE TABLE t (c varchar(30));",
+        "CREATE TABLE t (c text);",
+        "CREATE TABLE t (c char(10));",
+        "CREATE TABLE t (c varchar(10)[]);",
+        "CREATE TABLE t (CHECK (c > 'a'), c varchar(10));",
+        "CREATE TABLE t (c varchar(10), d text GENERATED ALWAYS AS (c || 'a') STORED);",
+        "CREATE TABLE s.t (c varchar(10));",
+        "CREATE TABLE IF NOT EXISTS t (c varchar(10));",
+        "CREATE TABLE t (c varchar(x));",
+        "",
+    ],
+)
+def test_varchar_that_is_not_wider(tmp_path: Path, history: str) -> None:
+    sql = "ALTER TABLE t ALTER c TYPE varchar(20);"
+    assert told(tmp_path, "changing-column-type", f"SELECT 1; {history}", sql) == [("2", 1, 23, "danger")]
+
+
 T = "CREATE TABLE u (id int PRIMARY KEY);\n"
 KEY = "ALTER TABLE t ADD CONSTRAINT t_u_fkey FOREIGN KEY (u) REFERENCES u (id);\n"
 

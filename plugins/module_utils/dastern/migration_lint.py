@@ -22,6 +22,7 @@ from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader, literal
 from .sql_text import Statement, line_and_column, statements, tokens
+from .widening import widened
 
 IGNORE_FILE = "lint.yml"
 PG_VERSION = 17
@@ -208,6 +209,10 @@ def _needless(found: Sequence[Finding], files: Sequence[MigrationFile]) -> set[t
         for one in found
         if one.rule == "locks-out-reads"
     }
+    if any(one.rule == "changing-column-type" for one in found):
+        for number, offset in widened([file.sql for file in files]):
+            place = line_and_column(files[number].sql, offset)
+            needless.add(("changing-column-type", files[number].name, *place))
     return needless
 
 
