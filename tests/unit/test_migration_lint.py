@@ -150,12 +150,160 @@ def test_enum_value_used(tmp_path: Path, sql: str) -> None:
         ADD + "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN UPDATE t SET mood = 'SAD'; END $$;",
         "CREATE TYPE \"Mood\" AS ENUM ('HAPPY');\n" + ADD + "CREATE TABLE t (mood \"Mood\" DEFAULT 'SAD');",
         "BEGIN;\n" + ADD + "COMMIT;\nUPDATE t SET mood = 'SAD';",
+        ADD + "COMMENT ON TABLE t IS 'SAD';",
         "UPDATE u SET note = 'SAD';\n" + ADD,
         "ALTER TYPE \"Mood\" RENAME VALUE 'SAD' TO 'BLUE';\nUPDATE t SET mood = 'BLUE';",
     ],
 )
 def test_enum_value_may_stand_there(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "enum-value-used", sql) == []
+
+
+OWN_DANGERS = [
+    ("drop-cascade", [
+        "DROP TYPE role CASCADE", "drop schema if exists s cascade", "DROP VIEW v, w CASCADE", "DROP DOMAIN d CASCADE",
+        "DROP EXTENSION citext CASCADE", "DROP FUNCTION f(int) CASCADE", "DROP SEQUENCE q CASCADE", "DROP OWNED BY r",
+        "ALTER TABLE t ADD a int, DROP CONSTRAINT k CASCADE", "ALTER TYPE c DROP ATTRIBUTE a CASCADE",
+    ]),
+    ("deletes-all-rows", [
+        "TRUNCATE t", "TRUNCATE TABLE ONLY s.t, u RESTART IDENTITY", "DELETE FROM t", 'DELETE /* all */ FROM ONLY "t" AS x',
+        "DELETE FROM t USING (SELECT 1 AS a WHERE true) AS x", "WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d WHERE a > 1",
+        "WITH x AS (SELECT 1 WHERE true) DELETE FROM t",
+    ]),
+    ("loses-data-in-code", [
+        "DO $$ BEGIN DROP TABLE IF EXISTS t; END $$", "DO $$ BEGIN EXECUTE 'ALTER TABLE t drop  column c'; END $$",
+        "DO LANGUAGE plpgsql 'BEGIN TRUNCATE t; END'", "DO $$ BEGIN ALTER TABLE t DROP c; END $$",
+        "DO $$ BEGIN DELETE FROM t; END $$", "DO $x$ BEGIN EXECUTE format($q$DROP TYPE %I CASCADE$q$, 'y'); END $x$",
+        "CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP TABLE t; END $$;\nSELECT f()",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DROP TABLE t';\nSELECT f()",
+        "CREATE PROCEDURE s.p() LANGUAGE sql AS 'TRUNCATE t';\nDO $$ BEGIN CALL s.p(); END $$",
+    ]),
+    ("locks-out-reads", [
+        "LOCK TABLE t IN ACCESS EXCLUSIVE MODE", "LOCK t", "VACUUM FULL t", "VACUUM (VERBOSE, FULL) t", "CLUSTER t USING i", "CLUSTER",
+        "REFRESH MATERIALIZED VIEW v", "ALTER TABLE t SET UNLOGGED", "ALTER TABLE t SET LOGGED", "ALTER TABLE t SET TABLESPACE s",
+        "ALTER INDEX i SET TABLESPACE s", "ALTER TABLE t ADD CONSTRAINT e EXCLUDE USING gist (a WITH &&)",
+        "ALTER TABLE t ADD EXCLUDE (a WITH =)", "ALTER TABLE t SET ACCESS METHOD heap", "ALTER TABLE t ADD COLUMN n bigserial",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "sql"), [(rule, sql) for rule, files in OWN_DANGERS for sql in files])
+def test_own_dangers(tmp_path: Path, rule: str, sql: str) -> None:
+    (one,) = [one for one in found(tmp_path, f"SELECT 1;\n{sql};") if one.rule == rule]
+    assert (one.line, one.severity) == (2 + sql.count("\n"), "danger")
+    assert all(one.rule != "constraint-missing-not-valid" for one in found(tmp_path, sql))
+    assert told(tmp_path, rule, f"-- {sql.replace(chr(10), ' ')};\nSELECT $$ {sql.replace('$$', '')} $$;") == []
+
+
+@pytest.mark.parametrize("sql", ["UPDATE t SET a = 1", "UPDATE ONLY t SET a = (SELECT 1 WHERE true) FROM u"])
+def test_update_of_all_rows(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "updates-all-rows", sql) == [("1", 1, 1, "warning")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE t ADD FOREIGN KEY (u) REFERENCES u ON DELETE CASCADE ON UPDATE CASCADE, DROP CONSTRAINT k",
+        "CREATE TRIGGER x AFTER DELETE OR UPDATE OR TRUNCATE ON t EXECUTE FUNCTION f()",
+        "DELETE FROM t WHERE a = 1; WITH d AS (DELETE FROM t WHERE a > 1 RETURNING a) SELECT a FROM d",
+        "UPDATE t SET a = 1 WHERE b; INSERT INTO t (a) SELECT 1 FROM u ON CONFLICT DO UPDATE SET a = 1",
+        "GRANT DELETE, UPDATE (a), TRUNCATE ON t TO r; SELECT 1 FROM t FOR UPDATE",
+        "DO $$ BEGIN ALTER TABLE t DROP CONSTRAINT IF EXISTS k; ALTER TABLE t ALTER a DROP NOT NULL; END $$",
+        "DO $$ BEGIN -- DROP TABLE t\n CREATE TYPE e AS ENUM (); EXCEPTION WHEN duplicate_object THEN null; END $$",
+        "DO $$ BEGIN DELETE FROM t WHERE a > date_trunc('day', now()); GRANT TRUNCATE ON t TO r; END $$",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP TABLE t; TRUNCATE t; END $$",
+        "LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE; REFRESH MATERIALIZED VIEW CONCURRENTLY v; ALTER TABLE t SET (fillfactor = 70)",
+        "CREATE TABLE IF NOT EXISTS v (n serial); ALTER TABLE t ADD n int, ADD m text",
+        "CREATE TABLE t (a int); INSERT INTO t VALUES (1); TRUNCATE t; DELETE FROM t; UPDATE t SET a = 1; LOCK t",
+        "CREATE MATERIALIZED VIEW v AS SELECT 1 WITH NO DATA; REFRESH MATERIALIZED VIEW v",
+    ],
+)  # fmt: skip
+def test_no_own_dangers(tmp_path: Path, sql: str) -> None:
+    rules = {"updates-all-rows", *(rule for rule, _ in OWN_DANGERS)}
+    assert [one for one in found(tmp_path, sql) if one.rule in rules] == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE t",
+        "DROP TABLE IF EXISTS t, t2",
+        "ALTER TABLE ONLY t ALTER a SET NOT NULL",
+        "ALTER TABLE t ADD b int NOT NULL, DROP a",
+        "ALTER TABLE t RENAME a TO b",
+        "ALTER TABLE t RENAME TO b",
+        "ALTER TABLE t ALTER a TYPE bigint",
+        "TRUNCATE t",
+        "DELETE FROM t",
+    ],
+)
+@pytest.mark.parametrize("kind", ["", "TEMP ", "LOCAL TEMPORARY ", "UNLOGGED "])
+def test_table_of_the_same_file(tmp_path: Path, kind: str, sql: str) -> None:
+    first = f"CREATE {kind}TABLE t (a int);\nCREATE TABLE t2 AS SELECT 1;\n"
+    assert found(tmp_path, f"{first}{sql};") == []
+    assert any(one.severity == "danger" for one in found(tmp_path, f"{sql};\n{first}"))
+    for before in (
+        first.replace(" t (", ' "T" ('),
+        first.replace(" t (", " s.t ("),
+        first.replace(" t (", " IF NOT EXISTS t ("),
+        f"{first}SET search_path = s;\n",
+        f"{first}DROP TABLE t;\n",
+        f"{first}ALTER TABLE t RENAME TO t3;\n",
+        f"{first}ALTER TABLE t2 INHERIT t;\n",
+        f"{first}ALTER TABLE t ATTACH PARTITION old DEFAULT;\n",
+        f"SAVEPOINT a;\n{first}ROLLBACK TO a;\n",
+        f"BEGIN;\n{first}COMMIT;\n",
+    ):
+        assert any(one.severity == "danger" for one in found(tmp_path, f"{before}{sql};")), before
+
+
+@pytest.mark.parametrize(
+    ("history", "sql"),
+    [
+        ("CREATE TABLE t (c varchar(10) NOT NULL, PRIMARY KEY (c)); CREATE INDEX i ON t (c);", "c TYPE varchar(20)"),
+        ('CREATE TABLE "t" ("c" VARCHAR(10));', 'COLUMN "c" SET DATA TYPE TEXT'),
+        ("CREATE TABLE t (); ALTER TABLE t ADD COLUMN c character varying(10);", "c TYPE varchar"),
+        ("CREATE TABLE t (c int); ALTER TABLE t ALTER c TYPE varchar(9);", "c TYPE varchar(10)"),
+        ("CREATE TABLE t (c text);", "c TYPE varchar"),
+    ],
+)
+def test_wider_varchar(tmp_path: Path, history: str, sql: str) -> None:
+    rule, alter = "changing-column-type", f"SELECT 1;\nALTER TABLE t ADD d int, ALTER {sql}"
+    assert [one for one in told(tmp_path, rule, history, f"{alter};") if one[0] == "2"] == []
+    for end in (" USING c || 'x'", ' COLLATE "C"', "[]"):
+        assert told(tmp_path, rule, history, f"{alter}{end};")[-1][0] == "2"
+    for more in (
+        "ALTER TABLE t ADD CHECK (c > 'a');",
+        "CREATE INDEX j ON t (lower(c));",
+        "CREATE INDEX j ON t (d) WHERE c > 'a';",
+        "ALTER TABLE t RENAME c TO e; ALTER TABLE t RENAME f TO c;",
+        "ALTER TABLE t RENAME TO x; ALTER TABLE y RENAME TO t;",
+        "ALTER TABLE t DROP c;",
+        "DROP TABLE t;",
+        "DO $$ BEGIN EXECUTE 'ALTER TABLE t ALTER c TYPE varchar(100)'; END $$;",
+        "ALTER TABLE t ALTER c TYPE int USING 1;",
+    ):
+        assert told(tmp_path, rule, history + more, f"{alter};")[-1][0] == "2", more
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        "CREATE TABLE t (c varchar(30));",
+        "CREATE TABLE t (c text);",
+        "CREATE TABLE t (c char(10));",
+        "CREATE TABLE t (c varchar(10)[]);",
+        "CREATE TABLE t (CHECK (c > 'a'), c varchar(10));",
+        "CREATE TABLE t (c varchar(10), d text GENERATED ALWAYS AS (c || 'a') STORED);",
+        "CREATE TABLE s.t (c varchar(10));",
+        "CREATE TABLE IF NOT EXISTS t (c varchar(10));",
+        "CREATE TABLE t (c varchar(x));",
+        "",
+    ],
+)
+def test_varchar_that_is_not_wider(tmp_path: Path, history: str) -> None:
+    sql = "ALTER TABLE t ALTER c TYPE varchar(20);"
+    assert told(tmp_path, "changing-column-type", f"SELECT 1; {history}", sql) == [("2", 1, 23, "danger")]
 
 
 T = "CREATE TABLE u (id int PRIMARY KEY);\n"
@@ -263,6 +411,7 @@ def test_a_long_chain_takes_linear_time() -> None:
         ("TRUNCATE t CASCADE", {"ban-truncate-cascade": "danger"}),
         ("ALTER TABLE t RENAME COLUMN a TO b", {"renaming-column": "danger"}),
         ("ALTER TABLE t RENAME TO b", {"renaming-table": "danger"}),
+        ("ALTER TABLE t SET SCHEMA s", {"ban-set-schema": "danger"}),
         ("ALTER TABLE t ALTER c TYPE bigint", {"changing-column-type": "danger"}),
         ("ALTER TABLE t ADD c float DEFAULT random()", {"adding-field-with-default": "danger"}),
         ("ALTER TABLE t ADD PRIMARY KEY (c)", {"adding-serial-primary-key-field": "danger"}),
@@ -281,14 +430,17 @@ def test_a_long_chain_takes_linear_time() -> None:
         ("CREATE TABLE t (at timestamp(3))", {"prefer-timestamp-tz": "warning"}),
         ("CREATE TABLE t (code char(3))", {"ban-char-field": "warning"}),
         (f"CREATE TABLE {'t' * 64} ()", {"identifier-too-long": "warning"}),
-        ("SELEC 1", {"syntax-error": "warning"}),
+        ("SELEC 1; DROP TABLE t", {"syntax-error": "danger"}),
         # The noise, and what is written as it should be.
         ("CREATE TABLE t (id serial PRIMARY KEY, n int, s varchar(3)); CREATE INDEX i ON t (n);", {}),
         ("ALTER TABLE t ADD c int; ALTER TYPE e ADD VALUE 'x'; DROP VIEW v; DROP TYPE y;", {}),
         ("ALTER TABLE t ADD c text NOT NULL DEFAULT ''", {}),
         (INDEX, {}),
         ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.x := 1; DROP TABLE t; RETURN NEW; END $$", {}),
-        ("-- squawk-ignore ban-drop-table\nDROP TABLE t", {}),
+        # Only lint.yml takes a rule off.
+        ("-- squawk-ignore ban-drop-table\nDROP TABLE t", {"ban-drop-table": "danger"}),
+        ("/* Squawk-ignore */ DROP TABLE t; -- squawk-ignore-file", {"ban-drop-table": "danger"}),
+        ("-- squawk-disable-assume-in-transaction\nALTER TABLE t DROP c", {"ban-drop-column": "danger"}),
     ],
 )  # fmt: skip
 def test_squawk(tmp_path: Path, sql: str, expected: dict[str, str]) -> None:
@@ -309,18 +461,16 @@ def test_columns_are_characters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "severity", "words"),
+    ("script", "words"),
     [
-        (None, "danger", "no/squawk can't be run: No such file or directory. `scripts/setup` installs it."),
-        ("echo 'thread panicked' >&2; exit 101", "warning", "squawk ended with 101: thread panicked."),
-        ("echo '[{}]'", "warning", "squawk ended with 0: [{}]."),
-        ('echo \'[{"rule_name": "syntax-error", "file": "7.sql"}]\'', "warning", "squawk ended with 0"),
-        ("exec sleep 5", "warning", "squawk gave no answer within 0.2 s."),
+        (None, "no/squawk can't be run: No such file or directory. `scripts/setup` installs it."),
+        ("echo 'thread panicked' >&2; exit 101", "squawk ended with 101: thread panicked."),
+        ("echo '[{}]'", "squawk ended with 0: [{}]."),
+        ('echo \'[{"rule_name": "syntax-error", "file": "7.sql"}]\'', "squawk ended with 0"),
+        ("exec sleep 5", "squawk gave no answer within 0.2 s."),
     ],
 )
-def test_squawk_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, severity: str, words: str
-) -> None:
+def test_squawk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, words: str) -> None:
     """Our own checks are made all the same."""
     monkeypatch.setattr(squawk, "TIMEOUT", 0.2 if script and "sleep" in script else 20)
     program = tmp_path / "no" / "squawk"
@@ -329,7 +479,7 @@ def test_squawk_fails(
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
     both = lint([MigrationFile("1", "COMMIT; DROP TABLE t")], ["1"], tmp_path, program)
-    assert [(one.rule, one.severity) for one in both] == [("squawk", severity), ("transaction-control", "danger")]
+    assert [(one.rule, one.severity) for one in both] == [("squawk", "danger"), ("transaction-control", "danger")]
     assert words in str(both[0])
 
 

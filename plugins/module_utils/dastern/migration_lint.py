@@ -18,20 +18,27 @@ import yaml
 from . import squawk
 from .errors import DasTernError
 from .foreign_keys import without_index
+from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
 from .sql_text import Statement, line_and_column, literal_value, statements, tokens
+from .widening import widened
 
 IGNORE_FILE = "lint.yml"
 PG_VERSION = 17
 OWN_RULES = (
+    "deletes-all-rows",
+    "drop-cascade",
     "empty",
     "enum-value-used",
     "foreign-key-without-index",
+    "locks-out-reads",
+    "loses-data-in-code",
     "not-alone",
     "squawk",
     "transaction-control",
     "unreadable",
+    "updates-all-rows",
 )
 
 
@@ -94,6 +101,8 @@ def lint(
     found = [*_squawk(wanted, folder, program or squawk.find()), *_foreign_keys(files, names, folder)]
     for file in wanted:
         found += _own(file, folder)
+    needless = _needless(found, files)
+    found = [one for one in found if (one.rule, one.migration, one.line, one.column) not in needless]
     order = {file.name: number for number, file in enumerate(files)}
     found.sort(key=lambda one: (order.get(one.migration, -1), one.line, one.column, one.rule))
     return [one for one in found if not any(ignore.covers(one) for ignore in ignored)]
@@ -154,9 +163,19 @@ def _squawk(files: Sequence[MigrationFile], folder: str | os.PathLike[str], prog
     try:
         remarks = squawk.run(program, texts, PG_VERSION)
     except squawk.Unusable as error:
-        severity = "danger" if error.missing else "warning"
         mend = "`scripts/setup` installs it." if error.missing else "Its rules were not checked; the others were."
-        return [Finding("", str(folder), 1, 1, "squawk", severity, f"{error}.", mend)]
+        return [Finding("", str(folder), 1, 1, "squawk", "danger", f"{error}.", mend)]
+    harmless = {
+        number: _made_here(files[number])
+        for number in {one.number for one in remarks if one.rule in squawk.ON_ROWS}
+        if {"create", "table"} <= files[number].words
+    }
+    remarks = [
+        one
+        for one in remarks
+        if one.rule not in squawk.ON_ROWS
+        or not any(begin <= (one.line, one.column) <= end for begin, end in harmless.get(one.number, ()))
+    ]
     return [
         Finding(
             files[one.number].name,
@@ -170,6 +189,31 @@ def _squawk(files: Sequence[MigrationFile], folder: str | os.PathLike[str], prog
         )
         for one in remarks
     ]
+
+
+def _made_here(file: MigrationFile) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where (line and column, from and to) statements drop or change nothing but tables that the file itself has made."""
+    made, found = Made(), []
+    for one in statements(file.sql):
+        if one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
+            found.append((line_and_column(file.sql, one.start), line_and_column(file.sql, one.end)))
+        made.run(one)
+    return found
+
+
+def _needless(found: Sequence[Finding], files: Sequence[MigrationFile]) -> set[tuple[str, str, int, int]]:
+    """Rule, migration, line and column of what squawk says and the whole chain or a rule of our own knows better."""
+    # NOT VALID, which squawk advises, isn't for a constraint with EXCLUDE.
+    needless = {
+        ("constraint-missing-not-valid", one.migration, one.line, one.column)
+        for one in found
+        if one.rule == "locks-out-reads"
+    }
+    if any(one.rule == "changing-column-type" for one in found):
+        for number, offset in widened([file.sql for file in files]):
+            place = line_and_column(files[number].sql, offset)
+            needless.add(("changing-column-type", files[number].name, *place))
+    return needless
 
 
 def _foreign_keys(
@@ -202,13 +246,19 @@ _HAS_STATEMENT = re.compile(r"^\s*[A-Za-z]", re.MULTILINE)
 _NOTEWORTHY = {
     "begin", "start", "commit", "end", "rollback", "abort", "prepare", "prepared", "transaction",
     "concurrently", "vacuum", "database", "tablespace", "subscription", "system", "reindex", "cluster", "discard", "value",
+    "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged", "exclude",
 }  # fmt: skip
+_NOTEWORTHY_TOGETHER = (
+    {"drop", "cascade"}, {"drop", "function"}, {"drop", "procedure"}, {"delete", "from"}, {"update", "set"}, {"access", "method"},
+    *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),
+)  # fmt: skip
 
 
 def _own(file: MigrationFile, folder: str | os.PathLike[str]) -> Iterator[Finding]:
     """What our own rules find in one file alone."""
     # Most files hold none of these words, and to read a thousand of them statement by statement takes a second.
-    if "/*" not in file.sql and _HAS_STATEMENT.search(file.sql) and not _NOTEWORTHY & file.words:
+    noteworthy = _NOTEWORTHY & file.words or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
+    if "/*" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
         return
     found = statements(file.sql)
     for offset, rule, severity, message, mend in (
@@ -216,13 +266,10 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str]) -> Iterator[Findin
         *_transaction_control(found),
         *_not_alone(found),
         *_enum_value_used(found),
+        *dangers(found),
     ):
         line, column = line_and_column(file.sql, offset)
         yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
-
-
-Said = tuple[int, str, str, str, str]
-"""Offset in the file, rule, severity, message, mend."""
 
 
 def _empty(found: list[Statement]) -> Iterator[Said]:
@@ -242,28 +289,28 @@ def _transaction_control(found: list[Statement]) -> Iterator[Said]:
         first, *rest = one.words
         if "PREPARED" in rest or first == "PREPARE":
             yield (
-                one.start, rule, "danger", f"`{_short(one)}` works with a prepared transaction, which outlives the migration.",
+                one.start, rule, "danger", f"`{short(one)}` works with a prepared transaction, which outlives the migration.",
                 "Leave it out.",
             )  # fmt: skip
         elif first in ("BEGIN", "START"):
             if begun is not None:
                 yield (
                     one.start, rule, "danger",
-                    f"`{_short(one)}` inside the transaction that line {begun.line} began: the first COMMIT ends both.",
+                    f"`{short(one)}` inside the transaction that line {begun.line} began: the first COMMIT ends both.",
                     "Leave one of them out.",
                 )  # fmt: skip
             begun = begun or one
         elif begun is None:
             yield (
                 one.start, rule, "danger",
-                f"`{_short(one)}` without a BEGIN in this file ends the transaction that the migration runs in: what follows "
+                f"`{short(one)}` without a BEGIN in this file ends the transaction that the migration runs in: what follows "
                 "can fail on its own.",
                 "Leave it out: every migration is one transaction already.",
             )  # fmt: skip
         elif first in ("ROLLBACK", "ABORT"):
             yield (
                 one.start, rule, "danger",
-                f"`{_short(one)}` undoes everything since line {begun.line}, and the migration counts as applied.",
+                f"`{short(one)}` undoes everything since line {begun.line}, and the migration counts as applied.",
                 "Leave out BEGIN and ROLLBACK.",
             )  # fmt: skip
             begun = None
@@ -280,7 +327,7 @@ def _transaction_control(found: list[Statement]) -> Iterator[Said]:
     if begun is not None:
         yield (
             begun.start, rule, "danger",
-            f"`{_short(begun)}` without a COMMIT: everything behind it would be undone, and count as applied.",
+            f"`{short(begun)}` without a COMMIT: everything behind it would be undone, and count as applied.",
             "Leave it out: every migration is one transaction already.",
         )  # fmt: skip
 
@@ -292,7 +339,7 @@ def _not_alone(found: list[Statement]) -> Iterator[Said]:
         if refuses_transaction(one):
             yield (
                 one.start, "not-alone", "danger",
-                f"`{_short(one)}` can't run in a transaction, and this file holds {len(found)} statements, which run in one.",
+                f"`{short(one)}` can't run in a transaction, and this file holds {len(found)} statements, which run in one.",
                 "Put it into a migration of its own.",
             )  # fmt: skip
 
@@ -345,6 +392,8 @@ def _enum_value_used(found: list[Statement]) -> Iterator[Said]:
         if one.transaction_control and one.words[0] in ("COMMIT", "END"):
             added.clear()
             continue
+        if one.words[:1] == ("COMMENT",):
+            continue
         parts = list(tokens(one.text))
         if one.words[:2] in (("CREATE", "TYPE"), ("ALTER", "TYPE")):
             name = Reader(parts[2:]).name()
@@ -385,8 +434,3 @@ def _literals(statement: Statement, parts: list[tuple[str, str, int]]) -> Iterat
                     for of, inner, _ in tokens(literal_value(text))
                     if of in ("string", "escape")
                 )
-
-
-def _short(statement: Statement) -> str:
-    text = " ".join(statement.text.split())
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -40,16 +40,20 @@ class Reader:
         self._at += len(words)
         return True
 
-    def name(self) -> str:
-        """The next name, without its schema; empty at the end."""
-        found = ""
+    def path(self) -> tuple[str, ...]:
+        """The next name with its schema; empty at the end."""
+        found: list[str] = []
         while not self.done:
-            found = name_of(self._tokens[self._at])
+            found.append(name_of(self._tokens[self._at]))
             self.skip()
             if self.done or self._tokens[self._at][1] != ".":
                 break
             self.skip()
-        return found
+        return tuple(found)
+
+    def name(self) -> str:
+        """The next name, without its schema; empty at the end."""
+        return (self.path() or ("",))[-1]
 
     def group(self) -> list[list[Token]]:
         """The elements between the next pair of parentheses, if one opens here."""
