@@ -70,7 +70,8 @@ def refusals(params: Mapping[str, Any], plan: Plan, now: time, of: tuple[str, st
     if params["require_approval"] and params["approved"] != newest:
         given = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved them"
         found.append(
-            f"What is pending up to {newest} ({len(plan.pending)}) may not be applied: {given} (`migrations_require_approval` is true). "
+            f"What is pending up to {newest} ({len(plan.pending)}) may not be applied: {given} (`migrations_require_approval` "
+            "is true). "
             f"Read them (`--check --diff`), then `-e migrations_approved={newest}`."
         )
     folder = str(Path(params["password_file"]).expanduser().parent)
