@@ -871,6 +871,7 @@ def test_the_snapshot_makes_the_same_schema_anew(whole: Live) -> None:
         connection, params, declared=drift_run._declared(params)
     ) as own:  # fmt: skip
         own.execute(text["sql"])
+        assert "\nGRANT SELECT (n) ON TABLE themes TO PUBLIC;" in text["sql"]
         for probe in PROBES:
             assert own.execute(probe).fetchall() == connection.execute(probe).fetchall()  # type: ignore[call-overload]
         anew = [*read_catalogue(own, "public"), *drift_run._settings(params)]
