@@ -249,6 +249,12 @@ def test_the_diagram_knows_keys_and_how_many() -> None:
     assert "| `author` | integer | yes | | → `users(a)` |" in text
 
 
+def test_a_comment_on_a_column_that_has_no_item_is_not_the_tables() -> None:
+    text = "COMMENT ON COLUMN users.z IS 'of a partition''s column'"
+    comment = Item("comment", "column users.z", text, create=text, parent="table users")
+    assert "of a partition" not in schema_docs([*USERS, comment])
+
+
 # --- files and names
 
 

@@ -4,8 +4,8 @@ Definitions come from PostgreSQL's own functions (`pg_get_constraintdef` and its
 search path is the schema, so that names in it are written without the schema and two databases, or two servers, give
 equal texts. Left out: the ledger, what belongs to an extension (the extension stands for it), versions of extensions
 (the image decides them), whether a materialized view is filled, the value that a sequence has reached, and all other
-schemas. What has no query of its own here (operators, text search and their like) is listed by name, so that nothing
-is overlooked; of those only existence and owner-independent identity are compared.
+schemas. What has no query of its own here (operators, text search and their like) is listed by name; of those only
+existence and owner-independent identity are compared. roles/migrations/README.md lists what isn't looked at.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SET LOCAL bytea_output = 'hex'
 _CLASSES = """
 SELECT relname, oid FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relname IN ('pg_class',
   'pg_attrdef', 'pg_constraint', 'pg_type', 'pg_proc', 'pg_trigger', 'pg_policy', 'pg_rewrite', 'pg_extension',
-  'pg_namespace', 'pg_statistic_ext', 'pg_collation', 'pg_default_acl', 'pg_database')
+  'pg_namespace', 'pg_statistic_ext', 'pg_collation', 'pg_default_acl', 'pg_database', 'pg_cast')
 """
 _SCHEMA = """
 SELECT n.oid, quote_ident(n.nspname),
@@ -57,7 +57,9 @@ FROM pg_namespace n, pg_database d WHERE n.nspname = %s AND d.datname = current_
 """
 _RELATIONS = """
 SELECT c.oid, c.relkind, quote_ident(c.relname), c.relpersistence, c.relrowsecurity, c.relforcerowsecurity,
-  c.relreplident, pg_get_userbyid(c.relowner), c.reloptions, c.relname = %(ledger)s AS is_ledger, c.reltype,
+  c.relreplident, pg_get_userbyid(c.relowner),
+  c.reloptions || ARRAY(SELECT 'toast.' || o FROM pg_class t, unnest(t.reloptions) o WHERE t.oid = c.reltoastrelid),
+  c.relname = %(ledger)s AS is_ledger, c.reltype,
   CASE WHEN am.amname <> 'heap' THEN quote_ident(am.amname) END, quote_ident(ts.spcname),
   pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid),
   ARRAY(SELECT i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno),
@@ -70,24 +72,34 @@ FROM pg_class c LEFT JOIN pg_am am ON am.oid = c.relam AND c.relkind IN ('r', 'm
 LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
+# The columns of a typed table are its type's, as those of a partition are the partitioned table's. A column without a
+# default may lie under one that has it: a partition that was attached, or ALTER TABLE ONLY.
 # Of a column's options only the two that the manual names (ALTER TABLE, "per-attribute options"): a server may keep
 # others there for itself, such as a `pg_attver` that is another number for every table ever made.
 _COLUMNS = """
 SELECT a.attrelid, a.attnum, a.attname, quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
   CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
-  a.attnotnull, a.attidentity, a.attgenerated, a.attislocal, d.oid, pg_get_expr(d.adbin, d.adrelid),
+  a.attnotnull, a.attidentity, a.attgenerated,
+  a.attislocal AND c.reloftype = 0 AND c.relkind NOT IN ('v', 'm'), c.relhassubclass, d.oid,
+  CASE WHEN d.oid IS NOT NULL THEN pg_get_expr(d.adbin, d.adrelid) WHEN a.attinhcount > 0 AND EXISTS (
+    SELECT FROM pg_inherits i JOIN pg_attribute p ON p.attrelid = i.inhparent AND p.attname = a.attname AND p.attgenerated = ''
+    JOIN pg_attrdef e ON e.adrelid = p.attrelid AND e.adnum = p.attnum WHERE i.inhrelid = a.attrelid) THEN 'NULL' END,
   CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage END, a.attcompression, coalesce(a.attstattarget, -1),
   ARRAY(SELECT o FROM unnest(a.attoptions) o WHERE split_part(o, '=', 1) IN ('n_distinct', 'n_distinct_inherited'))
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v') AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """
 _CONSTRAINTS = """
+WITH RECURSIVE disabled (oid) AS (
+  SELECT tgconstraint FROM pg_trigger WHERE tgisinternal AND tgenabled <> 'O' AND tgconstraint <> 0
+  UNION SELECT k.conparentid FROM disabled JOIN pg_constraint k USING (oid) WHERE k.conparentid <> 0
+)
 SELECT c.oid, c.conrelid, c.conindid, c.conname, quote_ident(c.conname), c.contype, pg_get_constraintdef(c.oid),
   ARRAY(SELECT a.attname FROM unnest(c.conkey) WITH ORDINALITY k (n, place)
         JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.n ORDER BY place), c.confrelid,
-  EXISTS (SELECT FROM pg_trigger g WHERE g.tgconstraint = c.oid AND g.tgisinternal AND g.tgenabled <> 'O')
+  c.oid IN (SELECT oid FROM disabled)
 FROM pg_constraint c
 WHERE c.connamespace = %(schema)s AND c.conrelid <> 0 AND c.contype IN ('c', 'f', 'p', 'u', 'x') AND c.conislocal
   AND c.conparentid = 0
@@ -98,7 +110,9 @@ SELECT i.indexrelid, i.indrelid, quote_ident(c.relname), pg_get_indexdef(i.index
   EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')),
   i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL,
   ARRAY(SELECT a.attname FROM unnest(i.indkey[:i.indnkeyatts - 1]) WITH ORDINALITY k (n, place)
-        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n ORDER BY place)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n ORDER BY place),
+  c.reloptions, ARRAY(SELECT ARRAY[a.attnum::integer, a.attstattarget] FROM pg_attribute a
+    WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 WHERE c.relnamespace = %(schema)s AND NOT c.relispartition
 """
@@ -112,7 +126,7 @@ LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AN
 WHERE c.relnamespace = %(schema)s AND c.relkind = 'S'
 """
 _TYPES = """
-SELECT t.oid, t.typtype, quote_ident(t.typname), pg_get_userbyid(t.typowner), t.typarray,
+SELECT t.oid, t.typtype, quote_ident(t.typname), pg_get_userbyid(t.typowner), t.typarray, t.typrelid,
   CASE WHEN t.typtype = 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END,
   CASE t.typtype
     WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod)
@@ -148,10 +162,11 @@ SELECT p.oid, p.prokind, quote_ident(p.proname), pg_get_function_identity_argume
 FROM pg_proc p WHERE p.pronamespace = %(schema)s
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i')
 """
+# A partition's copy of a trigger has an oid behind the one that it was copied from.
 _TRIGGERS = """
-SELECT g.oid, g.tgrelid, quote_ident(g.tgname), pg_get_triggerdef(g.oid, true), g.tgenabled
-FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
-WHERE c.relnamespace = %(schema)s AND NOT g.tgisinternal AND g.tgparentid = 0
+SELECT g.oid, g.tgrelid, quote_ident(g.tgname), pg_get_triggerdef(g.oid, true), g.tgenabled, p.oid, p.tgenabled
+FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid LEFT JOIN pg_trigger p ON p.oid = g.tgparentid
+WHERE c.relnamespace = %(schema)s AND NOT g.tgisinternal ORDER BY g.oid
 """
 _POLICIES = """
 SELECT p.oid, p.polrelid, quote_ident(p.polname), format('AS %%s FOR %%s TO %%s',
@@ -178,6 +193,18 @@ SELECT c.oid, quote_ident(c.collname), pg_get_userbyid(c.collowner), 'PROVIDER =
   || CASE WHEN c.collisdeterministic THEN '' ELSE ', DETERMINISTIC = false' END
 FROM pg_collation c WHERE c.collnamespace = %(schema)s
 """
+# A cast is in no schema: those of the schema's types and functions, and those between the server's own types. The one
+# from a range type to its multirange comes with the type.
+_CASTS = """
+SELECT k.oid, format('(%%s AS %%s)', format_type(k.castsource, NULL), format_type(k.casttarget, NULL)),
+  CASE k.castmethod WHEN 'f' THEN 'WITH FUNCTION ' || k.castfunc::regprocedure WHEN 'i' THEN 'WITH INOUT'
+    ELSE 'WITHOUT FUNCTION' END || CASE k.castcontext WHEN 'a' THEN ' AS ASSIGNMENT' WHEN 'i' THEN ' AS IMPLICIT' ELSE '' END
+FROM pg_cast k JOIN pg_type s ON s.oid = k.castsource JOIN pg_type t ON t.oid = k.casttarget
+LEFT JOIN pg_proc f ON f.oid = k.castfunc
+WHERE k.oid >= 16384 AND (%(schema)s IN (s.typnamespace, t.typnamespace, f.pronamespace)
+  OR (s.typnamespace, t.typnamespace) = ('pg_catalog'::regnamespace, 'pg_catalog'::regnamespace))
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'i')
+"""
 _EXTENSIONS = """
 SELECT e.oid, quote_ident(e.extname), CASE WHEN n.nspname <> 'pg_catalog' THEN quote_ident(n.nspname) END
 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -185,6 +212,7 @@ FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
 _DATABASE_WIDE = """
 SELECT 'event trigger', quote_ident(evtname), concat_ws(' ', evtevent, evtfoid::regproc, evttags, evtenabled) FROM pg_event_trigger
 UNION ALL SELECT 'publication', quote_ident(p.pubname), concat_ws(' ', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
+  CASE WHEN p.pubviaroot THEN 'via root' END,
   (SELECT string_agg(concat_ws(' ', t.schemaname, t.tablename, t.attnames, t.rowfilter), ', ' ORDER BY 1)
    FROM pg_publication_tables t WHERE t.pubname = p.pubname)) FROM pg_publication p
 UNION ALL SELECT 'setting', 'database' || coalesce(' for ' || quote_ident(r.rolname), '') || ' ' || split_part(c, '=', 1),
@@ -201,18 +229,18 @@ WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = %(schema)s AND d.
 """
 # Only where privileges were ever given or taken; then what is there beside what would be there by default.
 _PRIVILEGES = """
-SELECT o.classid, o.objid, o.sub, x.of_default, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END,
-  x.privilege_type, x.is_grantable
+SELECT o.classid, o.objid, o.sub, quote_ident(o.part), x.of_default,
+  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable
 FROM (
-  SELECT 'pg_class'::regclass::oid AS classid, oid AS objid, 0 AS sub, relacl AS acl,
+  SELECT 'pg_class'::regclass::oid AS classid, oid AS objid, 0 AS sub, NULL::name AS part, relacl AS acl,
     acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner) AS usual
     FROM pg_class WHERE relnamespace = %(schema)s
-  UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, a.attacl, NULL FROM pg_attribute a
-    JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = %(schema)s AND a.attnum > 0
-  UNION ALL SELECT 'pg_proc'::regclass, oid, 0, proacl, acldefault('f', proowner) FROM pg_proc WHERE pronamespace = %(schema)s
-  UNION ALL SELECT 'pg_type'::regclass, oid, 0, typacl, acldefault('T', typowner) FROM pg_type WHERE typnamespace = %(schema)s
-  UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, nspacl, acldefault('n', nspowner) FROM pg_namespace WHERE oid = %(schema)s
-  UNION ALL SELECT 'pg_database'::regclass, oid, 0, datacl, acldefault('d', datdba) FROM pg_database WHERE datname = current_database()
+  UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, a.attname, a.attacl, NULL FROM pg_attribute a
+    JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = %(schema)s AND NOT a.attisdropped
+  UNION ALL SELECT 'pg_proc'::regclass, oid, 0, NULL, proacl, acldefault('f', proowner) FROM pg_proc WHERE pronamespace = %(schema)s
+  UNION ALL SELECT 'pg_type'::regclass, oid, 0, NULL, typacl, acldefault('T', typowner) FROM pg_type WHERE typnamespace = %(schema)s
+  UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, NULL, nspacl, acldefault('n', nspowner) FROM pg_namespace WHERE oid = %(schema)s
+  UNION ALL SELECT 'pg_database'::regclass, oid, 0, NULL, datacl, acldefault('d', datdba) FROM pg_database WHERE datname = current_database()
 ) o, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(o.acl) e UNION ALL SELECT true, e.* FROM aclexplode(o.usual) e) x
 WHERE o.acl IS NOT NULL
 """
@@ -225,7 +253,13 @@ FROM pg_default_acl d, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(
     CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END, d.defaclrole) END) e) x
 WHERE d.defaclnamespace IN (0, %(schema)s)
 """
-_COMMENTS = "SELECT classoid, objoid, objsubid, description FROM pg_description WHERE objoid >= 16384"
+_COMMENTS = """
+SELECT d.classoid, d.objoid, d.objsubid, d.description, quote_ident(a.attname), k.contypid, quote_ident(k.conname)
+FROM pg_description d
+LEFT JOIN pg_attribute a ON d.classoid = 'pg_class'::regclass AND d.objsubid <> 0 AND a.attrelid = d.objoid AND a.attnum = d.objsubid
+LEFT JOIN pg_constraint k ON d.classoid = 'pg_constraint'::regclass AND k.oid = d.objoid AND k.contypid <> 0
+WHERE d.objoid >= 16384
+"""
 _MEMBERS = (
     "SELECT classid, objid, refobjid FROM pg_depend WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass"
 )
@@ -292,6 +326,7 @@ class _Reader:
         self._oid = 0
         self._relations: dict[int, str] = {}
         self._columns: dict[tuple[int, int], tuple[str, str]] = {}
+        self._triggers: dict[int, str] = {}
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         values = {"schema": self._oid, "ledger": LEDGER} if "%(" in query else None
@@ -302,7 +337,7 @@ class _Reader:
         self._the_schema()
         for query, add in (
             (_EXTENSIONS, self._extension), (_RELATIONS, self._relation), (_COLUMNS, self._column), (_TYPES, self._type),
-            (_FUNCTIONS, self._function), (_SEQUENCES, self._sequence), (_COLLATIONS, self._collation),
+            (_FUNCTIONS, self._function), (_CASTS, self._cast), (_SEQUENCES, self._sequence), (_COLLATIONS, self._collation),
             (_CONSTRAINTS, self._constraint), (_INDEXES, self._index), (_TRIGGERS, self._trigger),
             (_POLICIES, self._policy), (_RULES, self._rule), (_STATISTICS, self._statistics),
             (_DATABASE_WIDE, self._plain), (_OTHERS, self._plain),
@@ -314,8 +349,8 @@ class _Reader:
             self._found.pop(self._keys.get((classid, objid, 0), ""), None)
         self._column_order()
         self._privileges()
-        for classid, objid, sub, text in self._rows(_COMMENTS):
-            self._comment((classid, objid, sub), text)
+        for classid, objid, sub, *rest in self._rows(_COMMENTS):
+            self._comment((classid, objid, sub), *rest)
         for (classid, objid), extension in members.items():
             self._keys[(classid, objid, 0)] = self._keys[(self._class["pg_extension"], extension, 0)]
         self._depend()
@@ -412,9 +447,11 @@ class _Reader:
             word = {"f": "FULL", "n": "NOTHING"}[identity]
             self._alter("replica identity", name, key, f"REPLICA IDENTITY {word}", "REPLICA IDENTITY DEFAULT")
 
-    def _alter(self, kind: str, name: str, parent: str, action: str, undo: str, shown: str = "", **more: Any) -> str:
+    def _alter(
+        self, kind: str, name: str, parent: str, action: str, undo: str, shown: str = "", only: bool = False, **more: Any
+    ) -> str:  # fmt: skip
         """An item that is an attribute of its relation: `ALTER TABLE ... action`."""
-        table = f"ALTER TABLE {self._table_of(parent)}"
+        table = f"ALTER TABLE {'ONLY ' if only else ''}{self._table_of(parent)}"
         return self._add(kind, name, shown or action, create=f"{table} {action}", undo=f"{table} {undo}" if undo else "",
                          parent=parent, **more)  # fmt: skip
 
@@ -424,17 +461,16 @@ class _Reader:
 
     def _column(
         self, relation: int, number: int, raw: str, name: str, kind: str, collation: str | None, required: bool,
-        identity: str, generated: str, is_local: bool, default_oid: int | None, default: str | None, storage: str | None,
-        compression: str, target: int, options: list[str] | None,
+        identity: str, generated: str, is_own: bool, has_children: bool, default_oid: int | None, default: str | None,
+        storage: str | None, compression: str, target: int, options: list[str] | None,
     ) -> None:  # fmt: skip
         if relation not in self._relations:
             return
         table = self._relations[relation]
         full, parent = f"{table}.{name}", self._keys[(self._class["pg_class"], relation, 0)]
         self._columns[(relation, number)] = (full, raw)
-        is_view = parent.startswith("view ")
         key = parent
-        if is_local and not is_view:
+        if is_own:
             shown = kind + (f" COLLATE {collation}" if collation else "")
             shown += f" GENERATED ALWAYS AS ({default}) STORED" if generated else ""
             key = self._alter("column", full, parent, f"ADD COLUMN {name} {shown}", "", shown,
@@ -445,10 +481,10 @@ class _Reader:
                 self._keys[(self._class["pg_attrdef"], default_oid, 0)] = key
         which = f"ALTER COLUMN {name}"
         if default is not None and not generated:
-            self._alter("default", full, key, f"{which} SET DEFAULT {default}", f"{which} DROP DEFAULT", default,
-                        address=("pg_attrdef", default_oid or 0, 0))  # fmt: skip
-        if is_view:
-            return
+            # Each table below has its own default or none.
+            self._alter("default", full, key, f"{which} SET DEFAULT {default}" if default_oid else f"{which} DROP DEFAULT",
+                        f"{which} DROP DEFAULT", default, only=has_children,
+                        address=("pg_attrdef", default_oid, 0) if default_oid else None)  # fmt: skip
         if required:
             self._alter("not null", full, key, f"{which} SET NOT NULL", f"{which} DROP NOT NULL", "NOT NULL")
         if storage:
@@ -487,8 +523,9 @@ class _Reader:
             )
 
     def _type(
-        self, oid: int, typtype: str, name: str, owner: str, array: int, labels: list[str] | None, text: str
-    ) -> None:
+        self, oid: int, typtype: str, name: str, owner: str, array: int, relation: int, labels: list[str] | None,
+        text: str,
+    ) -> None:  # fmt: skip
         kind = {"e": "enum", "d": "domain", "c": "composite type", "r": "range type"}.get(typtype, "type")
         target = f"{'DOMAIN' if kind == 'domain' else 'TYPE'} {name}"
         facts: dict[str, Any] = {}
@@ -500,6 +537,8 @@ class _Reader:
         key = self._add(kind, name, definition, ("pg_type", oid, 0), target=target, undo=undo, facts=facts)
         if array:
             self._keys[(self._class["pg_type"], array, 0)] = key
+        if relation:  # on which the dependencies and comments of a composite type's attributes hang
+            self._keys[(self._class["pg_class"], relation, 0)] = key
         self._owned(target, owner, key)
 
     def _function(
@@ -522,6 +561,10 @@ class _Reader:
             text = f"CREATE AGGREGATE {name}({identity}) ({aggregate})"
         key = self._add(kind, f"{name}({types})", text, ("pg_proc", oid, 0), target=target, undo=f"DROP {target}")
         self._owned(target, owner, key)
+
+    def _cast(self, oid: int, name: str, how: str) -> None:
+        target = f"CAST {name}"
+        self._add("cast", name, f"CREATE {target} {how}", ("pg_cast", oid, 0), target=target, undo=f"DROP {target}")
 
     def _sequence(
         self, oid: int, name: str, persistence: str, owner: str, kind: str, options: str, dependence: str | None,
@@ -579,7 +622,8 @@ class _Reader:
 
     def _index(
         self, oid: int, relation: int, name: str, text: str, tablespace: str | None, valid: bool, replica: bool,
-        clustered: bool, of_constraint: bool, unique: bool, columns: list[str],
+        clustered: bool, of_constraint: bool, unique: bool, columns: list[str], options: list[str] | None,
+        targets: list[list[int]],
     ) -> None:  # fmt: skip
         if relation not in self._relations:
             return
@@ -592,6 +636,13 @@ class _Reader:
             own = self._add("index", name, text + ("" if valid else " -- INVALID"), ("pg_class", oid, 0), parent=parent,
                             create=text, undo=f"DROP INDEX {name}", target=f"INDEX {name}",
                             facts={"table": self._relations[relation], "columns": columns if unique else []})  # fmt: skip
+        elif options:
+            names = ", ".join(option.partition("=")[0] for option in options)
+            self._add("storage parameters", name, f"ALTER INDEX {name} SET ({_options(options)})",
+                      undo=f"ALTER INDEX {name} RESET ({names})", parent=own)  # fmt: skip
+        for number, amount in targets:
+            alter = f"ALTER INDEX {name} ALTER COLUMN {number} SET STATISTICS"
+            self._add("column statistics", f"{name}.{number}", f"{alter} {amount}", undo=f"{alter} -1", parent=own)
         table = self._relations[relation]
         if replica:
             self._alter(
@@ -605,15 +656,28 @@ class _Reader:
         if clustered:
             self._alter("clustered on", table, parent, f"CLUSTER ON {name}", "SET WITHOUT CLUSTER", needs=[own])
 
-    def _trigger(self, oid: int, relation: int, name: str, text: str, enabled: str) -> None:
+    def _trigger(
+        self, oid: int, relation: int, name: str, text: str, enabled: str, copy_of: int | None, above: str | None
+    ) -> None:
         if relation not in self._relations:
             return
         table = self._relations[relation]
-        word = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}.get(enabled)
-        text += f";\nALTER TABLE {table} {word} TRIGGER {name}" if word else ""
+        parent = self._keys[(self._class["pg_class"], relation, 0)]
+        words = {"O": "ENABLE", "D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
+        state = f"ALTER TABLE {table} {words[enabled]} TRIGGER {name}"
+        if copy_of is not None and above is not None:
+            # It comes with the trigger of the partitioned table; only whether it is enabled is its own.
+            self._triggers[oid] = trigger = self._triggers.get(copy_of, parent)
+            if enabled != above:
+                self._triggers[oid] = self._add(
+                    "trigger state", f"{table}.{name}", state, parent=trigger, needs=[parent],
+                    undo=f"ALTER TABLE {table} {words[above]} TRIGGER {name}",
+                )  # fmt: skip
+            return
+        text += f";\n{state}" if enabled != "O" else ""
         target = f"TRIGGER {name} ON {table}"
-        self._add("trigger", f"{table}.{name}", text, ("pg_trigger", oid, 0), target=target, undo=f"DROP {target}",
-                  parent=self._keys[(self._class["pg_class"], relation, 0)])  # fmt: skip
+        self._triggers[oid] = self._add("trigger", f"{table}.{name}", text, ("pg_trigger", oid, 0), target=target,
+                                        undo=f"DROP {target}", parent=parent)  # fmt: skip
 
     def _policy(self, oid: int, relation: int, name: str, text: str) -> None:
         if relation not in self._relations:
@@ -668,11 +732,11 @@ class _Reader:
                       parent=self._keys[(self._class["pg_class"], relation, 0)])  # fmt: skip
 
     def _privileges(self) -> None:
-        found: dict[Address, _Grants] = {}
-        for classid, objid, sub, usual, grantee, privilege, grantable in self._rows(_PRIVILEGES):
-            found.setdefault((classid, objid, sub), _Grants()).add(usual, grantee, privilege, grantable)
-        for address, grants in found.items():
-            self._grants(address, grants)
+        found: dict[tuple[Address, str | None], _Grants] = {}
+        for classid, objid, sub, part, usual, grantee, privilege, grantable in self._rows(_PRIVILEGES):
+            found.setdefault(((classid, objid, sub), part), _Grants()).add(usual, grantee, privilege, grantable)
+        for (address, column), grants in found.items():
+            self._grants(address, column, grants)
         defaults: dict[tuple[str, str, bool], _Grants] = {}
         for role, kind, within, usual, grantee, privilege, grantable in self._rows(_DEFAULT_PRIVILEGES):
             defaults.setdefault((role, kind, within), _Grants()).add(usual, grantee, privilege, grantable)
@@ -684,45 +748,51 @@ class _Reader:
                 do, back = _statements(f"ON {kind}", grantee, more, less, head + " ")
                 self._add("default privileges", name, do, undo=back)
 
-    def _grants(self, address: Address, grants: _Grants) -> None:
+    def _grants(self, address: Address, column: str | None, grants: _Grants) -> None:
         """One item for each role whose privileges on the object aren't the ones that it would have by default."""
         key = self._keys.get(address) or self._keys.get((*address[:2], 0), "")
-        column = self._columns.get((address[1], address[2])) if address[2] else None
-        if key == "database":
-            label, noun, parent = key, DATABASE, ""
-        elif key not in self._found:
+        whole = self._keys.get((*address[:2], 0), "")
+        if whole == "database":
+            label, noun, parent = whole, DATABASE, ""
+        elif whole not in self._found:
             return
-        elif column is not None:
-            label, noun, parent = f"column {column[0]}", f"TABLE {self._relations[address[1]]}", key
         else:
-            label, noun, parent = key, self._found[key]["target"], key
-        # GRANT knows views and foreign tables as tables only, an aggregate as a function.
+            label, noun, parent = key, self._found[whole]["target"], key
+        # GRANT knows views and foreign tables as tables only, an aggregate as a function, and columns of tables only.
         noun = re.sub(r"^(MATERIALIZED VIEW|FOREIGN TABLE|VIEW) ", "TABLE ", noun)
         noun = re.sub(r"^AGGREGATE ", "FUNCTION ", noun)
+        if column is not None:
+            noun = re.sub(r"^SEQUENCE ", "TABLE ", noun)
+            label = f"column {noun.removeprefix('TABLE ')}.{column}"
         for grantee, more, less in grants.differences():
             if noun.startswith("SCHEMA ") and grantee == "PUBLIC":
                 # Whether everyone may look into the schema says nothing where nobody else may connect; `prisma migrate
                 # reset` makes the schema anew without it.
                 more = [privilege for privilege in more if privilege != ("USAGE", False)]
             if column is not None:
-                more = [(f"{privilege} ({identifier(column[1])})", grantable) for privilege, grantable in more]
+                more = [(f"{privilege} ({column})", grantable) for privilege, grantable in more]
             if more or less:
                 do, back = _statements(f"ON {noun}", grantee, more, less)
                 self._add("grant", f"{label} to {grantee}", do, undo=back, parent=parent)
 
-    def _comment(self, address: Address, text: str) -> None:
+    def _comment(
+        self, address: Address, text: str, column: str | None, domain: int | None, constraint: str | None
+    ) -> None:
         key = self._keys.get(address, "")
-        item = self._found.get(key)
-        if item is None:
-            column = self._columns.get((address[1], address[2])) if address[2] else None
-            relation = self._keys.get((*address[:2], 0), "")
-            if column is None or relation not in self._found:
-                return
-            target, label, key = f"COLUMN {column[0]}", f"column {column[0]}", relation
+        whole = self._keys.get((self._class["pg_type"], domain, 0) if domain else (*address[:2], 0), "")
+        item = self._found.get(whole)
+        # A schema's comment is the template's, and an extension's its own.
+        if item is None or not item.get("target") or item["kind"] in ("schema", "extension"):
+            return
+        if column is not None:
+            label = f"column {item['name']}.{column}"
+            target, key = f"COLUMN {item['name']}.{column}", key or whole
+        elif domain:
+            label = f"constraint {item['name']}.{constraint}"
+            target, key = f"CONSTRAINT {constraint} ON {item['target']}", whole
+        elif item["kind"] == "constraint" and address[0] == self._class["pg_class"]:
+            target, label = f"INDEX {item['facts']['quoted']}", f"index {item['facts']['quoted']}"
         else:
-            # A schema's comment is the template's, and an extension's its own.
-            if not item.get("target") or item["kind"] in ("schema", "extension"):
-                return
             target, label = item["target"], key
         self._add(
             "comment", label, f"COMMENT ON {target} IS {literal(text)}", undo=f"COMMENT ON {target} IS NULL", parent=key

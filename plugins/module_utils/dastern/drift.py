@@ -16,10 +16,10 @@ from .catalogue import DATABASE, WEAK, Item
 # What makes the object, in an order that a person would choose; dependencies come first.
 _RANK = {kind: rank for rank, kind in enumerate((
     "schema", "extension", "collation", "enum", "composite type", "domain", "range type", "type", "sequence", "function",
-    "procedure", "aggregate", "table", "foreign table", "column", "identity", "default", "not null", "sequence owner",
+    "procedure", "aggregate", "cast", "table", "foreign table", "column", "identity", "default", "not null", "sequence owner",
     "storage parameters", "column storage", "column compression", "column statistics", "column options", "index",
     "constraint", "clustered on", "replica identity", "view", "materialized view", "statistics object", "rule", "trigger",
-    "row security", "policy", "owner", "default privileges", "grant", "comment",
+    "trigger state", "row security", "policy", "owner", "default privileges", "grant", "comment",
 ))}  # fmt: skip
 
 # Kinds whose change replaces the text in place: the live one's `create` is enough.
@@ -29,14 +29,13 @@ _OVERWRITTEN = {
     "column storage",
     "column compression",
     "column statistics",
-    "storage parameters",
     "comment",
 }
 # Kinds that may be dropped and made anew without losing rows, provided that nothing else hangs on them.
 _REPLACED = {
     "index", "constraint", "trigger", "policy", "view", "materialized view", "function", "procedure", "aggregate", "rule",
     "row security", "grant", "default privileges", "sequence owner", "statistics object", "replica identity",
-    "clustered on", "column options",
+    "clustered on", "column options", "storage parameters", "trigger state", "cast",
 }  # fmt: skip
 # Kinds that can be taken away with nothing lost but themselves.
 _DROPPED = _REPLACED | _OVERWRITTEN | {"identity"}

@@ -98,7 +98,7 @@ def schema_docs(items: Sequence[Item]) -> str:
     by_kind: dict[str, list[Item]] = {}
     for item in items:
         by_kind.setdefault(item.kind, []).append(item)
-    comments = {item.parent: item.definition.partition(" IS ")[2].strip()[1:-1] for item in by_kind.get("comment", [])}
+    comments = {item.name: item.definition.partition(" IS ")[2].strip()[1:-1] for item in by_kind.get("comment", [])}
     lines = ["# Schema", "", f"Written by `{WRITE}` from the live catalogue; don't edit.", ""]
     tables = by_kind.get("table", [])
     lines += ["```mermaid", "erDiagram", *_diagram(tables, by_kind), "```", ""]
