@@ -144,6 +144,69 @@ def test_what_fails_on_the_live_database_only_leaves_everything(reversible: Data
     assert reversible.state() == before
 
 
+IF_EMPTY = "DO $$ BEGIN IF NOT EXISTS (SELECT FROM t6) THEN ALTER TABLE t6 DROP COLUMN more; END IF; END $$;"
+
+
+def refused_after_the_proof(database: Database, to: str) -> str:
+    before, columns = database.state(), catalogue(database.query)
+    with pytest.raises(DasTernError) as refused:
+        rollback(params(database, to))
+    assert (database.state(), catalogue(database.query)) == (before, columns)
+    assert "Nothing was rolled back" in refused.value.message
+    return refused.value.message
+
+
+def test_a_down_that_does_something_else_to_rows_is_refused(reversible: Database) -> None:
+    reversible.write(_6_step="CREATE TABLE t6 (id int)", _7_step="ALTER TABLE t6 ADD more text")
+    down(reversible, _7_step=IF_EMPTY)
+    reversible.migrate()
+    reversible.query("INSERT INTO t6 VALUES (7)")
+    message = refused_after_the_proof(reversible, "6_step")
+    lines = [line.split() for line in message.splitlines() if "t6.more" in line]
+    assert lines == [["unexpected", "column", "t6.more", "text"]]
+    reversible.query("DELETE FROM t6")
+    assert rollback(params(reversible, "6_step"))["names"] == ["7_step"]
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "text", "words"),
+    [
+        ("CREATE VIEW by_hand AS SELECT id FROM t5", "DROP TABLE t5 CASCADE", ["missing", "view", "by_hand"]),
+        (
+            "ALTER TABLE t1 ADD CONSTRAINT by_hand FOREIGN KEY (id) REFERENCES t5 NOT VALID",
+            "DROP TABLE t5 CASCADE",
+            ["missing", "constraint", "t1.by_hand"],
+        ),
+        (
+            "CREATE INDEX by_hand ON t4 ((note || 'x'))",
+            "DROP TABLE t5; DROP INDEX IF EXISTS by_hand",
+            ["missing", "index", "by_hand"],
+        ),
+    ],
+)
+def test_what_was_made_by_hand_is_not_taken_along(
+    reversible: Database, by_hand: str, text: str, words: list[str]
+) -> None:
+    reversible.query(by_hand)
+    down(reversible, _5_step=text)
+    lines = refused_after_the_proof(reversible, "4_step").splitlines()
+    assert any(line.split()[: len(words)] == words for line in lines), lines
+
+
+def test_drift_that_is_not_touched_is_no_obstacle(reversible: Database) -> None:
+    reversible.write(_6_step="ALTER TABLE t1 ADD more text; CREATE VIEW v AS SELECT id FROM t5")
+    down(reversible, _6_step="DROP VIEW v; ALTER TABLE t1 DROP COLUMN more", _5_step="DROP TABLE IF EXISTS t5")
+    reversible.migrate()
+    reversible.query(
+        "CREATE TABLE by_hand (id int REFERENCES t1); CREATE INDEX ON t1 (note, id); ALTER TABLE t1 ADD by_hand int; "
+        "ALTER TABLE t5 ADD by_hand int; CREATE INDEX by_hand_idx ON t5 (by_hand); GRANT SELECT ON t5 TO pg_monitor; "
+        "CREATE PUBLICATION by_hand_pub FOR TABLE t4, t5; ALTER TABLE t1 ALTER note SET DEFAULT 'x'; DROP INDEX t4_note_idx"
+    )
+    assert rollback(params(reversible, "4_step"))["names"] == ["6_step", "5_step"]
+    left = "SELECT to_regclass('by_hand') IS NOT NULL, to_regclass('t5'), to_regclass('v')"
+    assert reversible.query(left) == [(True, None, None)]
+
+
 def test_playbook(reversible: Database, tmp_path: Path) -> None:
     variables = {"playbook": "playbooks/rollback.yml", "to": "4_step"}
     closed = reversible.play("-e", '{"migrations_require_approval": true}', **variables)

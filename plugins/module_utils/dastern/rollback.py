@@ -1,14 +1,16 @@
 """Take applied migrations back by their `down.sql`, after it was shown in a scratch database that these do what they say.
 
-All of them in one transaction with the ledger: either the schema is back at the wanted migration, or nothing changed.
+All of them in one transaction with the ledger: either the schema is back at the wanted migration, and changed in nothing
+that the scratch database didn't show, or nothing changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .catalogue import Item, read_catalogue
+from .catalogue import Item, read_catalogue, read_catalogue_within
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .drift import compare, table
@@ -48,6 +50,14 @@ _WORDS_FOR = {
 }
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """The scratch database's catalogue before and after the `down.sql`."""
+
+    before: list[Item]
+    after: list[Item]
+
+
 def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Take back what was applied after the migration `to`; the keys of `params` are the options of `migration_rollback`.
 
@@ -66,9 +76,11 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
             if taken and (wrong := rollback_refusals(params, taken[::-1], time_of_day(connection))):
                 raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
             if taken:
-                _prove(connection, params, [files[name] for name in kept], [files[name] for name in taken], downs)
-            if taken and not check_mode:
-                _take_back(connection, params, ledger, taken, downs)
+                shown = _prove(
+                    connection, params, [files[name] for name in kept], [files[name] for name in taken], downs
+                )
+                if not check_mode:
+                    _take_back(connection, params, ledger, taken, downs, shown)
     except psycopg.Error as error:
         raise DasTernError(
             f"Rolling back in database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
@@ -131,8 +143,8 @@ def _prove(
     kept: list[MigrationFile],
     taken: list[MigrationFile],
     downs: Mapping[str, str],
-) -> None:
-    """Up, down, up in a scratch database: each time the same catalogue."""
+) -> _Shown:
+    """Up, down, up in a scratch database: each time the same catalogue; gives what going down changed."""
     superuser, schema = superuser_of(params), params["schema"]
     settings: dict[str, str | int] = {"search_path": identifier(schema), "lock_timeout": "10s"}
     with scratch_database(connection, params, superuser=superuser, settings=settings) as own:
@@ -148,8 +160,10 @@ def _prove(
         own.execute("BEGIN")
         _run(own, params, [file.name for file in reversed(taken)], downs)
         own.execute("COMMIT")
-        _refuse_difference(params, "down", before, read_catalogue(own, schema))
+        found = read_catalogue(own, schema)
+        _refuse_difference(params, "down", before, found)
         _refuse_difference(params, "up again", after, up(taken))
+    return _Shown(after, found)
 
 
 def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
@@ -171,12 +185,66 @@ def _take_back(
     ledger: Ledger,
     taken: list[str],
     downs: Mapping[str, str],
+    shown: _Shown,
 ) -> None:
     connection.execute("BEGIN")
+    before = read_catalogue_within(connection, params["schema"])
     _run(connection, params, taken[::-1], downs)
+    _refuse_other_change(params, shown, before, read_catalogue_within(connection, params["schema"]))
     for name in taken[::-1]:
         ledger.take_back(name)
     connection.execute("COMMIT")
+
+
+def _refuse_other_change(
+    params: Mapping[str, Any], shown: _Shown, before: Sequence[Item], after: Sequence[Item]
+) -> None:
+    """Refuse where the live catalogue isn't what it was but for `shown`; leaving the connection undoes all of it."""
+    differences = [row for row in compare(_wanted(shown, before, after), after) if not row.weak]
+    if differences:
+        raise DasTernError(
+            "\n".join([
+                "Nothing was rolled back: the same files did something else in the live database than in an empty one. What "
+                "would differ (expected after the rollback, and what it gave as live):",
+                *(f"  {line}" for line in table(differences)),
+                f"Mend the {DOWN} files in {params['folder']} if they ask for rows or for what is there; move or drop by hand "
+                "what was made by hand and hangs on what goes.",
+            ]),
+            differences=[row.as_dict() for row in differences],
+        )  # fmt: skip
+
+
+def _wanted(shown: _Shown, before: Sequence[Item], after: Sequence[Item]) -> list[Item]:
+    """The catalogue `before` with all that `shown` changed as it was left there; drift elsewhere stays as it is.
+
+    Free is what shown can't tell: parts of an object that came or went with it (its grants, an index made by hand), and
+    which tables a publication holds (one of all tables loses each that goes).
+    """
+    first, last = ({item.key: item for item in items} for items in (shown.before, shown.after))
+    old, new = ({item.key: item for item in items} for items in (before, after))
+    wanted: list[Item | None] = []
+    for key in first.keys() | last.keys() | old.keys() | new.keys():
+        one, other = first.get(key), last.get(key)
+        item = new.get(key) or old.get(key)
+        if (one and one.definition) != (other and other.definition):
+            wanted.append(other)
+        elif item is not None and (
+            _goes_along(item, old | new, first.keys() ^ last.keys())
+            or (item.kind == "publication" and key in old and key in new)
+        ):
+            wanted.append(new.get(key))
+        else:
+            wanted.append(old.get(key))
+    return [item for item in wanted if item is not None]
+
+
+def _goes_along(item: Item, items: Mapping[str, Item], came_or_went: Collection[str]) -> bool:
+    """Whether something that came or went is above `item`."""
+    while item.parent in items:
+        if item.parent in came_or_went:
+            return True
+        item = items[item.parent]
+    return False
 
 
 def _run(
