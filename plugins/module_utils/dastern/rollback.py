@@ -41,7 +41,18 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
+    "confirm": {"type": "str", "default": ""},
 }
+
+# By oid and number, as a name may well be there again behind a DROP, or another be there for the same rows.
+_TABLES = """
+SELECT c.oid, c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
+"""
+_COLUMNS = """
+SELECT attrelid, attnum, quote_ident(attname), attislocal AND attgenerated = '' FROM pg_attribute
+WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped ORDER BY 2
+"""
 
 _WORDS_FOR = {
     "25001": " All that is taken back is one transaction: write it without CONCURRENTLY.",
@@ -56,17 +67,35 @@ class _Shown:
 
     before: list[Item]
     after: list[Item]
+    gone: list[tuple[str, str]]
+    """Tables that go, and columns that go from a table that stays: the table, and the column or ''; as SQL writes them."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A table, or a column ('' is none), that goes, and how many rows or values the live one had."""
+
+    table: str
+    column: str
+    count: int
+
+    @property
+    def line(self) -> str:
+        what, unit = (f"column {self.table}.{self.column}", "value") if self.column else (f"table {self.table}", "row")
+        return f"takes away {what} ({self.count:,} {unit}{'' if self.count == 1 else 's'})"
 
 
 def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Take back what was applied after the migration `to`; the keys of `params` are the options of `migration_rollback`.
 
-    Returns `changed`, `names` in the order in which they are taken back, and `diff`. Raises `DasTernError`.
+    Returns `changed`, `names` in the order in which they are taken back, `losses` in words, and `diff`. Raises
+    `DasTernError`.
     """
     files = {file.name: file for file in of_params(params)}
     downs = {item["name"]: item["down"] for item in params["migrations"] if item.get("down") is not None}
     session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
+    losses: list[Loss] = []
     try:
         with connect(dict(params), "das-tern rollback", session) as connection:
             ledger = Ledger(connection, params["schema"])
@@ -79,6 +108,8 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                 shown = _prove(
                     connection, params, [files[name] for name in kept], [files[name] for name in taken], downs
                 )
+                losses = _losses(connection, shown)
+                _refuse_unconfirmed(params, losses)
                 if not check_mode:
                     _take_back(connection, params, ledger, taken, downs, shown)
     except psycopg.Error as error:
@@ -92,7 +123,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
         {"before_header": "applied", "after_header": f"{name}/{DOWN}", "before": "", "after": downs[name]}
         for name in names
     ]
-    return {"changed": bool(names), "names": names, "diff": diff}
+    return {"changed": bool(names), "names": names, "losses": [loss.line for loss in losses], "diff": diff}
 
 
 def _steps(
@@ -157,13 +188,71 @@ def _prove(
         before = up(kept)
         after = up(taken)
         # As on the live database, so that what can't be in one transaction fails here.
+        there = _tables(own)
         own.execute("BEGIN")
         _run(own, params, [file.name for file in reversed(taken)], downs)
         own.execute("COMMIT")
-        found = read_catalogue(own, schema)
+        found, gone = read_catalogue(own, schema), _gone(there, _tables(own))
         _refuse_difference(params, "down", before, found)
         _refuse_difference(params, "up again", after, up(taken))
-    return _Shown(after, found)
+    return _Shown(after, found, gone)
+
+
+_Tables = Mapping[int, tuple[str, Mapping[int, tuple[str, bool]]]]
+"""By oid: the name, and by number the columns, each with whether it holds values of its own."""
+
+
+def _tables(connection: psycopg.Connection[Any]) -> _Tables:
+    found: dict[int, tuple[str, dict[int, tuple[str, bool]]]] = {
+        oid: (name, {}) for oid, name in connection.execute(_TABLES).fetchall()
+    }
+    for oid, number, name, own in connection.execute(_COLUMNS, (list(found),)).fetchall():
+        found[oid][1][number] = (name, own)
+    return found
+
+
+def _gone(before: _Tables, after: _Tables) -> list[tuple[str, str]]:
+    gone = []
+    for oid, (table_name, columns) in before.items():
+        if oid not in after:
+            gone.append((table_name, ""))
+            continue
+        gone += [(table_name, name) for number, (name, own) in columns.items() if own and number not in after[oid][1]]
+    return gone
+
+
+def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = False) -> list[Loss]:
+    """What of `shown` the live database has, counted; with `lock` nobody else writes there until the transaction ends."""
+    losses = []
+    for name, column in shown.gone:
+        query = "SELECT to_regclass(%s) IS NOT NULL"
+        if column:
+            query = (
+                "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND quote_ident(attname) = %s "
+                "AND NOT attisdropped)"
+            )
+        if connection.execute(query, (name, column) if column else (name,)).fetchone() != (True,):
+            continue
+        if lock:
+            connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
+        row = connection.execute(f"SELECT count({column or '*'}) FROM {name}").fetchone()  # type: ignore[arg-type]
+        losses.append(Loss(name, column, row[0] if row else 0))
+    return losses
+
+
+def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> None:
+    if params["confirm"] == params["database"] or not any(loss.count for loss in losses):
+        return
+    raise DasTernError(
+        "\n".join([
+            f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
+            "it back:",
+            *(f"  {loss.line}" for loss in losses),
+            f"Nothing was rolled back. `migrations_rollback_confirm` is {params['confirm']!r}; after a backup, "
+            f"`-e confirm={params['database']}` confirms it.",
+        ]),
+        losses=[loss.line for loss in losses],
+    )  # fmt: skip
 
 
 def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
@@ -188,6 +277,9 @@ def _take_back(
     shown: _Shown,
 ) -> None:
     connection.execute("BEGIN")
+    if params["confirm"] != params["database"]:
+        # It was empty a moment ago; the files need these locks anyway.
+        _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
     before = read_catalogue_within(connection, params["schema"])
     _run(connection, params, taken[::-1], downs)
     _refuse_other_change(params, shown, before, read_catalogue_within(connection, params["schema"]))
