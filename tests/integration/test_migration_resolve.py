@@ -245,6 +245,28 @@ def test_baseline_names_the_point_that_agrees(chain: Database) -> None:
     assert anyway["lines"][-1].endswith("are not shown to be what they make: you decided")
 
 
+def test_baseline_does_not_guess_whether_rows_were_changed(chain: Database) -> None:
+    without_ledger(chain, 2)
+    chain.write(_2_zrows="UPDATE t1 SET note = 'x'; INSERT INTO t1 VALUES (7, 'y')", _2_znone="-- nothing\n ;\n")
+    before = chain.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refused:
+            baseline(baseline_params(chain), check_mode=check_mode)
+        assert "up to 2_step make, and up to 2_zrows as well. Whether 2_zrows ran here" in refused.value.message
+        for name in ("2_step", "2_zrows"):
+            assert f"`ansible-playbook playbooks/baseline.yml -e upto={name}`" in refused.value.message
+    assert chain.state() == before
+    assert baseline(baseline_params(chain, upto="2_step"))["names"] == ["1_step", "2_step"]
+    chain.migrate()
+    assert chain.query("SELECT id, note FROM t1 ORDER BY 1") == [(1, "x"), (7, "y")]
+
+
+def test_baseline_counts_a_file_of_comments_to_what_is_before_it(chain: Database) -> None:
+    without_ledger(chain, 2)
+    chain.write(_2_znone="-- nothing\n ;\n")
+    assert baseline(baseline_params(chain))["names"] == ["1_step", "2_step", "2_znone"]
+
+
 def test_baseline_ends_before_a_file_that_needs_rows(chain: Database) -> None:
     without_ledger(chain, 2)
     chain.write(_4_step="DO $$ BEGIN RAISE EXCEPTION 'boom'; END $$;")
