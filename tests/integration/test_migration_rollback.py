@@ -126,6 +126,14 @@ def test_guard_rails(reversible: Database) -> None:
     assert rollback(given)["changed"] is False
 
 
+def test_what_fails_before_it_begins_says_so(reversible: Database) -> None:
+    reversible.query("ALTER TABLE _prisma_migrations RENAME logs TO log")
+    before = catalogue(reversible.query)
+    with pytest.raises(DasTernError, match="42703: .* It hadn't begun: nothing was rolled back.$"):
+        rollback(params(reversible, "4_step"))
+    assert catalogue(reversible.query) == before
+
+
 def test_refusals(reversible: Database) -> None:
     (reversible.folder / "3_step" / "down.sql").unlink()
     message = refusal(reversible, "2_step")

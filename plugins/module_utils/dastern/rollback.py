@@ -96,6 +96,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
     session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     losses: list[Loss] = []
+    began = False
     try:
         with connect(dict(params), "das-tern rollback", session) as connection:
             ledger = Ledger(connection, params["schema"])
@@ -111,12 +112,18 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                 losses = _losses(connection, shown)
                 _refuse_unconfirmed(params, losses)
                 if not check_mode:
+                    began = True
                     _take_back(connection, params, ledger, taken, downs, shown)
     except psycopg.Error as error:
         raise DasTernError(
             f"Rolling back in database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
-            f"{' '.join(str(error).split())}. It is one transaction: either all of it happened or nothing, and "
-            "`ansible-playbook playbooks/migration_status.yml` shows which."
+            f"{' '.join(str(error).split())}. "
+            + (
+                "It is one transaction: either all of it happened or nothing, and `ansible-playbook "
+                "playbooks/migration_status.yml` shows which."
+                if began
+                else "It hadn't begun: nothing was rolled back."
+            )
         ) from None
     names = taken[::-1]
     diff = [
