@@ -38,5 +38,6 @@ class ActionModule(HostAction):
             lines = [f"{name} {would}taken back" for name in result["names"]] or [
                 f"{params['to']} is the newest applied one"
             ]
+        lines += result.get("losses", [])
         next_ = ["ansible-playbook playbooks/migration_status.yml"]
         return {"migrations": {"lines": lines, "names": result.get("names", []), "next": next_}}

@@ -11,6 +11,7 @@ description:
     scratch database of the same server and compares the catalogues; those up to the last one that agrees are marked as
     applied, as C(prisma migrate resolve --applied) does. Runs nothing on the database itself.
   - A file that doesn't run in the scratch database ends the comparison before it.
+  - Where several points agree, because files between them change rows only, O(upto) has to say which of them ran.
   - The files are read on the controller by the action plugin of the same name.
 options:
   upto: {description: "The last migration that the database has; empty finds out.", type: str, default: ""}

@@ -10,7 +10,8 @@ description:
   - Takes back what was applied after O(to), the newest first, by C(down.sql) beside each C(migration.sql), in one
     transaction with the ledger, whose rows then count as rolled back, as after C(prisma migrate resolve --rolled-back).
   - First all of it is tried in a scratch database of the same server. Down has to give the catalogue that was there before,
-    and up again the one after.
+    and up again the one after. The live catalogue then has to change in just what that showed, or nothing is taken back.
+  - Counts the rows of each table and the values of each column that goes, and is refused without O(confirm) where there are any.
   - The files are read on the controller by the action plugin of the same name.
 options:
   to: {description: The migration that stays as the newest., type: str, required: true}
@@ -22,12 +23,13 @@ options:
   approved: {description: The O(to) that somebody approved., type: str, default: ""}
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
+  confirm: {description: "The database's name once more, without which no row and no value is deleted.", type: str, default: ""}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
 extends_documentation_fragment: [dastern, migrations, scratch]
 attributes:
   check_mode:
     support: full
-    description: Tries everything in the scratch database, and nothing else.
+    description: Tries everything in the scratch database, counts what would go, and nothing else.
   diff_mode:
     support: full
     description: Shows the SQL that takes back.
@@ -49,6 +51,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 names: {description: "What was or would be taken back, in that order.", returned: success, type: list}
+losses: {description: "Each table and column that goes, in words, with the rows or values that it held.", returned: success, type: list}
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: schema_reset
 short_description: Drop everything in a schema of a development database
 description:
-  - In one transaction, under the migration lock. The schema stays with its grants, and so do extensions.
+  - In one transaction, under the migration lock. The schema stays with its grants, and so do extensions of another owner.
   - Refused unless O(environment) is V(development) and the database's own setting C(dastern.environment) says so, too.
 options:
   schema: {description: The schema., type: str, default: public}

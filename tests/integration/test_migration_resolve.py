@@ -99,6 +99,51 @@ def test_adopt_a_renamed_migration(chain: Database) -> None:
     assert chain.ledger()[-1] == "6_step"
 
 
+def test_adopt_closes_what_failed_under_the_new_name(chain: Database) -> None:
+    chain.migrate()
+    (chain.folder / "5_step").rename(chain.folder / "6_step")
+    unfinished(chain, "6_step")
+    four_times(chain, "adopt", "6_step")
+    assert chain.migrate()["changed"] is False
+
+
+@pytest.mark.parametrize("decision", ["applied", "adopt"])
+def test_a_failed_row_beside_an_applied_one_is_closed(chain: Database, decision: str) -> None:
+    chain.migrate()
+    unfinished(chain, "5_step")
+    with pytest.raises(DasTernError, match="P3009"):
+        chain.migrate()
+    assert "its failed row beside that" in four_times(chain, decision, "5_step")
+    assert chain.migrate()["changed"] is False
+
+
+def test_rolled_back_closes_a_failed_row_beside_an_applied_one(chain: Database) -> None:
+    chain.migrate()
+    unfinished(chain, "5_step")
+    check = resolve(params(chain, "rolled_back", "5_step"), check_mode=True)
+    assert (check["changed"], resolve(params(chain, "rolled_back", "5_step"))["changed"]) == (True, True)
+    assert "P3012" in refusal(chain, "rolled_back", "5_step")
+    assert chain.migrate()["changed"] is False
+
+
+def test_applied_on_tables_without_a_ledger(chain: Database) -> None:
+    without_ledger(chain, 3)
+    message = refusal(chain, "applied", "3_step")
+    assert "P3005" in message
+    assert "2 come before 3_step, the first being 1_step" in message
+    assert "playbooks/baseline.yml" in message
+    assert chain.query("SELECT to_regclass('_prisma_migrations')") == [(None,)]
+    # Prisma's own way, the first one first.
+    four_times(chain, "applied", "1_step")
+    four_times(chain, "applied", "2_step")
+
+
+def test_a_ledger_with_other_columns_is_called_so(chain: Database) -> None:
+    chain.query("CREATE TABLE _prisma_migrations (id int)")
+    with pytest.raises(DasTernError, match="can't be read or written: 42703"):
+        resolve(params(chain, "applied", "1_step"))
+
+
 def test_adopt_refusals(chain: Database) -> None:
     chain.migrate()
     chain.write(_6_same=(chain.folder / "5_step" / "migration.sql").read_bytes(), _7_other="SELECT 7")
@@ -243,6 +288,28 @@ def test_baseline_names_the_point_that_agrees(chain: Database) -> None:
     assert chain.state() == before
     anyway = baseline(baseline_params(chain, upto="2_step", anyway=True))
     assert anyway["lines"][-1].endswith("are not shown to be what they make: you decided")
+
+
+def test_baseline_does_not_guess_whether_rows_were_changed(chain: Database) -> None:
+    without_ledger(chain, 2)
+    chain.write(_2_zrows="UPDATE t1 SET note = 'x'; INSERT INTO t1 VALUES (7, 'y')", _2_znone="-- nothing\n ;\n")
+    before = chain.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refused:
+            baseline(baseline_params(chain), check_mode=check_mode)
+        assert "up to 2_step make, and up to 2_zrows as well. Whether 2_zrows ran here" in refused.value.message
+        for name in ("2_step", "2_zrows"):
+            assert f"`ansible-playbook playbooks/baseline.yml -e upto={name}`" in refused.value.message
+    assert chain.state() == before
+    assert baseline(baseline_params(chain, upto="2_step"))["names"] == ["1_step", "2_step"]
+    chain.migrate()
+    assert chain.query("SELECT id, note FROM t1 ORDER BY 1") == [(1, "x"), (7, "y")]
+
+
+def test_baseline_counts_a_file_of_comments_to_what_is_before_it(chain: Database) -> None:
+    without_ledger(chain, 2)
+    chain.write(_2_znone="-- nothing\n ;\n")
+    assert baseline(baseline_params(chain))["names"] == ["1_step", "2_step", "2_znone"]
 
 
 def test_baseline_ends_before_a_file_that_needs_rows(chain: Database) -> None:

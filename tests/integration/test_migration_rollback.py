@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import rollback as module
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import read_down
 from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
@@ -27,20 +28,20 @@ def reversible(chain: Database) -> Database:
     return chain
 
 
-def params(database: Database, to: str) -> dict[str, Any]:
+def params(database: Database, to: str, **changes: Any) -> dict[str, Any]:
     defaults = {option: spec.get("default") for option, spec in ARGUMENT_SPEC.items()}
     given = {key: value for key, value in database.params().items() if key in ARGUMENT_SPEC}
     sent = [
         {"name": one.name, "sql": one.sql, "down": read_down(database.folder, one.name)} for one in database.files()
     ]
-    return {**defaults, **given, "migrations": sent, "to": to}
+    return {**defaults, **given, "migrations": sent, "to": to, "confirm": database.name, **changes}
 
 
-def refusal(database: Database, to: str) -> str:
+def refusal(database: Database, to: str, **changes: Any) -> str:
     before = database.state()
     for check_mode in (True, False):
         with pytest.raises(DasTernError) as refused:
-            rollback(params(database, to), check_mode=check_mode)
+            rollback(params(database, to, **changes), check_mode=check_mode)
         assert database.state() == before
     assert databases(database) == [database.name]
     return refused.value.message
@@ -125,6 +126,14 @@ def test_guard_rails(reversible: Database) -> None:
     assert rollback(given)["changed"] is False
 
 
+def test_what_fails_before_it_begins_says_so(reversible: Database) -> None:
+    reversible.query("ALTER TABLE _prisma_migrations RENAME logs TO log")
+    before = catalogue(reversible.query)
+    with pytest.raises(DasTernError, match="42703: .* It hadn't begun: nothing was rolled back.$"):
+        rollback(params(reversible, "4_step"))
+    assert catalogue(reversible.query) == before
+
+
 def test_refusals(reversible: Database) -> None:
     (reversible.folder / "3_step" / "down.sql").unlink()
     message = refusal(reversible, "2_step")
@@ -144,13 +153,130 @@ def test_what_fails_on_the_live_database_only_leaves_everything(reversible: Data
     assert reversible.state() == before
 
 
+IF_EMPTY = "DO $$ BEGIN IF NOT EXISTS (SELECT FROM t6) THEN ALTER TABLE t6 DROP COLUMN more; END IF; END $$;"
+
+
+def refused_after_the_proof(database: Database, to: str) -> str:
+    before, columns = database.state(), catalogue(database.query)
+    with pytest.raises(DasTernError) as refused:
+        rollback(params(database, to))
+    assert (database.state(), catalogue(database.query)) == (before, columns)
+    assert "Nothing was rolled back" in refused.value.message
+    return refused.value.message
+
+
+def test_a_down_that_does_something_else_to_rows_is_refused(reversible: Database) -> None:
+    reversible.write(_6_step="CREATE TABLE t6 (id int)", _7_step="ALTER TABLE t6 ADD more text")
+    down(reversible, _7_step=IF_EMPTY)
+    reversible.migrate()
+    reversible.query("INSERT INTO t6 VALUES (7)")
+    message = refused_after_the_proof(reversible, "6_step")
+    lines = [line.split() for line in message.splitlines() if "t6.more" in line]
+    assert lines == [["unexpected", "column", "t6.more", "text"]]
+    reversible.query("DELETE FROM t6")
+    assert rollback(params(reversible, "6_step"))["names"] == ["7_step"]
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "text", "words"),
+    [
+        ("CREATE VIEW by_hand AS SELECT id FROM t5", "DROP TABLE t5 CASCADE", ["missing", "view", "by_hand"]),
+        (
+            "ALTER TABLE t1 ADD CONSTRAINT by_hand FOREIGN KEY (id) REFERENCES t5 NOT VALID",
+            "DROP TABLE t5 CASCADE",
+            ["missing", "constraint", "t1.by_hand"],
+        ),
+        (
+            "CREATE INDEX by_hand ON t4 ((note || 'x'))",
+            "DROP TABLE t5; DROP INDEX IF EXISTS by_hand",
+            ["missing", "index", "by_hand"],
+        ),
+    ],
+)
+def test_what_was_made_by_hand_is_not_taken_along(
+    reversible: Database, by_hand: str, text: str, words: list[str]
+) -> None:
+    reversible.query(by_hand)
+    down(reversible, _5_step=text)
+    lines = refused_after_the_proof(reversible, "4_step").splitlines()
+    assert any(line.split()[: len(words)] == words for line in lines), lines
+
+
+def test_drift_that_is_not_touched_is_no_obstacle(reversible: Database) -> None:
+    reversible.write(_6_step="ALTER TABLE t1 ADD more text; CREATE VIEW v AS SELECT id FROM t5")
+    down(reversible, _6_step="DROP VIEW v; ALTER TABLE t1 DROP COLUMN more", _5_step="DROP TABLE IF EXISTS t5")
+    reversible.migrate()
+    reversible.query(
+        "CREATE TABLE by_hand (id int REFERENCES t1); CREATE INDEX ON t1 (note, id); ALTER TABLE t1 ADD by_hand int; "
+        "ALTER TABLE t5 ADD by_hand int; CREATE INDEX by_hand_idx ON t5 (by_hand); GRANT SELECT ON t5 TO pg_monitor; "
+        "CREATE PUBLICATION by_hand_pub FOR TABLE t4, t5; ALTER TABLE t1 ALTER note SET DEFAULT 'x'; DROP INDEX t4_note_idx"
+    )
+    assert rollback(params(reversible, "4_step"))["names"] == ["6_step", "5_step"]
+    left = "SELECT to_regclass('by_hand') IS NOT NULL, to_regclass('t5'), to_regclass('v')"
+    assert reversible.query(left) == [(True, None, None)]
+
+
+def test_rows_and_values_that_go_are_counted_and_confirmed(reversible: Database) -> None:
+    reversible.write(
+        _6_step='CREATE TABLE "Pay" (id int); CREATE TABLE renamed (id int); CREATE TABLE anew (id int)',
+        _7_step='ALTER TABLE t1 ADD "No te" text, ADD twice int GENERATED ALWAYS AS (id * 2) STORED; '
+        "ALTER TABLE renamed RENAME TO other",
+        _8_step="ALTER TABLE anew RENAME id TO no",
+    )
+    down(
+        reversible,
+        _6_step='DROP TABLE "Pay", renamed, anew',
+        _7_step='ALTER TABLE t1 DROP "No te", DROP twice; ALTER TABLE other RENAME TO renamed',
+        _8_step="DROP TABLE anew; CREATE TABLE anew (id int)",
+    )
+    reversible.migrate()
+    nothing = rollback(params(reversible, "7_step", confirm=""), check_mode=True)
+    assert nothing["losses"] == ["takes away table anew (0 rows)"]
+    reversible.query(
+        'INSERT INTO "Pay" SELECT generate_series(1, 1000); INSERT INTO other VALUES (1); INSERT INTO anew VALUES (1); '
+        "INSERT INTO t1 VALUES (7, '', 'x'), (8, '', NULL)"
+    )
+    kept = ["takes away table anew (1 row)", 'takes away column t1."No te" (1 value)']
+    for confirm in ("", "dastern"):
+        message = refusal(reversible, "6_step", confirm=confirm)
+        assert [line.strip() for line in message.splitlines()[1:-1]] == kept
+        assert message.endswith(f"`-e confirm={reversible.name}` confirms it.")
+    lost = ['takes away table "Pay" (1,000 rows)', kept[0], "takes away table other (1 row)", kept[1]]
+    assert sorted(rollback(params(reversible, "5_step"), check_mode=True)["losses"]) == sorted(lost)
+    done = rollback(params(reversible, "6_step"))
+    assert (done["names"], done["losses"]) == (["8_step", "7_step"], kept)
+    assert reversible.query("SELECT count(*) FROM renamed") == [(1,)]
+
+
+def test_a_row_that_came_after_the_count_is_not_deleted(reversible: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    reversible.query("DELETE FROM t5")
+    refuse = module._refuse_unconfirmed
+
+    def late(given: Any, losses: Any) -> None:
+        refuse(given, losses)
+        if not reversible.query(
+            "SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 't5'::regclass"
+        ):
+            reversible.query("INSERT INTO t5 VALUES (9)")
+
+    monkeypatch.setattr(module, "_refuse_unconfirmed", late)
+    with pytest.raises(DasTernError, match=r"takes away table t5 \(1 row\)"):
+        rollback(params(reversible, "4_step", confirm=""))
+    assert reversible.query("SELECT id FROM t5") == [(9,)]
+
+
 def test_playbook(reversible: Database, tmp_path: Path) -> None:
-    variables = {"playbook": "playbooks/rollback.yml", "to": "4_step"}
+    variables = {"playbook": "playbooks/rollback.yml", "to": "4_step", "confirm": reversible.name}
+    unsure = reversible.play(**{**variables, "confirm": ""})
+    assert (unsure.returncode, f"`-e confirm={reversible.name}` confirms it" in unsure.stdout) == (2, True), (
+        unsure.stdout
+    )
     closed = reversible.play("-e", '{"migrations_require_approval": true}', **variables)
     assert (closed.returncode, "`-e migrations_approved=4_step`" in closed.stdout) == (2, True), closed.stdout
     check = reversible.play("--check", "--diff", **variables)
     assert (check.returncode, '+DROP TABLE "t5";' in check.stdout) == (0, True), check.stdout
     assert "5_step would be taken back" in check.stdout
+    assert "takes away table t5 (1 row)" in check.stdout
     assert reversible.play(**variables).returncode == 0
     again = reversible.play(**variables)
     assert (again.returncode, "changed=0" in again.stdout) == (0, True)

@@ -39,6 +39,7 @@ def test_four_times_and_the_schema_keeps_its_grants(chain: Database) -> None:
     chain.migrate()
     says(chain, "development")
     chain.query(ODD)
+    chain.instance.sql("CREATE EXTENSION citext", chain.name)
     chain.query("GRANT CREATE ON SCHEMA public TO pg_monitor")
     grants = chain.query("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'")
     before = chain.state()
@@ -54,10 +55,29 @@ def test_four_times_and_the_schema_keeps_its_grants(chain: Database) -> None:
     )
     assert left == []
     assert chain.query("SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'") == grants
-    assert chain.query("SELECT 'a=>1'::hstore -> 'a'") == [("1",)]
+    assert chain.query("SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'") == [("citext",)]
     assert reset(params(chain))["changed"] is False
     assert reset(params(chain), check_mode=True)["changed"] is False
     assert len(chain.migrate()["applied_now"]) == 5
+
+
+def test_extensions_that_migrations_made_are_made_anew(chain: Database) -> None:
+    chain.write(_6_step="CREATE EXTENSION cube; CREATE EXTENSION pg_trgm; CREATE TABLE c (c cube)")
+    chain.migrate()
+    says(chain, "development")
+    assert reset(params(chain))["changed"] is True
+    assert reset(params(chain))["changed"] is False
+    assert chain.migrate()["applied_now"][-1]["name"] == "6_step"
+
+
+def test_what_another_schema_has_of_an_extension_stays(chain: Database) -> None:
+    says(chain, "development")
+    chain.query("CREATE EXTENSION hstore; CREATE SCHEMA other; CREATE TABLE other.kept AS SELECT 'a=>1'::hstore AS h")
+    chain.query("CREATE TABLE gone ()")
+    before = chain.state()
+    with pytest.raises(DasTernError, match="nothing was deleted: 2BP01"):
+        reset(params(chain))
+    assert chain.state() == before
 
 
 @pytest.mark.parametrize(

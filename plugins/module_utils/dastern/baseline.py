@@ -14,6 +14,7 @@ from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .scratch import replay, scratch_database
+from .sql_text import statements
 from .sql_values import identifier
 
 try:
@@ -74,6 +75,8 @@ def _baseline(
     shown = 0 < last <= len(steps) and not steps[last - 1]
     if not params["anyway"] and (not shown or (stopped and last == len(steps) and not params["upto"])):
         raise _refusal(params, where, names, steps, stopped)
+    if not params["upto"] and (unclear := _without_trace(files, steps)):
+        raise _ambiguous(params, where, names, steps, unclear)
     if not check_mode:
         with connection.transaction():
             if ledger.rows() is None:
@@ -95,6 +98,29 @@ def _unchanged(line: str, pending: list[str]) -> dict[str, Any]:
 def _agreed(steps: list[list[Difference]]) -> int:
     """The last point at which nothing differs, from 1; 0 if there is none."""
     return max((number for number, differences in enumerate(steps, 1) if not differences), default=0)
+
+
+def _without_trace(files: list[MigrationFile], steps: list[list[Difference]]) -> list[str]:
+    """The migrations after the first point that agrees, as far as the last: a catalogue doesn't show whether they ran.
+
+    Files without a statement did whatever they do.
+    """
+    first = next((number for number, differences in enumerate(steps, 1) if not differences), 0)
+    return [file.name for file in files[first : _agreed(steps)] if statements(file.sql)]
+
+
+def _ambiguous(
+    params: Mapping[str, Any], where: str, names: list[str], steps: list[list[Difference]], unclear: list[str]
+) -> DasTernError:
+    first = next(number for number, differences in enumerate(steps, 1) if not differences)
+    last = names[_agreed(steps) - 1]
+    command = "ansible-playbook playbooks/baseline.yml -e upto="
+    return DasTernError(
+        f"Nothing is marked as applied: {where} is what the migrations up to {names[first - 1]} make, and up to {last} as "
+        f"well. Whether {', '.join(unclear)} ran here isn't to be seen in a catalogue (they change rows, or undo each other): "
+        f"look, and name the last one that did. `{command}{names[first - 1]}` leaves them to be applied, `{command}{last}` "
+        "marks them, too."
+    )
 
 
 def _steps(

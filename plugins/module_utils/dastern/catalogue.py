@@ -313,6 +313,15 @@ def read_catalogue(connection: psycopg.Connection[Any], schema: str) -> list[Ite
         connection.execute("ROLLBACK")
 
 
+def read_catalogue_within(connection: psycopg.Connection[Any], schema: str) -> list[Item]:
+    """The same as the open transaction of `connection` sees it, which goes on as if nothing had been read."""
+    begin = _BEGIN.replace("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SAVEPOINT catalogue")
+    connection.execute(begin.format(schema=identifier(schema)))  # type: ignore[arg-type]
+    items = _Reader(connection, schema).read()
+    connection.execute("ROLLBACK TO SAVEPOINT catalogue; RELEASE SAVEPOINT catalogue")
+    return items
+
+
 class _Reader:
     """Collects items; children name their parent by its oid, which may be known only later."""
 

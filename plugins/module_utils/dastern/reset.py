@@ -1,6 +1,6 @@
 """Empty a schema of a development database, so that migrations and seeds make it anew.
 
-The schema itself stays, and with it its grants; so do extensions and their objects.
+The schema itself stays, and with it its grants; so do extensions that another role made.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(q
     )
 ORDER BY 1, 2
 """
+# Those that a migration made (a trusted extension is owned by who made it) would be in its way; others are provisioned.
+_EXTENSIONS = """
+SELECT quote_ident(extname) FROM pg_extension
+WHERE extnamespace = to_regnamespace(quote_ident(%s)) AND extowner = current_user::regrole ORDER BY 1
+"""
 
 
 def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
@@ -65,16 +70,21 @@ def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             if not check_mode:
                 Ledger(connection, params["schema"]).hold_lock(params["lock_wait"])
             objects = connection.execute(_OBJECTS, (params["schema"],)).fetchall()
-            if objects and not check_mode:
+            extensions = [name for (name,) in connection.execute(_EXTENSIONS, (params["schema"],))]
+            if (objects or extensions) and not check_mode:
                 with connection.transaction():
                     for kind, name in objects:
                         connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")
+                    if extensions:
+                        # Together, as one may need another; not what other schemas have of their types.
+                        connection.execute(f"DROP EXTENSION {', '.join(extensions)}")  # type: ignore[arg-type]
     except psycopg.Error as error:
         raise DasTernError(
             f"Resetting schema {identifier(params['schema'])} of database {database} failed, and nothing was deleted: "
             f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}."
         ) from None
-    return {"changed": bool(objects), "dropped": len(objects)}
+    dropped = len(objects) + len(extensions)
+    return {"changed": dropped > 0, "dropped": dropped}
 
 
 def _refuse_other_than_development(connection: psycopg.Connection[Any], database: str) -> None:

@@ -52,7 +52,7 @@ def resolve(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, An
                 return _DECIDE[params["decision"]](params, ledger, files, check_mode)
         except psycopg.Error as error:
             raise DasTernError(
-                f"The ledger of schema {params['schema']} in database {params['database']} can't be written: "
+                f"The ledger of schema {params['schema']} in database {params['database']} can't be read or written: "
                 f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}."
             ) from None
 
@@ -62,7 +62,9 @@ def _applied(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationF
     file = _file(params, files)
     rows = ledger.rows()
     if any(row.applied for row in _of(rows, name)):
-        return _unchanged(f"{name} is applied already (P3008)")
+        return _already_applied(ledger, rows, name, check)
+    if not rows:
+        _refuse_without_ledger(params, ledger, list(files), name)
     if not check:
         if rows is None:
             ledger.create()
@@ -79,6 +81,8 @@ def _rolled_back(
     if not rows:
         raise DasTernError(f"Migration {name} was never tried in database {params['database']} (P3011). {STATUS}")
     if any(row.applied for row in rows):
+        if any(row.failed for row in rows):
+            return _already_applied(ledger, rows, name, check)
         raise DasTernError(
             f"Migration {name} is applied, not failed (P3012). `ansible-playbook playbooks/rollback.yml -e to=NAME` takes "
             "applied migrations back."
@@ -96,7 +100,7 @@ def _adopt(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFil
     file = _file(params, files)
     rows = ledger.rows() or []
     if any(row.applied for row in _of(rows, name)):
-        return _unchanged(f"{name} is applied already (P3008)")
+        return _already_applied(ledger, rows, name, check)
     same = [row for row in rows if row.applied and file.matches(row.checksum)]
     lost = [row for row in same if row.name not in files]
     if len(lost) != 1:
@@ -114,7 +118,30 @@ def _adopt(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFil
         )
     if not check:
         ledger.rename(lost[0].name, name)
+        # Of a run that tried the file under its new name.
+        ledger.roll_back(name)
     return _changed(f"{name} takes over the row of {lost[0].name}, whose content is the same", check)
+
+
+def _already_applied(ledger: Ledger, rows: list[Row] | None, name: str, check: bool) -> dict[str, Any]:
+    """Close what failed beside an applied row, as every run would stop at it."""
+    if not any(row.failed for row in _of(rows, name)):
+        return _unchanged(f"{name} is applied already (P3008)")
+    if not check:
+        ledger.roll_back(name)
+    return _changed(f"{name} is applied; its failed row beside that is marked as rolled back", check)
+
+
+def _refuse_without_ledger(params: dict[str, Any], ledger: Ledger, names: list[str], name: str) -> None:
+    """Tables without a ledger (P3005): with a row for `name` alone, those before it would be run on top of them."""
+    before = names[: names.index(name)]
+    if before and (tables := ledger.tables()):
+        raise DasTernError(
+            f"Schema {params['schema']} of database {params['database']} holds {len(tables)} tables but no migration in a "
+            f"ledger (P3005), and {len(before)} come before {name}, the first being {before[0]}: they would count as pending. "
+            "`ansible-playbook playbooks/baseline.yml` finds out which ones the database has and records them; "
+            f"`-e upto={name}` ends there."
+        )
 
 
 def _repair(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Take applied migrations back by their `down.sql`, after it was shown in a scratch database that these do what they say.
 
-All of them in one transaction with the ledger: either the schema is back at the wanted migration, or nothing changed.
+All of them in one transaction with the ledger: either the schema is back at the wanted migration, and changed in nothing
+that the scratch database didn't show, or nothing changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .catalogue import Item, read_catalogue
+from .catalogue import Item, read_catalogue, read_catalogue_within
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .drift import compare, table
@@ -39,7 +41,18 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
+    "confirm": {"type": "str", "default": ""},
 }
+
+# By oid and number, as a name may well be there again behind a DROP, or another be there for the same rows.
+_TABLES = """
+SELECT c.oid, c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
+"""
+_COLUMNS = """
+SELECT attrelid, attnum, quote_ident(attname), attislocal AND attgenerated = '' FROM pg_attribute
+WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped ORDER BY 2
+"""
 
 _WORDS_FOR = {
     "25001": " All that is taken back is one transaction: write it without CONCURRENTLY.",
@@ -48,15 +61,42 @@ _WORDS_FOR = {
 }
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """The scratch database's catalogue before and after the `down.sql`."""
+
+    before: list[Item]
+    after: list[Item]
+    gone: list[tuple[str, str]]
+    """Tables that go, and columns that go from a table that stays: the table, and the column or ''; as SQL writes them."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A table, or a column ('' is none), that goes, and how many rows or values the live one had."""
+
+    table: str
+    column: str
+    count: int
+
+    @property
+    def line(self) -> str:
+        what, unit = (f"column {self.table}.{self.column}", "value") if self.column else (f"table {self.table}", "row")
+        return f"takes away {what} ({self.count:,} {unit}{'' if self.count == 1 else 's'})"
+
+
 def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Take back what was applied after the migration `to`; the keys of `params` are the options of `migration_rollback`.
 
-    Returns `changed`, `names` in the order in which they are taken back, and `diff`. Raises `DasTernError`.
+    Returns `changed`, `names` in the order in which they are taken back, `losses` in words, and `diff`. Raises
+    `DasTernError`.
     """
     files = {file.name: file for file in of_params(params)}
     downs = {item["name"]: item["down"] for item in params["migrations"] if item.get("down") is not None}
     session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
+    losses: list[Loss] = []
+    began = False
     try:
         with connect(dict(params), "das-tern rollback", session) as connection:
             ledger = Ledger(connection, params["schema"])
@@ -66,21 +106,31 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
             if taken and (wrong := rollback_refusals(params, taken[::-1], time_of_day(connection))):
                 raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
             if taken:
-                _prove(connection, params, [files[name] for name in kept], [files[name] for name in taken], downs)
-            if taken and not check_mode:
-                _take_back(connection, params, ledger, taken, downs)
+                shown = _prove(
+                    connection, params, [files[name] for name in kept], [files[name] for name in taken], downs
+                )
+                losses = _losses(connection, shown)
+                _refuse_unconfirmed(params, losses)
+                if not check_mode:
+                    began = True
+                    _take_back(connection, params, ledger, taken, downs, shown)
     except psycopg.Error as error:
         raise DasTernError(
             f"Rolling back in database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
-            f"{' '.join(str(error).split())}. It is one transaction: either all of it happened or nothing, and "
-            "`ansible-playbook playbooks/migration_status.yml` shows which."
+            f"{' '.join(str(error).split())}. "
+            + (
+                "It is one transaction: either all of it happened or nothing, and `ansible-playbook "
+                "playbooks/migration_status.yml` shows which."
+                if began
+                else "It hadn't begun: nothing was rolled back."
+            )
         ) from None
     names = taken[::-1]
     diff = [
         {"before_header": "applied", "after_header": f"{name}/{DOWN}", "before": "", "after": downs[name]}
         for name in names
     ]
-    return {"changed": bool(names), "names": names, "diff": diff}
+    return {"changed": bool(names), "names": names, "losses": [loss.line for loss in losses], "diff": diff}
 
 
 def _steps(
@@ -131,8 +181,8 @@ def _prove(
     kept: list[MigrationFile],
     taken: list[MigrationFile],
     downs: Mapping[str, str],
-) -> None:
-    """Up, down, up in a scratch database: each time the same catalogue."""
+) -> _Shown:
+    """Up, down, up in a scratch database: each time the same catalogue; gives what going down changed."""
     superuser, schema = superuser_of(params), params["schema"]
     settings: dict[str, str | int] = {"search_path": identifier(schema), "lock_timeout": "10s"}
     with scratch_database(connection, params, superuser=superuser, settings=settings) as own:
@@ -145,11 +195,71 @@ def _prove(
         before = up(kept)
         after = up(taken)
         # As on the live database, so that what can't be in one transaction fails here.
+        there = _tables(own)
         own.execute("BEGIN")
         _run(own, params, [file.name for file in reversed(taken)], downs)
         own.execute("COMMIT")
-        _refuse_difference(params, "down", before, read_catalogue(own, schema))
+        found, gone = read_catalogue(own, schema), _gone(there, _tables(own))
+        _refuse_difference(params, "down", before, found)
         _refuse_difference(params, "up again", after, up(taken))
+    return _Shown(after, found, gone)
+
+
+_Tables = Mapping[int, tuple[str, Mapping[int, tuple[str, bool]]]]
+"""By oid: the name, and by number the columns, each with whether it holds values of its own."""
+
+
+def _tables(connection: psycopg.Connection[Any]) -> _Tables:
+    found: dict[int, tuple[str, dict[int, tuple[str, bool]]]] = {
+        oid: (name, {}) for oid, name in connection.execute(_TABLES).fetchall()
+    }
+    for oid, number, name, own in connection.execute(_COLUMNS, (list(found),)).fetchall():
+        found[oid][1][number] = (name, own)
+    return found
+
+
+def _gone(before: _Tables, after: _Tables) -> list[tuple[str, str]]:
+    gone = []
+    for oid, (table_name, columns) in before.items():
+        if oid not in after:
+            gone.append((table_name, ""))
+            continue
+        gone += [(table_name, name) for number, (name, own) in columns.items() if own and number not in after[oid][1]]
+    return gone
+
+
+def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = False) -> list[Loss]:
+    """What of `shown` the live database has, counted; with `lock` nobody else writes there until the transaction ends."""
+    losses = []
+    for name, column in shown.gone:
+        query = "SELECT to_regclass(%s) IS NOT NULL"
+        if column:
+            query = (
+                "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND quote_ident(attname) = %s "
+                "AND NOT attisdropped)"
+            )
+        if connection.execute(query, (name, column) if column else (name,)).fetchone() != (True,):
+            continue
+        if lock:
+            connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
+        row = connection.execute(f"SELECT count({column or '*'}) FROM {name}").fetchone()  # type: ignore[arg-type]
+        losses.append(Loss(name, column, row[0] if row else 0))
+    return losses
+
+
+def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> None:
+    if params["confirm"] == params["database"] or not any(loss.count for loss in losses):
+        return
+    raise DasTernError(
+        "\n".join([
+            f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
+            "it back:",
+            *(f"  {loss.line}" for loss in losses),
+            f"Nothing was rolled back. `migrations_rollback_confirm` is {params['confirm']!r}; after a backup, "
+            f"`-e confirm={params['database']}` confirms it.",
+        ]),
+        losses=[loss.line for loss in losses],
+    )  # fmt: skip
 
 
 def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
@@ -171,12 +281,69 @@ def _take_back(
     ledger: Ledger,
     taken: list[str],
     downs: Mapping[str, str],
+    shown: _Shown,
 ) -> None:
     connection.execute("BEGIN")
+    if params["confirm"] != params["database"]:
+        # It was empty a moment ago; the files need these locks anyway.
+        _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
+    before = read_catalogue_within(connection, params["schema"])
     _run(connection, params, taken[::-1], downs)
+    _refuse_other_change(params, shown, before, read_catalogue_within(connection, params["schema"]))
     for name in taken[::-1]:
         ledger.take_back(name)
     connection.execute("COMMIT")
+
+
+def _refuse_other_change(
+    params: Mapping[str, Any], shown: _Shown, before: Sequence[Item], after: Sequence[Item]
+) -> None:
+    """Refuse where the live catalogue isn't what it was but for `shown`; leaving the connection undoes all of it."""
+    differences = [row for row in compare(_wanted(shown, before, after), after) if not row.weak]
+    if differences:
+        raise DasTernError(
+            "\n".join([
+                "Nothing was rolled back: the same files did something else in the live database than in an empty one. What "
+                "would differ (expected after the rollback, and what it gave as live):",
+                *(f"  {line}" for line in table(differences)),
+                f"Mend the {DOWN} files in {params['folder']} if they ask for rows or for what is there; move or drop by hand "
+                "what was made by hand and hangs on what goes.",
+            ]),
+            differences=[row.as_dict() for row in differences],
+        )  # fmt: skip
+
+
+def _wanted(shown: _Shown, before: Sequence[Item], after: Sequence[Item]) -> list[Item]:
+    """The catalogue `before` with all that `shown` changed as it was left there; drift elsewhere stays as it is.
+
+    Free is what shown can't tell: parts of an object that came or went with it (its grants, an index made by hand), and
+    which tables a publication holds (one of all tables loses each that goes).
+    """
+    first, last = ({item.key: item for item in items} for items in (shown.before, shown.after))
+    old, new = ({item.key: item for item in items} for items in (before, after))
+    wanted: list[Item | None] = []
+    for key in first.keys() | last.keys() | old.keys() | new.keys():
+        one, other = first.get(key), last.get(key)
+        item = new.get(key) or old.get(key)
+        if (one and one.definition) != (other and other.definition):
+            wanted.append(other)
+        elif item is not None and (
+            _goes_along(item, old | new, first.keys() ^ last.keys())
+            or (item.kind == "publication" and key in old and key in new)
+        ):
+            wanted.append(new.get(key))
+        else:
+            wanted.append(old.get(key))
+    return [item for item in wanted if item is not None]
+
+
+def _goes_along(item: Item, items: Mapping[str, Item], came_or_went: Collection[str]) -> bool:
+    """Whether something that came or went is above `item`."""
+    while item.parent in items:
+        if item.parent in came_or_went:
+            return True
+        item = items[item.parent]
+    return False
 
 
 def _run(
