@@ -22,7 +22,7 @@ class ActionModule(HostAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         read_into(params, ROOT)
-        return self.on_host(params)
+        return self.on_host_in_turn(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
         return rehearse(params, check_mode=self._task.check_mode)

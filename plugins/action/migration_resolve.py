@@ -25,7 +25,7 @@ class ActionModule(HostAction):
         read_into(params, ROOT)
         if params["decision"] == "repair":
             params["former"] = former_versions(Path(params["folder"], params["name"], SCRIPT))
-        return self.on_host(params)
+        return self.on_host_in_turn(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
         return resolve(params, check_mode=self._task.check_mode)

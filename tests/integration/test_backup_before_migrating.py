@@ -16,7 +16,7 @@ from ansible.module_utils.dastern.dump import Backup, listed
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.psql import superuser_of
 from ansible.module_utils.dastern.rehearsal import SAFE
-from migrating import Database, refused, wait_until
+from migrating import ROOT, Database, refused, wait_until
 from test_rehearse import params as rehearsal_params
 from test_rehearse import rehearse
 
@@ -276,3 +276,37 @@ def test_a_backup_of_another_history_is_not_taken(small: Database) -> None:
     small.query("UPDATE _prisma_migrations SET rolled_back_at = now() WHERE migration_name = '6_step'")
     with pytest.raises((DasTernError, psycopg.Error), match="all with migrations that it no longer has"):
         rehearse(rehearsal_params(small, source="backup", backup_dir=str(folder(small)), on_out_of_order="warn"))
+
+
+def test_a_rollback_without_down_names_the_backup_that_fits(small: Database) -> None:
+    given = {"playbook": "playbooks/rollback.yml", "to": "5_step", "migrations_backup_dir": str(folder(small))}
+    small.migrate(**options(small, backup=False))
+    none = small.play(**given)
+    assert f"of which {folder(small)} has none" in " ".join(none.stdout.split()), none.stdout
+    for name in ("7_step", "8_step"):
+        small.write(**{f"_{name}": "SELECT 1"})
+        small.migrate(**options(small))
+    newer, older = backups(small)
+    assert (len(newer.applied), len(older.applied)) == (7, 6)
+    small.query("UPDATE _prisma_migrations SET started_at = now() - interval '1 day' WHERE migration_name < '7'")
+    refusal = " ".join(small.play(**{**given, "to": "6_step"}).stdout.split())
+    assert (
+        f"the backup {older}, as a database beside the live one: `{older.restore_command('dastern-postgres', 'dastern_user')}`"
+        in refusal
+    )
+    refusal = " ".join(small.play(**{**given, "to": "7_step"}).stdout.split())
+    assert f"the backup {newer}, as a database" in refusal
+
+
+def test_a_playbook_that_waits_says_for_whom(small: Database) -> None:
+    with small.connect() as other:
+        other.execute("SELECT pg_advisory_lock(72707369)")
+        waiting = subprocess.Popen(
+            small.playbook(playbook="playbooks/resolve_migration.yml", applied="6_step"),
+            cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert waiting.stdout
+        assert next(line for line in waiting.stdout if "waiting for pid" in line)
+        other.execute("SELECT pg_advisory_unlock(72707369)")
+        assert waiting.wait() == 0
+    assert small.ledger()[-1] == "6_step"

@@ -9,10 +9,10 @@ from .catalogue import Item, read_catalogue
 from .connection import connect
 from .drift import Difference, compare, table
 from .drift_run import ARGUMENT_SPEC as DRIFT
-from .drift_run import superuser_of
 from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import SCRIPT, MigrationFile, of_params
+from .psql import superuser_of
 from .scratch import replay, scratch_database
 from .sql_text import statements
 from .sql_values import identifier

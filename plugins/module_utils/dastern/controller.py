@@ -11,7 +11,9 @@ import sys
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
+from .advisory_lock import who
 from .errors import DasTernError
 
 
@@ -50,6 +52,21 @@ class HostAction(ActionBase):
         given = {name: value for name, value in params.items() if value is not None}
         result: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=given, task_vars=self._vars)
         return result
+
+    def on_host_in_turn(self, params: dict[str, Any]) -> dict[str, Any]:
+        """`on_host`; for one who has to wait for the migration lock it is first said whom it waits for."""
+        if not self._task.check_mode and params["lock_wait"]:
+            try:
+                result = self.on_host({**params, "lock_wait": 0})
+            except DasTernError as refusal:
+                if refusal.facts.get("code") != "P1002":
+                    raise
+                result = {"code": "P1002", **refusal.facts}
+            if result.get("code") != "P1002":
+                return result
+            words = f"A migration run is at work: waiting for {who(result.get('locked_by'))} ..."
+            Display().display(words, color="yellow")
+        return self.on_host(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
         """What the module returns for `params`, worked out in this process."""

@@ -83,7 +83,8 @@ def take(superuser: Psql, database: str, directory: str, applied: Sequence[str],
     )
     _refuse_full_disk(folder, int(looked["size"]), database)
     began, now = time.monotonic(), datetime.now(UTC)
-    file = folder / f"{escaped(database, safe='')}-{now:%Y%m%dT%H%M%SZ}.dump"
+    stamp = now.isoformat(timespec="milliseconds")
+    file = folder / f"{escaped(database, safe='')}-{stamp[:23].replace('-', '').replace(':', '')}Z.dump"
     partial = file.with_name(f".{file.name}.partial")
     try:
         for left in folder.glob(f".{escaped(database, safe='')}-*.partial"):
@@ -96,7 +97,7 @@ def take(superuser: Psql, database: str, directory: str, applied: Sequence[str],
         partial.rename(file)
         sync_folder(folder)
         backup = Backup(
-            str(file), database, now.isoformat(timespec="seconds"), tuple(applied), reason, size, digest,
+            str(file), database, stamp, tuple(applied), reason, size, digest,
             looked["version"], round(time.monotonic() - began, 1),
         )  # fmt: skip
         write(_manifest(file), (json.dumps(backup.as_dict(), indent=2, ensure_ascii=False) + "\n").encode())

@@ -80,7 +80,9 @@ class Ledger:
             self.lock.take(seconds)
         except Held as held:
             raise DasTernError(
-                f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done."
+                f"The migration lock is held by {who(held.holder)} (P1002). Run again when it is done.",
+                code="P1002",
+                locked_by=held.holder,
             ) from None
 
     def rows(self) -> list[Row] | None:

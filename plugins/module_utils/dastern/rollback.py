@@ -14,7 +14,8 @@ from .catalogue import Item, read_catalogue, read_catalogue_within
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .drift import compare, table
-from .drift_run import SCRATCH, superuser_of
+from .drift_run import SCRATCH
+from .dump import DIRECTORY, listed
 from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
@@ -23,6 +24,7 @@ from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import rollback_refusals, time_of_day
 from .migration_plan import make_plan
 from .migration_run import Refused, own_transactions
+from .psql import superuser_of
 from .scratch import refuse_outside, replay, scratch_database
 from .sql_text import line_and_column
 from .sql_values import duration, identifier
@@ -42,6 +44,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
     "confirm": {"type": "str", "default": ""},
+    "backup_dir": DIRECTORY,
 }
 
 # By oid and number, as a name may well be there again behind a DROP, or another be there for the same rows.
@@ -162,7 +165,7 @@ def _steps(
         raise DasTernError(
             f"{', '.join(f'{name}/{DOWN}' for name in without)} {'does' if len(without) == 1 else 'do'} not exist in "
             f"{params['folder']}, so that {params['to']} can't be gone back to step by step. Nothing was rolled back. Write "
-            f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied."
+            f"{'it' if len(without) == 1 else 'them'}, or restore: {_backup(params, kept)}"
         )
     for name in taken:
         path, file = f"{params['folder']}/{name}/{DOWN}", MigrationFile(name, downs[name])
@@ -173,6 +176,23 @@ def _steps(
             raise DasTernError(f"{path}: {refusal} Nothing was rolled back.") from None
         refuse_outside(file, path, "take that out of it and do it by hand. Nothing was rolled back")
     return kept, taken
+
+
+def _backup(params: Mapping[str, Any], kept: Sequence[str]) -> str:
+    """The newest backup that has just these migrations, else fewer of them, with the command that restores it."""
+    fit = [one for one in listed(params["backup_dir"], params["database"]) if set(one.applied) <= set(kept)]
+    if not fit:
+        return (
+            f"a backup from before then, of which {params['backup_dir'] or 'no folder'} has none (`migrations_backup` takes one "
+            "before each migration)."
+        )
+    best = max(fit, key=lambda one: (len(one.applied), one.at))
+    missing = [name for name in kept if name not in best.applied]
+    lacks = f", without {', '.join(missing)}" if missing else ""
+    return (
+        f"the backup {best}{lacks}, as a database beside the live one: "
+        f"`{best.restore_command(params['container'], params['user'])}`"
+    )
 
 
 def _prove(
