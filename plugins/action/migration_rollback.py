@@ -39,5 +39,14 @@ class ActionModule(HostAction):
                 f"{params['to']} is the newest applied one"
             ]
         lines += result.get("losses", [])
+        if backup := result.get("backup"):
+            lines.append(f"backup {backup['file']}, read back")
         next_ = ["ansible-playbook playbooks/migration_status.yml"]
-        return {"migrations": {"lines": lines, "names": result.get("names", []), "next": next_}}
+        return {
+            "migrations": {
+                "lines": lines,
+                "names": result.get("names", []),
+                "backup": result.get("backup"),
+                "next": next_,
+            }
+        }

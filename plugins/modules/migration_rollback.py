@@ -21,10 +21,15 @@ options:
     default: ""
   require_approval: {description: Whether O(approved) has to be O(to)., type: bool, default: false}
   approved: {description: The O(to) that somebody approved., type: str, default: ""}
+  backup:
+    description: Whether the database is backed up, and the backup read back, before the first statement.
+    type: bool
+    default: false
   backup_dir:
-    description: Folder on the host with the backups that M(migration) takes; the one that fits is named where a C(down.sql) is missing.
+    description: Folder on the host for backups. The one that fits is named where a C(down.sql) is missing.
     type: path
     default: ""
+  backup_keep: {description: How many of the database's are kept., type: int, default: 5}
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
   confirm: {description: "The database's name once more, without which no row and no value is deleted.", type: str, default: ""}

@@ -310,3 +310,26 @@ def test_a_playbook_that_waits_says_for_whom(small: Database) -> None:
         other.execute("SELECT pg_advisory_unlock(72707369)")
         assert waiting.wait() == 0
     assert small.ledger()[-1] == "6_step"
+
+
+def test_a_rollback_is_preceded_by_one(small: Database) -> None:
+    small.write(_6_step="CREATE TABLE six (id int)")
+    (small.folder / "6_step" / "down.sql").write_text("DROP TABLE six;")
+    small.migrate()
+    small.query("INSERT INTO six VALUES (1)")
+    given = {
+        "playbook": "playbooks/rollback.yml", "to": "5_step", "confirm": small.name, "migrations_backup": True,
+        "migrations_backup_dir": str(folder(small)), "postgres_container_name": small.instance.container,
+        "docker_engine_endpoint": small.instance.endpoint,
+    }  # fmt: skip
+    check = small.play("--check", **given)
+    assert (check.returncode, folder(small).exists()) == (0, False), check.stdout
+    done = small.play(**given)
+    (backup,) = backups(small)
+    assert f"backup {backup.file}, read back" in done.stdout, done.stdout
+    assert (backup.reason, backup.applied[-1]) == ("before going back to 5_step", "6_step")
+    assert small.query("SELECT to_regclass('six')") == [(None,)]
+    small.migrate()
+    blocked = small.play(**{**given, "migrations_backup_dir": "backups"})
+    assert "Nothing was rolled back (`migrations_backup` is true)." in " ".join(blocked.stdout.split()), blocked.stdout
+    assert small.query("SELECT to_regclass('six')") == [("six",)]

@@ -12,22 +12,31 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote as escaped
 
 from .errors import DasTernError
 from .files import absolute, sync_folder, write
-from .psql import Psql
+from .psql import Psql, superuser_there
 from .quantities import amount
 from .sql_values import literal
 
+if TYPE_CHECKING:
+    import psycopg
+
 APPLICATION = "das-tern backup"
 DIRECTORY: dict[str, Any] = {"type": "path", "default": ""}
+ARGUMENT_SPEC: dict[str, Any] = {
+    "backup": {"type": "bool", "default": False},
+    "backup_dir": DIRECTORY,
+    "backup_keep": {"type": "int", "default": 5},
+}
+"""The options of what changes the live database; `backed_up` reads them."""
 SILENCE = 3600.0
 """Seconds without a byte from pg_dump or pg_restore after which they count as lost."""
 _DUMP = ("pg_dump", "-U", "postgres", "--format=custom", "--compress=zstd:1")
@@ -70,6 +79,24 @@ class Backup:
             f"{into} && docker exec -i -u postgres {quote(container)} pg_restore --exit-on-error -d {quote(name)} "
             f"< {quote(self.file)}"
         )
+
+
+def backed_up(
+    params: Mapping[str, Any], connection: psycopg.Connection[Any], applied: Sequence[str], reason: str, nothing: str
+) -> dict[str, Any]:
+    """Take a backup and delete those that are too many, where `params` want one; gives what a module returns of it.
+
+    `connection` holds the migration lock. `nothing` says in a refusal what wasn't done.
+    """
+    if not params["backup"]:
+        return {}
+    try:
+        superuser = superuser_there(params, connection, "A backup")
+        backup = take(superuser, params["database"], params["backup_dir"], applied, reason, params["lock_timeout"])
+        gone = prune(params["backup_dir"], params["database"], params["backup_keep"])
+    except DasTernError as refusal:
+        raise DasTernError(f"{refusal.message} {nothing} (`migrations_backup` is true).", **refusal.facts) from None
+    return {"backup": backup.as_dict(), "backups_deleted": gone}
 
 
 def take(superuser: Psql, database: str, directory: str, applied: Sequence[str], reason: str, lock_wait: str) -> Backup:

@@ -104,7 +104,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
             return {"changed": False, "locked_by": held.holder}
         plan = checked_plan(params, ledger, files, locked=True)
         _guard(params, connection, plan)  # the wait may have been long
-        backup = _backup(params, connection, plan)
+        backup = _backed_up(params, connection, plan)
         runner = Runner(connection, ledger)
         try:
             applied = _apply(runner, plan, params)
@@ -201,24 +201,17 @@ def _guard(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Pl
         raise DasTernError("\n".join([*found, "Nothing was applied."]), **_names(plan))
 
 
-def _backup(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> dict[str, Any]:
-    """The database backed up and read back before the first statement, where the inventory wants it."""
+def _backed_up(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> dict[str, Any]:
+    """The backup before the first statement, where the inventory wants one."""
     if not (params["backup"] and plan.pending):
         return {}
     # Imported here: nearly every run has nothing to back up, and shouldn't wait for this.
-    from .dump import prune, take
-    from .psql import superuser_there
+    from .dump import backed_up
 
     try:
-        superuser = superuser_there(params, connection, "A backup")
-        reason = f"before {plan.pending_names[0]}"
-        backup = take(superuser, params["database"], params["backup_dir"], plan.applied, reason, params["lock_timeout"])
-        gone = prune(params["backup_dir"], params["database"], params["backup_keep"])
+        return backed_up(params, connection, plan.applied, f"before {plan.pending_names[0]}", "Nothing was applied")
     except DasTernError as refusal:
-        raise DasTernError(
-            f"{refusal.message} Nothing was applied (`migrations_backup` is true).", **{**_names(plan), **refusal.facts}
-        ) from None
-    return {"backup": backup.as_dict(), "backups_deleted": gone}
+        raise DasTernError(refusal.message, **{**_names(plan), **refusal.facts}) from None
 
 
 def _look(

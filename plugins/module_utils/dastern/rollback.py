@@ -15,7 +15,8 @@ from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .drift import compare, table
 from .drift_run import SCRATCH
-from .dump import DIRECTORY, listed
+from .dump import ARGUMENT_SPEC as BACKUP
+from .dump import backed_up, listed
 from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
@@ -44,7 +45,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
     "confirm": {"type": "str", "default": ""},
-    "backup_dir": DIRECTORY,
+    **BACKUP,
 }
 
 # By oid and number, as a name may well be there again behind a DROP, or another be there for the same rows.
@@ -99,6 +100,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
     session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     losses: list[Loss] = []
+    backup: dict[str, Any] = {}
     began = False
     try:
         with connect(dict(params), "das-tern rollback", session) as connection:
@@ -115,6 +117,8 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                 losses = _losses(connection, shown)
                 _refuse_unconfirmed(params, losses)
                 if not check_mode:
+                    reason = f"before going back to {params['to']}"
+                    backup = backed_up(params, connection, [*kept, *taken], reason, "Nothing was rolled back")
                     began = True
                     _take_back(connection, params, ledger, taken, downs, shown)
     except psycopg.Error as error:
@@ -133,7 +137,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
         {"before_header": "applied", "after_header": f"{name}/{DOWN}", "before": "", "after": downs[name]}
         for name in names
     ]
-    return {"changed": bool(names), "names": names, "losses": [loss.line for loss in losses], "diff": diff}
+    return {"changed": bool(names), "names": names, "losses": [loss.line for loss in losses], "diff": diff, **backup}
 
 
 def _steps(
