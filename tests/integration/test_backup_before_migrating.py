@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import subprocess
 import threading
@@ -10,7 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import dump
+from ansible.module_utils.dastern import dump, migrate
+from ansible.module_utils.dastern.connection import system_identifier
 from ansible.module_utils.dastern.containers import Containers, Output
 from ansible.module_utils.dastern.dump import Backup, listed
 from ansible.module_utils.dastern.errors import DasTernError
@@ -36,7 +38,8 @@ def options(database: Database, **changes: Any) -> dict[str, Any]:
 
 
 def backups(database: Database) -> list[Backup]:
-    return listed(str(folder(database)), database.name)
+    with database.connect() as connection:
+        return listed(str(folder(database)), database.name, system_identifier(connection))
 
 
 @pytest.fixture
@@ -105,10 +108,8 @@ class _Clock:
     def __init__(self, minute: int) -> None:
         self._minute = minute
 
-    def now(self, zone: Any) -> Any:
-        from datetime import datetime
-
-        return datetime(2026, 3, 1, 10, self._minute, tzinfo=zone)
+    def now(self, zone: datetime.tzinfo) -> datetime.datetime:
+        return datetime.datetime(2026, 3, 1, 10, self._minute, tzinfo=zone)
 
 
 def test_what_is_cut_short_or_gone_is_no_backup(small: Database) -> None:
@@ -118,7 +119,7 @@ def test_what_is_cut_short_or_gone_is_no_backup(small: Database) -> None:
     assert backups(small) == []
     Path(backup.file).unlink()
     assert backups(small) == []
-    assert listed(str(folder(small)), "another") == []
+    assert listed(str(folder(small)), "another", backup.system) == []
 
 
 def told(database: Database, **changes: Any) -> str:
@@ -163,7 +164,7 @@ def test_a_full_disk(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         subprocess.run(["umount", str(folder(small))], check=True)
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip"])
+@pytest.mark.parametrize("harm", ["cut", "header"])
 def test_a_dump_that_can_not_be_read_back_does_not_count(
     small: Database, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -186,8 +187,10 @@ def test_a_dump_that_can_not_be_read_back_does_not_count(
 
 def test_the_pg_dump_of_a_killed_run_is_ended_and_its_file_removed(small: Database) -> None:
     folder(small).mkdir(mode=0o700)
-    left = folder(small) / f".{small.name}-20260101T000000Z.dump.partial"
+    left = folder(small) / f".{small.name}-20260101T000000.000Z.dump.partial"
     left.write_bytes(b"half")
+    others = folder(small) / f".{small.name}-second-20260101T000000.000Z.dump.partial"
+    others.write_bytes(b"half")
     superuser = superuser_of(options(small))
     assert superuser
     command = ["psql", "-XqU", "postgres", "-d", f"dbname='{small.name}' application_name='{dump.APPLICATION}'"]
@@ -199,7 +202,7 @@ def test_the_pg_dump_of_a_killed_run_is_ended_and_its_file_removed(small: Databa
     assert small.migrate(**options(small, lock_timeout="2s"))["changed"] is True
     old.join(20)
     assert not old.is_alive()
-    assert not left.exists()
+    assert (left.exists(), others.exists()) == (False, True)
 
 
 def test_a_strange_name(instance: Any, tmp_path: Path) -> None:
@@ -282,7 +285,7 @@ def test_a_rollback_without_down_names_the_backup_that_fits(small: Database) -> 
     given = {"playbook": "playbooks/rollback.yml", "to": "5_step", "migrations_backup_dir": str(folder(small))}
     small.migrate(**options(small, backup=False))
     none = small.play(**given)
-    assert f"of which {folder(small)} has none" in " ".join(none.stdout.split()), none.stdout
+    assert f"there is none in `migrations_backup_dir` ({folder(small)})" in " ".join(none.stdout.split()), none.stdout
     for name in ("7_step", "8_step"):
         small.write(**{f"_{name}": "SELECT 1"})
         small.migrate(**options(small))
@@ -291,11 +294,11 @@ def test_a_rollback_without_down_names_the_backup_that_fits(small: Database) -> 
     small.query("UPDATE _prisma_migrations SET started_at = now() - interval '1 day' WHERE migration_name < '7'")
     refusal = " ".join(small.play(**{**given, "to": "6_step"}).stdout.split())
     assert (
-        f"the backup {older}, as a database beside the live one: `{older.restore_command('dastern-postgres', 'dastern_user')}`"
+        f"before 7_step was applied: {older}, as a database beside the live one: `{older.restore_command('dastern-postgres', 'dastern_user')}`"
         in refusal
     )
     refusal = " ".join(small.play(**{**given, "to": "7_step"}).stdout.split())
-    assert f"the backup {newer}, as a database" in refusal
+    assert f"before 8_step was applied: {newer}, as a database" in refusal
 
 
 def test_a_playbook_that_waits_says_for_whom(small: Database) -> None:
@@ -333,3 +336,45 @@ def test_a_rollback_is_preceded_by_one(small: Database) -> None:
     blocked = small.play(**{**given, "migrations_backup_dir": "backups"})
     assert "Nothing was rolled back (`migrations_backup` is true)." in " ".join(blocked.stdout.split()), blocked.stdout
     assert small.query("SELECT to_regclass('six')") == [("six",)]
+
+
+def test_a_migration_that_fails_again_and_again_costs_no_older_backup(small: Database) -> None:
+    small.migrate(**options(small, backup_keep=2))
+    small.write(_7_step="SELECT 1/0")
+    for _ in range(4):
+        with pytest.raises(DasTernError, match="P3018"):
+            small.migrate(**options(small, backup_keep=2))
+    newest, oldest = backups(small)
+    assert (newest.reason, oldest.reason) == ("before 7_step", "before 6_step")
+
+
+def test_backups_of_another_cluster_are_none_of_this_one(small: Database) -> None:
+    small.migrate(**options(small))
+    (backup,) = backups(small)
+    (manifest,) = folder(small).glob("*.json")
+    manifest.write_text(manifest.read_text().replace(backup.system, "7000000000000000000"))
+    assert backups(small) == []
+    small.write(_7_step="SELECT 1")
+    small.migrate(**options(small, backup_keep=1))
+    assert len(backups(small)) == 1
+    assert manifest.with_suffix(".dump").exists()
+
+
+def test_the_window_is_looked_at_again_behind_the_backup(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [datetime.time(4, 58), datetime.time(4, 59), datetime.time(5, 1)]
+    monkeypatch.setattr(migrate, "time_of_day", lambda _: times.pop(0))
+    with pytest.raises(DasTernError, match="outside the maintenance window"):
+        small.migrate(**options(small, window="22:00-05:00"))
+    assert small.ledger()[-1] == "5_step"
+    assert len(backups(small)) == 1
+
+
+def test_what_was_applied_since_the_backup_must_not_reach_the_live_server(small: Database) -> None:
+    small.write(_6_step=f"ALTER DATABASE {small.name} SET work_mem = '7MB'")
+    small.migrate(**options(small))
+    small.query(f"ALTER DATABASE {small.name} RESET work_mem")
+    small.write(_7_step="SELECT 1")
+    with pytest.raises(DasTernError, match="source=live"):
+        rehearse(rehearsal_params(small, source="backup", backup_dir=str(folder(small))))
+    settings = "SELECT count(*) FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s"
+    assert small.query(settings, small.name) == [(0,)]

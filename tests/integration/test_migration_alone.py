@@ -497,3 +497,52 @@ def test_status_while_another_run_is_at_it(database: Database) -> None:
         holder.execute("SELECT pg_advisory_unlock(4711)")
         run.result()
     assert database.migrate(state="status")["history"][0]["state"] == "applied"
+
+
+def test_statistics_that_are_gathered_meanwhile_are_nobodys_build(database: Database) -> None:
+    """ANALYZE takes the lock of a build; what failed is dropped all the same."""
+    database.write(_1_a="CREATE TABLE a (x int); INSERT INTO a VALUES (1), (1);")
+    database.migrate()
+    database.write(_2_b="CREATE UNIQUE INDEX CONCURRENTLY a_u ON a (x);")
+    with database.connect() as analyzing, database.connect() as writer, ThreadPoolExecutor() as pool:
+        writer.execute("BEGIN; INSERT INTO a VALUES (2)")
+        run = pool.submit(database.migrate)
+        wait_until(lambda: running(database, "CREATE UNIQUE INDEX CONCURRENTLY"))
+        waiting = pool.submit(analyzing.execute, "ANALYZE a; SELECT pg_sleep(1)")
+        wait_until(lambda: running(database, "ANALYZE a"))
+        writer.execute("COMMIT")
+        with pytest.raises(DasTernError, match="nothing of it remains"):
+            run.result()
+        waiting.result()
+    assert valid(database, "a_u") is None
+
+
+def test_a_detach_that_is_cut_short_blocks(database: Database) -> None:
+    database.write(
+        _1_a="CREATE TABLE a (x int) PARTITION BY LIST (x); CREATE TABLE a1 PARTITION OF a FOR VALUES IN (1);"
+    )
+    database.migrate()
+    database.write(_2_b="ALTER TABLE a DETACH PARTITION a1 CONCURRENTLY;")
+    with database.connect() as reader:
+        reader.execute("BEGIN; SELECT FROM a")
+        with pytest.raises(DasTernError, match="committed a part of its work.*rolled_back=2_b"):
+            database.migrate(statement_timeout="1s")
+    assert "P3009" in refused(database).message
+    database.query("ALTER TABLE a DETACH PARTITION a1 FINALIZE")
+    database.query("UPDATE _prisma_migrations SET rolled_back_at = now() WHERE finished_at IS NULL")
+    database.write(_2_b="ALTER TABLE b DETACH PARTITION a1 CONCURRENTLY;")
+    with pytest.raises(DasTernError, match=r"42P01(.|\n)*Mend the file"):
+        database.migrate()
+    assert len(rows(database)) == 2
+
+
+def test_a_drop_that_is_cut_short_is_said(database: Database) -> None:
+    database.write(_1_a="CREATE TABLE a (x int); CREATE INDEX ai ON a (x);")
+    database.migrate()
+    database.write(_2_b="DROP INDEX CONCURRENTLY ai;")
+    with database.connect() as reader:
+        reader.execute("BEGIN; SELECT FROM a")
+        with pytest.raises(DasTernError, match="left the index INVALID; a second run drops it"):
+            database.migrate(statement_timeout="1s")
+    assert database.migrate()["applied"] == ["1_a", "2_b"]
+    assert valid(database, "ai") is None

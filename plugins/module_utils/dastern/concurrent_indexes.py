@@ -1,7 +1,7 @@
 """What CREATE, DROP and REINDEX INDEX CONCURRENTLY leave when they fail or are cut short.
 
 A build that doesn't end leaves an INVALID index. Somebody else's build under way looks the same in the catalogue; it is
-told by the lock on its table, which every session may see. Source: the manual's "Building Indexes Concurrently" and
+told by its session's progress and the lock on its table, which every role may see. Source: the manual's "Building Indexes Concurrently" and
 "Rebuilding Indexes Concurrently".
 """
 
@@ -40,13 +40,13 @@ WITH given AS (
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), i.indisvalid
 FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind = 'i'
-    AND (%(name)s::text IS NULL OR c.relname = (parse_ident(%(name)s))[1])
+    AND (%(name)s::text IS NULL OR c.relname = (parse_ident(%(name)s))[1]::name)
     AND (%(target)s::text IS NULL OR i.indrelid IN (
         SELECT oid FROM tables UNION SELECT reltoastrelid FROM pg_class WHERE oid IN (SELECT oid FROM tables)))
     AND (NOT %(copies)s OR c.relname ~ '_cc(new|old)[0-9]*$')
     AND (i.indisvalid OR NOT EXISTS (
         SELECT FROM pg_locks AS l WHERE l.locktype = 'relation' AND l.relation = i.indrelid AND l.pid <> pg_backend_pid()
-            AND l.mode = 'ShareUpdateExclusiveLock' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+            AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid IN (SELECT pid FROM pg_stat_progress_create_index) AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
 ORDER BY 1
 """
 

@@ -86,6 +86,19 @@ def connect(
         raise _refusal(error, params, where) from None
 
 
+def system_identifier(connection: psycopg.Connection[Any]) -> str:
+    """The cluster's own identifier: names outlive their cluster."""
+    row = connection.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def conninfo(database: str, application_name: str) -> str:
+    """What a client program in the server's container takes for `database`."""
+    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{escaped}' application_name='{application_name}'"
+
+
 def _escaped(value: str) -> str:
     """`value` as libpq's `options` wants it: blanks and backslashes behind a backslash."""
     return value.replace("\\", "\\\\").replace(" ", "\\ ")

@@ -104,7 +104,8 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
             return {"changed": False, "locked_by": held.holder}
         plan = checked_plan(params, ledger, files, locked=True)
         _guard(params, connection, plan)  # the wait may have been long
-        backup = _backed_up(params, connection, plan)
+        if backup := _backed_up(params, connection, plan):
+            _guard(params, connection, plan)
         runner = Runner(connection, ledger)
         try:
             applied = _apply(runner, plan, params)

@@ -224,7 +224,7 @@ class Runner:
             try:
                 self._send(migration)
             except _StatementError as failure:
-                if _commits_itself(migration):
+                if self._may_have_committed(migration):
                     self._ledger.record_failed(row, str(failure.error))
                     raise Failure(
                         failure.error, failure.done, f"and may have committed a part of its work. {resolve_words(migration.name)}"
@@ -233,7 +233,10 @@ class Runner:
                     self._drop([one for one in build.invalid(self._connection) if one not in before]) if build else ""
                 )
                 self._ledger.forget(row)
-                raise Failure(failure.error, failure.done, f"and was taken back. {left}" if left else "") from None
+                remains = f"and was taken back. {left}" if left else ""
+                if build and build.verb == "DROP" and build.valid(self._connection) is False:
+                    remains = "and left the index INVALID; a second run drops it."
+                raise Failure(failure.error, failure.done, remains) from None
             if build and build.verb == "CREATE" and build.name and build.valid(self._connection) is False:
                 self._ledger.forget(row)
                 raise Refused(
@@ -244,6 +247,14 @@ class Runner:
         except psycopg.Error as error:
             mend = "The next run picks it up." if repeatable(migration) else resolve_words(migration.name)
             raise Failure(error, None, f"and left an unfinished row. {mend}") from None
+
+    def _may_have_committed(self, migration: MigrationFile) -> bool:
+        """Whether a failed file of one statement can have committed a part: a block or call, a pending DETACH."""
+        one = _only_statement(migration)
+        if one is None or one.words[0] in ("DO", "CALL"):
+            return True
+        pending = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"
+        return "detach" in migration.words and self._connection.execute(pending).fetchone() == (True,)
 
     def _drop(self, indexes: list[str]) -> str:
         """Drop what a concurrent build left; gives in words what couldn't be dropped.
@@ -330,12 +341,6 @@ def _build_of(migration: MigrationFile) -> Build | None:
     """What a file builds or drops concurrently, if that is all that it does."""
     one = _only_statement(migration)
     return read(one) if one else None
-
-
-def _commits_itself(migration: MigrationFile) -> bool:
-    """Whether the file is one block or call, in which COMMIT stands where no transaction surrounds it."""
-    one = _only_statement(migration)
-    return one is not None and one.words[:1] in (("DO",), ("CALL",))
 
 
 def resolve_words(name: str) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .connection import system_identifier
 from .containers import Containers
 from .docker_engine import resolve
 from .errors import DasTernError
@@ -36,8 +37,7 @@ def superuser_there(params: Mapping[str, Any], connection: psycopg.Connection[An
         raise DasTernError(
             f"{what} is made by the superuser in the server's container, and `postgres_container_name` is empty: name it."
         )
-    query = "SELECT system_identifier::text FROM pg_control_system()"
-    if connection.execute(query).fetchone() != (superuser.run(f"{query};").strip(),):
+    if superuser.run("SELECT system_identifier FROM pg_control_system();").strip() != system_identifier(connection):
         raise DasTernError(
             f"The server at {params['host']}:{params['port']} isn't the one in container {params['container']}: {what.lower()} "
             "would be of another database. Set `postgres_container_name`, or `postgres_host` and `postgres_port`, right."

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .connection import system_identifier
 from .errors import DasTernError
 from .files import write
 from .migration_files import MigrationFile
@@ -166,10 +167,8 @@ def _short(text: str, width: int) -> str:
 
 
 def target(connection: psycopg.Connection[Any], params: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The cluster's own identifier, database and schema: names alone outlive their cluster."""
-    row = connection.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
-    assert row is not None
-    return row[0], params["database"], params["schema"]
+    """The cluster's own identifier, database and schema."""
+    return system_identifier(connection), params["database"], params["schema"]
 
 
 def record_path(config_dir: str, of: tuple[str, str, str], files: Sequence[MigrationFile]) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .connection import ARGUMENT_SPEC as CONNECTION
-from .connection import connect
+from .connection import connect, conninfo
 from .dump import DIRECTORY, Backup, listed, restore
 from .errors import DasTernError
 from .ledger import TABLE, Ledger
@@ -128,7 +128,7 @@ def rehearse(
         with connect(dict(params), APPLICATION, {**session, **read_only}) as connection:
             ledger = Ledger(connection, params["schema"])
             plan = checked_plan(dict(params), ledger, files, locked=False)
-            if plan.pending and not check_mode:
+            if plan.pending and not check_mode and params["source"] == "live":
                 # A migration that began during the copy would wait for pg_dump, and the application behind it.
                 ledger.hold_lock(params["lock_wait"])
                 plan = checked_plan(dict(params), ledger, files, locked=True)
@@ -139,12 +139,15 @@ def rehearse(
                 refuse_outside(file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning")
             superuser = superuser_there(params, connection, "A copy")
             size = _room(params, superuser)
-            backup = _newest(params, plan.applied) if params["source"] == "backup" else None
-            record = record_path(params["config_dir"], target(connection, params), pending)
+            of = target(connection, params)
+            backup = _newest(params, of[0], plan.applied) if params["source"] == "backup" else None
+            since = [file for file in files if file.name in plan.applied and backup and file.name not in backup.applied]
+            for file in since:
+                refuse_outside(file, _path(params, file), "rehearse on a copy of the live database (`-e source=live`)")
+            record = record_path(params["config_dir"], of, pending)
             known = rehearsed(record)
             if check_mode:
-                of = f"the backup {backup}" if backup else f"{params['database']} ({amount(size)})"
-                told = [f"would be made: a copy of {of}, removed afterwards"]
+                told = [f"would be made: a copy of {_named(params, backup, size)}, removed afterwards"]
                 told += [f"{file.name} would be rehearsed" for file in pending]
                 return {**_nothing(), "changed": known is None, "size": size, "lines": told}
             with scratch_database(
@@ -153,11 +156,11 @@ def rehearse(
                 began = time.monotonic()
                 if backup:
                     restore(superuser, backup, own.info.dbname)
-                    own.execute("VACUUM (ANALYZE)")
-                    _catch_up(own, params, [file for file in files if file.name in plan.applied])
+                    _catch_up(own, params, since)
                 else:
                     _copy(own, params, superuser)
                 copied = {"copy_seconds": round(time.monotonic() - began, 1), "size": size, "backup": str(backup or "")}
+                copy = f"copy of {_named(params, backup, size)} made in {copied['copy_seconds']:.1f} s, removed again"
                 connection.execute("SELECT pg_advisory_unlock_all()")
                 forget(record)
                 done = _Rehearsal(own, params, plan.interrupted).run(pending, limit)
@@ -166,7 +169,7 @@ def rehearse(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "
             f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. The live database was only read."
         ) from None
-    return _result(params, record, pending, done, known, copied)
+    return _result(params, record, pending, done, known, copied, copy)
 
 
 def _nothing() -> dict[str, Any]:
@@ -180,12 +183,14 @@ def _result(
     done: list[Rehearsed],
     known: Mapping[str, Any] | None,
     copied: Mapping[str, Any],
+    copy: str,
 ) -> dict[str, Any]:
     """Judge, keep the record, and say it."""
     said = verdict(done)
     keep(record, {
         "database": params["database"],
         "schema": params["schema"],
+        "backup": copied["backup"],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": said,
         "reasons": [f"{file.name}: {reason}" for file in done for reason in file.reasons],
@@ -198,7 +203,7 @@ def _result(
         "verdict": said,
         "files": [file.as_dict() for file in done],
         "lines": [
-            f"copy of {copied['backup'] or params['database']} ({amount(copied['size'])}) made in {copied['copy_seconds']:.1f} s, removed again",
+            copy,
             *lines(done),
             f"verdict: {said} (limit {params['limit']})",
         ],
@@ -214,9 +219,13 @@ def _result(
     return result
 
 
-def _newest(params: Mapping[str, Any], applied: Sequence[str]) -> Backup:
+def _named(params: Mapping[str, Any], backup: Backup | None, size: int) -> str:
+    return f"the backup {backup}" if backup else f"{params['database']} ({amount(size)})"
+
+
+def _newest(params: Mapping[str, Any], system: str, applied: Sequence[str]) -> Backup:
     """The newest backup that has no migration which the live database hasn't."""
-    backups = listed(params["backup_dir"], params["database"])
+    backups = listed(params["backup_dir"], params["database"], system)
     for backup in backups:
         if set(backup.applied) <= set(applied):
             return backup
@@ -227,21 +236,17 @@ def _newest(params: Mapping[str, Any], applied: Sequence[str]) -> Backup:
     )
 
 
-def _catch_up(own: psycopg.Connection[Any], params: Mapping[str, Any], applied: Sequence[MigrationFile]) -> None:
+def _catch_up(own: psycopg.Connection[Any], params: Mapping[str, Any], since: Sequence[MigrationFile]) -> None:
     """Apply what the live database had applied since the backup."""
-    ledger = Ledger(own, params["schema"])
-    there = {row.name for row in ledger.rows() or [] if row.applied}
-    ledger.lock.take(0)
-    runner = Runner(own, ledger)
-    for file in applied:
-        if file.name not in there:
-            try:
-                runner.apply(file)
-            except (Failure, Refused) as failure:
-                raise DasTernError(
-                    f"Migration {file.name}, applied since the backup, can't be applied to its copy: "
-                    f"{' '.join(str(failure).split())}. Rehearse on a copy of the live database (`-e source=live`)."
-                ) from None
+    runner = Runner(own, Ledger(own, params["schema"]))
+    for file in since:
+        try:
+            runner.apply(file)
+        except (Failure, Refused) as failure:
+            raise DasTernError(
+                f"Migration {file.name}, applied since the backup, can't be applied to its copy: "
+                f"{' '.join(str(failure).split())}. Rehearse on a copy of the live database (`-e source=live`)."
+            ) from None
     own.execute("SELECT pg_advisory_unlock_all()")
 
 
@@ -272,7 +277,7 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
 
 def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> None:
     """Fill the scratch database with the live one."""
-    given = [_conninfo(params["database"]), _conninfo(own.info.dbname), params["lock_timeout"]]
+    given = [conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"]]
     done = superuser.containers.execute(superuser.container, ["sh", "-c", _COPY, "sh", *given], silence=_LONGEST_COPY)
     if done.rc != 0:
         locked = "Another session keeps one of its tables locked. " if "due to statement timeout" in done.err else ""
@@ -280,11 +285,6 @@ def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Ps
             f"Database {params['database']} could not be copied: {done.last_words}. {locked}The copy is removed, the live "
             "database was only read."
         )
-
-
-def _conninfo(database: str) -> str:
-    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
-    return f"dbname='{escaped}'"
 
 
 class _Rehearsal:

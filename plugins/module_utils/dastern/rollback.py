@@ -12,7 +12,7 @@ from typing import Any
 
 from .catalogue import Item, read_catalogue, read_catalogue_within
 from .connection import ARGUMENT_SPEC as CONNECTION
-from .connection import connect
+from .connection import connect, system_identifier
 from .drift import compare, table
 from .drift_run import SCRATCH
 from .dump import ARGUMENT_SPEC as BACKUP
@@ -107,9 +107,8 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
             ledger = Ledger(connection, params["schema"])
             if not check_mode:
                 ledger.hold_lock(params["lock_wait"])
-            kept, taken = _steps(params, ledger, files, downs)
-            if taken and (wrong := rollback_refusals(params, taken[::-1], time_of_day(connection))):
-                raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
+            kept, taken = _steps(connection, params, ledger, files, downs)
+            _refuse_guarded(connection, params, taken)
             if taken:
                 shown = _prove(
                     connection, params, [files[name] for name in kept], [files[name] for name in taken], downs
@@ -119,6 +118,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                 if not check_mode:
                     reason = f"before going back to {params['to']}"
                     backup = backed_up(params, connection, [*kept, *taken], reason, "Nothing was rolled back")
+                    _refuse_guarded(connection, params, taken)  # that may have taken long
                     began = True
                     _take_back(connection, params, ledger, taken, downs, shown)
     except psycopg.Error as error:
@@ -140,8 +140,18 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
     return {"changed": bool(names), "names": names, "losses": [loss.line for loss in losses], "diff": diff, **backup}
 
 
+def _refuse_guarded(connection: psycopg.Connection[Any], params: Mapping[str, Any], taken: list[str]) -> None:
+    """Refuse what the guard rails of the inventory don't let pass."""
+    if wrong := rollback_refusals(params, taken[::-1], time_of_day(connection)):
+        raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
+
+
 def _steps(
-    params: Mapping[str, Any], ledger: Ledger, files: Mapping[str, MigrationFile], downs: Mapping[str, str]
+    connection: psycopg.Connection[Any],
+    params: Mapping[str, Any],
+    ledger: Ledger,
+    files: Mapping[str, MigrationFile],
+    downs: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
     """What stays and what is taken back, each in the order in which it was applied."""
     rows = ledger.rows() or []
@@ -169,7 +179,8 @@ def _steps(
         raise DasTernError(
             f"{', '.join(f'{name}/{DOWN}' for name in without)} {'does' if len(without) == 1 else 'do'} not exist in "
             f"{params['folder']}, so that {params['to']} can't be gone back to step by step. Nothing was rolled back. Write "
-            f"{'it' if len(without) == 1 else 'them'}, or restore: {_backup(params, kept)}"
+            f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied: "
+            f"{_backup(params, system_identifier(connection), kept)}"
         )
     for name in taken:
         path, file = f"{params['folder']}/{name}/{DOWN}", MigrationFile(name, downs[name])
@@ -182,19 +193,16 @@ def _steps(
     return kept, taken
 
 
-def _backup(params: Mapping[str, Any], kept: Sequence[str]) -> str:
+def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str]) -> str:
     """The newest backup that has just these migrations, else fewer of them, with the command that restores it."""
-    fit = [one for one in listed(params["backup_dir"], params["database"]) if set(one.applied) <= set(kept)]
+    fit = [one for one in listed(params["backup_dir"], params["database"], system) if set(one.applied) <= set(kept)]
     if not fit:
-        return (
-            f"a backup from before then, of which {params['backup_dir'] or 'no folder'} has none (`migrations_backup` takes one "
-            "before each migration)."
-        )
+        return f"there is none in `migrations_backup_dir` ({params['backup_dir']})."
     best = max(fit, key=lambda one: (len(one.applied), one.at))
     missing = [name for name in kept if name not in best.applied]
     lacks = f", without {', '.join(missing)}" if missing else ""
     return (
-        f"the backup {best}{lacks}, as a database beside the live one: "
+        f"{best}{lacks}, as a database beside the live one: "
         f"`{best.restore_command(params['container'], params['user'])}`"
     )
 
