@@ -339,7 +339,7 @@ def test_what_migrate_asks_for_is_what_a_rehearsal_leaves(small: Database) -> No
         ("CREATE INDEX CONCURRENTLY ON nothing (i)", "42P01"),
         ("SELECT 1; CREATE INDEX CONCURRENTLY ON t1 (id)", "25001"),
         ("BEGIN; CREATE TABLE x (); COMMIT; SELECT nothing", "42703"),
-        ("COPY t1 FROM STDIN", "COPY, which a migration can't feed"),
+        ("COPY t1 FROM STDIN", "the COPY in line 1 moves rows between server and client"),
         ("ALTER ROLE dastern_user SET work_mem = '5MB'", "changes what all databases of the server share"),
         ("GRANT pg_monitor TO dastern_readonly", "changes what all databases of the server share"),
         ("DO $$ BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SET work_mem = 5000'; END $$", "changes what all databases"),
