@@ -18,7 +18,7 @@ from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
 from ansible.module_utils.dastern.migration_files import MigrationFile, links, read_into  # noqa: E402
-from ansible.module_utils.dastern.migration_lint import lint, refusal  # noqa: E402
+from ansible.module_utils.dastern.migration_lint import grouped, lint, refusal  # noqa: E402
 from ansible.module_utils.dastern.quantities import amount  # noqa: E402
 
 _SHOWN = 20
@@ -70,7 +70,7 @@ class ActionModule(HostAction):
         if said[_SHOWN:]:
             rules = ", ".join(sorted({one.rule for one in said[_SHOWN:]}))
             Display().warning(f"lint: {len(said) - _SHOWN} more ({rules}); `-e report_file=PATH` keeps them all.")
-        shown = [one.as_dict() for one in found]
+        shown = grouped(found)
         if refused:
             return shown, {"failed": True, "msg": refused, **{key: result[key] for key in ("applied", "pending")}}
         return shown, result if self._task.check_mode else None
@@ -122,8 +122,10 @@ class ActionModule(HostAction):
             elif result["pending"]:
                 commands.append("ansible-playbook migrate.yml")
         if found := result.get("lint"):
-            dangers = sum(one["severity"] == "danger" for one in found)
-            lines.append(f"lint: {dangers} of class danger, {len(found) - dangers} of class warning")
+            danger, warning = (
+                sum(len(one["places"]) for one in found if one["severity"] == name) for name in ("danger", "warning")
+            )
+            lines.append(f"lint: {danger} of class danger, {warning} of class warning")
         for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted", "running"):
             if result.get(finding):
                 lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")

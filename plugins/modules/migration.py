@@ -168,23 +168,11 @@ interrupted:
   elements: str
   returned: always
 lint:
-  description: Findings in the pending files.
+  description: Findings in the pending files; what is said of several places is one of them.
   type: list
   elements: dict
   returned: when something is pending and O(lint) isn't V(off)
   contains:
-    migration:
-      description: Name of the migration; empty for a finding about lint itself.
-      type: str
-    file:
-      description: Path of the file.
-      type: str
-    line:
-      description: Line, from 1.
-      type: int
-    column:
-      description: Column, from 1.
-      type: int
     rule:
       description: Name of the rule, squawk's or our own.
       type: str
@@ -197,6 +185,10 @@ lint:
     mend:
       description: What to do about it.
       type: str
+    places:
+      description: Where, as C(FILE:LINE:COLUMN), both from 1.
+      type: list
+      elements: str
 backup:
   description: The backup that was taken, by O(backup).
   type: dict

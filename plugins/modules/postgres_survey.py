@@ -29,6 +29,9 @@ options:
   app_password: {description: The inventory's password for O(app_user), if any., type: str, default: ""}
   readonly_password: {description: The inventory's password for O(readonly_user), if any., type: str, default: ""}
   config_dir: {description: Directory of the host that holds secrets and pg_hba.conf., type: path, required: true}
+  backup_dir: {description: Directory of the host for backups., type: path, required: true}
+  wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
+  archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
 attributes:
   check_mode:
     support: full
@@ -59,6 +62,7 @@ EXAMPLES = r"""
     app_user: dastern_user
     readonly_user: dastern_readonly
     config_dir: /etc/das-tern/dastern-postgres
+    backup_dir: /var/backups/das-tern/dastern-postgres
   register: found
 """
 
@@ -75,6 +79,7 @@ rehearse: {description: Whether settings or rules should be tried before they ar
 command: {description: The server's command line., returned: always, type: list}
 hba: {description: Content of pg_hba.conf., returned: always, type: str}
 hba_path: {description: Its path on the host., returned: always, type: str}
+folders_differ: {description: Whether a folder that the container mounts is missing or not the server's., returned: always, type: bool}
 hba_differs: {description: Whether it isn't there like that yet., returned: always, type: bool}
 former: {description: What puts the running container back as it is., returned: always, type: dict}
 psycopg: {description: Whether this Python can import psycopg., returned: always, type: bool}

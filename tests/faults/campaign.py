@@ -321,11 +321,9 @@ def fresh(instance: Instance, name: str, folder: Path) -> Iterator[Database]:
     database = Database(instance, name, folder / "chain")
     database.folder.mkdir(exist_ok=True)
     database.write(**{f"_{file}": text for file, text in CHAIN.items()})
-    home = Database(instance, instance.database, folder)
-    home.query(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    home.query(f"CREATE DATABASE {name} TEMPLATE template0")
+    database.create()
     yield database
-    home.query(f"DROP DATABASE {name} WITH (FORCE)")
+    database.drop()
 
 
 def undisturbed_state(instance: Instance, folder: Path) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import yaml
 from migrating import Database
-from psycopg import sql
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("DASTERN_TEST_IMAGE", "das-tern/postgres:17")
@@ -186,6 +185,7 @@ def instance_variables(container: str, port: int, config_dir: Path) -> dict[str,
         "postgres_container_name": container,
         "postgres_port": port,
         "postgres_config_dir": str(config_dir),
+        "postgres_backup_dir": str(config_dir.with_name(f"{config_dir.name}-backups")),
         "postgres_app_createdb": True,
     }
 
@@ -222,14 +222,9 @@ def instance(
 def database(instance: Instance, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
     name = "m_" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
     own = Database(instance, name, tmp_path)
-    home = Database(instance, instance.database, tmp_path)
-    identifier = sql.Identifier(name)
-    with home.connect() as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(identifier))
+    own.create()
     yield own
-    with home.connect() as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+    own.drop()
 
 
 @pytest.fixture

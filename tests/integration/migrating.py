@@ -24,6 +24,22 @@ class Database:
     def __init__(self, instance: Any, name: str, folder: Path) -> None:
         self.instance, self.name, self.folder = instance, name, folder
 
+    def create(self, template: str = "template0") -> None:
+        """Make it anew, empty."""
+        self.drop()
+        self._home.query(f'CREATE DATABASE "{self.name}" TEMPLATE {template}')
+
+    def drop(self) -> None:
+        drop = f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)'
+        try:
+            self._home.query(drop)
+        except psycopg.errors.InsufficientPrivilege:  # only a superuser sends autovacuum away
+            self.instance.sql(drop, "postgres")
+
+    @property
+    def _home(self) -> Database:
+        return Database(self.instance, self.instance.database, self.folder)
+
     def write(self, **files: str | bytes) -> None:
         for name, content in files.items():
             path = self.folder / name.removeprefix("_") / "migration.sql"

@@ -24,6 +24,7 @@ def variables(container: str, port: int, tmp_path: Path, **more: Any) -> dict[st
         "postgres_volume_name": f"{container}-data",
         "postgres_port": port,
         "postgres_config_dir": str(tmp_path / "config"),
+        "postgres_backup_dir": str(tmp_path / "backups"),
         "postgres_app_createdb": True,
         "seed_allowed": True,
         **more,

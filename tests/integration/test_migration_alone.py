@@ -170,7 +170,8 @@ def test_killed_while_it_waits_for_an_old_transaction(database: Database) -> Non
         with database.connect() as writer:
             writer.execute("BEGIN; INSERT INTO a VALUES (11)")
             first = subprocess.Popen(database.playbook(), cwd=ROOT, stdout=subprocess.DEVNULL)
-            wait_until(lambda: running(database, "CREATE INDEX CONCURRENTLY a_id"))
+            # Not `running`: it is sent once inside a transaction first, before its row is written.
+            wait_until(lambda: valid(database, "a_id") is False)
             for pid in descendants(first.pid):
                 os.kill(pid, signal.SIGKILL)
             first.wait()
@@ -382,7 +383,9 @@ def test_an_index_that_somebody_else_builds_is_left_alone(database: Database, ho
         on_b.execute("BEGIN; INSERT INTO b VALUES (2)")
         on_a.execute("BEGIN; INSERT INTO a VALUES (2)")
         run = pool.submit(database.migrate)
-        wait_until(lambda: running(database, "INDEX CONCURRENTLY a"))
+        wait_until(
+            lambda: bool(database.query("SELECT 1 FROM pg_index WHERE indrelid = 'a'::regclass AND NOT indisvalid"))
+        )
         other = pool.submit(database.query, "CREATE INDEX CONCURRENTLY bi ON b (x)")
         wait_until(lambda: database.query(index) == [(False,)])
         on_a.execute("COMMIT")
@@ -507,7 +510,7 @@ def test_statistics_that_are_gathered_meanwhile_are_nobodys_build(database: Data
     with database.connect() as analyzing, database.connect() as writer, ThreadPoolExecutor() as pool:
         writer.execute("BEGIN; INSERT INTO a VALUES (2)")
         run = pool.submit(database.migrate)
-        wait_until(lambda: running(database, "CREATE UNIQUE INDEX CONCURRENTLY"))
+        wait_until(lambda: valid(database, "a_u") is False)
         waiting = pool.submit(analyzing.execute, "ANALYZE a; SELECT pg_sleep(1)")
         wait_until(lambda: running(database, "ANALYZE a"))
         writer.execute("COMMIT")

@@ -81,10 +81,8 @@ def small(chain: Database) -> Database:
 @pytest.fixture(scope="module")
 def large(instance: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """Two million dose events."""
-    home = Database(instance, instance.database, tmp_path_factory.mktemp("home"))
     database = Database(instance, "rehearse_large", tmp_path_factory.mktemp("large"))
-    home.query("DROP DATABASE IF EXISTS rehearse_large WITH (FORCE)")
-    home.query("CREATE DATABASE rehearse_large TEMPLATE template0")
+    database.create()
     database.write(**{f"_{INIT}": (ROOT / "files/sql/migrations" / INIT / "migration.sql").read_text()})
     database.migrate()
     with database.connect() as connection:
@@ -92,7 +90,7 @@ def large(instance: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         seed_volume.fill(connection, "public", plan)
         connection.execute("VACUUM (ANALYZE)")
     yield database
-    home.query("DROP DATABASE rehearse_large WITH (FORCE)")
+    database.drop()
 
 
 def test_the_verdict_on_two_million_dose_events(large: Database) -> None:

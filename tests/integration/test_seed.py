@@ -141,24 +141,21 @@ class Database:
 
 @pytest.fixture(scope="module")
 def template(instance: Any) -> Iterator[str]:
-    home = Database(instance, instance.database, Path())
-    home.query(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
-    home.query(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-    Database(instance, TEMPLATE, Path()).query(SCHEMA.read_text())
+    database = Database(instance, TEMPLATE, Path())
+    database.create()
+    database.query(SCHEMA.read_text())
     yield TEMPLATE
-    home.query(f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
+    database.drop()
 
 
 @pytest.fixture
 def database(instance: Any, template: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
     name = "s_" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
-    home = Database(instance, instance.database, tmp_path)
-    home.query(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    home.query(f"CREATE DATABASE {name} TEMPLATE {template}")
     own = Database(instance, name, tmp_path)
+    own.create(template)
     set_for_database(own, "dastern.environment = 'development'")
     yield own
-    home.query(f"DROP DATABASE {name} WITH (FORCE)")
+    own.drop()
 
 
 def set_for_database(database: Database, setting: str) -> None:

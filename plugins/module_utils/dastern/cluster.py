@@ -44,7 +44,7 @@ cat > /tmp/candidate.conf
 {INITDB} --no-sync --pgdata {PGDATA} >/tmp/initdb.log 2>&1 || {{ cat /tmp/initdb.log >&2; exit 71; }}
 : > {PGDATA}/postgresql.conf
 echo 'local all all peer' > /tmp/hba.conf
-postgres "$@" -c hba_file=/tmp/hba.conf -c logging_collector=off -c log_destination=stderr >/tmp/server.log 2>&1 &
+postgres "$@" -c hba_file=/tmp/hba.conf -c archive_mode=off -c logging_collector=off -c log_destination=stderr >/tmp/server.log 2>&1 &
 server=$!
 tries=0
 until pg_isready -q -h /var/run/postgresql; do
@@ -139,7 +139,7 @@ def rehearse(
     ]
     declared = {
         name: value for name, value in settings.of_command(command).items()
-        if name not in ("hba_file", "logging_collector", "log_destination")
+        if name not in ("hba_file", "archive_mode", "archive_command", "logging_collector", "log_destination")
     }  # fmt: skip
     refusals += [settings.worded(row) for row in settings.differences(declared, {**found, "files": []})]
     return refusals

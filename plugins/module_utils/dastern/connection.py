@@ -15,6 +15,7 @@ from .errors import DasTernError
 
 try:
     import psycopg
+    from psycopg import pq
 except ImportError as error:  # pragma: no cover - depends on the host
     psycopg = None  # type: ignore[assignment]
     PSYCOPG_ERROR: str | None = str(error)
@@ -84,6 +85,18 @@ def connect(
         )
     except psycopg.OperationalError as error:
         raise _refusal(error, params, where) from None
+
+
+def one_message(connection: psycopg.Connection[Any], text: str) -> list[str]:
+    """Send statements as one message; gives the last one's first row as text, [] where it has none.
+
+    Two cursors fewer for each of a thousand small migrations are half a second. Raises `psycopg.Error`.
+    """
+    result = connection.pgconn.exec_(text.encode())
+    if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+        raise psycopg.errors.error_from_result(result, encoding="utf-8")
+    values = [result.get_value(0, column) for column in range(result.nfields)] if result.ntuples else []
+    return [(value or b"").decode() for value in values]
 
 
 def system_identifier(connection: psycopg.Connection[Any]) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .advisory_lock import AdvisoryLock, Held, who
+from .connection import one_message
 from .errors import DasTernError
 from .sql_values import identifier, literal
 
@@ -108,7 +109,7 @@ class Ledger:
     def create(self) -> None:
         self._connection.execute(_CREATE.format(table=self._table))  # type: ignore[arg-type]
 
-    def commit_applied(self, migration: MigrationFile, started_at: datetime, transaction: str) -> bool:
+    def commit_applied(self, migration: MigrationFile, started_at: str, transaction: str) -> bool:
         """Write the row of a migration that was applied just now, and commit both.
 
         Does neither and gives False where `transaction`, the id of the one the migration began in, is over, or where the
@@ -121,11 +122,12 @@ class Ledger:
             f"AND NOT EXISTS (SELECT FROM {self._table} WHERE migration_name = {name} AND {_APPLIED})"
         )
         try:
-            self._connection.execute(
-                f"RESET ROLE; INSERT INTO {self._table} "  # type: ignore[arg-type]
+            one_message(
+                self._connection,
+                f"RESET ROLE; INSERT INTO {self._table} "
                 "(id, checksum, finished_at, migration_name, logs, rolled_back_at, started_at, applied_steps_count) "
                 f"VALUES (CASE WHEN {still_ours} THEN {literal(str(uuid.uuid4()))} END, {literal(migration.checksum)}, {_NOW}, "
-                f"{name}, NULL, NULL, {literal(started_at.isoformat())}, 1); COMMIT"
+                f"{name}, NULL, NULL, {literal(started_at)}, 1); COMMIT",
             )
         except psycopg.errors.NotNullViolation as error:
             if (error.diag.table_name, error.diag.column_name) != (TABLE, "id"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,11 @@ class Finding:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.rule}: {self.message} {self.mend}"
+        return f"{self.place}: {self.severity}: {self.rule}: {self.message} {self.mend}"
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,15 @@ def read_ignores(folder: str | os.PathLike[str]) -> list[Ignore]:
             )
         ignores.append(Ignore(item["rule"], item.get("migration"), item["why"]))
     return ignores
+
+
+def grouped(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """`found` as plain data, where the same is said of many places once."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for one in found:
+        groups.setdefault((one.rule, one.severity, one.message, one.mend), []).append(one.place)
+    names = ("rule", "severity", "message", "mend")
+    return [{**dict(zip(names, key, strict=True)), "places": places} for key, places in groups.items()]
 
 
 def refusal(found: Sequence[Finding]) -> str:

@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from .concurrent_indexes import Build, read
+from .connection import one_message
 from .ledger import Ledger
 from .migration_files import MigrationFile
 from .sql_text import Statement, statements, tokens
@@ -148,29 +149,24 @@ class Runner:
         except psycopg.Error as error:
             raise Failure(error, None, self._committed(transaction)) from None
 
-    def _begin(self) -> tuple[str, Any]:
-        """Begin a transaction in a session as good as new; gives its id, and when it began as the ledger keeps times.
+    def _begin(self) -> tuple[str, str]:
+        """Begin a transaction in a session as good as new; gives its id, and when it began, ISO 8601.
 
         All in one message: a thousand small migrations are a thousand times as many waits for the server. The lock is
         taken once more, in case the migration before gave it away.
         """
-        cursor = self._connection.execute(
-            f"{CLEAN_SESSION}; BEGIN; SELECT pg_current_xact_id()::text, "  # type: ignore[arg-type]
-            f"date_trunc('milliseconds', clock_timestamp()), {self._ledger.lock.again}"
+        transaction, started_at, held = one_message(
+            self._connection,
+            f"{CLEAN_SESSION}; BEGIN; SELECT pg_current_xact_id(), "
+            "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), "
+            f"({self._ledger.lock.again})::text",
         )
-        while cursor.nextset():
-            pass
-        row = cursor.fetchone()
-        assert row is not None
-        self._refuse_lost_lock(row[2])
-        return row[0], row[1]
-
-    def _refuse_lost_lock(self, held: bool) -> None:
-        if not held:
+        if held != "true":
             raise Refused(
                 "the migration before it gave the migration lock away (pg_advisory_unlock_all, DISCARD ALL), and another "
                 "run has it now. Nothing of this one was done: run again."
             )
+        return transaction, started_at
 
     def _committed(self, transaction: str | None) -> str:
         """Whether the transaction that a failed file ran in was committed by that file itself, in words."""

@@ -25,6 +25,12 @@ MOUNT = "/var/lib/postgresql/data"
 PGDATA = f"{MOUNT}/pgdata"
 HBA_FOLDER = "/etc/das-tern/server"
 HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
+BACKUPS = "/backups"
+"""Where the container sees `postgres_backup_dir`."""
+PGBACKREST_FOLDER = "/etc/pgbackrest"
+STANZA = "dastern"
+UID = 999
+"""User and group `postgres` in every image that serves here."""
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 FREE_BYTES = 512 * 1024**2
 
@@ -48,6 +54,9 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "app_password": {"type": "str", "default": "", "no_log": True},
     "readonly_password": {"type": "str", "default": "", "no_log": True},
     "config_dir": {"type": "path", "required": True},
+    "backup_dir": {"type": "path", "required": True},
+    "wal_archive": {"type": "bool", "default": False},
+    "archive_timeout": {"type": "str", "default": "60s"},
 }
 
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -69,6 +78,7 @@ def checked_names(params: Mapping[str, Any]) -> None:
                 "beginning with a letter or digit. Correct it in the inventory."
             )
     absolute("postgres_config_dir", params["config_dir"])
+    absolute("postgres_backup_dir", params["backup_dir"])
     if not 1 <= params["port"] <= 65535:
         raise DasTernError(f"postgres_port is {params['port']}; a port is 1 to 65535. Correct it in the inventory.")
     taken = {SUPERUSER, "public", "none", "current_user", "session_user", "current_role"}
@@ -112,6 +122,12 @@ def declared_command(params: Mapping[str, Any]) -> list[str]:
             f"postgres_shm_size is `{params['shm_size']}`, which isn't a size such as 256m. Correct it in the inventory."
         )
     own = {"listen_addresses": "*", "unix_socket_directories": "/var/run/postgresql", "hba_file": HBA_FILE}
+    if params["wal_archive"]:
+        own |= {
+            "archive_mode": "on",
+            "archive_command": f"pgbackrest --stanza={STANZA} archive-push %p",
+            "archive_timeout": params["archive_timeout"],
+        }
     return settings.command({**own, **declared})
 
 
@@ -138,6 +154,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     initialise = volume is None
     if image and (not running or other_image):
         check_image(image, params["image"])
+        if params["wal_archive"]:
+            check_pgbackrest(containers, image, params["image"])
         if volume:
             initialise = volume_needs_cluster(containers, params)
         if initialise:
@@ -150,9 +168,9 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     reasons = differing(container, image, command, params) if container else []
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
     hba_differs = _text(hba_path) != rules
-    stale = bool(running and hba_differs and replaced(containers, params["container"], hba_path.parent))
-    if stale:
-        reasons.append(f"{hba_path.parent} was removed or replaced")
+    folders = mounted_folders(params)
+    replaced = stale_folders(containers, params["container"], container, folders) if running else []
+    reasons += [f"{folder} was removed or replaced" for folder in replaced]
     # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
     idle = check_mode and not running
     return {
@@ -165,7 +183,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "volume_exists": volume is not None,
         "initialise": initialise,
         "reasons": reasons,
-        "stale": stale,
+        "stale": bool(replaced),
+        "folders_differ": folders_differ(folders),
         "rehearse": image is not None and (container is None or bool(reasons) or hba_differs),
         "command": command,
         "hba": rules,
@@ -181,10 +200,47 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     }
 
 
-def replaced(containers: Containers, container: str, folder: Path) -> bool:
-    """Whether the folder that a running container mounted isn't the one that is there now."""
-    seen = containers.execute(container, ["stat", "-c", "%i", HBA_FOLDER])
-    return seen.rc == 0 and (not folder.is_dir() or int(seen.out) != folder.stat().st_ino)
+def mounted_folders(params: Mapping[str, Any]) -> dict[str, Path]:
+    """Folders of the host that the container mounts, by their path in the container."""
+    config = Path(os.path.expanduser(params["config_dir"]))
+    return {
+        HBA_FOLDER: config / "server",
+        PGBACKREST_FOLDER: config / "pgbackrest",
+        BACKUPS: Path(os.path.expanduser(params["backup_dir"])),
+    }
+
+
+def folders_differ(folders: Mapping[str, Path]) -> bool:
+    """Whether a folder is missing, or isn't the server's that has to be."""
+    for target in (PGBACKREST_FOLDER, BACKUPS):
+        try:
+            found = folders[target].stat()
+        except OSError:
+            return True
+        if (found.st_uid, found.st_mode & 0o777) != (UID, 0o700):
+            return True
+    return False
+
+
+def stale_folders(
+    containers: Containers, name: str, container: Mapping[str, Any] | None, folders: Mapping[str, Path]
+) -> list[Path]:
+    """Those of `folders` that aren't the ones any more that the running container mounted: it writes elsewhere."""
+    mounted = {mount["Destination"] for mount in (container or {}).get("Mounts", [])}
+    targets = [target for target in folders if target in mounted]
+    seen = containers.execute(name, ["stat", "-c", "%d %i", *targets]) if targets else None
+    if seen is None or seen.rc != 0:
+        return []
+    result = []
+    for target, line in zip(targets, seen.out.splitlines(), strict=True):
+        try:
+            now = folders[target].stat()
+        except OSError:
+            result.append(folders[target])
+            continue
+        if line != f"{now.st_dev} {now.st_ino}":
+            result.append(folders[target])
+    return result
 
 
 def own_container(containers: Containers, name: str) -> dict[str, Any] | None:
@@ -289,6 +345,17 @@ def check_image(image: Mapping[str, Any], reference: str) -> None:
         )
 
 
+def check_pgbackrest(containers: Containers, image: Mapping[str, Any], reference: str) -> None:
+    """Refuse to archive with an image that can't."""
+    if "org.dastern.pgbackrest" in (image["Config"]["Labels"] or {}):
+        return
+    if containers.run_once(reference, "command -v pgbackrest", labels={ROLE_LABEL: "postgres-look"}).rc:
+        raise DasTernError(
+            f"Image {reference} has no pgBackRest, and postgres_wal_archive is true. Take an image that has it "
+            "(`-e postgres_image_source=build -e postgres_image_refresh=true`), or set postgres_wal_archive to false: then there are logical backups only."
+        )
+
+
 def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> bool:
     """Whether the existing volume has no cluster yet; refuses what isn't ours to serve."""
     name = params["volume"]
@@ -377,6 +444,10 @@ def differing(
             reasons.append(f"{option} {found[option]} -> {wanted} bytes")
     address = f"[{params['listen_address']}]" if ":" in params["listen_address"] else params["listen_address"]
     published = f"{address}:{params['port']}:5432"
+    mounted = {mount["Destination"]: mount["Source"] for mount in container["Mounts"]}
+    for target, folder in mounted_folders(params).items():
+        if mounted.get(target) != str(folder):
+            reasons.append(f"mount of {target} {mounted.get(target, 'none')} -> {folder}")
     if [published] != found["published_ports"]:
         reasons.append(f"port {', '.join(found['published_ports']) or 'none'} -> {published}")
     return reasons
