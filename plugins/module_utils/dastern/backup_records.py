@@ -1,0 +1,181 @@
+"""What is known of each backup: a record beside the repository, written when the backup is complete and never before.
+
+`<backup_dir>/records/<label>.json`. A backup without a record isn't one: its run was killed, or somebody else made it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .containers import Containers
+from .docker_engine import resolve
+from .errors import DasTernError
+from .files import absolute, write
+from .psql import Psql
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "endpoint": {"type": "str", "default": ""},
+    "container": {"type": "str", "required": True},
+    "database": {"type": "str", "required": True},
+    "backup_dir": {"type": "path", "required": True},
+}
+"""The options of every module that works with backups; `Place` reads them."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A backup that was verified, or restored for trial (drilled)."""
+
+    at: str
+    """UTC, ISO 8601."""
+    ok: bool
+    seconds: float
+    message: str = ""
+    """What was wrong; for a person."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One complete backup."""
+
+    label: str
+    """pgBackRest's own label, or for a logical one `<YYYYMMDD-HHMMSS>L`, UTC."""
+    kind: str
+    """`physical` or `logical`"""
+    type: str
+    """`full`, `diff`, `incr`, or `logical`"""
+    database: str
+    system: str
+    """The cluster's own identifier."""
+    server: str
+    """Version of the server."""
+    tool: str
+    """What made it, with its version."""
+    began: str
+    """UTC, ISO 8601."""
+    seconds: float
+    bytes: int
+    """Size of what was backed up."""
+    stored: int
+    """Bytes that it added to the folder."""
+    census: dict[str, Any]
+    """`census.Census.as_dict()`"""
+    exact: bool
+    """Whether the census is of exactly what a restore brings back."""
+    name: str = ""
+    """What the operator called it."""
+    reason: str = ""
+    """What it was taken for, such as `before migrating`."""
+    restore_point: str = ""
+    """Physical: the named point of the WAL that the census belongs to."""
+    lsn: str = ""
+    timeline: int = 0
+    prior: str = ""
+    """Physical: the label of the backup that this one needs."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Logical: `bytes` and `sha256` of each file, by its path below the backup's folder."""
+    verified: Check | None = None
+    drilled: Check | None = None
+    restore_seconds: float | None = None
+    """How long the drill took to have a server that answers."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> Record:
+        checks = {name: Check(**kept[name]) if kept.get(name) else None for name in ("verified", "drilled")}
+        return cls(**{**kept, **checks})
+
+
+class Place:
+    """Where the backups of one server are: its folder on the host, and the container that sees it as /backups."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        absolute("postgres_backup_dir", params["backup_dir"])
+        self.folder = Path(os.path.expanduser(params["backup_dir"]))
+        self.records_folder = self.folder / "records"
+        self.database: str = params["database"]
+        self.container: str = params["container"]
+        endpoint = resolve(os.environ, os.path.expanduser("~"), os.geteuid(), params["endpoint"])
+        self.containers = Containers(endpoint.url)
+        self.superuser = Psql(self.containers, self.container)
+
+    def records(self) -> list[Record]:
+        """All complete backups, the newest first; a record that can't be read is left out."""
+        found = []
+        for path in self.records_folder.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                found.append(Record.of(json.loads(path.read_text("utf-8"))))
+        return sorted(found, key=lambda one: (one.began, one.label), reverse=True)
+
+    def find(self, target: str) -> Record:
+        """The backup called `target`, by label or by its newest of that name; `latest` is the newest. Refuses in words."""
+        records = self.records()
+        for record in records:
+            if target in (record.label, record.name or None) or target == "latest":
+                return record
+        there = ", ".join(record.label for record in records[:10]) or "none"
+        raise DasTernError(
+            f"No backup `{target}` is in {self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
+        )
+
+    def save(self, record: Record) -> None:
+        """Write a record, in one step."""
+        self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = json.dumps(record.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        write(self.records_folder / f"{record.label}.json", content.encode())
+
+    def note(self, label: str, **changes: Any) -> None:
+        """Change fields of a record that is there."""
+        self.save(replace(self.find(label), **changes))
+
+    def forget(self, label: str) -> None:
+        (self.records_folder / f"{label}.json").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def alone(self, seconds: float, what: str) -> Iterator[None]:
+        """Never two at a time that take, delete, verify or restore backups here; another is waited for `seconds`.
+
+        The lock's file says who holds it; the kernel gives it back when its holder dies.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise DasTernError(f"{self.folder} can't be written: {error.strerror}. Run the play as root.") from None
+        with lock:
+            end = time.monotonic() + seconds
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        lock.seek(0)
+                        raise DasTernError(
+                            f"Somebody else works with the backups in {self.folder}: {lock.read().strip() or 'unknown'}. "
+                            "Run again when that is done."
+                        ) from None
+                    time.sleep(0.2)
+            lock.truncate(0)
+            lock.write(f"{what}, process {os.getpid()} since {now()}\n")
+            lock.flush()
+            try:
+                yield
+            finally:
+                lock.truncate(0)
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,161 @@
+"""What a database holds, counted: a backup's manifest keeps it, and what was restored is compared with it.
+
+Everything is asked inside the server's own container, by its own programs: a server without network can be asked, and no
+program meets a server of another major version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .connection import conninfo
+from .errors import DasTernError
+from .ledger import TABLE as LEDGER
+from .psql import Psql
+from .sql_values import literal
+
+# Since 17.6 a plain dump carries a random key; comments name versions; the owner of schema public is the server's own.
+_NOISE = re.compile(r"^(\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
+
+_TABLES = """
+SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname), '[]')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
+_PROPERTIES = """
+SELECT json_build_object(
+  'owner', pg_get_userbyid(datdba), 'acl', datacl::text, 'encoding', pg_encoding_to_char(encoding),
+  'locale', concat_ws(' ', datlocprovider, coalesce(datlocale, datcollate), datcollate, datctype),
+  'connection_limit', datconnlimit, 'comment', shobj_description(oid, 'pg_database'),
+  'settings', (SELECT json_object_agg(coalesce(rolname, ''), setconfig ORDER BY rolname)
+               FROM pg_db_role_setting LEFT JOIN pg_roles r ON r.oid = setrole WHERE setdatabase = d.oid))
+FROM pg_database d WHERE datname = current_database()
+"""
+_LEDGERS = "SELECT json_agg(format('%I.%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname) FROM pg_class c " + (
+    "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relname = {table}"
+)
+_APPLIED = (
+    "SELECT coalesce(json_agg(migration_name || ' ' || checksum ORDER BY started_at, migration_name), '[]') FROM {table} "
+    "WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL"
+)
+
+
+@dataclass(frozen=True)
+class Census:
+    """What one database holds."""
+
+    database: str
+    tables: dict[str, int]
+    """Rows by table, as `schema.table`."""
+    schema: str
+    """SHA-256 of what `pg_dump --schema-only` writes, without its noise."""
+    properties: dict[str, Any]
+    """What belongs to the database itself: owner, privileges, settings, comment, locale."""
+    migrations: list[str]
+    """The applied ones, each with its checksum."""
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Census:
+        return cls(**kept)
+
+    @property
+    def rows(self) -> int:
+        return sum(self.tables.values())
+
+
+def count(superuser: Psql, database: str) -> Census:
+    """Count `database`; nothing is kept from changing meanwhile."""
+    return _with_rows(superuser, database, _rows(superuser.value(_query(superuser, database), database)))
+
+
+def count_at(superuser: Psql, database: str, restore_point: str, seconds: float = 15) -> tuple[Census, bool]:
+    """Write a named restore point, and count what `database` holds exactly there; whether that was possible.
+
+    For a moment nobody may write: every table is locked in SHARE mode while the restore point is written and the snapshot
+    is taken, then the locks are given back (by a savepoint) and the snapshot is counted at leisure. Nobody waits longer
+    than 200 ms for that; a database that isn't quiet for so long within `seconds` is counted a little later, inexactly.
+    """
+    point = f"SELECT pg_create_restore_point({literal(restore_point)})"
+    query = _query(superuser, database)
+    tables = superuser.value(_TABLES, database)
+    lock = f"LOCK TABLE {', '.join(tables)} IN SHARE MODE;" if tables else ""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            told = superuser.run(
+                "\\o /dev/null\n"
+                "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = '200ms'; SAVEPOINT quiet; "
+                f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet;\n\\o\n{query};\nCOMMIT;",
+                database,
+            )
+            return _with_rows(superuser, database, _rows(json.loads(told))), True
+        except DasTernError as refusal:
+            if refusal.facts.get("sqlstate") not in ("55P03", "40P01") or time.monotonic() > end:
+                if refusal.facts.get("sqlstate") in ("55P03", "40P01"):
+                    break
+                raise
+        time.sleep(0.5)
+    superuser.run(f"{point};", database)
+    return count(superuser, database), False
+
+
+def differences(expected: Census, found: Census, *, rows: bool = True) -> list[str]:
+    """In words what `found` lacks or has otherwise; its name may be another one. Without `rows` those aren't compared."""
+    told = []
+    for table in sorted(expected.tables.keys() | found.tables.keys()):
+        before, after = expected.tables.get(table), found.tables.get(table)
+        if before is None or after is None:
+            told.append(f"table {table} {'is missing' if after is None else 'is there besides'}")
+        elif rows and before != after:
+            told.append(f"table {table} has {after} rows instead of {before}")
+    if expected.schema != found.schema:
+        told.append("its schema is another one (pg_dump --schema-only)")
+    for name, value in expected.properties.items():
+        if found.properties.get(name) != value:
+            told.append(f"{name} of the database is {found.properties.get(name)} instead of {value}")
+    if expected.migrations != found.migrations:
+        told.append(
+            f"it has {len(found.migrations)} applied migrations instead of {len(expected.migrations)}, or others"
+        )
+    return told
+
+
+def _query(superuser: Psql, database: str) -> str:
+    """One statement that counts every table of `database`."""
+    parts = [
+        f"SELECT {literal(table)}::text AS t, count(*) AS n FROM ONLY {table}"
+        for table in superuser.value(_TABLES, database)
+    ]
+    return f"SELECT json_object_agg(t, n) FROM ({' UNION ALL '.join(parts)}) AS c" if parts else "SELECT '{}'::json"
+
+
+def _rows(counted: Any) -> dict[str, int]:
+    return dict(sorted((counted or {}).items()))
+
+
+def _with_rows(superuser: Psql, database: str, rows: dict[str, int]) -> Census:
+    dumped = superuser.containers.execute(
+        superuser.container,
+        ["pg_dump", "-U", "postgres", "--schema-only", "-d", conninfo(database, "das-tern census")],
+        silence=3600,
+    )
+    if dumped.rc != 0:
+        raise DasTernError(f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.")
+    migrations: list[str] = []
+    for table in superuser.value(_LEDGERS.format(table=literal(LEDGER)), database) or []:
+        migrations += superuser.value(_APPLIED.format(table=table), database)
+    size = superuser.value("SELECT pg_database_size(current_database())", database)
+    return Census(
+        database, rows, hashlib.sha256(_NOISE.sub("", dumped.out).encode()).hexdigest(),
+        superuser.value(_PROPERTIES, database), migrations, int(size),
+    )  # fmt: skip
