@@ -150,7 +150,7 @@ def test_the_container_is_closed(role: Role) -> None:
     assert found["Config"]["StopTimeout"] == 120
     assert list(found["NetworkSettings"]["Networks"]) == [f"{role.name}-net"]
     assert {mount["Destination"]: mount["RW"] for mount in found["Mounts"]} == {
-        "/var/lib/postgresql/data": True, "/etc/das-tern/server": False,
+        "/var/lib/postgresql/data": True, "/etc/das-tern/server": False, "/etc/pgbackrest": False, "/backups": True,
     }  # fmt: skip
     assert not [word for word in found["Config"]["Env"] if "PASSWORD" in word]
 

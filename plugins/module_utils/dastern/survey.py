@@ -169,7 +169,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
     hba_differs = _text(hba_path) != rules
     folders = mounted_folders(params)
-    replaced = stale_folders(containers, params["container"], container, folders) if running else []
+    awake = running and container and not container["State"].get("Paused")
+    replaced = stale_folders(containers, params["container"], container, folders) if awake else []
     reasons += [f"{folder} was removed or replaced" for folder in replaced]
     # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
     idle = check_mode and not running
