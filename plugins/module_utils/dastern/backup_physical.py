@@ -53,6 +53,24 @@ class Found:
     """What can't be mended any more, and goes with the backups before it."""
 
 
+@contextmanager
+def telling(what: Callable[[], str], say: Callable[[str], None]) -> Iterator[None]:
+    """Say `what` every `TELL_SECONDS`."""
+    done, clock = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(TELL_SECONDS):
+            say(f"{what()}, {time.monotonic() - clock:.0f} s ...")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def server(place: Place) -> Server:
     return Server(**place.superuser.value(_SERVER))
 
@@ -151,7 +169,7 @@ def take(
     """Back the cluster up, verify that, and write the record; raises, and leaves what the next run deletes."""
     began, clock = now(), time.monotonic()
     heard = Heard()
-    with _telling(heard, kind, say):
+    with telling(lambda: f"{kind} backup: {heard.percent or 0} %", say):
         program.run(
             "backup", "--repo=1", f"--type={kind}", f"--annotation={MARK}=incomplete", "--log-level-console=detail",
             heard=heard,
@@ -159,8 +177,9 @@ def take(
     label = heard.text.rpartition("new backup label = ")[2].split()[0]
     say(f"{label}: copied in {time.monotonic() - clock:.1f} s; counting, and waiting for its WAL ...")
     point = f"das-tern-{label}"
-    counted, exact = census.count_at(place.superuser, place.database, point)
-    timeline, lsn = _archived(place)
+    with telling(lambda: "counting, and waiting for its WAL", say):
+        counted, exact = census.count_at(place.superuser, place.database, point)
+        timeline, lsn = _archived(place)
     info = program.info()
     one = info.set(label)
     if one is None:
@@ -174,7 +193,8 @@ def take(
         files={MANIFEST[0]: {"sha256": program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}").popitem()[1]}},
     )  # fmt: skip
     say(f"{label}: verifying ...")
-    check = verify(place, program, [record], f"--set={label}").checks[label]
+    with telling(lambda: "verifying", say):
+        check = verify(place, program, [record], f"--set={label}").checks[label]
     if not check.ok:
         raise DasTernError(
             f"The backup {label} was made but isn't right, and doesn't count: {check.message}. Look at the disk of "
@@ -202,11 +222,13 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
         *(f"{kind}/{STANZA}/{kind}.info{copy}" for kind in ("archive", "backup") for copy in ("", ".copy")),
     )
     bad: dict[str, list[str]] = {}
+    unreadable: set[str] = set()
     for record in sorted(records, key=lambda one: one.began):
         one = info.set(record.label)
         words = bad[record.label] = []
         if one is None or record.label not in told.sets:
             words.append("it isn't in the repository any more")
+            unreadable.add(record.label)
             continue
         files = told.damaged.get(record.label, [])
         if not told.sets[record.label]:
@@ -214,8 +236,10 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
         for file in MANIFEST:
             if sums[f"backup/{STANZA}/{record.label}/{file}"] != record.files[MANIFEST[0]]["sha256"]:
                 words.append(f"damaged: {file}")
-        if bad.get(record.prior):
+        if record.prior in unreadable:
             words.append(f"it needs {record.prior}, which isn't right")
+        if words:
+            unreadable.add(record.label)
         first, last = one["archive"]["start"], pgbackrest.segment(record.timeline, record.lsn)
         words += _broken(one["in"], first, last, segments.get(one["in"], set()), told.wal)
     seconds = round(time.monotonic() - clock, 1)
@@ -318,21 +342,3 @@ def _archived(place: Place) -> tuple[int, str]:
                 + f". `docker logs --tail 20 {place.container}` says why; mend that, then run again. The backup doesn't count.",
             )
         time.sleep(0.1)
-
-
-@contextmanager
-def _telling(heard: Heard, kind: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Say every `TELL_SECONDS` how far it is."""
-    done, clock = threading.Event(), time.monotonic()
-
-    def tell() -> None:
-        while not done.wait(TELL_SECONDS):
-            say(f"{kind} backup: {heard.percent or 0} % after {time.monotonic() - clock:.0f} s")
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

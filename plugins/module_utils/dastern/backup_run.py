@@ -57,10 +57,10 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         if kind == "logical":
             from . import backup_logical
 
-            record = backup_logical.take(
-                place, place.database, params["name"], params["reason"], params["lock_timeout"]
-            )
-            place.save(record)
+            with physical.telling(lambda: "logical backup", say):
+                record = backup_logical.take(
+                    place, place.database, params["name"], params["reason"], params["lock_timeout"]
+                )
         else:
             found, info = physical.usable(place, program)
             program.alone(params["wait"], say)
@@ -101,7 +101,8 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
         if own or damaged:
             program = PgBackRest(place.containers, place.container, params["nice"])
             if program.info().system:
-                found = physical.verify(place, program, own)
+                with physical.telling(lambda: "verifying the repository", say):
+                    found = physical.verify(place, program, own)
             else:
                 lost = Check(now(), False, 0, f"{place.folder} has no repository any more")
                 found.checks = {record.label: lost for record in own}
@@ -109,8 +110,8 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
             if record.kind == "logical":
                 from . import backup_logical
 
-                say(f"{record.label} ...")
-                found.checks[record.label] = backup_logical.verify(place, record)
+                with physical.telling(lambda label=record.label: f"verifying {label}", say):  # type: ignore[misc]
+                    found.checks[record.label] = backup_logical.verify(place, record)
         for label, check in found.checks.items():
             if not check_mode:
                 place.note(label, verified=check)
@@ -232,7 +233,6 @@ def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], 
             from . import backup_logical
 
             backup_logical.remove(place, record)
-            place.forget(record.label)
     if info:
         sets = [record.label for record in gone if record.kind == "physical"]
         physical.remove(place, program, sets)

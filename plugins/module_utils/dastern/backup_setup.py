@@ -16,7 +16,7 @@ from .backup_run import Say
 from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
-from .pgbackrest import PgBackRest, configuration, masked
+from .pgbackrest import Info, PgBackRest, configuration, masked
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
@@ -73,7 +73,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
             one.type == "full" and one.system == found.system and physical.good(one) for one in place.records()
         )
         if not check_mode:
-            _have(program, path, text, differs, found, info, say)
+            _have(place, program, path, text, differs, found, info, say)
     if first and check_mode:
         steps.append("take a first full backup")
     result = _result(steps, check_mode, [diff] if differs else [])
@@ -86,7 +86,14 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
 
 
 def _have(
-    program: PgBackRest, path: Path, text: str, differs: bool, found: physical.Server, info: Any, say: Say
+    place: Place,
+    program: PgBackRest,
+    path: Path,
+    text: str,
+    differs: bool,
+    found: physical.Server,
+    info: Info,
+    say: Say,
 ) -> None:
     """The stanza first, by the text that isn't written yet: one that doesn't work leaves everything as it was."""
     if not found.archiving:
@@ -104,6 +111,8 @@ def _have(
             write(path, text.encode(), owner=(OWNER, OWNER))
         except OSError as error:
             raise DasTernError(f"{path} can't be written: {error.strerror}. Run the play as root.") from None
+        # An archiver that failed sleeps for a minute; this wakes it.
+        place.superuser.run("SELECT pg_reload_conf();")
 
 
 def _alone_there(place: Place) -> None:

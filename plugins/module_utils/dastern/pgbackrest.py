@@ -122,7 +122,8 @@ class PgBackRest:
         return out
 
     def info(self, config: str = "") -> Info:
-        told = json.loads(self.run("info", "--output=json", "--log-level-console=off", config=config))[0]
+        # It writes a message of several lines as it is into its JSON.
+        told = json.loads(self.run("info", "--output=json", "--log-level-console=off", config=config), strict=False)[0]
         repository = next(one for one in told["repo"] if one["key"] == 1)
         code, message = repository["status"]["code"], repository["status"]["message"]
         if "CryptoError" in message:
@@ -276,7 +277,8 @@ def _refusal(command: str, done: Output) -> DasTernError:
     found = _ERROR.findall(done.out + done.err)
     words = "; ".join(dict.fromkeys(words for _, words in found)) or done.last_words
     mend = " Run again."
-    if "No space left" in words + done.out:
+    if "No space left" in done.out + done.err:
+        words += "" if "No space left" in words else " (No space left on device)"
         mend = " Make room in `postgres_backup_dir`, or move it to another disk; then run again."
     elif "CryptoError" in words or "cipher" in words:
         mend = " Set `backup_cipher_pass` to the one that the repository was made with."
