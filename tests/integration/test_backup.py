@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -112,12 +113,11 @@ def backups(
     assert check.rc == 0, check.stdout
     assert f"would write {own.conf}" in check.section("backup")["lines"]
     assert "would take a first full backup" in check.section("backup")["lines"]
+    assert "once container" in own.take(check_mode=True)["lines"][0]
+    assert own.listed()["lines"] == [f"no backups in {own.folder}"]
     assert not own.folder.exists()
-    bare = play("playbooks/backup.yml", variables, "--check")
-    assert (bare.rc, own.folder.exists()) == (0, False), bare.stdout
     made = play(SET_UP, variables)
     assert made.rc == 0, made.stdout
-    print("SECONDS", check.seconds, bare.seconds, made.seconds)
     own.sql("CREATE TABLE noted AS SELECT i, md5(i::text) AS words FROM generate_series(1, 20000) AS i")
     yield own
     remove_instance(container)
@@ -131,6 +131,7 @@ def kept(backups: Backups, tmp_path: Path) -> Iterator[Backups]:
     yield backups
     # Segments that came meanwhile stay: the server won't archive them again.
     shutil.rmtree(backups.folder / "records")
+    shutil.rmtree(backups.sets)
     subprocess.run(["cp", "-a", f"{copy}/.", str(backups.folder)], check=True)
 
 
@@ -258,19 +259,16 @@ def test_damage_is_found_and_named(kept: Backups, what: str, how: str) -> None:
 
 
 def test_what_is_missing_is_found(kept: Backups) -> None:
-    newest, *_, oldest = kept.records
     full = next(one for one in kept.records if one.type == "full")
     wal = kept.segment(pgbackrest.segment(1, full.lsn))
     wal.unlink()
     result = kept.verify()
     assert result["damaged"] == [full.label]
     assert f"its WAL is missing: {wal.name[:24]}" in result["msg"]
-    for path in (kept.sets / newest.label, kept.sets / oldest.label):
-        shutil.rmtree(path)
+    shutil.rmtree(kept.sets / full.label)
     result = kept.verify(check_mode=True)
     assert result["changed"] is False
-    assert {newest.label, oldest.label} <= set(result["damaged"])
-    assert "it isn't in the repository any more" in result["checks"][newest.label]["message"]
+    assert "it isn't in the repository any more" in result["checks"][full.label]["message"]
 
 
 def test_a_break_in_the_wal_ends_what_can_be_restored(kept: Backups) -> None:
@@ -354,8 +352,7 @@ def test_the_container_restarted_meanwhile(backups: Backups, slow: None) -> None
 
 def test_the_run_killed_and_its_pgbackrest_left_behind(backups: Backups, slow: None) -> None:
     script = (
-        "import json, sys; from dastern import backup_run; "
-        "backup_run.take(json.load(sys.stdin), say=lambda _: None)"
+        "import json, sys; from dastern import backup_run; backup_run.take(json.load(sys.stdin), say=lambda _: None)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, cwd=ROOT,
@@ -521,8 +518,7 @@ def test_disk_full_in_the_repository(backups: Backups, monkeypatch: pytest.Monke
     fill = 'dd if=/dev/zero of=/tmp/filler bs=64k 2>/dev/null; truncate -s "-1M" /tmp/filler'
     docker("exec", "-u", "postgres", backups.container, "sh", "-c", fill)
     message = refused(backups, lambda: backups.take("full"))
-    assert "No space left on device" in message
-    assert "Make room in `postgres_backup_dir`" in message
+    assert re.search(r"Its disk has .*B left: make room in `postgres_backup_dir`", message), message
     docker("exec", "-u", "postgres", backups.container, "rm", "/tmp/filler")
     taken = backups.take("full")
     assert taken["record"]["verified"]["ok"] is True

@@ -6,6 +6,7 @@ configuration be tried that isn't written yet, and keeps its secrets out of argu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 from .containers import Containers, Output
 from .errors import DasTernError
+from .quantities import amount
 
 STANZA = "dastern"
 REPOSITORY = "/backups/repository"
@@ -25,6 +27,8 @@ MARK = "das-tern"
 """Annotation of our sets: `incomplete` until the record is written, then `complete`."""
 SEGMENT = 16 * 1024 * 1024
 """Bytes of one file of the WAL, initdb's default."""
+FULL = 32 * 1024 * 1024
+"""Bytes; with less a failure is for want of them."""
 LONGEST = 1800.0
 """Seconds that a command may say nothing: copying one file, waiting for one segment."""
 
@@ -118,7 +122,7 @@ class PgBackRest:
         done = self.containers.execute(self.container, words, config, silence=LONGEST, into=heard)  # type: ignore[arg-type]
         out = heard.text if heard else done.out
         if done.rc != 0:
-            raise _refusal(command, Output(done.rc, out, done.err))
+            raise _refusal(command, Output(done.rc, out, done.err), self._free())
         return out
 
     def info(self, config: str = "") -> Info:
@@ -215,6 +219,13 @@ class PgBackRest:
                 )
             time.sleep(0.2)
 
+    def _free(self) -> int | None:
+        """Bytes free where the repository is, if the container still answers."""
+        with contextlib.suppress(DasTernError, ValueError, IndexError):
+            told = self.containers.execute(self.container, ["df", "-B1", "--output=avail", REPOSITORY]).out
+            return int(told.split()[1])
+        return None
+
     def _others(self) -> Iterator[tuple[str, str]]:
         told = self.containers.execute(self.container, ["sh", "-c", _PROCESSES])
         for line in told.out.splitlines():
@@ -267,8 +278,8 @@ def named(timeline: int, count: int) -> str:
     return f"{timeline:08X}{count // per:08X}{count % per:08X}"
 
 
-def _refusal(command: str, done: Output) -> DasTernError:
-    """Why it failed, in its own words and with what mends it."""
+def _refusal(command: str, done: Output, free: int | None) -> DasTernError:
+    """Why it failed, in its own words and with what mends it; it doesn't always say itself that a disk is full."""
     if done.rc in (137, 143) or done.rc < 0:
         return DasTernError(
             f"pgBackRest was killed during `{command}`. What it left doesn't count as a backup, and the next run removes it: "
@@ -277,9 +288,8 @@ def _refusal(command: str, done: Output) -> DasTernError:
     found = _ERROR.findall(done.out + done.err)
     words = "; ".join(dict.fromkeys(words for _, words in found)) or done.last_words
     mend = " Run again."
-    if "No space left" in done.out + done.err:
-        words += "" if "No space left" in words else " (No space left on device)"
-        mend = " Make room in `postgres_backup_dir`, or move it to another disk; then run again."
+    if "No space left" in done.out + done.err or (free is not None and free < FULL):
+        mend = f" Its disk has {amount(free or 0)} left: make room in `postgres_backup_dir`, or move it to another disk; then run again."
     elif "CryptoError" in words or "cipher" in words:
         mend = " Set `backup_cipher_pass` to the one that the repository was made with."
     elif found and found[0][0] == "082":
