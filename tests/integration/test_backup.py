@@ -489,14 +489,14 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, monkeypatch: pyt
     options = {"repo2-path": "/backups/second", "repo2-retention-full": 1, "repo2-cipher-pass": f"{secret} 2"}
     declared = {"cipher_pass": secret, "repository_options": {**options, "repo2-cipher-type": "aes-256-cbc"}}
     check = backups.set_up(True, **declared)
-    assert check["steps"] == [f"change {backups.conf}", "make the repository"]
+    assert check["steps"] == [f"change {backups.conf}", "make the repository", "take a first full backup"]
     made = backups.set_up(**declared)
     assert secret in backups.conf.read_text()
     assert secret not in str((check, made))
     assert backups.set_up(**declared)["changed"] is False
-    taken = backups.take("full")
     assert len(list((backups.folder / "second/backup/dastern").glob("*F"))) == 1
-    record = next(one for one in backups.records if one.label == taken["label"])
+    record = backups.records[0]
+    assert record.label == made["record"]["label"]
     result = backup_physical.verify(backups.place, backups.program, [record])
     assert (result.checks[record.label].ok, result.problems) == (True, [])
     for words, changed in (("without", ""), ("another one", "not the right one")):
@@ -522,8 +522,11 @@ def test_disk_full_in_the_repository(backups: Backups, monkeypatch: pytest.Monke
     docker("exec", "-u", "postgres", backups.container, "rm", "/tmp/filler")
     taken = backups.take("full")
     assert taken["record"]["verified"]["ok"] is True
-    assert backups.records[1:] == before
-    backups.place.forget(taken["label"])
+    made = [one for one in backups.records if one not in before]
+    assert [one.label for one in made][0] == taken["label"]
+    assert backups.records[len(made) :] == before
+    for one in made:
+        backups.place.forget(one.label)
     backups.conf.write_text(conf)
     docker("exec", "-u", "postgres", backups.container, "rm", "-rf", "/tmp/repository")
 

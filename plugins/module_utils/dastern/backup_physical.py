@@ -263,8 +263,10 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
 
 def remove(place: Place, program: PgBackRest, labels: Sequence[str]) -> None:
     """Delete these, the newest first; killed anywhere, what is left doesn't count and the next run deletes it."""
+    there = {one["label"] for one in program.info().sets} if labels else set()
     for label in sorted(labels, reverse=True):
-        program.mark(label, "incomplete")
+        if label in there:
+            program.mark(label, "incomplete")
         place.forget(label)
         program.expire(label)
 

@@ -69,8 +69,10 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
             )
         if not info.complete:
             steps.append("make the repository")
+        there = {one["label"] for one in info.sets}
         first = not any(
-            one.type == "full" and one.system == found.system and physical.good(one) for one in place.records()
+            one.type == "full" and one.system == found.system and physical.good(one) and one.label in there
+            for one in place.records()
         )
         if not check_mode:
             _have(place, program, path, text, differs, found, info, say)

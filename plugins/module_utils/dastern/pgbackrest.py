@@ -130,7 +130,8 @@ class PgBackRest:
         told = json.loads(self.run("info", "--output=json", "--log-level-console=off", config=config), strict=False)[0]
         repository = next(one for one in told["repo"] if one["key"] == 1)
         code, message = repository["status"]["code"], repository["status"]["message"]
-        if "CryptoError" in message:
+        # Without a password what is encrypted is read as a text, and quoted.
+        if "CryptoError" in message or not message.replace("\n", "").isprintable():
             raise DasTernError(
                 "The backup repository can't be read with this `backup_cipher_pass`: it was made with another one, or "
                 "without. Set the one that it was made with; to begin a new repository, move the folder `repository` in "
