@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -92,6 +93,14 @@ class Record:
         return asdict(self)
 
     @classmethod
+    def read(cls, path: Path) -> Record:
+        """What `Place.save` wrote; an exception of its own kind where that isn't what is there."""
+        kept = json.loads(path.read_text("utf-8"))
+        if kept.pop("sha256") != _digest(kept) or kept["label"] != path.stem:
+            raise ValueError("not what was written")
+        return cls.of(kept)
+
+    @classmethod
     def of(cls, kept: dict[str, Any]) -> Record:
         checks = {name: Check(**kept[name]) if kept.get(name) else None for name in ("verified", "drilled")}
         return cls(**{**kept, **checks})
@@ -112,11 +121,20 @@ class Place:
 
     def records(self) -> list[Record]:
         """All complete backups, the newest first; a record that can't be read is left out."""
-        found = []
-        for path in self.records_folder.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                found.append(Record.of(json.loads(path.read_text("utf-8"))))
-        return sorted(found, key=lambda one: (one.began, one.label), reverse=True)
+        return self._read()[0]
+
+    def damaged(self) -> list[str]:
+        """Labels whose record isn't what was written."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[list[Record], list[str]]:
+        found, damaged = [], []
+        for path in self.records_folder.glob("[!.]*.json"):
+            try:
+                found.append(Record.read(path))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                damaged.append(path.stem)
+        return sorted(found, key=lambda one: (one.began, one.label), reverse=True), sorted(damaged)
 
     def find(self, target: str) -> Record:
         """The backup called `target`, by label or by its newest of that name; `latest` is the newest. Refuses in words."""
@@ -132,7 +150,8 @@ class Place:
     def save(self, record: Record) -> None:
         """Write a record, in one step."""
         self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = json.dumps(record.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        kept = record.as_dict()
+        content = json.dumps({**kept, "sha256": _digest(kept)}, indent=2, ensure_ascii=False) + "\n"
         write(self.records_folder / f"{record.label}.json", content.encode())
 
     def note(self, label: str, **changes: Any) -> None:
@@ -174,6 +193,11 @@ class Place:
                 yield
             finally:
                 lock.truncate(0)
+
+
+def _digest(kept: dict[str, Any]) -> str:
+    """A flipped digit would still be JSON."""
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def now() -> str:
