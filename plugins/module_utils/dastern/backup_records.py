@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .containers import Containers
@@ -21,6 +23,7 @@ from .docker_engine import resolve
 from .errors import DasTernError
 from .files import absolute, write
 from .psql import Psql
+from .quantities import amount
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "default": ""},
@@ -29,6 +32,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_dir": {"type": "path", "required": True},
 }
 """The options of every module that works with backups; `Place` reads them."""
+_CHECKSUM = "record_sha256"
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,14 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        return f"{self.label} ({amount(self.stored)}, {self.began})"
+
+    @property
+    def restore_command(self) -> str:
+        """What restores it as a database beside the live one."""
+        return f"ansible-playbook playbooks/restore.yml -e target={self.label} -e {quote(f'into={self.database}_restored')}"
+
     @classmethod
     def of(cls, kept: dict[str, Any]) -> Record:
         checks = {name: Check(**kept[name]) if kept.get(name) else None for name in ("verified", "drilled")}
@@ -110,12 +122,21 @@ class Place:
         self.containers = Containers(endpoint.url)
         self.superuser = Psql(self.containers, self.container)
 
+    def record_path(self, label: str) -> Path:
+        return self.records_folder / f"{label}.json"
+
+    def damaged(self) -> list[str]:
+        """The labels of the records that can't be read, or aren't what was written."""
+        return sorted(
+            {path.stem for path in self.records_folder.glob("*.json")} - {one.label for one in self.records()}
+        )
+
     def records(self) -> list[Record]:
-        """All complete backups, the newest first; a record that can't be read is left out."""
+        """All complete backups, the newest first; those that are `damaged` are left out."""
         found = []
         for path in self.records_folder.glob("*.json"):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                found.append(Record.of(json.loads(path.read_text("utf-8"))))
+                found.append(_read(path))
         return sorted(found, key=lambda one: (one.began, one.label), reverse=True)
 
     def find(self, target: str) -> Record:
@@ -124,6 +145,11 @@ class Place:
         for record in records:
             if target in (record.label, record.name or None) or target == "latest":
                 return record
+        if target in self.damaged():
+            raise DasTernError(
+                f"The record of backup `{target}`, {self.record_path(target)}, isn't what was written. Use another backup: "
+                "`ansible-playbook playbooks/list_backups.yml` shows all."
+            )
         there = ", ".join(record.label for record in records[:10]) or "none"
         raise DasTernError(
             f"No backup `{target}` is in {self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
@@ -132,15 +158,15 @@ class Place:
     def save(self, record: Record) -> None:
         """Write a record, in one step."""
         self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = json.dumps(record.as_dict(), indent=2, ensure_ascii=False) + "\n"
-        write(self.records_folder / f"{record.label}.json", content.encode())
+        content = {**record.as_dict(), _CHECKSUM: _checksum(record.as_dict())}
+        write(self.record_path(record.label), (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
     def note(self, label: str, **changes: Any) -> None:
         """Change fields of a record that is there."""
         self.save(replace(self.find(label), **changes))
 
     def forget(self, label: str) -> None:
-        (self.records_folder / f"{label}.json").unlink(missing_ok=True)
+        self.record_path(label).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def alone(self, seconds: float, what: str) -> Iterator[None]:
@@ -174,6 +200,17 @@ class Place:
                 yield
             finally:
                 lock.truncate(0)
+
+
+def _read(path: Path) -> Record:
+    kept = json.loads(path.read_text("utf-8"))
+    if kept.pop(_CHECKSUM) != _checksum(kept) or kept["label"] != path.stem:
+        raise ValueError(path)
+    return Record.of(kept)
+
+
+def _checksum(kept: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def now() -> str:

@@ -138,7 +138,8 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
 
 def of_snapshot(database: str, lines: Sequence[str], schema: str) -> Census:
     """The census that `SNAPSHOT` told; `schema` is what `SCHEMA` wrote of the same snapshot."""
-    rows, migrations, properties, size = (json.loads(line) if line else None for line in lines)
+    told: list[Any] = [json.loads(line) if line else None for line in lines]
+    rows, migrations, properties, size = told
     return Census(database, _rows(rows), _fingerprint(schema), properties, migrations or [], size)
 
 
