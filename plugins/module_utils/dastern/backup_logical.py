@@ -224,8 +224,8 @@ def restore(
         )
 
 
-def damage(place: Place, record: Record) -> str:
-    """What of a backup's files isn't as it was written, in words; '' where all is well."""
+def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
+    """What of a backup's files isn't as it was written, in words; '' where all is well. Without `hashes` by name and size."""
     folder = place.folder / _FOLDER / record.label
     wrong = []
     try:
@@ -233,11 +233,11 @@ def damage(place: Place, record: Record) -> str:
         wrong += [f"file {path} is missing" for path in record.files if path not in there]
         wrong += [f"file {path} is there besides" for path in there if path not in record.files]
         for path, kept in record.files.items():
-            if path in there and (found := _hashed(there[path])) != kept:
-                size = f"{found['bytes']} bytes instead of {kept['bytes']}"
-                wrong.append(
-                    f"file {path} has {size if found['bytes'] != kept['bytes'] else 'another SHA-256 than when written'}"
-                )
+            size = there[path].stat().st_size if path in there else kept["bytes"]
+            if size != kept["bytes"]:
+                wrong.append(f"file {path} has {size} bytes instead of {kept['bytes']}")
+            elif hashes and path in there and _hashed(there[path]) != kept:
+                wrong.append(f"file {path} has another SHA-256 than when it was written")
     except OSError as error:
         wrong.append(f"{error.filename} can't be read: {error.strerror}")
     if not record.files:
