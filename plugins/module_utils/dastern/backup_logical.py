@@ -44,7 +44,7 @@ _TAKE = f"""
 umask 077
 mkdir -p {BACKUPS}/{_FOLDER} || exit 1
 export FOLDER="$1" TO="$2" LOCK_WAIT="$3"
-exec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -d "$TO"
+exec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
 """
 # As it is written in psql's `\\!`, where the snapshot of the session stands still meanwhile.
 _SHELL = f"""{_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO" -f "$FOLDER" &&
@@ -114,7 +114,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
     Raises `DasTernError`; then no new backup is there, and nothing else was changed.
     """
     duration("lock_wait", lock_wait)
-    looked = _look(place, database)
+    looked = look(place, database)
     if looked["size"] is None:
         raise DasTernError(
             f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
@@ -122,11 +122,11 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
         )
     _refuse_elsewhere(place)
     refuse_full_disk(place.folder, int(looked["size"]), database)
-    began, started = time.monotonic(), now()
+    began, moment = time.monotonic(), datetime.now(UTC)
     folder = place.folder / _FOLDER
     try:
         _remove_leftovers(place, folder)
-        label = _label(place, folder)
+        label = _label(place, folder, moment)
         partial = folder / f"{label}.partial"
         try:
             census = _dump(place, database, partial.name, lock_wait)
@@ -139,14 +139,14 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
             stored = sum(file["bytes"] for file in files.values())
             record = Record(
                 label=label, kind="logical", type="logical", database=database, system=looked["system"],
-                server=looked["version"], tool=f"pg_dump (PostgreSQL) {looked['version']}", began=started,
+                server=looked["version"], tool=f"pg_dump (PostgreSQL) {looked['version']}", began=moment.isoformat(timespec="milliseconds"),
                 seconds=checked.seconds, bytes=int(looked["size"]), stored=stored, census=census.as_dict(), exact=True,
                 name=name, reason=reason, files=files, verified=checked,
             )  # fmt: skip
             place.save(record)
         except BaseException:
             with contextlib.suppress(DasTernError):
-                _look(place, database)
+                look(place, database)
             shutil.rmtree(partial, ignore_errors=True)
             raise
     except OSError as error:
@@ -258,7 +258,9 @@ def _refuse_elsewhere(place: Place) -> None:
     )
 
 
-def refuse_full_disk(folder: Path, size: int, database: str) -> None:
+def refuse_full_disk(
+    folder: Path, size: int, database: str, mend: str = "set `postgres_backup_dir` to another folder of the host"
+) -> None:
     """Refuse where `size` bytes may not fit into `folder`."""
     # A dump is smaller than its database nearly always; a disk that it filled could be the live server's.
     there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -266,7 +268,7 @@ def refuse_full_disk(folder: Path, size: int, database: str) -> None:
     if free < size:
         raise DasTernError(
             f"A backup of database {database} ({amount(size)}) may not fit into {folder}, which has {amount(free)} free. Free "
-            "space there, or set `postgres_backup_dir` to another folder of the host.",
+            f"space there, or {mend}.",
             needed=size,
             free=free,
         )
@@ -275,13 +277,13 @@ def refuse_full_disk(folder: Path, size: int, database: str) -> None:
 def why(error: str) -> str:
     """What pg_dump's words mean where a lock is the reason."""
     if any(words in error for words in ("due to statement timeout", "due to lock timeout")):
-        return " Another session keeps one of its tables locked: run again when that is done."
+        return " Another session keeps one of its tables locked. Run again when that is done."
     if "could not obtain lock on relation" in error:
-        return " Another session waits to change one of its tables: run again when that is done."
+        return " Another session waits to change one of its tables. Run again when that is done."
     return ""
 
 
-def _look(place: Place, database: str) -> dict[str, Any]:
+def look(place: Place, database: str) -> dict[str, Any]:
     """What the server is; the pg_dump of a run that was killed is ended, whose locks would be in a migration's way."""
     query = _LOOK.format(database=literal(database), application=literal(APPLICATION))
     return dict(place.superuser.value(query))
@@ -294,8 +296,7 @@ def _remove_leftovers(place: Place, folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _label(place: Place, folder: Path) -> str:
-    moment = datetime.now(UTC)
+def _label(place: Place, folder: Path, moment: datetime) -> str:
     while (folder / (label := f"{moment:%Y%m%d-%H%M%S}L")).exists() or place.record_path(label).exists():
         moment += timedelta(seconds=1)
     return label
