@@ -42,7 +42,7 @@ CREATE POLICY own ON child USING (note <> '');
 GRANT SELECT (note) ON child TO dastern_readonly;
 COMMENT ON TABLE child IS 'a child''s';
 SELECT setval('child_id_seq', 31415);
-SELECT lo_from_bytes(4242, 'large');
+SELECT lo_from_bytea(4242, 'large');
 RESET ROLE;
 ALTER DATABASE {name} SET search_path = "$user", public, 'odd one';
 ALTER DATABASE {name} SET work_mem = '7MB';
@@ -161,7 +161,7 @@ def test_harm_is_found_and_refused(place: Place, record: Record, empty: Database
             assert (check.ok, words in check.message) == (False, True), check.message
             with pytest.raises(DasTernError, match="isn't what was written.*Nothing was restored"):
                 backup_logical.restore(place, record, empty.name)
-            assert count(place.superuser, empty.name).tables == {}
+        assert empty.query("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
     finally:
         file.write_bytes(whole)
         os.chown(file, home.stat().st_uid, home.stat().st_gid)

@@ -50,9 +50,13 @@ _HEAD = f"""-- Plain SQL of a database of Das Tern, written at {{at}}, all of it
 _END = "COMMIT;\n"
 _PLAIN = 'pg_dump --no-subscriptions --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO"'
 _OUT = 'export TO="$1" LOCK_WAIT="$2"\nexec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"'
+# What psql leaves unread has to be read by somebody, else the engine's connection breaks before its words arrive.
 _IN = """
 export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c default_transaction_read_only=off'
-exec psql -XqAt -o /dev/null -U postgres -v ON_ERROR_STOP=1 -d "$1"
+psql -XqAt -o /dev/null -U postgres -v ON_ERROR_STOP=1 -d "$1"
+code=$?
+cat > /dev/null
+exit $code
 """
 _THERE = """
 SELECT json_build_object('there', (SELECT json_agg(datname) FROM pg_database), 'owner', (SELECT pg_get_userbyid(datdba)
