@@ -41,6 +41,7 @@ SECTIONS = (
     "backup",
     "verification",
     "backups",
+    "plain_sql",
 )
 
 

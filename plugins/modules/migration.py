@@ -72,12 +72,12 @@ options:
     default: 300
   backup:
     description:
-      - Whether the database is dumped to a file, and that file read back, under the migration lock and before the first
+      - Whether a logical backup of the database is taken, and read back, under the migration lock and before the first
         statement. Nothing is applied where that fails.
     type: bool
     default: false
-  backup_dir: {description: "Folder on the host of the task for those files, made with mode 0700.", type: path, default: ""}
-  backup_keep: {description: How many of the database's are kept., type: int, default: 5}
+  backup_dir: {description: "Folder on the host for backups, which the container sees as C(/backups).", type: path, default: ""}
+  backup_keep: {description: Of how many histories of migrations the newest of those backups is kept., type: int, default: 5}
   endpoint: {description: "URL of the Docker Engine, for O(backup). Empty is the host's own.", type: str, default: ""}
   container: {description: "Name of the server's container, for O(backup).", type: str, default: ""}
   exit_code:
@@ -194,16 +194,14 @@ backup:
   type: dict
   returned: when one was taken
   contains:
-    file: {description: Path on the host., type: str}
+    label: {description: Its name., type: str}
     database: {description: The database., type: str}
-    at: {description: "When it was begun, UTC.", type: str}
-    applied: {description: The migrations that it has., type: list}
+    began: {description: "When it was begun, UTC.", type: str}
     reason: {description: What it was taken for., type: str}
-    bytes: {description: Its size., type: int}
-    sha256: {description: Its checksum., type: str}
-    server: {description: Version of the server., type: str}
+    bytes: {description: Size of the database., type: int}
+    stored: {description: Size of the backup., type: int}
     seconds: {description: How long dump and reading back took., type: float}
-backups_deleted: {description: "Older ones that went, by path.", type: list, returned: when one was taken}
+backups_deleted: {description: "Older ones that went, by label.", type: list, returned: when one was taken}
 backup_due: {description: Where a backup would be taken., type: str, returned: "in check mode, when one would be"}
 notices:
   description: Findings that the policies only warn about, in words.

@@ -37,11 +37,11 @@ options:
   container: {description: Name of the server's container., type: str, required: true}
   config_dir: {description: Folder on the host for the record., type: path, required: true}
   source:
-    description: What is copied, the database itself or the newest file in O(backup_dir) that fits.
+    description: What is copied, the database itself or the newest logical backup in O(backup_dir) that fits.
     type: str
     choices: [live, backup]
     default: live
-  backup_dir: {description: Folder on the host with the backups that M(migration) takes., type: path, default: ""}
+  backup_dir: {description: "Folder on the host for backups, which the container sees as C(/backups).", type: path, default: ""}
   limit:
     description: How long a lock may keep writers or readers out of a table before a window is needed.
     type: str

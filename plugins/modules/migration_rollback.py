@@ -26,10 +26,10 @@ options:
     type: bool
     default: false
   backup_dir:
-    description: Folder on the host for backups. The one that fits is named where a C(down.sql) is missing.
+    description: Folder on the host for backups, which the container sees as C(/backups). The one that fits is named where a C(down.sql) is missing.
     type: path
     default: ""
-  backup_keep: {description: How many of the database's are kept., type: int, default: 5}
+  backup_keep: {description: Of how many histories of migrations the newest of those backups is kept., type: int, default: 5}
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
   confirm: {description: "The database's name once more, without which no row and no value is deleted.", type: str, default: ""}

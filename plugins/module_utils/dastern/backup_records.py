@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .containers import Containers
@@ -22,6 +23,7 @@ from .docker_engine import resolve
 from .errors import DasTernError
 from .files import absolute, write
 from .psql import Psql
+from .quantities import amount
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "default": ""},
@@ -92,6 +94,14 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        return f"{self.label} ({amount(self.stored)}, {self.began})"
+
+    @property
+    def restore_command(self) -> str:
+        """What restores it as a database beside the live one."""
+        return f"ansible-playbook playbooks/restore.yml -e target={self.label} -e {quote(f'into={self.database}_restored')}"
+
     @classmethod
     def read(cls, path: Path) -> Record:
         """What `Place.save` wrote; an exception of its own kind where that isn't what is there."""
@@ -119,6 +129,9 @@ class Place:
         self.containers = Containers(endpoint.url)
         self.superuser = Psql(self.containers, self.container)
 
+    def record_path(self, label: str) -> Path:
+        return self.records_folder / f"{label}.json"
+
     def records(self) -> list[Record]:
         """All complete backups, the newest first; a record that can't be read is left out."""
         return self._read()[0]
@@ -142,6 +155,11 @@ class Place:
         for record in records:
             if target in (record.label, record.name or None) or target == "latest":
                 return record
+        if target in self.damaged():
+            raise DasTernError(
+                f"The record of backup `{target}`, {self.record_path(target)}, isn't what was written. Use another backup: "
+                "`ansible-playbook playbooks/list_backups.yml` shows all."
+            )
         there = ", ".join(record.label for record in records[:10]) or "none"
         raise DasTernError(
             f"No backup `{target}` is in {self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
@@ -152,14 +170,14 @@ class Place:
         self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = record.as_dict()
         content = json.dumps({**kept, "sha256": _digest(kept)}, indent=2, ensure_ascii=False) + "\n"
-        write(self.records_folder / f"{record.label}.json", content.encode())
+        write(self.record_path(record.label), content.encode())
 
     def note(self, label: str, **changes: Any) -> None:
         """Change fields of a record that is there."""
         self.save(replace(self.find(label), **changes))
 
     def forget(self, label: str) -> None:
-        (self.records_folder / f"{label}.json").unlink(missing_ok=True)
+        self.record_path(label).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def alone(self, seconds: float, what: str) -> Iterator[None]:

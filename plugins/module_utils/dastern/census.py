@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,15 +22,26 @@ from .sql_values import literal
 
 # Since 17.6 a plain dump carries a random key; comments name versions; the owner of schema public is the server's own.
 _NOISE = re.compile(r"^(\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
+# `CHECK (a IN ('x', 'y'))` of a varchar comes back from a dump with its casts and parentheses in other places.
+_CASTS = re.compile(
+    r'::(?:"[^"]+"|[a-z_]\w*)(?:\.(?:"[^"]+"|\w+))?(?:\(\d+(?:, ?\d+)?\))?(?: varying| precision| with(?:out)? time zone)?'
+    r"(?:\(\d+\))?(?:\[\])*|[()]"
+)
 
-_TABLES = """
+# What an extension makes of its own isn't in a dump.
+_COUNTED = """
+c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT EXISTS
+  (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+"""
+_TABLES = f"""
 SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname), '[]')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+WHERE {_COUNTED}
 """
 _PROPERTIES = """
 SELECT json_build_object(
-  'owner', pg_get_userbyid(datdba), 'acl', datacl::text, 'encoding', pg_encoding_to_char(encoding),
+  'owner', pg_get_userbyid(datdba), 'encoding', pg_encoding_to_char(encoding),
+  'acl', (SELECT json_agg(a::text ORDER BY a::text) FROM unnest(coalesce(datacl, acldefault('d', datdba))) AS a),
   'locale', concat_ws(' ', datlocprovider, coalesce(datlocale, datcollate), datcollate, datctype),
   'connection_limit', datconnlimit, 'comment', shobj_description(oid, 'pg_database'),
   'settings', (SELECT json_object_agg(coalesce(rolname, ''), setconfig ORDER BY rolname)
@@ -44,6 +55,22 @@ _APPLIED = (
     "SELECT coalesce(json_agg(migration_name || ' ' || checksum ORDER BY started_at, migration_name), '[]') FROM {table} "
     "WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL"
 )
+SNAPSHOT = f"""
+SELECT coalesce('SELECT json_object_agg(t, n) FROM (' || string_agg(format(
+    'SELECT %L::text AS t, count(*) AS n FROM ONLY %I.%I', format('%I.%I', n.nspname, c.relname), n.nspname, c.relname),
+    ' UNION ALL ') || ') AS c', 'SELECT NULL')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} \\gexec
+SELECT coalesce('SELECT json_agg(m) FROM (' || string_agg(format('SELECT json_array_elements_text((%s)) AS m',
+    replace({literal(_APPLIED)}, '{{table}}', format('%I.%I', n.nspname, c.relname))),
+    ' UNION ALL ' ORDER BY n.nspname, c.relname) || ') AS m', 'SELECT NULL')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relname = {literal(LEDGER)} \\gexec
+{_PROPERTIES.strip()};
+SELECT pg_database_size(current_database());
+"""
+"""psql's statements that count what the snapshot of their transaction holds: `of_snapshot` reads the four lines."""
+
+SCHEMA = ("pg_dump", "-U", "postgres", "--schema-only", "--no-subscriptions")
+"""Without subscriptions: a copy that has them fights with the live database for its slot."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +81,7 @@ class Census:
     tables: dict[str, int]
     """Rows by table, as `schema.table`."""
     schema: str
-    """SHA-256 of what `pg_dump --schema-only` writes, without its noise."""
+    """SHA-256 of what `pg_dump --schema-only` writes, without its noise, casts and parentheses."""
     properties: dict[str, Any]
     """What belongs to the database itself: owner, privileges, settings, comment, locale."""
     migrations: list[str]
@@ -109,6 +136,13 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
     return count(superuser, database), False
 
 
+def of_snapshot(database: str, lines: Sequence[str], schema: str) -> Census:
+    """The census that `SNAPSHOT` told; `schema` is what `SCHEMA` wrote of the same snapshot."""
+    told: list[Any] = [json.loads(line) if line else None for line in lines]
+    rows, migrations, properties, size = told
+    return Census(database, _rows(rows), _fingerprint(schema), properties, migrations or [], size)
+
+
 def differences(expected: Census, found: Census, *, rows: bool = True) -> list[str]:
     """In words what `found` lacks or has otherwise; its name may be another one. Without `rows` those aren't compared."""
     told = []
@@ -143,10 +177,14 @@ def _rows(counted: Any) -> dict[str, int]:
     return dict(sorted((counted or {}).items()))
 
 
+def _fingerprint(schema: str) -> str:
+    return hashlib.sha256(_CASTS.sub("", _NOISE.sub("", schema)).encode()).hexdigest()
+
+
 def _with_rows(superuser: Psql, database: str, rows: dict[str, int]) -> Census:
     dumped = superuser.containers.execute(
         superuser.container,
-        ["pg_dump", "-U", "postgres", "--schema-only", "-d", conninfo(database, "das-tern census")],
+        [*SCHEMA, "-d", conninfo(database, "das-tern census")],
         silence=3600,
     )
     if dumped.rc != 0:
@@ -156,6 +194,5 @@ def _with_rows(superuser: Psql, database: str, rows: dict[str, int]) -> Census:
         migrations += superuser.value(_APPLIED.format(table=table), database)
     size = superuser.value("SELECT pg_database_size(current_database())", database)
     return Census(
-        database, rows, hashlib.sha256(_NOISE.sub("", dumped.out).encode()).hexdigest(),
-        superuser.value(_PROPERTIES, database), migrations, int(size),
+        database, rows, _fingerprint(dumped.out), superuser.value(_PROPERTIES, database), migrations, int(size)
     )  # fmt: skip

@@ -207,10 +207,10 @@ def _backed_up(params: dict[str, Any], connection: psycopg.Connection[Any], plan
     if not (params["backup"] and plan.pending):
         return {}
     # Imported here: nearly every run has nothing to back up, and shouldn't wait for this.
-    from .dump import backed_up
+    from .migration_backup import MIGRATING, backed_up
 
     try:
-        return backed_up(params, connection, plan.applied, f"before {plan.pending_names[0]}", "Nothing was applied")
+        return backed_up(params, connection, MIGRATING, "Nothing was applied")
     except DasTernError as refusal:
         raise DasTernError(refusal.message, **{**_names(plan), **refusal.facts}) from None
 

@@ -1,7 +1,8 @@
 """Pending migrations run on a copy of the live database, and what each statement cost there.
 
-The copy is of the live database or of its newest backup. It is made by pg_dump and pg_restore inside the server's container, as superuser: CREATE DATABASE ... TEMPLATE
-refuses while the application is connected. It is a scratch database and goes as they go.
+The copy is of the live database or of its newest logical backup. It is made by pg_dump and pg_restore inside the server's
+container, as superuser: CREATE DATABASE ... TEMPLATE refuses while the application is connected. It is a scratch database
+and goes as they go.
 
 Only here are files split into statements. All locks of a transaction are held until its end, so that after each statement
 pg_locks shows exactly which it added. A file that can't be split is run whole, as `migrate` does, while a second
@@ -18,12 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .backup_logical import restore
+from .backup_records import Place, Record
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, conninfo
-from .dump import DIRECTORY, Backup, listed, restore
 from .errors import DasTernError
 from .ledger import TABLE, Ledger
 from .migrate import POLICIES, WORDS_FOR, checked_plan, place
+from .migration_backup import DIRECTORY, WAIT, applied, listed
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
@@ -141,7 +144,9 @@ def rehearse(
             size = _room(params, superuser)
             of = target(connection, params)
             backup = _newest(params, of[0], plan.applied) if params["source"] == "backup" else None
-            since = [file for file in files if file.name in plan.applied and backup and file.name not in backup.applied]
+            since = [
+                file for file in files if file.name in plan.applied and backup and file.name not in applied(backup)
+            ]
             for file in since:
                 refuse_outside(file, _path(params, file), "rehearse on a copy of the live database (`-e source=live`)")
             record = record_path(params["config_dir"], of, pending)
@@ -155,7 +160,9 @@ def rehearse(
             ) as own:
                 began = time.monotonic()
                 if backup:
-                    restore(superuser, backup, own.info.dbname)
+                    place = Place(dict(params))
+                    with place.alone(WAIT, "a rehearsal"):
+                        restore(place, backup, own.info.dbname, properties=False)
                     _catch_up(own, params, since)
                 else:
                     _copy(own, params, superuser)
@@ -219,18 +226,18 @@ def _result(
     return result
 
 
-def _named(params: Mapping[str, Any], backup: Backup | None, size: int) -> str:
+def _named(params: Mapping[str, Any], backup: Record | None, size: int) -> str:
     return f"the backup {backup}" if backup else f"{params['database']} ({amount(size)})"
 
 
-def _newest(params: Mapping[str, Any], system: str, applied: Sequence[str]) -> Backup:
+def _newest(params: Mapping[str, Any], system: str, names: Sequence[str]) -> Record:
     """The newest backup that has no migration which the live database hasn't."""
-    backups = listed(params["backup_dir"], params["database"], system)
+    backups = listed(Place(dict(params)), params["database"], system)
     for backup in backups:
-        if set(backup.applied) <= set(applied):
+        if set(applied(backup)) <= set(names):
             return backup
     raise DasTernError(
-        f"{len(backups)} backups of database {params['database']} are in {params['backup_dir']}"
+        f"{len(backups)} logical backups of database {params['database']} are in {params['backup_dir']}"
         f"{', all with migrations that it no longer has' if backups else ''}: rehearse on a copy of the live one instead "
         "(`-e source=live`)."
     )

@@ -10,15 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .backup_records import Place
 from .catalogue import Item, read_catalogue, read_catalogue_within
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, system_identifier
 from .drift import compare, table
 from .drift_run import SCRATCH
-from .dump import ARGUMENT_SPEC as BACKUP
-from .dump import backed_up, listed
 from .errors import DasTernError
 from .ledger import Ledger
+from .migration_backup import ARGUMENT_SPEC as BACKUP
+from .migration_backup import ROLLING_BACK, applied, backed_up, listed
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import DOWN, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
@@ -116,8 +117,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                 losses = _losses(connection, shown)
                 _refuse_unconfirmed(params, losses)
                 if not check_mode:
-                    reason = f"before going back to {params['to']}"
-                    backup = backed_up(params, connection, [*kept, *taken], reason, "Nothing was rolled back")
+                    backup = backed_up(params, connection, ROLLING_BACK, "Nothing was rolled back")
                     _refuse_guarded(connection, params, taken)  # that may have taken long
                     began = True
                     _take_back(connection, params, ledger, taken, downs, shown)
@@ -195,16 +195,14 @@ def _steps(
 
 def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str]) -> str:
     """The newest backup that has just these migrations, else fewer of them, with the command that restores it."""
-    fit = [one for one in listed(params["backup_dir"], params["database"], system) if set(one.applied) <= set(kept)]
+    there = listed(Place(dict(params)), params["database"], system) if params["backup_dir"] else []
+    fit = [one for one in there if set(applied(one)) <= set(kept)]
     if not fit:
-        return f"there is none in `migrations_backup_dir` ({params['backup_dir']})."
-    best = max(fit, key=lambda one: (len(one.applied), one.at))
-    missing = [name for name in kept if name not in best.applied]
+        return f"there is none in `postgres_backup_dir` ({params['backup_dir']})."
+    best = max(fit, key=lambda one: (len(applied(one)), one.began))
+    missing = [name for name in kept if name not in applied(best)]
     lacks = f", without {', '.join(missing)}" if missing else ""
-    return (
-        f"{best}{lacks}, as a database beside the live one: "
-        f"`{best.restore_command(params['container'], params['user'])}`"
-    )
+    return f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`"
 
 
 def _prove(

@@ -1,0 +1,406 @@
+"""Logical backups of one database: `<backup_dir>/logical/<label>/` holds what pg_dump's directory format writes, and beside it
+`globals.sql` (the roles, without passwords) and `database.sql` (what pg_dump leaves out: the database's own properties).
+
+pg_dump runs inside the server's container and writes into /backups: only there are program and data of one version, and
+only a directory can be written by two jobs. One psql session holds the snapshot that pg_dump reads and that the census
+counts. zstd in a dump has no checksum, and an emptied data file is restored without a word: so all of it is decoded once,
+its rows are compared with the census, and the record keeps a SHA-256 of each file.
+
+All of these but `verify` want `Place.alone` held, so that what another run left can be told from what one is writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from .backup_records import Check, Place, Record, now
+from .census import SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
+from .connection import conninfo
+from .errors import DasTernError
+from .files import sync_folder
+from .quantities import amount
+from .sql_values import duration, literal
+from .survey import BACKUPS
+
+APPLICATION = "das-tern backup"
+RESTORING = "das-tern restore"
+LONGEST = 24 * 3600.0
+"""Seconds; while a table is dumped or an index built nothing is said."""
+
+_FOLDER = "logical"
+_DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
+_DUMPED = "das-tern: dumped"
+_TAKE = f"""
+umask 077
+mkdir -p {BACKUPS}/{_FOLDER} || exit 1
+export FOLDER="$1" TO="$2" LOCK_WAIT="$3"
+exec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
+"""
+# As it is written in psql's `\\!`, where the snapshot of the session stands still meanwhile.
+_SHELL = f"""{_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO" -f "$FOLDER" &&
+ pg_dumpall --globals-only --no-role-passwords -U postgres -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}' &&
+ {" ".join(SCHEMA)} --snapshot="$SNAPSHOT" -d "$TO" && echo '{_DUMPED}'""".replace("\n", "")
+SESSION = (
+    "SET lock_timeout = {lock_wait}; SET statement_timeout = 0; SET transaction_timeout = 0; "
+    "SET idle_in_transaction_session_timeout = 0;\n"
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
+    "SELECT pg_export_snapshot() AS snapshot \\gset\n"
+    "\\setenv SNAPSHOT :snapshot\n"
+)
+"""Begin what pg_dump is to read; `$SNAPSHOT` names it to what `\\!` runs."""
+# The names are left to who restores: `psql -v database=NAME -f database.sql`. Of settings that are lists each element is
+# quoted by itself, as pg_dump does.
+_PROPERTIES = """
+WITH d AS (SELECT * FROM pg_database WHERE datname = current_database()), lines AS (
+  SELECT 1 AS place, 0 AS at, format('ALTER DATABASE :"database" OWNER TO %I;', pg_get_userbyid(datdba)) AS line FROM d
+  UNION ALL SELECT 2, 0, format('ALTER DATABASE :"database" CONNECTION LIMIT %s;', datconnlimit) FROM d
+  UNION ALL SELECT 3, 0, format('COMMENT ON DATABASE :"database" IS %s;', quote_nullable(shobj_description(oid, 'pg_database'))) FROM d
+  UNION ALL SELECT 4, 0, format('REVOKE ALL ON DATABASE :"database" FROM PUBLIC, %I;', pg_get_userbyid(datdba)) FROM d
+  UNION ALL SELECT 5, a.at, concat(
+      CASE WHEN a.grantor <> datdba THEN format('SET SESSION AUTHORIZATION %I; ', pg_get_userbyid(a.grantor)) END,
+      format('GRANT %s ON DATABASE :"database" TO %s%s;', a.privilege_type,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END),
+      CASE WHEN a.grantor <> datdba THEN ' RESET SESSION AUTHORIZATION;' END)
+    FROM d, aclexplode(coalesce(datacl, acldefault('d', datdba))) WITH ORDINALITY
+      AS a (grantor, grantee, privilege_type, is_grantable, at)
+  UNION ALL SELECT 6, row_number() OVER (ORDER BY setrole, c.at),
+      format('ALTER %s SET %I TO %s;', CASE setrole WHEN 0 THEN 'DATABASE :"database"'
+        ELSE format('ROLE %I IN DATABASE :"database"', pg_get_userbyid(setrole)) END, split_part(c.one, '=', 1), v.value)
+    FROM d JOIN pg_db_role_setting ON setdatabase = d.oid, unnest(setconfig) WITH ORDINALITY AS c (one, at),
+    LATERAL (SELECT CASE WHEN split_part(c.one, '=', 1) = ANY ('{search_path,temp_tablespaces,session_preload_libraries,local_preload_libraries}')
+      THEN (SELECT string_agg(quote_literal(coalesce(replace(m[1], '""', '"'), m[2])), ', ' ORDER BY n)
+        FROM regexp_matches(substr(c.one, strpos(c.one, '=') + 1), '"((?:[^"]|"")*)"|([^,[:space:]]+)', 'g') WITH ORDINALITY AS e (m, n))
+      ELSE quote_literal(substr(c.one, strpos(c.one, '=') + 1)) END AS value) AS v)
+SELECT string_agg(line, E'\\n' ORDER BY place, at) FROM lines
+"""
+_LOOK = """
+SELECT json_build_object('size', (SELECT pg_database_size(oid) FROM pg_database WHERE datname = {database}),
+  'version', current_setting('server_version'), 'system', (SELECT system_identifier::text FROM pg_control_system()),
+  'ended', (SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = {application}))
+"""
+_EMPTY = """
+SELECT json_build_object('tables', (SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN
+  ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)), 'version', current_setting('server_version'))
+"""
+# Prints for each table how many rows its COPY has: one line is one row.
+_COUNT = r"""
+set -o pipefail
+pg_restore --data-only -f - "$1" | awk '
+  inside { if ($0 == "\\.") { print n " " header; inside = 0 } else n++; next }
+  /^COPY .* FROM stdin;$/ { header = $0; n = 0; inside = 1 }'
+"""
+# What isn't counted calls no autovacuum, which would be in the way.
+_RESTORE = """
+export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c track_counts=off -c default_transaction_read_only=off'
+pg_restore -U postgres --exit-on-error --jobs=2 --no-subscriptions ${3:+-L /dev/stdin} -d "$1" "$2" &&
+  exec psql -XqU postgres -d "$1" -c 'VACUUM (ANALYZE)'
+"""
+
+
+def take(place: Place, database: str, name: str, reason: str, lock_wait: str) -> Record:
+    """Back `database` up; a table that is locked for longer than `lock_wait` is a refusal.
+
+    Raises `DasTernError`; then no new backup is there, and nothing else was changed.
+    """
+    duration("lock_wait", lock_wait)
+    looked = look(place, database)
+    if looked["size"] is None:
+        raise DasTernError(
+            f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
+            "shows what runs there."
+        )
+    _refuse_elsewhere(place)
+    refuse_full_disk(place.folder, int(looked["size"]), database)
+    began, moment = time.monotonic(), datetime.now(UTC)
+    folder = place.folder / _FOLDER
+    try:
+        _remove_leftovers(place, folder)
+        label = _label(place, folder, moment)
+        partial = folder / f"{label}.partial"
+        try:
+            census = _dump(place, database, partial.name, lock_wait)
+            files = _synced(partial)
+            if wrong := _misread(place, partial.name, census.tables):
+                raise DasTernError(f"The backup of database {database} can't be read back, and was deleted: {wrong}.")
+            checked = Check(now(), True, round(time.monotonic() - began, 1))
+            partial.rename(folder / label)
+            sync_folder(folder)
+            stored = sum(file["bytes"] for file in files.values())
+            record = Record(
+                label=label, kind="logical", type="logical", database=database, system=looked["system"],
+                server=looked["version"], tool=f"pg_dump (PostgreSQL) {looked['version']}", began=moment.isoformat(timespec="milliseconds"),
+                seconds=checked.seconds, bytes=int(looked["size"]), stored=stored, census=census.as_dict(), exact=True,
+                name=name, reason=reason, files=files, verified=checked,
+            )  # fmt: skip
+            place.save(record)
+        except BaseException:
+            with contextlib.suppress(DasTernError):
+                look(place, database)
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise DasTernError(
+            f"Database {database} can't be backed up into {place.folder}: {error.strerror or error}. Free space there, or set "
+            "`postgres_backup_dir` to another folder of the host."
+        ) from None
+    return record
+
+
+def verify(place: Place, record: Record) -> Check:
+    """Whether all files are there as they were written, nothing besides, and all of it can be decoded."""
+    began = time.monotonic()
+    _refuse_elsewhere(place)
+    wrong = damage(place, record) or _misread(place, record.label, Census.of(record.census).tables)
+    return Check(now(), not wrong, round(time.monotonic() - began, 1), wrong)
+
+
+def remove(place: Place, record: Record) -> None:
+    """Delete a backup; its record goes first, without which it is none."""
+    place.forget(record.label)
+    try:
+        shutil.rmtree(place.folder / _FOLDER / record.label)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise DasTernError(f"The old backup {record.label} can't be deleted: {error.strerror}.") from None
+
+
+def restore(
+    place: Place, record: Record, database: str, tables: Sequence[str] = (), *, properties: bool = True
+) -> None:
+    """Fill the empty `database` from a backup and compare it with what the backup was of; a difference is a refusal.
+
+    Checksums are compared before anything is sent. With `tables` (`schema.table`, or the name alone) only these get their
+    rows: the other tables are there, empty, with all types, sequences, indexes and views, and foreign keys are left out.
+    Without `properties` owner, privileges, settings and comment of the database stay as they are.
+
+    A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
+    `DasTernError`; then `database` may be filled in part, and is to be dropped.
+    """
+    _refuse_elsewhere(place)
+    expected = Census.of(record.census)
+    chosen = [_table(record, expected, table) for table in tables]
+    looked = place.superuser.value(_EMPTY, database)
+    if _major(looked["version"]) != _major(record.server):
+        raise DasTernError(
+            f"Backup {record.label} is of PostgreSQL {record.server}, the server in container {place.container} is "
+            f"{looked['version']}: another major version. Restore it to a server of version {_major(record.server)}."
+        )
+    if looked["tables"]:
+        raise DasTernError(
+            f"Database {database} isn't empty: it has {looked['tables']} tables. A backup is restored into an empty one."
+        )
+    if wrong := damage(place, record):
+        raise DasTernError(
+            f"Backup {record.label} isn't what was written: {wrong}. Nothing was restored. Use another: "
+            "`ansible-playbook playbooks/list_backups.yml` shows all."
+        )
+    _fill(place, record, database, chosen)
+    if properties:
+        _apply_properties(place, record, database)
+    found = count(place.superuser, database)
+    if chosen:
+        rows = {table: expected.tables[table] for table in chosen}
+        expected = replace(expected, tables=rows, schema=found.schema, migrations=found.migrations)
+        found = replace(found, tables={table: found.tables.get(table, 0) for table in chosen})
+    if not properties:
+        found = replace(found, properties=expected.properties)
+    if told := differences(expected, found):
+        raise DasTernError(
+            f"Database {database}, restored from backup {record.label}, isn't what was backed up: {'; '.join(told)}. "
+            "Don't use it.",
+            differences=told,
+        )
+
+
+def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
+    """What of a backup's files isn't as it was written, in words; '' where all is well. Without `hashes` by name and size."""
+    folder = place.folder / _FOLDER / record.label
+    wrong = []
+    try:
+        there = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+        wrong += [f"file {path} is missing" for path in record.files if path not in there]
+        wrong += [f"file {path} is there besides" for path in there if path not in record.files]
+        for path, kept in record.files.items():
+            size = there[path].stat().st_size if path in there else kept["bytes"]
+            if size != kept["bytes"]:
+                wrong.append(f"file {path} has {size} bytes instead of {kept['bytes']}")
+            elif hashes and path in there and _hashed(there[path]) != kept:
+                wrong.append(f"file {path} has another SHA-256 than when it was written")
+    except OSError as error:
+        wrong.append(f"{error.filename} can't be read: {error.strerror}")
+    if not record.files:
+        wrong.append("its record names no files")
+    return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if wrong[5:] else "")
+
+
+def _refuse_elsewhere(place: Place) -> None:
+    """Refuse where the container doesn't see the folder of the host: what it writes would be somewhere else."""
+    seen = place.containers.execute(place.container, ["stat", "-c", "%d %i", BACKUPS])
+    with contextlib.suppress(OSError):
+        there = place.folder.stat()
+        if seen.out.split() == [str(there.st_dev), str(there.st_ino)]:
+            return
+    raise DasTernError(
+        f"Container {place.container} doesn't see {place.folder} as {BACKUPS}. `ansible-playbook playbooks/provision.yml` "
+        "makes it as `postgres_backup_dir` says."
+    )
+
+
+def refuse_full_disk(
+    folder: Path, size: int, database: str, mend: str = "set `postgres_backup_dir` to another folder of the host"
+) -> None:
+    """Refuse where `size` bytes may not fit into `folder`."""
+    # A dump is smaller than its database nearly always; a disk that it filled could be the live server's.
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < size:
+        raise DasTernError(
+            f"A backup of database {database} ({amount(size)}) may not fit into {folder}, which has {amount(free)} free. Free "
+            f"space there, or {mend}.",
+            needed=size,
+            free=free,
+        )
+
+
+def why(error: str) -> str:
+    """What pg_dump's words mean where a lock is the reason."""
+    if any(words in error for words in ("due to statement timeout", "due to lock timeout")):
+        return " Another session keeps one of its tables locked. Run again when that is done."
+    if "could not obtain lock on relation" in error:
+        return " Another session waits to change one of its tables. Run again when that is done."
+    return ""
+
+
+def look(place: Place, database: str) -> dict[str, Any]:
+    """What the server is; the pg_dump of a run that was killed is ended, whose locks would be in a migration's way."""
+    query = _LOOK.format(database=literal(database), application=literal(APPLICATION))
+    return dict(place.superuser.value(query))
+
+
+def _remove_leftovers(place: Place, folder: Path) -> None:
+    """Delete what has no record: it was never complete."""
+    for left in folder.glob("*L*"):
+        if re.fullmatch(r"\d{8}-\d{6}L(\.partial)?", left.name) and not place.record_path(left.name).exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _label(place: Place, folder: Path, moment: datetime) -> str:
+    while (folder / (label := f"{moment:%Y%m%d-%H%M%S}L")).exists() or place.record_path(label).exists():
+        moment += timedelta(seconds=1)
+    return label
+
+
+def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
+    """Dump into `folder` below /backups/logical; gives the census of the same snapshot."""
+    path = f"{BACKUPS}/{_FOLDER}/{folder}"
+    script = (
+        SESSION.format(lock_wait=literal(lock_wait))
+        + f"{SNAPSHOT}\\! {_SHELL}\n\\o {path}/database.sql\n{_PROPERTIES};\n\\o\nCOMMIT;\n"
+    )
+    command = ["sh", "-c", _TAKE, "sh", path, conninfo(database, APPLICATION), lock_wait]
+    done = place.containers.execute(place.container, command, script, silence=LONGEST)
+    counted, *rest = done.out.split(f"{_DUMPED}\n")
+    if done.rc != 0 or len(rest) != 2:
+        raise DasTernError(
+            f"Database {database} could not be backed up: {done.last_words or 'it was ended from outside'}.{why(done.err)}"
+        )
+    return of_snapshot(database, counted.splitlines(), rest[0])
+
+
+def _synced(folder: Path) -> dict[str, dict[str, Any]]:
+    """Have the files of a backup on disk; gives bytes and SHA-256 of each."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir():
+            files[str(path.relative_to(folder))] = _hashed(path, sync=True)
+    sync_folder(folder)
+    return files
+
+
+def _hashed(path: Path, *, sync: bool = False) -> dict[str, Any]:
+    with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
+    """Decode all of a backup and count its rows; what is wrong in words, '' where all is well."""
+    command = ["bash", "-c", _COUNT, "bash", f"{BACKUPS}/{_FOLDER}/{folder}"]
+    done = place.containers.execute(place.container, command, silence=LONGEST)
+    if done.rc != 0:
+        return f"pg_restore: {done.last_words}"
+    rows = {header: int(rows) for rows, _, header in (line.partition(" ") for line in done.out.splitlines())}
+    for table, wanted in tables.items():
+        found = next((number for header, number in rows.items() if header.startswith(f"COPY {table} ")), None)
+        if found != wanted:
+            return f"table {table} has {'no' if found is None else found} rows in it instead of {wanted}"
+    return ""
+
+
+def _fill(place: Place, record: Record, database: str, chosen: Sequence[str]) -> None:
+    path = f"{BACKUPS}/{_FOLDER}/{record.label}"
+    contents = ""
+    if chosen:
+        listed = place.containers.execute(place.container, ["pg_restore", "--list", path])
+        contents = "\n".join(line for line in listed.out.splitlines() if _wanted(line, chosen)) + "\n"
+    command = ["sh", "-c", _RESTORE, "sh", conninfo(database, RESTORING), path, *(["chosen"] if chosen else [])]
+    done = place.containers.execute(place.container, command, contents, silence=LONGEST)
+    if done.rc != 0:
+        role = re.search(r'role "[^"]*" does not exist', done.err)
+        words = f" The roles are in {place.folder}/{_FOLDER}/{record.label}/globals.sql." if role else ""
+        raise DasTernError(f"Backup {record.label} could not be restored: {done.last_words}.{words}")
+
+
+def _wanted(line: str, chosen: Sequence[str]) -> bool:
+    """Whether an entry of an archive's list belongs to a restore of the `chosen` tables."""
+    if " TABLE DATA " in line:
+        return any(f" TABLE DATA {_bare(table)} " in line for table in chosen)
+    return " FK CONSTRAINT " not in line and " MATERIALIZED VIEW DATA " not in line
+
+
+def _bare(table: str) -> str:
+    """`schema."a table"` as pg_restore lists it: `schema a table`."""
+    names = re.findall(r'"((?:[^"]|"")*)"|([^."]+)', table)
+    return " ".join(quoted.replace('""', '"') or plain for quoted, plain in names)
+
+
+def _table(record: Record, census: Census, wanted: str) -> str:
+    """The table of a backup that an operator means."""
+    found = [
+        table
+        for table in census.tables
+        if wanted in (table, table.partition(".")[2], _bare(table).replace(" ", ".", 1))
+    ]
+    if len(found) != 1:
+        raise DasTernError(
+            f"Backup {record.label} has {len(found) or 'no'} tables `{wanted}`; wanted is one of: {', '.join(census.tables)}."
+        )
+    return found[0]
+
+
+def _apply_properties(place: Place, record: Record, database: str) -> None:
+    path = f"{BACKUPS}/{_FOLDER}/{record.label}/database.sql"
+    command = ["psql", "-XqU", "postgres", "-1", "-v", "ON_ERROR_STOP=1", "-v", f"database={database}", "-f", path]
+    done = place.containers.execute(place.container, command)
+    if done.rc != 0:
+        raise DasTernError(
+            f"Database {database} can't be given the properties of backup {record.label}: {done.last_words}. The roles are in "
+            f"{place.folder}/{_FOLDER}/{record.label}/globals.sql."
+        )
+
+
+def _major(version: str) -> str:
+    return version.partition(".")[0]

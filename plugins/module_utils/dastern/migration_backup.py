@@ -1,0 +1,82 @@
+"""The logical backup before a change of the schema: taken under the migration lock, and of each history one is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .backup_logical import damage, remove, take
+from .backup_records import Place, Record
+from .errors import DasTernError
+from .psql import superuser_there
+
+if TYPE_CHECKING:
+    import psycopg
+
+DIRECTORY: dict[str, Any] = {"type": "path", "default": ""}
+ARGUMENT_SPEC: dict[str, Any] = {
+    "backup": {"type": "bool", "default": False},
+    "backup_dir": DIRECTORY,
+    "backup_keep": {"type": "int", "default": 5},
+}
+"""The options of what changes the live database; `backed_up` reads them."""
+WAIT = 300.0
+"""Seconds for somebody else who works with the backups."""
+MIGRATING, ROLLING_BACK = "before migrating", "before rolling back"
+"""Reasons: what has one of these is pruned here and nowhere else."""
+
+
+def backed_up(
+    params: Mapping[str, Any], connection: psycopg.Connection[Any], reason: str, nothing: str
+) -> dict[str, Any]:
+    """Take a backup and delete those that are too many, where `params` want one; gives what a module returns of it.
+
+    `connection` holds the migration lock. `nothing` says in a refusal what wasn't done.
+    """
+    if not params["backup"]:
+        return {}
+    try:
+        superuser_there(params, connection, "A backup")
+        place = Place(dict(params))
+        with place.alone(WAIT, f"a backup {reason}"):
+            record = take(place, params["database"], "", reason, params["lock_timeout"])
+            gone = _prune(place, record, params["backup_keep"])
+    except DasTernError as refusal:
+        raise DasTernError(f"{refusal.message} {nothing} (`migrations_backup` is true).", **refusal.facts) from None
+    told = {
+        name: getattr(record, name) for name in ("label", "database", "began", "seconds", "bytes", "stored", "reason")
+    }
+    return {"backup": told, "backups_deleted": gone}
+
+
+def listed(place: Place, database: str, system: str) -> list[Record]:
+    """The logical backups of `database` of this cluster whose files are there and as long as they were, the newest first."""
+    return [
+        one
+        for one in place.records()
+        if (one.kind, one.database, one.system) == ("logical", database, system)
+        and not damage(place, one, hashes=False)
+    ]
+
+
+def applied(record: Record) -> list[str]:
+    """The migrations that a backup's database had."""
+    return [one.partition(" ")[0] for one in record.census["migrations"]]
+
+
+def _prune(place: Place, newest: Record, keep: int) -> list[str]:
+    """Of the backups from here keep the newest of each of the last `keep` histories of migrations; gives what went.
+
+    A migration that fails again and again is backed up each time: that mustn't cost the backups from before others.
+    """
+    gone = []
+    histories: list[Sequence[str]] = []
+    for record in listed(place, newest.database, newest.system):
+        if record.reason not in (MIGRATING, ROLLING_BACK):
+            continue
+        if applied(record) not in histories and len(histories) < max(keep, 1):
+            histories.append(applied(record))
+            continue
+        remove(place, record)
+        gone.append(record.label)
+    return gone

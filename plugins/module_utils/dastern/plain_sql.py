@@ -1,0 +1,260 @@
+r"""Plain SQL out of a database and into a new one, as `pg_dump > file` and `psql < file` do it, but whole or not at all.
+
+A file that is written here is one transaction that ends at the first error: cut short, or run where its tables are already,
+it changes nothing, whoever types `psql < file`. It says how many rows each table has.
+
+A file that is read goes into a new database, by one transaction, and with psql's own commands forbidden (`\restrict`): no
+`\connect` leads to another database. A COPY that is cut swallows what is behind it; what has to come at the very end, and
+doesn't, tells.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from .backup_logical import APPLICATION, LONGEST, RESTORING, SESSION, look, refuse_full_disk, why
+from .backup_records import ARGUMENT_SPEC as PLACE
+from .backup_records import Place
+from .census import SNAPSHOT, count
+from .connection import conninfo
+from .errors import DasTernError
+from .files import absolute, sync_folder
+from .migration_backup import WAIT
+from .quantities import amount
+from .sql_values import identifier, literal
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    **PLACE,
+    "out": {"type": "path", "default": ""},
+    "file": {"type": "path", "default": ""},
+    "into": {"type": "str", "default": ""},
+}
+_LOCK_WAIT = "10s"
+_MARK = "-- das-tern: "
+_STOP = "\\set ON_ERROR_STOP on\n"
+_HEAD = f"""-- Plain SQL of a database of Das Tern, written at {{at}}, all of it as of one moment.
+-- For an empty database, as superuser of a server that has its roles: psql -X -d NAME -f FILE (zcat FILE | psql -X -d NAME).
+-- It is one transaction: cut short, or run where its tables are already, it changes nothing.
+{_STOP}BEGIN;
+"""
+_END = "COMMIT;\n"
+_PLAIN = 'pg_dump --no-subscriptions --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO"'
+_OUT = 'export TO="$1" LOCK_WAIT="$2"\nexec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"'
+# What psql leaves unread has to be read by somebody, else the engine's connection breaks before its words arrive.
+_IN = """
+export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c default_transaction_read_only=off'
+psql -XqAt -o /dev/null -U postgres -v ON_ERROR_STOP=1 -d "$1"
+code=$?
+cat > /dev/null
+exit $code
+"""
+_THERE = """
+SELECT json_build_object('there', (SELECT json_agg(datname) FROM pg_database), 'owner', (SELECT pg_get_userbyid(datdba)
+  FROM pg_database WHERE datname = {database}))
+"""
+_DUMP, _WHOLE, _CLUSTER = (
+    f"-- PostgreSQL database {what}".encode() for what in ("dump\n", "dump complete\n", "cluster dump\n")
+)
+
+
+def plain_sql(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """Write `out`, or read `file` into the new database `into`; the keys of `params` are the module's options.
+
+    Returns `changed` and `lines`. Raises `DasTernError`; then there is no new file, or no new database.
+    """
+    place = Place(params)
+    if bool(params["out"]) == bool(params["file"]) or bool(params["file"]) != bool(params["into"]):
+        raise DasTernError(
+            "Wanted is `-e out=PATH` for plain SQL out of the database, or `-e file=PATH -e into=NAME` for plain SQL into a new one."
+        )
+    if params["out"]:
+        absolute("`out`", params["out"])
+        return write(place, Path(os.path.expanduser(params["out"])), check_mode=check_mode)
+    absolute("`file`", params["file"])
+    return read(place, Path(os.path.expanduser(params["file"])), params["into"], check_mode=check_mode)
+
+
+def write(place: Place, path: Path, *, check_mode: bool = False) -> dict[str, Any]:
+    """Write the database of `place` to the new file `path`; one that ends in `.gz` is compressed."""
+    if path.exists():
+        raise DasTernError(f"{path} is there already. Nothing was written: name another file, or delete that one.")
+    if not path.parent.is_dir():
+        raise DasTernError(f"There is no folder {path.parent}. Make it (`mkdir -p {path.parent}`), or name another.")
+    if check_mode:
+        return {"changed": True, "lines": [f"{path} would be written: all of database {place.database}"]}
+    with place.alone(WAIT, "plain SQL out"):
+        size = look(place, place.database)["size"]
+        refuse_full_disk(path.parent, size, place.database, "name a file on another disk")
+        partial = path.with_name(path.name + ".partial")
+        try:
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                if path.suffix == ".gz":
+                    with gzip.GzipFile(path.stem, "wb", 6, file) as packed:
+                        _write(place, packed)
+                else:
+                    _write(place, file)
+                file.flush()
+                os.fsync(file.fileno())
+                stored = os.fstat(file.fileno()).st_size
+            partial.rename(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise DasTernError(f"{path} can't be written: {error.strerror or error}. Nothing of it is left.") from None
+        finally:
+            partial.unlink(missing_ok=True)
+    lines = [f"{path} ({amount(stored)}): all of database {place.database}, in one transaction"]
+    return {"changed": True, "lines": lines, "bytes": stored}
+
+
+def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> dict[str, Any]:
+    """Make the database `into` of the plain SQL in `path`, and compare rows where the file says how many there are."""
+    told = _of_head(path)
+    there = place.superuser.value(_THERE.format(database=literal(place.database)))
+    if into in there["there"]:
+        raise DasTernError(
+            f"Database {into} is there already. Nothing was done: plain SQL goes into a new one; name another "
+            f"(`-e into={place.database}_restored`)."
+        )
+    if len(into.encode()) > 55:
+        raise DasTernError(f"`into` is {into!r}; wanted is a name of at most 55 bytes.")
+    if check_mode:
+        return {"changed": True, "lines": [f"database {into} would be made of {path}"]}
+    partial = f"{into}.partial"
+    drop = f"DROP DATABASE IF EXISTS {identifier(partial)} WITH (FORCE);"
+    with place.alone(WAIT, "plain SQL in"):
+        place.superuser.run(drop)
+        owner = identifier(there["owner"] or "postgres")
+        place.superuser.run(f"CREATE DATABASE {identifier(partial)} TEMPLATE template0 OWNER {owner};")
+        try:
+            place.superuser.run(f"REVOKE ALL ON DATABASE {identifier(partial)} FROM PUBLIC;")
+            _read(place, path, partial)
+            place.superuser.run("VACUUM (ANALYZE);", partial)
+            found = count(place.superuser, partial).tables
+            wrong = [f"{table} has {found.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
+                     if found.get(table) != rows]  # fmt: skip
+            if wrong:
+                raise DasTernError(
+                    f"{path} didn't give what it says: {'; '.join(wrong[:10])}. Database {into} was not made."
+                )
+            place.superuser.run(f"ALTER DATABASE {identifier(partial)} RENAME TO {identifier(into)};")
+        except BaseException:
+            with suppress(DasTernError):
+                place.superuser.run(drop)
+            raise
+    compared = "as many as the file says" if told else "the file doesn't say how many it had"
+    lines = [f"database {into} made of {path}: {sum(found.values())} rows in {len(found)} tables, {compared}"]
+    return {"changed": True, "lines": lines, "tables": found, "compared": bool(told)}
+
+
+class _Tail:
+    """A file of which the last bytes are remembered."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.tail = file, b""
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+        self.tail = (self.tail + content[-64:])[-64:]
+
+
+def _write(place: Place, file: Any) -> None:
+    file.write(_HEAD.format(at=datetime.now(UTC).isoformat(timespec="seconds")).encode())
+    into: Any = _Tail(file)
+    script = (
+        SESSION.format(lock_wait=literal(_LOCK_WAIT))
+        + f"\\o |sed 's/^/{_MARK}/'\n{SNAPSHOT}\\o\n\\! {_PLAIN} && echo '{_END.strip()}'\nCOMMIT;\n"
+    )
+    command = ["sh", "-c", _OUT, "sh", conninfo(place.database, APPLICATION), _LOCK_WAIT]
+    done = place.containers.execute(place.container, command, script, silence=LONGEST, into=into)
+    if done.rc != 0 or not into.tail.endswith(f"\n{_END}".encode()):
+        raise DasTernError(
+            f"Database {place.database} could not be written as plain SQL: {done.last_words or 'it was ended from outside'}."
+            f"{why(done.err)} Nothing of it is left."
+        )
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _of_head(path: Path) -> dict[str, int]:
+    """What the file says of its rows, {} if nothing; refuses what can't be plain SQL of one database."""
+    try:
+        with _open(path) as file:
+            head = file.read(1 << 20)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DasTernError(
+            f"{path} can't be read, or is cut short: {getattr(error, 'strerror', None) or error}."
+        ) from None
+    if head.startswith((b"PGDMP", b"\x28\xb5\x2f\xfd", b"\x1f\x8b")):
+        raise DasTernError(
+            f"{path} isn't plain SQL: it is compressed, or pg_dump's custom format. Decompress it (a name in .gz is read as "
+            "it is), or restore it by pg_restore."
+        )
+    if _CLUSTER in head:
+        raise DasTernError(f"{path} is of a whole cluster (pg_dumpall). Wanted is a file of one database, of pg_dump.")
+    first = re.search(rf"^{_MARK}(.*)$".encode(), head, re.MULTILINE)
+    return dict(json.loads(first[1])) if first and first[1] else {}
+
+
+class _Script:
+    """A file, as psql is to run it, read by `Containers.execute`."""
+
+    def __init__(self, file: IO[bytes], token: str) -> None:
+        self._lines = self._all(file, token)
+        self.whole = True
+
+    def read(self, size: int) -> bytes:
+        parts, length = [], 0
+        for line in self._lines:
+            parts.append(line)
+            length += len(line)
+            if length >= size:
+                break
+        return b"".join(parts)
+
+    def _all(self, file: IO[bytes], token: str) -> Iterator[bytes]:
+        yield f"BEGIN;\n\\restrict {token}\n".encode()
+        dropped = {_STOP.encode()}
+        of_pg_dump = whole = False
+        for number, line in enumerate(file):
+            if number < 100:
+                of_pg_dump = of_pg_dump or line == _DUMP
+                if found := re.fullmatch(rb"\\restrict (\w+)\n", line):
+                    dropped |= {line, b"\\unrestrict " + found[1] + b"\n"}
+            whole = whole or line == _WHOLE
+            if line not in dropped:
+                yield line
+        if of_pg_dump and not whole:
+            self.whole = False
+            return  # without a COMMIT
+        yield f"\n\\unrestrict {token}\nCOMMIT;\n\\echo {token}\n".encode()
+
+
+def _read(place: Place, path: Path, database: str) -> None:
+    token = secrets.token_hex(16)
+    try:
+        with _open(path) as file:
+            script = _Script(file, token)
+            command = ["sh", "-c", _IN, "sh", conninfo(database, RESTORING)]
+            done = place.containers.execute(place.container, command, script, silence=LONGEST)
+    except (EOFError, zlib.error, OSError) as error:
+        raise DasTernError(f"{path} is damaged or cut short: {error}. No database was made.") from None
+    if done.rc != 0 and script.whole:
+        words = next(
+            (line for line in done.err.splitlines() if not re.search("WARNING:|NOTICE:", line)), done.last_words
+        )
+        mend = " Write it without psql's own commands (pg_dump without --create)." if "are restricted" in words else ""
+        raise DasTernError(f"{path} can't be run: {words.strip()}. No database was made.{mend}")
+    if token not in done.out:
+        raise DasTernError(f"{path} is cut short: its end is missing. No database was made.")
