@@ -110,7 +110,7 @@ def from_physical(
     server = RestoredServer(site, volume, "pgdata")
     try:
         try:
-            server.fill(goal.label)
+            server.fill(goal.label, goal.timeline)
             psql = server.serve(goal.settings(server))
             expected = check(psql, database, record, goal)
             exact = _table(expected, table) if table else ""

@@ -89,7 +89,7 @@ def _physical(site: Site, record: Record, began: float) -> float:
     goal = Target(record.label, "", timeline, {"recovery_target_name": record.restore_point}, own=True)
     site.make_volume(f"{site.helper}-data", "restore")
     server = RestoredServer(site, f"{site.helper}-data", "pgdata")
-    server.fill(record.label)
+    server.fill(goal.label, timeline)
     psql = server.serve(goal.settings(server))
     serving = round(time.monotonic() - began, 1)
     checked(psql, record.database, record, goal)
@@ -125,7 +125,7 @@ def _check_pages(site: Site, database: str) -> None:
     """Every page of every table and index, by the server's own checker."""
     done = site.containers.execute(
         site.helper,
-        ["pg_amcheck", "-U", "postgres", "--install-missing", "--jobs=2", "-d", conninfo(database, "das-tern drill")],
+        ["pg_amcheck", "-U", "postgres", "--install-missing", "--jobs=2", conninfo(database, "das-tern drill")],
         silence=LONGEST,
     )
     if done.rc:

@@ -174,8 +174,9 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
             preflight=told,
         )
     if check_mode:
-        run.lines += told
-        return {"next": [_command(params) + ("" if into else f" -e confirm={run.database}")], "target": words}
+        command = _command(params) + ("" if into else f" -e confirm={run.database}")
+        run.lines += [*told, *([] if confirmed else [f"to do it: {command}"])]
+        return {"next": [command], "target": words}
     if what == "cluster":
         assert goal is not None
         return _cluster(run, goal, record)
@@ -295,7 +296,7 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
     server = RestoredServer(site, site.volume, f"restored-{stamp}")
     run.say(f"Restoring {goal.words} beside the live cluster ...")
     with _untouched(run, server.discard):
-        server.fill(goal.label)
+        server.fill(goal.label, goal.timeline)
         psql = server.serve(goal.settings(server))
         found = checked(psql, run.database, record, goal)
         server.stop()
@@ -356,12 +357,12 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
             f"{last['kept']}, which a restore of {last['at']} left, isn't there any more: it can't be brought back. Nothing was "
             "done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
         )
-    words = f"what the restore of {last['at']} ({last['words']}) replaced"
+    words = f"what was live before {last['at']} ({last['words']})"
     if check_mode:
         run.lines.append(f"would bring back {words} ({last['what']} {last['kept']}), and keep what is live now")
         return {"next": [UNDO], "target": last["kept"]}
-    prefix = "replaced-" + stamp if last["what"] == "cluster" else _named(run.database, "before", stamp)
-    entry = _entry(run, last["what"], incoming=last["kept"], kept=prefix, words=words)
+    kept = f"replaced-{stamp}" if last["what"] == "cluster" else _named(run.database, "before", stamp)
+    entry = _entry(run, last["what"], incoming=last["kept"], kept=kept, words=f"undo of {last['at']}")
     refused = _swap_folders(run, entry) if last["what"] == "cluster" else _swap_databases(run, entry)
     run.lines.append(f"brought back {words}")
     return {"target": last["kept"], "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}

@@ -31,10 +31,11 @@ _REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
 # What pgBackRest writes of a recovery stays out of the cluster's files: it goes to this server's command line alone.
 _FILL = r"""
 set -eu
-folder=$1 label=$2
+folder=$1 label=$2 timeline=$3
 rm -rf "$folder"
 mkdir -m 0700 "$folder"
-pgbackrest --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default restore
+pgbackrest --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
+  --target-timeline="$timeline" restore
 sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*) *=/d' "$folder/postgresql.auto.conf"
 """
 _END = r"""
@@ -251,9 +252,12 @@ class RestoredServer:
     def __init__(self, site: Site, volume: str, folder: str) -> None:
         self.site, self.volume, self.folder = site, volume, f"{MOUNT}/{folder}"
 
-    def fill(self, label: str) -> None:
-        """Have the backup's files there; pgBackRest compares each with the checksum that it noted."""
-        done = self.site.once(_FILL, self.folder, label, volume=self.volume, named=True)
+    def fill(self, label: str, timeline: int) -> None:
+        """Have the backup's files there; pgBackRest compares each with the checksum that it noted.
+
+        Without a timeline it would follow the newest, which a restore that was undone may have left.
+        """
+        done = self.site.once(_FILL, self.folder, label, str(timeline), volume=self.volume, named=True)
         if done.rc:
             raise DasTernError(
                 f"Backup {label} can't be restored: {errors_of(done)}. `ansible-playbook playbooks/verify_backups.yml` shows "
