@@ -32,6 +32,8 @@ SECTIONS = (
     "image",
     "postgres",
     "backend_env",
+    "restore",
+    "drill",
     "reset",
     "rehearsal",
     "migrations",

@@ -1,0 +1,157 @@
+"""A database of the live server, filled from a backup, with what belongs to the database itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from .backup_records import Place, Record
+from .census import Census, count, differences
+from .connection import conninfo
+from .errors import DasTernError
+from .psql import Psql
+from .restore_target import Target
+from .restored_server import LONGEST, RestoredServer, Site
+from .sql_values import identifier, literal
+from .survey import BACKUPS
+
+APPLICATION = "das-tern restore"
+_FAST = "export PGOPTIONS='-c synchronous_commit=off -c default_transaction_read_only=off -c idle_session_timeout=0'"
+_DUMP = 'pg_dump -U postgres -Fd -j 2 --compress=zstd:1 --no-sync -f "$1" -d "$2"'
+_DUMP_TABLE = """
+set -eu
+pg_dump -U postgres -Fc --section=pre-data -f "$1.schema" -d "$2"
+pg_dump -U postgres -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
+"""
+_FILL = f"""
+set -eu
+{_FAST}
+if [ -e "$1.schema" ]; then pg_restore -U postgres --exit-on-error -d "$2" "$1.schema"; fi
+pg_restore -U postgres --exit-on-error --no-subscriptions -j 2 -d "$2" "$1"
+psql -XqU postgres -d "$2" -c 'VACUUM (ANALYZE)'
+"""
+# These hold lists of names, which stand in pg_db_role_setting as they are written.
+_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
+_ACL = """
+SELECT json_agg(json_build_object('privilege', privilege_type, 'option', is_grantable,
+  'grantee', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) ORDER BY n)
+FROM aclexplode({acl}::aclitem[]) WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, n)
+"""
+
+
+def create(psql: Psql, name: str, census: Census) -> None:
+    """Make `name`, empty, as the database of `census` was: locale, owner, privileges, settings, comment."""
+    properties = census.properties
+    provider, locale, collate, ctype = str(properties["locale"]).split(" ")
+    providers = {"b": ("builtin", "BUILTIN_LOCALE"), "i": ("icu", "ICU_LOCALE")}
+    special = (
+        f" LOCALE_PROVIDER {providers[provider][0]} {providers[provider][1]} {literal(locale)}"
+        if provider in providers
+        else ""
+    )
+    quoted = identifier(name)
+    _make_roles_known(psql, properties)
+    psql.run(
+        f"CREATE DATABASE {quoted} TEMPLATE template0 OWNER {identifier(properties['owner'])} "
+        f"ENCODING {literal(properties['encoding'])} LC_COLLATE {literal(collate)} LC_CTYPE {literal(ctype)}{special} "
+        f"CONNECTION LIMIT {int(properties['connection_limit'])};"
+    )
+    psql.run("\n".join(_properties(psql, quoted, properties)))
+
+
+def _make_roles_known(psql: Psql, properties: dict[str, Any]) -> None:
+    """Refuse where the server lacks a role that the database names: it would be restored without it."""
+    wanted = {properties["owner"], *(role for role in properties["settings"] or {} if role)}
+    there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
+    if missing := sorted(wanted - there):
+        raise DasTernError(
+            f"The live server has no role {', '.join(missing)}, which the backed-up database names. Make it first: "
+            "`ansible-playbook playbooks/provision.yml`, or `postgres_app_user` as it was then."
+        )
+
+
+def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str]:
+    statements = []
+    if properties["acl"]:
+        owner = identifier(properties["owner"])
+        statements.append(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC; REVOKE ALL ON DATABASE {quoted} FROM {owner};")
+        for one in psql.value(_ACL.format(acl=literal(properties["acl"]))) or []:
+            option = " WITH GRANT OPTION" if one["option"] else ""
+            statements.append(f"GRANT {one['privilege']} ON DATABASE {quoted} TO {one['grantee']}{option};")
+    if properties["comment"]:
+        statements.append(f"COMMENT ON DATABASE {quoted} IS {literal(properties['comment'])};")
+    for role, given in (properties["settings"] or {}).items():
+        of = f"ALTER ROLE {identifier(role)} IN DATABASE {quoted}" if role else f"ALTER DATABASE {quoted}"
+        for setting in given:
+            key, _, value = setting.partition("=")
+            statements.append(f"{of} SET {key} TO {value if key in _LISTS and value else literal(value)};")
+    return statements
+
+
+def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
+    """A database `name` of a logical backup, all of it or one table."""
+    from . import backup_logical
+
+    expected = Census.of(record.census)
+    tables = (_table(expected, table),) if table else ()
+    create(place.superuser, name, expected)
+    backup_logical.restore(place, record, name, tables)
+    return _compared(place.superuser, name, expected, tables[0] if tables else "")
+
+
+def from_physical(
+    site: Site, record: Record, goal: Target, database: str, name: str, table: str, stamp: str,
+    *, check: Callable[[Psql, str, Record, Target], Census],
+) -> Census:  # fmt: skip
+    """A database `name` of a physical backup, by way of a server made of it; the dump goes through the backups' folder."""
+    volume, folder = f"{site.helper}-data", f"{BACKUPS}/.restore-{stamp}"
+    site.make_volume(volume, "restore")
+    server = RestoredServer(site, volume, "pgdata")
+    try:
+        try:
+            server.fill(goal.label, goal.timeline)
+            psql = server.serve(goal.settings(server))
+            expected = check(psql, database, record, goal)
+            exact = _table(expected, table) if table else ""
+            script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
+            _run(site, site.helper, script, f"{folder}/dump", conninfo(database, APPLICATION), exact)
+        finally:
+            server.discard()
+        create(site.psql, name, expected)
+        _run(site, site.name, _FILL, f"{folder}/dump", conninfo(name, APPLICATION))
+        return _compared(site.psql, name, expected, exact)
+    finally:
+        site.once('rm -rf "$1"', folder, volume="")
+
+
+def _run(site: Site, container: str, script: str, *words: str) -> None:
+    done = site.containers.execute(container, ["sh", "-c", script, "sh", *words], silence=LONGEST)
+    if done.rc:
+        raise DasTernError(f"The restored database can't be copied: {done.last_words}.")
+
+
+def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:
+    """What is in the copy; a refusal if that is otherwise than it has to be."""
+    found = count(psql, name)
+    if table:
+        told = [] if found.tables.get(table) == expected.tables[table] else [
+            f"table {table} has {found.tables.get(table)} rows instead of {expected.tables[table]}"
+        ]  # fmt: skip
+    else:
+        told = differences(expected, found)
+    if told:
+        raise DasTernError(f"Database {name} isn't what was backed up: {'; '.join(told)}.", differences=told)
+    return found
+
+
+def _table(census: Census, table: str) -> str:
+    """The table as PostgreSQL writes it; quotes may be left out."""
+    plain = re.sub('"', "", table)
+    for name in census.tables:
+        if re.sub('"', "", name) in (plain, f"public.{plain}"):
+            return name
+    raise DasTernError(
+        f"The backed-up database has no table {table}; it has {', '.join(list(census.tables)[:12]) or 'none'}. Write it with its "
+        "schema: `-e table=public.users`."
+    )

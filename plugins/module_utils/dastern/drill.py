@@ -1,0 +1,132 @@
+"""A drill: a backup restored for trial, compared with its record, and removed; only then is it known to be one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import cluster, database_copy
+from .backup_records import Check, Place, Record, now
+from .census import Census
+from .connection import conninfo
+from .errors import DasTernError
+from .psql import Psql
+from .quantities import amount
+from .restore_run import SITE_SPEC, State, checked, healed
+from .restore_target import Archive, Target
+from .restored_server import LONGEST, RestoredServer, Site
+from .sql_values import identifier
+from .survey import PGDATA
+
+ARGUMENT_SPEC: dict[str, Any] = {**SITE_SPEC, "target": {"type": "str", "default": ""}}
+
+
+def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """Restore the backup `target` (empty: the newest that wasn't drilled) for trial; the keys are those of `ARGUMENT_SPEC`.
+
+    What a module returns; `failed` with `msg` where the backup isn't what its record says. Raises `DasTernError` where
+    nothing could be tried.
+    """
+    place = Place(dict(params))
+    with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore drill"):
+        record = _chosen(place, params["target"])
+        words = f"{record.type} backup {record.label} ({amount(record.bytes)}, {record.began})"
+        if check_mode:
+            return {
+                "changed": True,
+                "label": record.label,
+                "lines": [f"would restore {words} for trial, and compare it"],
+            }
+        site = Site(params, place)
+        lines = healed(site, State(place))
+        needed, free = int(record.bytes * 1.1) + 64 * 1024**2, site.look()["free"]
+        if free < needed:
+            raise DasTernError(
+                f"A drill of backup {record.label} needs {amount(needed)}, and {amount(free)} are free beside volume "
+                f"{site.volume}. Nothing was done; make room (`docker system df`)."
+            )
+        began, at, serving, failure = time.monotonic(), now(), None, ""
+        try:
+            serving = (_physical if record.kind == "physical" else _logical)(site, record, began)
+        except DasTernError as refusal:
+            failure = refusal.message
+        finally:
+            site.remove_helper()
+            site.remove_volume(f"{site.helper}-data")
+        seconds = round(time.monotonic() - began, 1)
+        place.note(record.label, drilled=Check(at, not failure, seconds, failure),
+                   restore_seconds=serving if serving is not None else record.restore_seconds)  # fmt: skip
+    result = {"changed": True, "label": record.label, "seconds": seconds, "restore_seconds": serving}
+    if failure:
+        return {**result, "failed": True, "lines": [*lines, f"{words} FAILED its drill: {failure}"],
+                "msg": f"The drill of {words} failed: {failure} The live server was not touched, and what was made for the "
+                "drill was removed. Take a new backup: `ansible-playbook playbooks/backup.yml -e backup_type=full`."}  # fmt: skip
+    census = Census.of(record.census)
+    said = f"{len(census.tables)} tables, {census.rows} rows" + ("" if record.exact else " (only nearly; not compared)")
+    return {**result, "lines": [
+        *lines, f"{words} restored and served after {serving:.1f} s",
+        f"as its record says: schema, {said}, {len(census.migrations)} migrations; pg_amcheck finds nothing wrong",
+        f"the drill took {seconds:.1f} s; nothing of it is left",
+    ]}  # fmt: skip
+
+
+def _chosen(place: Place, target: str) -> Record:
+    if target:
+        return place.find(target)
+    records = place.records()
+    if not records:
+        raise DasTernError(f"No backup is in {place.folder}. `ansible-playbook playbooks/backup.yml` takes one.")
+    return next((record for record in records if record.drilled is None), records[0])
+
+
+def _physical(site: Site, record: Record, began: float) -> float:
+    """Seconds until it served. Raises `DasTernError` where it isn't what it has to be."""
+    timeline = int(Archive(site).backup(record.label)["archive"]["start"][:8], 16)
+    goal = Target(record.label, "", timeline, {"recovery_target_name": record.restore_point}, own=True)
+    site.make_volume(f"{site.helper}-data", "restore")
+    server = RestoredServer(site, f"{site.helper}-data", "pgdata")
+    server.fill(goal.label, timeline)
+    psql = server.serve(goal.settings(server))
+    serving = round(time.monotonic() - began, 1)
+    checked(psql, record.database, record, goal)
+    _check_pages(site, record.database)
+    server.stop()
+    return serving
+
+
+def _logical(site: Site, record: Record, began: float) -> float:
+    """The same of a logical one, in an empty cluster of its own."""
+    volume = f"{site.helper}-data"
+    site.make_volume(volume, "restore")
+    cluster.initialise(site.containers, site.image, volume, site.helper)
+    psql = site.serve(volume, PGDATA, {"archive_mode": "off"})
+    beside = copy.copy(site.place)
+    beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
+    _make_roles(site, psql, Census.of(record.census))
+    database_copy.from_logical(beside, replace(record), record.database, "")
+    serving = round(time.monotonic() - began, 1)
+    _check_pages(site, record.database)
+    return serving
+
+
+def _make_roles(site: Site, psql: Psql, census: Census) -> None:
+    """Roles without rights, for the names in a dump: those of the live server, and those that the database itself names."""
+    names = set(site.psql.value("SELECT json_agg(rolname) FROM pg_roles") if site.answers() else [])
+    names |= {census.properties["owner"], *(role for role in census.properties["settings"] or {} if role)}
+    there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
+    psql.run("\n".join(f"CREATE ROLE {identifier(name)};" for name in sorted(names - there)))
+
+
+def _check_pages(site: Site, database: str) -> None:
+    """Every page of every table and index, by the server's own checker."""
+    done = site.containers.execute(
+        site.helper,
+        ["pg_amcheck", "-U", "postgres", "--install-missing", "--jobs=2", conninfo(database, "das-tern drill")],
+        silence=LONGEST,
+    )
+    if done.rc:
+        raise DasTernError(f"pg_amcheck: {done.last_words}.")

@@ -1,0 +1,605 @@
+"""Bring a cluster, a database or a table back; until the last step the live database is as it was.
+
+What is restored stands beside the live one and is checked there. The swap is a rename: of two folders in the data volume
+for a cluster, of two databases otherwise. The former one is kept, and brought back by the same swap. What is under way
+and what is kept stands in `<backup_dir>/restore.json`; a run that was killed is healed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from . import database_copy
+from .backup_records import ARGUMENT_SPEC as PLACE
+from .backup_records import Place, Record
+from .census import Census, count, differences
+from .containers import ROLE_LABEL
+from .errors import DasTernError
+from .files import write
+from .psql import Psql
+from .quantities import amount, duration
+from .restore_target import Target, resolve
+from .restored_server import RestoredServer, Site
+from .sql_values import identifier, literal
+from .survey import MOUNT
+
+SITE_SPEC: dict[str, Any] = {
+    **PLACE,
+    "volume": {"type": "str", "required": True},
+    "config_dir": {"type": "path", "required": True},
+    "image": {"type": "str", "default": ""},
+    "wait": {"type": "int", "default": 60},
+}
+"""The options of every module that makes a server of a backup."""
+ARGUMENT_SPEC: dict[str, Any] = {
+    **SITE_SPEC,
+    "target": {"type": "str", "default": "latest"},
+    "what": {"type": "str", "default": "cluster", "choices": ["cluster", "database", "table"]},
+    "into": {"type": "str", "default": ""},
+    "table": {"type": "str", "default": ""},
+    "confirm": {"type": "str", "default": ""},
+    "undo": {"type": "bool", "default": False},
+    "keep_old_hours": {"type": "int", "default": 72},
+}
+COMMAND = "ansible-playbook playbooks/restore.yml"
+UNDO = f"{COMMAND} -e undo=true"
+START = 120.0
+"""Seconds that a swapped server gets to answer."""
+
+_SWAP = f"""
+set -eu
+cd {MOUNT}
+if [ -e pgdata ]; then mv pgdata "$2"; fi
+mv "$1" pgdata
+sync .
+"""
+_PUT_BACK = f"""
+set -eu
+cd {MOUNT}
+if [ ! -e "$1" ] && [ -e pgdata ]; then mv pgdata "$1"; fi
+if [ -e "$2" ]; then mv "$2" pgdata; fi
+sync .
+"""
+_SWAP_DATABASES = """
+ALTER DATABASE {live} WITH ALLOW_CONNECTIONS false;
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = {name};
+BEGIN;
+ALTER DATABASE {live} RENAME TO {kept};
+ALTER DATABASE {incoming} RENAME TO {live};
+ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;
+COMMIT;
+"""
+
+
+class State:
+    """`restore.json`: the former ones that are kept, the newest last, and the swap under way."""
+
+    def __init__(self, place: Place) -> None:
+        self.path = place.folder / "restore.json"
+        try:
+            found = json.loads(self.path.read_text("utf-8"))
+        except FileNotFoundError:
+            found = {}
+        except (OSError, ValueError) as error:
+            raise DasTernError(
+                f"{self.path} can't be read: {error}. Run the play as root; or move the file away."
+            ) from None
+        self.kept: list[dict[str, Any]] = found.get("kept", [])
+        self.pending: dict[str, Any] | None = found.get("pending")
+
+    def save(self) -> None:
+        text = json.dumps({"kept": self.kept, "pending": self.pending}, indent=2, ensure_ascii=False) + "\n"
+        write(self.path, text.encode())
+
+    def begin(self, swap: dict[str, Any]) -> None:
+        self.pending = swap
+        self.save()
+
+    def done(self) -> None:
+        """The swap under way has happened: its former one is kept, and what came in isn't any more."""
+        assert self.pending is not None
+        self.kept = [one for one in self.kept if one["kept"] != self.pending["incoming"]]
+        if self.pending["kept"]:
+            self.kept.append(self.pending)
+        self.pending = None
+        self.save()
+
+    def given_up(self) -> None:
+        self.pending = None
+        self.save()
+
+
+@dataclass
+class Run:
+    """One run: who is live, what is known of former runs, and what has been said."""
+
+    params: Mapping[str, Any]
+    place: Place
+    site: Site
+    state: State
+    lines: list[str]
+    say: Callable[[str], None]
+
+    @property
+    def database(self) -> str:
+        return self.place.database
+
+
+def restore(
+    params: Mapping[str, Any], *, check_mode: bool = False, say: Callable[[str], None] = lambda words: None
+) -> dict[str, Any]:
+    """Restore what `params` (the options of the module `restore`) ask for; what the module returns. Raises `DasTernError`."""
+    place = Place(dict(params))
+    with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore"):
+        run = Run(params, place, Site(params, place), State(place), [], say)
+        if check_mode:
+            if run.state.pending:
+                run.lines.append("a swap that was killed would be healed first")
+        else:
+            run.lines += healed(run.site, run.state)
+            run.lines += expire_old(place)
+            run.state = State(place)
+        try:
+            result = _undo(run, check_mode) if params["undo"] else _restore(run, check_mode)
+        except DasTernError as refusal:
+            before = " ".join(f"{line[:1].upper()}{line[1:]}." for line in run.lines)
+            raise DasTernError(f"{refusal.message} {before}".strip(), **refusal.facts) from None
+    return {"changed": True, **result, "lines": run.lines}
+
+
+def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
+    params = run.params
+    what, into, target = params["what"], params["into"], params["target"]
+    _refuse_senseless(run)
+    confirmed = bool(into) or params["confirm"] == run.database
+    logical = None if what == "cluster" else _logical(run)
+    if logical:
+        goal, record, words = None, logical, f"logical backup {logical.label}"
+    else:
+        _refuse_logical(run)
+        goal, record = resolve(run.site, target, check_mode=check_mode or not confirmed)
+        words = goal.words
+    told = _preflight(run, goal, record, words)
+    if not confirmed and not check_mode:
+        raise DasTernError(
+            f"Restoring replaces the live {'cluster' if what == 'cluster' else f'database {run.database}'}. Nothing was done. "
+            f"{'; '.join(told)}. To do it: `{_command(params)} -e confirm={run.database}`.",
+            preflight=told,
+        )
+    if check_mode:
+        command = _command(params) + ("" if into else f" -e confirm={run.database}")
+        run.lines += [*told, *([] if confirmed else [f"to do it: {command}"])]
+        return {"next": [command], "target": words}
+    if what == "cluster":
+        assert goal is not None
+        return _cluster(run, goal, record)
+    return _database(run, goal, record, words)
+
+
+def _refuse_senseless(run: Run) -> None:
+    what, into, table = run.params["what"], run.params["into"], run.params["table"]
+    if what == "cluster" and into:
+        raise DasTernError(
+            "A copy beside the live one (`into`) is a database: `-e what=database` or `-e what=table`. Nothing was done."
+        )
+    if (what == "table") != bool(table) or (what == "table" and not into):
+        raise DasTernError(
+            "A table is restored into a database beside the live one: `-e what=table -e table=public.users -e "
+            "into=users_of_monday`. Nothing was done."
+        )
+    if what != "cluster" and not run.site.answers():
+        raise DasTernError(
+            f"The live server in container {run.site.name} doesn't answer, and a {what} is restored into it. Nothing was done. "
+            f"`ansible-playbook playbooks/provision.yml` starts it; `{COMMAND} -e what=cluster` restores all of it."
+        )
+    if into and (into in _databases(run.site.psql) or len(into.encode()) > 63):
+        raise DasTernError(
+            f"Database {into} exists already, or its name has more than 63 bytes. Nothing was done; choose another `into`, or "
+            f"drop it if nobody needs it (`docker exec -u postgres {run.site.name} dropdb {into}`)."
+        )
+
+
+def _logical(run: Run) -> Record | None:
+    """The logical backup that is meant, if it is one that is meant."""
+    records = run.place.records()
+    if run.params["target"] == "latest":
+        return None if any(record.kind == "physical" for record in records) else next(iter(records), None)
+    named = [record for record in records if run.params["target"] in (record.label, record.name or None)]
+    return next((record for record in named[:1] if record.kind == "logical"), None)
+
+
+def _refuse_logical(run: Run) -> None:
+    for record in run.place.records():
+        if run.params["target"] in (record.label, record.name or None) and record.kind == "logical":
+            raise DasTernError(
+                f"Backup {record.label} is a logical one of database {record.database}; a cluster is restored from a physical "
+                f"one. Nothing was done. `{COMMAND} -e target={record.label} -e what=database`."
+            )
+        if run.params["target"] in (record.label, record.name or None):
+            return
+
+
+def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> list[str]:
+    """What will be done, what is newer in the live database, disk; a refusal where that doesn't fit."""
+    site, params = run.site, run.params
+    told = [f"target: {words} (taken {record.began}, {amount(record.bytes)})"]
+    look = site.look()
+    live = site.answers() and run.database in _databases(site.psql)
+    if live and params["what"] != "table" and not params["into"]:
+        told += _newer(count(site.psql, run.database), record, own=goal is None or goal.own)
+        if since := goal.moment if goal else datetime.fromisoformat(record.began):
+            told.append(
+                f"the live database is {duration((datetime.now(UTC) - since).total_seconds())} younger than the target"
+            )
+    elif not live:
+        told.append("the live database doesn't answer: what is newer in it isn't known")
+    needed = int(record.bytes * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
+    told.append(f"disk: {amount(needed)} needed, {amount(look['free'])} free")
+    if look["free"] < needed:
+        raise DasTernError(
+            f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of volume {site.volume} "
+            "(`docker system df` shows what Docker holds)."
+        )
+    kept = f"the former one is kept for {params['keep_old_hours']} h, and `{UNDO}` brings it back"
+    if params["what"] == "cluster":
+        told.append(f"done: restored beside the live cluster, checked, then swapped within seconds; {kept}")
+    elif params["into"]:
+        told.append(f"done: restored into the new database {params['into']}; {run.database} isn't touched")
+    else:
+        told.append(f"done: restored into a database beside {run.database}, checked, then swapped; {kept}")
+    return told
+
+
+def _newer(live: Census, record: Record, *, own: bool) -> list[str]:
+    """What is otherwise in the live database than in the record."""
+    expected = Census.of(record.census)
+    changes = []
+    for table in sorted(live.tables.keys() | expected.tables.keys()):
+        difference = live.tables.get(table, 0) - expected.tables.get(table, 0)
+        if table not in expected.tables or table not in live.tables:
+            changes.append(f"{table} {'only in the live one' if table in live.tables else 'only in the backup'}")
+        elif difference:
+            changes.append(f"{table} {difference:+d}")
+    more = f" and {len(changes) - 12} more" if len(changes) > 12 else ""
+    behind = "" if own else ", of which the target keeps what was committed before it"
+    if not changes:
+        return [f"the live database has as many rows in each table as backup {record.label}"]
+    return [f"rows of the live database against backup {record.label}: {', '.join(changes[:12])}{more}{behind}"]
+
+
+def checked(psql: Psql, database: str, record: Record, goal: Target) -> Census:
+    """Count what was restored; a refusal unless it is what the record says it has to be."""
+    if database not in _databases(psql):
+        raise DasTernError(f"The restored cluster has no database {database}.")
+    expected, found = Census.of(record.census), count(psql, database)
+    told = differences(expected, found, rows=record.exact) if goal.own else []
+    if not goal.own and expected.migrations and not found.migrations:
+        told = ["its migration ledger is empty"]
+    if told:
+        raise DasTernError(
+            f"What was restored isn't what backup {record.label} held: {'; '.join(told)}.", differences=told
+        )
+    return found
+
+
+def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
+    site, began = run.site, time.monotonic()
+    stamp = _stamp()
+    site.make_volume(site.volume, "postgres")
+    server = RestoredServer(site, site.volume, f"restored-{stamp}")
+    run.say(f"Restoring {goal.words} beside the live cluster ...")
+    with _untouched(run, server.discard):
+        server.fill(goal.label, goal.timeline)
+        psql = server.serve(goal.settings(server))
+        found = checked(psql, run.database, record, goal)
+        server.stop()
+    seconds = time.monotonic() - began
+    run.say("Checked. Swapping ...")
+    entry = _entry(run, "cluster", incoming=f"restored-{stamp}", kept=f"replaced-{stamp}", words=goal.words)
+    refused = _swap_folders(run, entry)
+    run.lines.append(f"cluster restored to {goal.words}, in {seconds:.1f} s beside the live one")
+    run.lines.append(_held(run.database, found))
+    after = _kept_lines(run, entry, refused)
+    # Passwords are those of the target's time.
+    return {"next": ["ansible-playbook playbooks/provision.yml", *after], "target": goal.words, "seconds": round(seconds, 1),
+            "refused_seconds": refused}  # fmt: skip
+
+
+def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict[str, Any]:
+    site, params, began = run.site, run.params, time.monotonic()
+    stamp, into = _stamp(), params["into"]
+    name = into or _named(run.database, "restored", stamp)
+    run.say(f"Restoring {words} into database {name} ...")
+    with _untouched(run, lambda: site.psql.run(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE);")):
+        if goal is None:
+            found = database_copy.from_logical(run.place, record, name, params["table"])
+        else:
+            found = database_copy.from_physical(
+                site, record, goal, run.database, name, params["table"], stamp, check=checked
+            )
+    seconds = time.monotonic() - began
+    run.lines.append(f"{words} restored into {name if into else run.database} in {seconds:.1f} s")
+    result = {"target": words, "seconds": round(seconds, 1), "next": []}
+    if params["table"]:
+        table = params["table"]
+        run.lines.append(
+            f"database {name} holds {table} with its {found.rows} rows; other tables are empty or not there"
+        )
+        return {**result, "next": [
+            f"docker exec -u postgres {site.name} sh -c \"psql -d {name} -c 'COPY (SELECT * FROM {table}) TO STDOUT' | "
+            f"psql -d {run.database} -c 'COPY {table} FROM STDIN'\"  # a WHERE takes some of the rows"
+        ]}  # fmt: skip
+    run.lines.append(_held(name if into else run.database, found))
+    if into:
+        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {name}"]}
+    entry = _entry(run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words)
+    refused = _swap_databases(run, entry)
+    return {**result, "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
+
+
+def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
+    if not run.state.kept:
+        raise DasTernError(
+            f"Nothing is kept of a restore of {run.site.name} (see {run.state.path}), so there is nothing to take back."
+        )
+    last = run.state.kept[-1]
+    stamp = _stamp()
+    there = run.site.look()["entries"] if last["what"] == "cluster" else _databases(run.site.psql)
+    if last["kept"] not in there:
+        raise DasTernError(
+            f"{last['kept']}, which a restore of {last['at']} left, isn't there any more: it can't be brought back. Nothing was "
+            "done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
+        )
+    words = f"what was live before {last['at']} ({last['words']})"
+    if check_mode:
+        run.lines.append(f"would bring back {words} ({last['what']} {last['kept']}), and keep what is live now")
+        return {"next": [UNDO], "target": last["kept"]}
+    kept = f"replaced-{stamp}" if last["what"] == "cluster" else _named(run.database, "before", stamp)
+    entry = _entry(run, last["what"], incoming=last["kept"], kept=kept, words=f"undo of {last['at']}")
+    refused = _swap_folders(run, entry) if last["what"] == "cluster" else _swap_databases(run, entry)
+    run.lines.append(f"brought back {words}")
+    return {"target": last["kept"], "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
+
+
+def _entry(run: Run, what: str, *, incoming: str, kept: str, words: str) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "what": what, "incoming": incoming, "kept": kept, "words": words, "database": run.database,
+        "volume": run.site.volume, "at": now.isoformat(timespec="seconds"),
+        "until": (now + timedelta(hours=run.params["keep_old_hours"])).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
+    """Seconds for which nobody could connect."""
+    site, state = run.site, run.state
+    if "pgdata" not in site.look()["entries"]:
+        entry["kept"] = ""
+    with site.waiting():
+        if site.answers():
+            site.psql.run("CHECKPOINT;")  # the one of the shutdown has little left to write
+        state.begin(entry)
+        began = time.monotonic()
+        try:
+            if site.container:
+                site.stop()
+            moved = site.within(_SWAP, entry["incoming"], entry["kept"])
+            if moved.rc:
+                raise DasTernError(f"The folders in volume {site.volume} can't be renamed: {moved.last_words}.")
+            _serve(site)
+        except DasTernError as refusal:
+            failure = f"{refusal.message} {_put_back(site, entry)}"
+            state.given_up()
+        else:
+            failure = ""
+            seconds = time.monotonic() - began
+            state.done()
+    if failure:
+        run.lines += cleaned(site, state)
+        raise DasTernError(failure)
+    return round(seconds, 2) if site.container else 0.0
+
+
+def _serve(site: Site) -> None:
+    if not site.container:
+        return
+    site.start()
+    if not site.wait_until_answers(START):
+        raise DasTernError(
+            f"The server doesn't answer within {START:.0f} s after the swap: {site.containers.logs(site.name, 4)}."
+        )
+
+
+def _put_back(site: Site, entry: dict[str, Any]) -> str:
+    """The former folder serves again; in words."""
+    if site.container:
+        site.stop()
+    moved = site.within(_PUT_BACK, entry["incoming"], entry["kept"] or "none")
+    if moved.rc:
+        return (
+            f"The former folder {entry['kept']} in volume {site.volume} can't be put back: {moved.last_words}. Rename it to "
+            "pgdata by hand."
+        )
+    try:
+        _serve(site)
+    except DasTernError as refusal:
+        return f"The former folder is back, but: {refusal.message}"
+    return "The former cluster is back and serves."
+
+
+def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
+    """Seconds for which nobody could connect."""
+    site, state = run.site, run.state
+    live, kept, incoming = (identifier(name) for name in (run.database, entry["kept"], entry["incoming"]))
+    if run.database not in _databases(site.psql):
+        entry["kept"] = ""
+        script = f"ALTER DATABASE {incoming} RENAME TO {live};\nALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;"
+    else:
+        script = _SWAP_DATABASES.format(live=live, kept=kept, incoming=incoming, name=literal(run.database))
+    state.begin(entry)
+    began = time.monotonic()
+    try:
+        site.psql.run(script)
+    except DasTernError as refusal:
+        with contextlib.suppress(DasTernError):
+            site.psql.run(f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;")
+        state.given_up()
+        run.lines += cleaned(site, state)
+        raise DasTernError(f"{refusal.message} Database {run.database} wasn't replaced and serves as before.") from None
+    seconds = round(time.monotonic() - began, 2)
+    state.done()
+    return seconds
+
+
+def healed(site: Site, state: State) -> list[str]:
+    """Finish or take back the swap of a run that was killed, and remove what it left; what was done, in words."""
+    told = []
+    if entry := state.pending:
+        site.remove_helper()
+        if entry["what"] == "cluster":
+            told.append(_healed_folders(site, state, entry))
+        elif site.answers():
+            done = entry["incoming"] not in _databases(site.psql)
+            if not done:
+                with contextlib.suppress(DasTernError):
+                    site.psql.run(f"ALTER DATABASE {identifier(entry['database'])} WITH ALLOW_CONNECTIONS true;")
+            state.done() if done else state.given_up()
+            told.append(
+                f"a swap of databases that was killed at {entry['at']} {'had happened' if done else 'was taken back'}"
+            )
+    return told + cleaned(site, state)
+
+
+def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
+    entries = site.look()["entries"]
+    happened = "pgdata" in entries and entry["incoming"] not in entries
+    with site.waiting():
+        if not happened:
+            back = _put_back(site, entry)
+            state.given_up()
+            return f"a swap that was killed at {entry['at']} was taken back: {back.rstrip('.')}"
+        try:
+            _serve(site)
+        except DasTernError as refusal:
+            back = _put_back(site, entry)
+            state.given_up()
+            return f"a swap that was killed at {entry['at']} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
+    state.done()
+    return f"a swap that was killed at {entry['at']} was finished: the restored cluster serves"
+
+
+def cleaned(site: Site, state: State) -> list[str]:
+    """Remove what a run left that was killed before its swap; nobody else is at work (`Place.alone`)."""
+    told = []
+    left = site.containers.inspect("container", site.helper)
+    if left and (left["Config"]["Labels"] or {}).get(ROLE_LABEL) != "restore":
+        raise DasTernError(
+            f"Container {site.helper} isn't ours, and its name is needed. Nothing was done; "
+            f"`docker rename {site.helper} {site.helper}-old`."
+        )
+    if left:
+        site.remove_helper()
+        told.append(f"container {site.helper}, left by a restore that was killed, was removed")
+    if site.remove_volume(f"{site.helper}-data"):
+        told.append(f"volume {site.helper}-data, left by a restore that was killed, was removed")
+    folders = [name for name in (site.look()["entries"] if site.volume_there() else []) if name.startswith("restored-")]
+    for path in site.backups.glob(".restore-*"):
+        site.once('rm -rf "$1"', f"/backups/{path.name}", volume="")
+        told.append(f"folder {path}, left by a restore that was killed, was removed")
+    if folders:
+        site.once(f'cd {MOUNT} && rm -rf -- "$@"', *folders, named=True)
+        told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
+    if site.answers():
+        kept = {one["kept"] for one in state.kept}
+        pattern = re.compile(re.escape(_named(site.place.database, "restored", "")) + r"\d{8}_\d{6}")
+        for name in _databases(site.psql):
+            if pattern.fullmatch(name) and name not in kept:
+                site.psql.run(f"DROP DATABASE {identifier(name)} WITH (FORCE);")
+                told.append(f"database {name}, left by a restore that didn't end, was dropped")
+    return told
+
+
+def expire_old(place: Place) -> list[str]:
+    """Remove what restores replaced and what was to be kept until now; in words. Call it under `Place.alone`."""
+    state, told = State(place), []
+    for entry in [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]:
+        container = place.containers.inspect("container", place.container)
+        if container is None:
+            continue
+        if entry["what"] == "cluster":
+            done = place.containers.run_once(
+                container["Image"], f'rm -rf {MOUNT}/"$1"', [entry["kept"]], labels={ROLE_LABEL: "restore"},
+                host_config={"Binds": [f"{entry['volume']}:{MOUNT}"]},
+            )  # fmt: skip
+            if done.rc:
+                raise DasTernError(f"{entry['kept']} in volume {entry['volume']} can't be removed: {done.last_words}.")
+        elif container["State"]["Running"]:
+            place.superuser.run(f"DROP DATABASE IF EXISTS {identifier(entry['kept'])} WITH (FORCE);")
+        else:
+            continue
+        state.kept.remove(entry)
+        state.save()
+        told.append(f"{entry['what']} {entry['kept']}, replaced by a restore at {entry['at']}, was removed")
+    return told
+
+
+@contextlib.contextmanager
+def _untouched(run: Run, clean: Callable[[], Any]) -> Iterator[None]:
+    """While the live database isn't touched: whatever fails is cleaned up and said so."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            clean()
+            left = "what had been restored was removed"
+        except DasTernError as refusal:
+            left = f"what had been restored is still there ({refusal.message}) and the next run removes it"
+        if not isinstance(error, DasTernError):
+            raise
+        serves = "and serves" if run.site.answers() else "(it doesn't answer, as before)"
+        raise DasTernError(
+            f"{error.message} The live database was not touched {serves}; {left}.", **error.facts
+        ) from None
+
+
+def _kept_lines(run: Run, kept: dict[str, Any], refused: float) -> list[str]:
+    """Say how long the swap took and what is kept; the command that takes it back."""
+    if run.site.container:
+        run.lines.append(f"connections were refused for {refused:.1f} s")
+    if not kept["kept"]:
+        return []
+    where = (
+        f"folder {kept['kept']} of volume {kept['volume']}" if kept["what"] == "cluster" else f"database {kept['kept']}"
+    )
+    run.lines.append(f"the former one is kept as {where} until {kept['until']}")
+    return [UNDO]
+
+
+def _held(database: str, found: Census) -> str:
+    newest = f", newest {found.migrations[-1].split()[0]}" if found.migrations else ""
+    return f"{database}: {len(found.tables)} tables, {found.rows} rows, {len(found.migrations)} migrations{newest}"
+
+
+def _command(params: Mapping[str, Any]) -> str:
+    words = [f"-e {name}={params[name]}" for name in ("what", "table", "into") if params[name]]
+    target = params["target"]
+    return " ".join([COMMAND, f"-e 'target=\"{target}\"'" if " " in target else f"-e target={target}", *words])
+
+
+def _databases(psql: Psql) -> list[str]:
+    return list(psql.value("SELECT json_agg(datname) FROM pg_database") or [])
+
+
+def _named(database: str, what: str, stamp: str) -> str:
+    return f"{database.encode()[:37].decode(errors='ignore')}_{what}_{stamp.replace('-', '_')}"
+
+
+def _stamp() -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}"

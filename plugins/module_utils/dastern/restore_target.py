@@ -1,0 +1,346 @@
+"""Which backup and which point of the write-ahead log a restore goes to, from what an operator asks for.
+
+Whatever is asked for becomes a named target. What can't be reached is refused here where it can be seen (older than the
+oldest backup, newer than the archive, behind a gap of it), else by PostgreSQL itself at the end of its recovery.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .backup_records import Record
+from .errors import DasTernError
+from .restored_server import RestoredServer, Site, errors_of, info
+from .sql_values import literal
+
+SEGMENT = 16 * 1024**2
+"""Bytes of a WAL segment; initdb's own size, which the role doesn't change."""
+_PER_LOG = 2**32 // SEGMENT
+_SEGMENT = re.compile(r"([^/]+)/[0-9A-F]{16}/([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}(?:\.\w+)?$")
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_OFFSET = re.compile(r"(Z|[+-]\d\d(:?\d\d)?)$")
+# A transaction that has a number is there so that a recovery to a time has a commit to stop before.
+_MARK = """
+SELECT json_build_object('xid', pg_current_xact_id()::text);
+SELECT json_build_object('lsn', pg_create_restore_point({point})::text, 'timeline', timeline_id) FROM pg_control_checkpoint();
+SELECT json_build_object('file', pg_walfile_name(pg_switch_wal()));
+"""
+_ARCHIVED = """
+SELECT json_build_object('missing', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name ~ '^[0-9A-F]{{24}}\\.ready$'
+    AND left(name, 24) <= {file}), 'mode', current_setting('archive_mode'),
+  'failed', CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN last_failed_wal END)
+FROM pg_stat_archiver
+"""
+# The newest first; the one behind stays for a record that reaches into it. /tmp holds four.
+_SEARCH = r"""
+former=
+while read -r segment; do
+  pgbackrest --stanza="$STANZA" archive-get "$segment" "/tmp/$segment" >&2 || exit 3
+  found=$(pg_waldump "/tmp/$segment" 2>/dev/null | grep -E -m 1 -- "$1")
+  if [ -n "$found" ]; then printf '%s %s\n' "$segment" "$found"; exit 0; fi
+  rm -f "/tmp/$former"
+  former=$segment
+done
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to; `words` say it to a person."""
+
+    label: str
+    """The physical backup that it begins with."""
+    words: str
+    timeline: int
+    recovery: dict[str, str]
+    """PostgreSQL's settings; empty for the end of `segment`, which is only known when the files are there."""
+    own: bool = False
+    """Whether this is the backup's own restore point, so that its census has to be found."""
+    segment: str = ""
+    moment: datetime | None = None
+
+    def settings(self, server: RestoredServer) -> dict[str, str]:
+        recovery = self.recovery or {"recovery_target_lsn": server.end_of(self.segment)}
+        return {**recovery, "recovery_target_timeline": str(self.timeline)}
+
+
+class Archive:
+    """The archived segments, by timeline and number, and pgBackRest's own list of backups."""
+
+    def __init__(self, site: Site) -> None:
+        told = info(site)
+        self.site = site
+        self.backups: list[dict[str, Any]] = [one for one in told["backup"] if not one.get("error")]
+        self.id = str(told["archive"][-1]["id"])
+        listing = json.loads(site.pgbackrest("repo-ls", "--recurse", "--output=json", "archive/dastern") or "{}")
+        self.segments: dict[int, dict[int, float]] = {}
+        """When each was archived, in seconds since 1970."""
+        self.forks: dict[int, list[tuple[int, int]]] = {}
+        """For each timeline that began at another: its ancestors, and where each was left."""
+        for path, entry in listing.items():
+            if (found := _SEGMENT.search(path)) and found[1] == self.id:
+                number = int(found[3], 16) * _PER_LOG + int(found[4], 16)
+                self.segments.setdefault(int(found[2], 16), {})[number] = float(entry.get("time", 0))
+            elif path.startswith(self.id) and path.endswith(".history"):
+                text = site.pgbackrest("repo-get", f"archive/dastern/{path}")
+                rows = re.findall(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", text, re.MULTILINE)
+                self.forks[int(path[-16:-8], 16)] = [(int(number), position(lsn)) for number, lsn in rows]
+
+    def newest(self) -> tuple[int, int]:
+        """Timeline and number of the segment that came last."""
+        times = [(at, number, line) for line, one in self.segments.items() for number, at in one.items()]
+        if not times:
+            raise DasTernError(
+                f"No write-ahead log is in the archive in {self.site.backups}: nothing can be recovered."
+            )
+        _, number, line = max(times)
+        return line, number
+
+    def line_at(self, moment: float) -> int | None:
+        """The timeline whose log holds a moment: the first segment that was archived after it."""
+        times = [(at, line) for line, one in self.segments.items() for at in one.values() if at >= moment]
+        return min(times)[1] if times else None
+
+    def end_of_line(self, timeline: int, line: int) -> int | None:
+        """Where the history of `timeline` left `line`; None for itself, -1 for one that isn't in its history."""
+        return None if line == timeline else dict(self.forks.get(timeline, [])).get(line, -1)
+
+    def holder(self, timeline: int, number: int) -> int:
+        """The timeline whose files hold segment `number` for a recovery along `timeline`."""
+        for line, end in self.forks.get(timeline, []):
+            if number < end // SEGMENT:
+                return line
+        return timeline
+
+    def reach(self, label: str, timeline: int) -> tuple[int, bool]:
+        """The last segment that can be reached from a backup, and whether others are behind a gap."""
+        number = segment_of(self.backup(label)["archive"]["start"])
+        last = max(self.segments.get(timeline, {0: 0}))
+        while number < last and number + 1 in self.segments.get(self.holder(timeline, number + 1), {}):
+            number += 1
+        return number, number < last
+
+    def choose(
+        self, records: list[Record], timeline: int, before: Callable[[dict[str, Any]], bool], what: str
+    ) -> dict[str, Any]:
+        """The newest backup that is complete before the target and on the way to it."""
+        known = {record.label for record in records}
+        usable = [one for one in self.backups if one["label"] in known]
+        for backup in reversed(usable):
+            end = self.end_of_line(timeline, int(backup["archive"]["start"][:8], 16))
+            if before(backup) and (end is None or position(backup["lsn"]["stop"]) <= end):
+                return backup
+        oldest = usable[0] if usable else None
+        raise DasTernError(
+            f"{what} is older than the oldest backup that leads there"
+            + (f": {oldest['label']} was complete at {_time(oldest)} ({oldest['lsn']['stop']})" if oldest else "")
+            + ". Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
+        )
+
+    def backup(self, label: str) -> dict[str, Any]:
+        for backup in self.backups:
+            if backup["label"] == label:
+                return backup
+        raise DasTernError(
+            f"Backup {label} has a record, but isn't in pgBackRest's repository any more. Take another one: "
+            "`ansible-playbook playbooks/list_backups.yml`."
+        )
+
+
+def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Record]:
+    """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first."""
+    records = [record for record in site.place.records() if record.kind == "physical"]
+    named = next((record for record in records if target in (record.label, record.name or None)), None)
+    moment = None if named else _moment(target)
+    archive = Archive(site)
+    if named:
+        backup = archive.backup(named.label)
+        timeline = int(backup["archive"]["start"][:8], 16)
+        words = f"backup {named.label} at its own restore point"
+        return Target(
+            named.label,
+            words,
+            timeline,
+            {"recovery_target_name": named.restore_point},
+            True,
+            moment=_parsed(named.began),
+        ), named
+    mark = None
+    if not check_mode and site.answers():
+        mark = _archived(site, target == "latest")
+        archive = Archive(site)
+    live = site.answers()
+    timeline = archive.newest()[0]
+    if mark:
+        timeline = mark["timeline"]
+    if target == "latest":
+        return _latest(site, archive, records, timeline, mark, live)
+    if moment is not None:
+        return _at(archive, records, target, moment, live and check_mode)
+    lsn, what = target.upper(), f"LSN {target}"
+    if not _LSN.fullmatch(target):
+        xid = target.isdigit()
+        what = f"The commit of transaction {target}" if xid else f"Restore point `{target}`"
+        pattern = rf"tx: +{target}, .*desc: COMMIT" if xid else rf"desc: RESTORE_POINT {re.escape(target)}$"
+        lsn = _found(site, archive, timeline, pattern, target, what)
+    backup = archive.choose(records, timeline, lambda one: position(one["lsn"]["stop"]) <= position(lsn), what)
+    last, gap = archive.reach(backup["label"], timeline)
+    if position(lsn) // SEGMENT > last and not (check_mode and live and not gap):
+        raise DasTernError(
+            f"{what} is "
+            + (f"behind a gap of the archive, in which {_name(timeline, last + 1)} is missing" if gap
+               else f"newer than the archive, which ends with {_name(archive.holder(timeline, last), last)}")
+            + ". Nothing was done. An earlier target can be reached."
+        )  # fmt: skip
+    target_words = (
+        f"{what} ({lsn}), from backup {backup['label']}" if lsn != target else f"{what}, from backup {backup['label']}"
+    )
+    return Target(backup["label"], target_words, timeline, {"recovery_target_lsn": lsn}), _record(records, backup)
+
+
+def _latest(
+    site: Site, archive: Archive, records: list[Record], timeline: int, mark: dict[str, Any] | None, live: bool
+) -> tuple[Target, Record]:
+    backup = archive.choose(records, timeline, lambda one: True, "The newest state")
+    last, gap = archive.reach(backup["label"], timeline)
+    if gap:
+        raise DasTernError(
+            f"The archive has a gap behind backup {backup['label']}: {_name(archive.holder(timeline, last + 1), last + 1)} is "
+            "missing, and what comes later can't be reached. Nothing was done. What is before the gap: "
+            f"`-e target={last * SEGMENT >> 32:X}/{last * SEGMENT & 0xFFFFFFFF:X}`, a time before it, or "
+            f"`-e target={backup['label']}`."
+        )
+    record = _record(records, backup)
+    words = f"from backup {backup['label']}"
+    if mark or live:
+        name = mark["name"] if mark else "the restore point written then"
+        return Target(
+            backup["label"], f"what the live server holds now, {words}", timeline, {"recovery_target_name": name}
+        ), record
+    end = _name(archive.holder(timeline, last), last)
+    return Target(backup["label"], f"the end of the archive ({end}), {words}", timeline, {}, segment=end), record
+
+
+def _at(archive: Archive, records: list[Record], text: str, moment: datetime, later: bool) -> tuple[Target, Record]:
+    timeline = archive.line_at(moment.timestamp())
+    if timeline is None:
+        if not later:
+            raise DasTernError(
+                f"{text} is newer than the archive, whose last segment came at "
+                f"{_iso(max(at for one in archive.segments.values() for at in one.values()))}. Nothing was done; "
+                "`-e target=latest` restores all of it."
+            )
+        timeline = archive.newest()[0]
+    backup = archive.choose(
+        records, timeline, lambda one: float(one["timestamp"]["stop"]) < moment.timestamp(), f"Time {text}"
+    )
+    recovery = {"recovery_target_time": moment.isoformat(sep=" ")}
+    words = f"{moment.isoformat(sep=' ')}, from backup {backup['label']}"
+    return Target(backup["label"], words, timeline, recovery, moment=moment), _record(records, backup)
+
+
+def _moment(text: str) -> datetime | None:
+    """A time of the operator's; None if it isn't one. One without an offset would be read as the server's own zone."""
+    if not _DATE.match(text):
+        return None
+    moment = None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    if moment is None or not _OFFSET.search(text[10:]) or moment.tzinfo is None:
+        raise DasTernError(
+            f"Target time `{text}` {'is not a time' if moment is None else 'says no offset from UTC'}. Written so it is "
+            '10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00+07"`. Nothing was done.'
+        )
+    if moment > datetime.now(UTC):
+        raise DasTernError(f"Target time {text} is in the future. Nothing was done; `-e target=latest` is now.")
+    return moment
+
+
+def _archived(site: Site, latest: bool) -> dict[str, Any]:
+    """Mark the live server's log, and wait until all up to there is in the archive."""
+    name = f"das-tern-{'latest' if latest else 'restore'}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+    mark: dict[str, Any] = {"name": name}
+    for line in site.psql.run(_MARK.format(point=literal(name))).split("\n"):
+        mark |= json.loads(line) if line.strip() else {}
+    end = time.monotonic() + 60
+    while True:
+        state = site.psql.value(_ARCHIVED.format(file=literal(mark["file"])))
+        if state["mode"] == "off":
+            raise DasTernError(
+                "The live server doesn't archive its write-ahead log (archive_mode is off): there is nothing to recover with but "
+                "each backup's own end. Name a backup (`-e target=LABEL`), or set `postgres_wal_archive: true` for the next time."
+            )
+        if state["missing"] == 0:
+            return mark
+        if time.monotonic() > end:
+            failed = f"; archive_command fails for {state['failed']}" if state["failed"] else ""
+            raise DasTernError(
+                f"{state['missing']} segments of the write-ahead log aren't archived within 60 s{failed}. Nothing was done. See "
+                f"`docker logs {site.name}`; a backup's own end can be restored without them (`-e target=LABEL`)."
+            )
+        time.sleep(0.1)
+
+
+def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: str, what: str) -> str:
+    """Where a record of the archived log begins; searched from the newest segment backwards."""
+    if not archive.backups or not site.look()["cluster"]:
+        raise DasTernError(
+            f"{what} can't be looked for without a data directory. Nothing was done; name a backup, a time or an LSN."
+        )
+    first = segment_of(archive.backups[0]["archive"]["start"])
+    last = max(archive.segments.get(timeline, {0: 0}))
+    names = [
+        _name(archive.holder(timeline, number), number)
+        for number in range(last, first - 1, -1)
+        if number in archive.segments.get(archive.holder(timeline, number), {})
+    ]
+    done = site.once(_SEARCH, pattern, stdin="\n".join(names) + "\n")
+    hit = re.search(r" lsn: ([0-9A-F]+/[0-9A-F]+),", done.out)
+    if done.rc:
+        raise DasTernError(f"The archive can't be searched: {errors_of(done)}.")
+    if hit is None:
+        there = ", ".join(record.label for record in site.place.records()[:10])
+        raise DasTernError(
+            f"{what} isn't in the archived write-ahead log, and no backup is called `{target}`; backups: {there or 'none'}. "
+            "Nothing was done. A target is `latest`, a backup's label or name, a time with its offset, an LSN, a transaction's "
+            "number, or the name of a restore point."
+        )
+    return hit[1]
+
+
+def position(lsn: str) -> int:
+    high, _, low = lsn.partition("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def segment_of(name: str) -> int:
+    return int(name[8:16], 16) * _PER_LOG + int(name[16:24], 16)
+
+
+def _name(timeline: int, number: int) -> str:
+    return f"{timeline:08X}{number // _PER_LOG:08X}{number % _PER_LOG:08X}"
+
+
+def _record(records: list[Record], backup: dict[str, Any]) -> Record:
+    return next(record for record in records if record.label == backup["label"])
+
+
+def _time(backup: dict[str, Any]) -> str:
+    return _iso(float(backup["timestamp"]["stop"]))
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
+
+
+def _parsed(text: str) -> datetime:
+    return datetime.fromisoformat(text)

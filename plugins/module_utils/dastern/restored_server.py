@@ -1,0 +1,308 @@
+"""A server made of a backup, beside the live one: without network, reached over its socket alone, gone afterwards.
+
+It recovers to a target that is always named. Without one, PostgreSQL promotes at the first piece of the write-ahead log
+that is missing or damaged, and serves part of the rows without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from . import settings
+from .backup_records import Place
+from .containers import ROLE_LABEL, Containers, Output
+from .errors import DasTernError
+from .psql import Psql
+from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
+
+ROLE = "restore"
+LONGEST = 24 * 3600.0
+"""Seconds; while files are copied or the log is replayed nothing is said."""
+_SOCKETS = "/var/run/postgresql"
+_OWNED = "rw,noexec,nosuid,nodev,mode=0755,uid=999,gid=999"
+_REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
+# What pgBackRest writes of a recovery stays out of the cluster's files: it goes to this server's command line alone.
+_FILL = r"""
+set -eu
+folder=$1 label=$2 timeline=$3
+rm -rf "$folder"
+mkdir -m 0700 "$folder"
+pgbackrest --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
+  --target-timeline="$timeline" restore
+sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*) *=/d' "$folder/postgresql.auto.conf"
+"""
+_END = r"""
+set -eu
+pgbackrest --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "/tmp/$2" >&2
+pg_waldump "/tmp/$2" 2>/dev/null | tail -n 1 | sed -nE 's/.* lsn: ([0-9A-F]+\/[0-9A-F]+),.*/\1/p'
+"""
+_LOOK = r"""
+df -B1 --output=avail "$1" | tail -n 1
+ls -A "$1" | tr '\n' ' '; echo
+[ ! -s "$1/pgdata/global/pg_control" ] || printf 'cluster'; echo
+df -B1 --output=avail /backups | tail -n 1
+"""
+_SERVE = """
+echo 'local all all peer' > /tmp/hba.conf
+exec postgres "$@" -c hba_file=/tmp/hba.conf
+"""
+
+
+class Site:
+    """The live server as far as it is there: its container, its volume, and one-off containers that see what it sees."""
+
+    def __init__(self, params: Mapping[str, Any], place: Place) -> None:
+        self.place = place
+        self.name: str = params["container"]
+        self.helper = f"{self.name}-restore"
+        """Whatever serves, restores or waits for a swap beside the live container is called so: what was left is found."""
+        self.config = Path(params["config_dir"]).expanduser()
+        self.containers = Containers(place.containers.endpoint.url, timeout=900)
+        self.psql = Psql(self.containers, self.name)
+        self.container = self.containers.inspect("container", self.name)
+        if self.container and (self.container["Config"]["Labels"] or {}).get(ROLE_LABEL) != "postgres":
+            raise DasTernError(
+                f"Container {self.name} isn't ours: it has no label {ROLE_LABEL}=postgres. Nothing was done; set "
+                "`postgres_container_name` right."
+            )
+        mounts = {mount["Destination"]: mount for mount in (self.container or {}).get("Mounts", [])}
+        self.volume: str = mounts.get(MOUNT, {}).get("Name") or params["volume"]
+        self.image: str = self.container["Image"] if self.container else params["image"]
+        if not self.image or self.containers.inspect("image", self.image) is None:
+            raise DasTernError(
+                f"Container {self.name} isn't there, and neither is the image {self.image or '(none is named)'} to restore "
+                "with. `ansible-playbook playbooks/restore.yml` gets or builds it; a module alone is given `image`."
+            )
+        self.backups = place.folder
+
+    @property
+    def running(self) -> bool:
+        found = self.containers.inspect("container", self.name)
+        return bool(found and found["State"]["Running"])
+
+    def answers(self) -> bool:
+        """Whether the live server does."""
+        try:
+            return self.running and self.psql.run("SELECT 1;").strip() == "1"
+        except DasTernError:
+            return False
+
+    def wait_until_answers(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not self.answers():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def start(self) -> None:
+        self.containers.call("POST", f"/containers/{quote(self.name)}/start")
+
+    def stop(self, name: str = "") -> None:
+        self.containers.call("POST", f"/containers/{quote(name or self.name)}/stop?t=600")
+
+    def volume_there(self) -> bool:
+        return self.containers.inspect("volume", self.volume) is not None
+
+    def make_volume(self, volume: str, role: str) -> None:
+        if self.containers.inspect("volume", volume) is None:
+            self.containers.call("POST", "/volumes/create", {"Name": volume, "Labels": {ROLE_LABEL: role}})
+
+    def remove_volume(self, volume: str) -> bool:
+        """Whether it was there."""
+        try:
+            self.containers.call("DELETE", f"/volumes/{quote(volume)}")
+        except DasTernError as refusal:
+            if refusal.facts.get("status") == 404:
+                return False
+            raise
+        return True
+
+    def host_config(self, volume: str) -> dict[str, Any]:
+        live = (self.container or {}).get("HostConfig", {})
+        return {
+            "Binds": [
+                f"{self.backups}:{BACKUPS}",
+                f"{self.config / 'pgbackrest'}:{PGBACKREST_FOLDER}:ro",
+                *([f"{volume}:{MOUNT}"] if volume else []),
+            ],
+            "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=64m", _SOCKETS: _OWNED},  # noqa: S108 - its own
+            "Memory": live.get("Memory", 0),
+            "MemorySwap": live.get("MemorySwap", 0),
+            "ShmSize": live.get("ShmSize") or 256 * 1024**2,
+        }
+
+    def once(self, script: str, *words: str, volume: str | None = None, stdin: str = "", named: bool = False) -> Output:
+        """Run a script beside the live server; a `named` one is ended by the next run, if this one is killed."""
+        if named:
+            self.remove_helper()
+        return self.containers.run_once(
+            self.image, script, words, stdin=stdin, name=self.helper if named else "", labels={ROLE_LABEL: ROLE},
+            env={"STANZA": STANZA, "LANG": "C.UTF-8"}, host_config=self.host_config(self.volume if volume is None else volume),
+            silence=LONGEST,
+        )  # fmt: skip
+
+    def seen(self, script: str, *words: str) -> Output:
+        """Run a script that reads, in the live container if it runs: that takes a fifth of the time."""
+        if self.running:
+            command = ["env", f"STANZA={STANZA}", "sh", "-c", script, "sh", *words]
+            return self.containers.execute(self.name, command, silence=LONGEST)
+        return self.once(script, *words, volume=self.volume if self.volume_there() else "")
+
+    def remove_helper(self) -> None:
+        """Have neither the container beside the live one nor its name in use."""
+        self.containers.remove(self.helper)
+        self.containers.wait_until_gone(self.helper, 60)
+
+    def look(self) -> dict[str, Any]:
+        """`free` bytes and `entries` of the data volume, whether it holds a `cluster`, and `free_backups`."""
+        there = self.volume_there()
+        done = self.seen(_LOOK, MOUNT if there else BACKUPS)
+        lines = done.out.splitlines()
+        if done.rc or len(lines) < 4:
+            raise DasTernError(f"Volume {self.volume} can't be read: {done.last_words}.")
+        return {
+            "free": int(lines[0]), "entries": lines[1].split() if there else [], "cluster": bool(lines[2].strip()),
+            "free_backups": int(lines[3]),
+        }  # fmt: skip
+
+    def pgbackrest(self, *words: str) -> str:
+        """What `pgbackrest` says that isn't part of its log; a refusal where it fails."""
+        done = self.seen('exec pgbackrest --stanza="$STANZA" --log-level-console=off "$@"', *words)
+        if done.rc:
+            raise DasTernError(f"pgBackRest can't read the repository ({words[0]}): {errors_of(done)}.")
+        return done.out
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A container that sees the volume and does nothing: a command in it costs a tenth of a container of its own."""
+        self._create(self.volume, ["sleep", "infinity"], [], PGDATA)
+        try:
+            yield
+        finally:
+            self.remove_helper()
+
+    def within(self, script: str, *words: str) -> Output:
+        """Run a script in the container that waits."""
+        return self.containers.execute(self.helper, ["sh", "-c", script, "sh", *words], silence=600)
+
+    def serve(self, volume: str, folder: str, recovery: Mapping[str, str]) -> Psql:
+        """Start a server on a folder of `volume` with the live one's settings, and wait until it answers."""
+        live = settings.of_command((self.container or {"Config": {"Cmd": []}})["Config"]["Cmd"])
+        own = {
+            "listen_addresses": "", "unix_socket_directories": _SOCKETS,
+            # What it writes has to reach the archive once it is the live one, and not a moment earlier.
+            "archive_mode": "on", "archive_command": "", "archive_timeout": "0",
+            # With it, a recovery waits for ever where the backup came from a server of larger settings.
+            "hot_standby": "off", "logging_collector": "off", "log_destination": "stderr",
+            **recovery,
+        }  # fmt: skip
+        self._create(volume, ["/bin/sh", "-c", _SERVE, "sh"], settings.command({**live, **own})[1:], folder)
+        psql = Psql(self.containers, self.helper)
+        end = time.monotonic() + LONGEST
+        while True:
+            try:
+                if psql.run("SELECT pg_is_in_recovery();").strip() == "f":
+                    return psql
+            except DasTernError:
+                pass  # still starting, or not there any more
+            found = self.containers.inspect("container", self.helper)
+            if not found or not found["State"]["Running"] or time.monotonic() > end:
+                words = _REFUSALS.findall(self.containers.logs(self.helper, 60)) if found else ["it was removed"]
+                raise DasTernError(
+                    "The server made of the backup doesn't start: "
+                    + (" / ".join(words[-4:]) or "it says nothing")
+                    + ".",
+                    server=words,
+                )
+            time.sleep(0.1)
+
+    def stop_served(self) -> None:
+        """Stop it so that its next start has nothing to recover, and remove its container."""
+        self.stop(self.helper)
+        code = (self.containers.inspect("container", self.helper) or {"State": {"ExitCode": 0}})["State"]["ExitCode"]
+        if code != 0:
+            raise DasTernError(f"The server made of the backup doesn't stop in order ({code}).")
+        self.remove_helper()
+
+    def _create(self, volume: str, entrypoint: list[str], command: list[str], folder: str) -> None:
+        self.remove_helper()
+        body = {
+            "Image": self.image, "User": "postgres", "Entrypoint": entrypoint, "Cmd": command, "StopSignal": "SIGINT",
+            "Labels": {ROLE_LABEL: ROLE}, "Env": ["LANG=C.UTF-8", f"PGDATA={folder}"],
+            "HostConfig": {
+                "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges:true"], **self.host_config(volume),
+            },
+        }  # fmt: skip
+        self.containers.call("POST", "/containers/create", body, name=self.helper)
+        self.containers.call("POST", f"/containers/{quote(self.helper)}/start")
+
+
+class RestoredServer:
+    """One physical backup, its files in `folder` of `volume`, served for as long as it is asked."""
+
+    def __init__(self, site: Site, volume: str, folder: str) -> None:
+        self.site, self.volume, self.folder = site, volume, f"{MOUNT}/{folder}"
+
+    def fill(self, label: str, timeline: int) -> None:
+        """Have the backup's files there; pgBackRest compares each with the checksum that it noted.
+
+        Without a timeline it would follow the newest, which a restore that was undone may have left.
+        """
+        done = self.site.once(_FILL, self.folder, label, str(timeline), volume=self.volume, named=True)
+        if done.rc:
+            raise DasTernError(
+                f"Backup {label} can't be restored: {errors_of(done)}. `ansible-playbook playbooks/verify_backups.yml` shows "
+                "which backups are whole; take another one (`-e target=LABEL`)."
+            )
+
+    def end_of(self, segment: str) -> str:
+        """Where the last record in a segment of the archive begins."""
+        done = self.site.once(_END, self.folder, segment, volume=self.volume, named=True)
+        if done.rc or not done.out.strip():
+            raise DasTernError(f"The end of the archived write-ahead log, {segment}, can't be read: {errors_of(done)}.")
+        return done.out.strip()
+
+    def serve(self, recovery: Mapping[str, str]) -> Psql:
+        """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server."""
+        fetch = f'pgbackrest --stanza={STANZA} --pg1-path={self.folder} archive-get %f "%p"'
+        return self.site.serve(
+            self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery}
+        )
+
+    def stop(self) -> None:
+        self.site.stop_served()
+
+    def discard(self) -> None:
+        """Remove the server and its files, whatever is there of them."""
+        self.site.remove_helper()
+        if self.volume == self.site.volume:
+            self.site.once('rm -rf "$1"', self.folder, named=True)
+        else:
+            self.site.remove_volume(self.volume)
+
+
+def errors_of(done: Output) -> str:
+    """pgBackRest's own words of what went wrong."""
+    found = re.findall(r"ERROR: (.*)", done.out + done.err)
+    return " / ".join(found[-3:]) if found else done.last_words
+
+
+def info(site: Site) -> dict[str, Any]:
+    """What pgBackRest knows of the stanza."""
+    told = json.loads(site.pgbackrest("info", "--output=json") or "[]")
+    found = next((one for one in told if one.get("name") == STANZA), None)
+    if found is None or not found.get("backup"):
+        raise DasTernError(
+            f"No physical backup is in {site.backups}. `ansible-playbook playbooks/backup.yml` takes one; "
+            "`ansible-playbook playbooks/list_backups.yml` shows what is there."
+        )
+    return dict(found)

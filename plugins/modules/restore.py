@@ -1,0 +1,81 @@
+#!/usr/bin/python
+"""Ansible module: bring a cluster, a database or a table back from a backup."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore
+short_description: Restore a cluster, a database or a table, and leave the live one as it is until the last step
+description:
+  - What is restored stands beside the live one and is checked there; then folders or databases are renamed. The former one
+    is kept, and O(undo) brings it back by the same swap.
+  - A run that was killed is healed by the next one, which says so.
+options:
+  target:
+    description:
+      - C(latest), a backup's label or name, a time with its offset from UTC, an LSN, the number of a transaction, or the name
+        of a restore point.
+    type: str
+    default: latest
+  what:
+    description: C(cluster) is everything the server holds, and needs a physical backup. C(database) and C(table) take any.
+    type: str
+    choices: [cluster, database, table]
+    default: cluster
+  into: {description: "A new database beside the live one, which then isn't touched.", type: str, default: ""}
+  table: {description: "Which table, with its schema, for O(what=table).", type: str, default: ""}
+  confirm: {description: "The database's name once more, without which nothing is replaced.", type: str, default: ""}
+  undo: {description: Bring back what the last restore replaced., type: bool, default: false}
+  keep_old_hours: {description: How long what was replaced is kept., type: int, default: 72}
+extends_documentation_fragment: [restore]
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be done, what is newer in the live database, and the disk that it takes.
+  diff_mode:
+    support: none
+    description: What is newer in the live database is said in words.
+  idempotent:
+    support: none
+    description: Restores each time.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Have the cluster as it was
+  restore:
+    target: "2026-02-08 10:30:00+07"
+    confirm: dastern
+    container: dastern-postgres
+    database: dastern
+    volume: dastern-postgres-data
+    backup_dir: /var/backups/das-tern/dastern-postgres
+    config_dir: /etc/das-tern/dastern-postgres
+"""
+
+RETURN = r"""
+target: {description: What was restored., returned: success, type: str}
+seconds: {description: How long the live one ran on meanwhile., returned: when something was restored, type: float}
+refused_seconds: {description: For how long connections were refused by the swap., returned: when something was swapped, type: float}
+lines: {description: The same in words., returned: success, type: list}
+next: {description: Commands that make sense now., returned: success, type: list}
+preflight: {description: What a restore would do., returned: when it isn't confirmed, type: list}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC, restore
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = restore(module.params, check_mode=module.check_mode)
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message, **refusal.facts)
+    section = {"dastern_report": {"restore": {name: value for name, value in result.items() if name != "changed"}}}
+    module.exit_json(**result, ansible_stats={"data": section, "per_host": True, "aggregate": True})
+
+
+if __name__ == "__main__":
+    main()

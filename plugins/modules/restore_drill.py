@@ -1,0 +1,65 @@
+#!/usr/bin/python
+"""Ansible module: restore a backup for trial, and compare it with its record."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore_drill
+short_description: Restore a backup for trial, in a container without network, and compare it with its record
+description:
+  - Restores into a volume of its own, starts a server on it, compares catalogue and rows with the record, and has
+    C(pg_amcheck) read every page. The live server isn't touched; what is made for the drill is removed in every case.
+  - The record keeps when, whether it held, and how long it took until the server answered. A failing drill is a failure.
+options:
+  target: {description: "A backup's label or name; empty is the newest that was never drilled.", type: str, default: ""}
+extends_documentation_fragment: [restore]
+attributes:
+  check_mode:
+    support: full
+    description: Says which backup would be drilled.
+  diff_mode:
+    support: none
+    description: Changes nothing in the database.
+  idempotent:
+    support: none
+    description: Drills each time; without O(target) first those that never were.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Prove the newest backup
+  restore_drill:
+    container: dastern-postgres
+    database: dastern
+    volume: dastern-postgres-data
+    backup_dir: /var/backups/das-tern/dastern-postgres
+    config_dir: /etc/das-tern/dastern-postgres
+"""
+
+RETURN = r"""
+label: {description: The backup., returned: always, type: str}
+seconds: {description: How long the drill took., returned: out of check mode, type: float}
+restore_seconds: {description: How long it took until the restored server answered., returned: out of check mode, type: float}
+lines: {description: The same in words., returned: always, type: list}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.drill import ARGUMENT_SPEC, drill
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = drill(module.params, check_mode=module.check_mode)
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message, **refusal.facts)
+    said = {name: value for name, value in result.items() if name not in ("changed", "failed", "msg")}
+    stats = {"data": {"dastern_report": {"drill": said}}, "per_host": True, "aggregate": True}
+    if result.get("failed"):
+        module.fail_json(**result, ansible_stats=stats)
+    module.exit_json(**result, ansible_stats=stats)
+
+
+if __name__ == "__main__":
+    main()

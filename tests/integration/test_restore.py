@@ -1,0 +1,450 @@
+"""Restores and drills against a real server and a real repository: round trips, refusals, and runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import census, restore_run
+from ansible.module_utils.dastern.backup_records import Place, Record, now
+from ansible.module_utils.dastern.drill import drill
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.restore_run import State, expire_old, restore
+from conftest import docker, remove_instance
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME, PORT = "dastern-c-restore", 55360
+PGBACKREST = """\
+[global]
+repo1-path=/backups/repository
+repo1-bundle=y
+repo1-block=y
+repo1-retention-full=9
+compress-type=zst
+compress-level=1
+start-fast=y
+log-level-file=off
+[dastern]
+pg1-path=/var/lib/postgresql/data/pgdata
+"""
+ROWS = """
+CREATE EXTENSION pg_trgm;
+CREATE TYPE "DoseState" AS ENUM ('TAKEN', 'MISSED');
+CREATE TABLE "doseEvents" (id serial PRIMARY KEY, state "DoseState" NOT NULL, note text);
+CREATE TABLE users (id int PRIMARY KEY, name text);
+COMMENT ON TABLE users IS 'ថ្នាំ';
+CREATE INDEX ON users USING gin (name gin_trgm_ops);
+INSERT INTO "doseEvents" (state, note) SELECT 'TAKEN', 'ថ្នាំ ' || g FROM generate_series(1, 500) g;
+INSERT INTO users SELECT g, 'user ' || g FROM generate_series(1, 50) g;
+ALTER TABLE "doseEvents" OWNER TO dastern_user;
+GRANT SELECT ON "doseEvents", users TO dastern_readonly;
+CREATE TABLE _prisma_migrations (migration_name text, checksum text, started_at timestamptz DEFAULT now(),
+  finished_at timestamptz DEFAULT now(), rolled_back_at timestamptz);
+INSERT INTO _prisma_migrations (migration_name, checksum) VALUES ('20260101000000_begin', 'abc');
+COMMENT ON DATABASE dastern IS 'Das Tern';
+ALTER DATABASE dastern SET statement_timeout = '11min';
+ALTER DATABASE dastern SET search_path = public, "Other One";
+ALTER ROLE dastern_user IN DATABASE dastern SET work_mem = '5MB';
+"""
+SEQUENCE = """SELECT last_value FROM "doseEvents_id_seq" """
+KILLED = """
+import json, os, signal, sys
+sys.path.insert(0, {utils!r})
+from dastern import restore_run
+from dastern.restored_server import RestoredServer, Site
+def die(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+{where} = die
+restore_run.restore(json.loads(sys.argv[1]))
+"""
+
+
+class Server:
+    """A live server with an archive, and what the tests do with it."""
+
+    def __init__(self, params: dict[str, Any], variables: dict[str, Any]) -> None:
+        self.params, self.variables = params, variables
+        self.place = Place(params)
+
+    def sql(self, sql: str, database: str = "dastern") -> str:
+        return self.place.superuser.run(sql, database).strip()
+
+    def with_(self, **changes: Any) -> dict[str, Any]:
+        return {**self.params, **changes}
+
+    def restore(self, **changes: Any) -> dict[str, Any]:
+        return restore(self.with_(confirm="dastern", **changes))
+
+    def fingerprint(self, database: str = "dastern") -> dict[str, Any]:
+        """Everything that has to survive; the size may be another one."""
+        counted = census.count(self.place.superuser, database).as_dict()
+        return {**counted, "database": "", "bytes": 0, "sequence": self.sql(SEQUENCE, database)}
+
+    def pgbackrest(self, *words: str) -> str:
+        done = self.place.containers.execute(NAME, ["pgbackrest", "--stanza=dastern", *words], silence=300)
+        assert done.rc == 0, done.last_words
+        return done.out
+
+    def take(self, kind: str = "incr") -> Record:
+        began = now()
+        self.pgbackrest(f"--type={kind}", "backup")
+        info = json.loads(self.pgbackrest("info", "--output=json"))[0]["backup"][-1]
+        point = f"das-tern-{info['label']}"
+        counted, exact = census.count_at(self.place.superuser, "dastern", point)
+        assert exact
+        self.sql("SELECT pg_switch_wal()")
+        record = Record(
+            label=info["label"], kind="physical", type=kind, database="dastern", system="", server="17", tool="pgBackRest",
+            began=began, seconds=1, bytes=info["info"]["size"], stored=1, census=counted.as_dict(), exact=exact,
+            restore_point=point,
+        )  # fmt: skip
+        self.place.save(record)
+        return record
+
+    def left(self) -> list[str]:
+        """What a run must not leave behind."""
+        found = docker("ps", "-aq", "--filter", f"name={NAME}-restore").stdout.split()
+        found += docker("volume", "ls", "-q", "--filter", f"name={NAME}-restore").stdout.split()
+        found += [path.name for path in self.place.folder.glob(".restore-*")]
+        found += [name for name in self.entries() if name.startswith("restored-")]
+        return found + [name for name in self.databases() if "_restored_" in name]
+
+    def entries(self) -> list[str]:
+        return docker("exec", NAME, "ls", "/var/lib/postgresql/data").stdout.split()
+
+    def databases(self) -> list[str]:
+        return self.sql("SELECT datname FROM pg_database ORDER BY 1").split()
+
+    def killed(self, where: str, **changes: Any) -> None:
+        """Run a restore that dies of kill -9 where it calls `where`."""
+        script = KILLED.format(utils=str(ROOT / "plugins" / "module_utils"), where=where)
+        params = json.dumps(self.with_(confirm="dastern", **changes))
+        done = subprocess.run([sys.executable, "-c", script, params], capture_output=True, text=True, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.fixture(scope="module")
+def server(
+    play: Callable[..., Any], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    remove_instance(NAME)
+    folder = tmp_path_factory.mktemp("restore")
+    variables = {
+        **image, "postgres_container_name": NAME, "postgres_port": PORT, "postgres_config_dir": str(folder / "config"),
+        "postgres_backup_dir": str(folder / "backups"), "postgres_wal_archive": True,
+    }  # fmt: skip
+    made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", variables)
+    assert made.rc == 0, made.stdout
+    conf = folder / "config" / "pgbackrest" / "pgbackrest.conf"
+    conf.write_text(PGBACKREST)
+    os.chown(conf, 999, 999)
+    defaults = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
+    own = Server(
+        {
+            **defaults, "container": NAME, "database": "dastern", "volume": f"{NAME}-data", "image": image["postgres_image_id"],
+            "config_dir": str(folder / "config"), "backup_dir": str(folder / "backups"),
+        },
+        variables,
+    )  # fmt: skip
+    own.pgbackrest("stanza-create")
+    own.sql(ROWS)
+    own.take("full")
+    yield own
+    docker("rm", "-f", "-v", f"{NAME}-restore", check=False)
+    docker("volume", "rm", "-f", f"{NAME}-restore-data", check=False)
+    remove_instance(NAME)
+
+
+@pytest.fixture
+def record(server: Server) -> Record:
+    """The oldest backup, which is full."""
+    return server.place.records()[-1]
+
+
+def refused(server: Server, **changes: Any) -> DasTernError:
+    """A refusal that leaves everything as it was."""
+    before = (server.fingerprint(), server.databases(), server.entries())
+    with pytest.raises(DasTernError) as refusal:
+        restore(server.with_(**changes))
+    assert (server.fingerprint(), server.databases(), server.entries()) == before
+    assert server.left() == []
+    return refusal.value
+
+
+def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, record: Record) -> None:
+    then = server.fingerprint()
+    server.sql("DELETE FROM users WHERE id > 40; INSERT INTO \"doseEvents\" (state) VALUES ('MISSED')")
+    later = server.fingerprint()
+    told = restore(server.with_(target=record.label), check_mode=True)
+    assert 'public."doseEvents" +1, public.users -10' in " ".join(told["lines"])
+    assert server.fingerprint() == later
+
+    result = server.restore(target=record.label)
+    assert server.fingerprint() == then
+    assert result["refused_seconds"] < 30
+    assert server.sql("SELECT pg_is_in_recovery()") == "f"
+    assert server.left() == []
+    assert server.sql("SELECT count(*) FROM pg_file_settings") == "0"  # tuning has one channel
+
+    undone = restore(server.with_(undo=True))
+    assert server.fingerprint() == later
+    assert [entry["kept"] for entry in State(server.place).kept] == [
+        name for name in server.entries() if name != "pgdata"
+    ]
+    assert restore_run.UNDO in undone["next"]
+
+
+def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, record: Record) -> None:
+    server.sql("INSERT INTO users VALUES (1000, 'after'); SELECT pg_create_restore_point('monday')")
+    then = server.fingerprint()
+    server.sql(
+        "DELETE FROM users; COMMENT ON DATABASE dastern IS NULL; REVOKE ALL ON DATABASE dastern FROM dastern_readonly"
+    )
+    later = server.fingerprint()
+    result = server.restore(target="monday", what="database")
+    assert server.fingerprint() == then
+    assert result["refused_seconds"] < 30
+    assert server.left() == []
+    before = next(name for name in server.databases() if "_before_" in name)
+    assert State(server.place).kept[-1]["kept"] == before
+
+    restore(server.with_(undo=True))
+    assert server.fingerprint() == later
+
+    # What was kept long enough goes, and nothing else.
+    state = State(server.place)
+    entries = [entry["kept"] for entry in state.kept]
+    for entry in state.kept:
+        entry["until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    state.save()
+    told = expire_old(server.place)
+    assert [entry for entry in entries if any(entry in line for line in told)] == entries
+    assert server.entries() == ["pgdata"]
+    assert not [name for name in server.databases() if "_before_" in name]
+    assert State(server.place).kept == []
+    assert "Nothing is kept" in refused(server, undo=True).message
+
+
+def test_targets_beside_the_live_database(server: Server) -> None:
+    server.sql("INSERT INTO users VALUES (2001, 'a')")
+    xid = server.sql("BEGIN; SELECT pg_current_xact_id(); INSERT INTO users VALUES (2002, 'b'); COMMIT").split()[0]
+    moment = server.sql("SELECT clock_timestamp() AT TIME ZONE 'UTC'") + "+00"
+    lsn = server.sql("INSERT INTO users VALUES (2003, 'c'); SELECT pg_current_wal_lsn()")
+    server.sql("INSERT INTO users VALUES (2004, 'd')")
+    newest = "SELECT max(id) FROM users"
+    site = restore_run.Site(server.params, server.place)
+    # Whole restores of a transaction and of the newest state; of the others where they lead.
+    for target, found in ((xid, "2002"), ("latest", "2004")):
+        result = restore(server.with_(what="table", table="users", into="copy", target=target))
+        assert server.sql(newest, "copy") == found
+        assert "copy holds users" in " ".join(result["lines"])
+        assert server.left() == []
+        assert "exists already" in refused(server, what="database", into="copy").message
+        server.sql("DROP DATABASE copy", "postgres")
+    for target, setting in ((moment, "recovery_target_time"), (lsn, "recovery_target_lsn")):
+        goal, _ = restore_run.resolve(site, target, check_mode=False)
+        assert setting in goal.recovery
+        assert goal.timeline == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "To do it: `ansible-playbook playbooks/restore.yml -e target=latest -e what=cluster -e confirm=dastern`"),
+        ({"confirm": "other", "what": "database"}, "Restoring replaces the live database dastern"),
+        ({"target": "2026-02-08 10:30:00"}, '-e target="2026-02-08 10:30:00+07"'),
+        ({"target": "2026-02-30 10:30:00+07"}, "is not a time"),
+        ({"target": "2025-02-08 10:30:00+07"}, "is older than the oldest backup"),
+        ({"target": "2125-02-08 10:30:00+07"}, "is in the future"),
+        ({"target": "0/1000"}, "is older than the oldest backup"),
+        ({"target": "FF/0"}, "is newer than the archive"),
+        ({"target": "nonsense"}, "isn't in the archived write-ahead log"),
+        ({"into": "copy"}, "-e what=database"),
+        ({"what": "table", "into": "copy"}, "-e table=public.users"),
+        ({"what": "table", "into": "copy", "table": "nope"}, 'it has public."doseEvents", public._prisma_migrations'),
+        ({"target": "by_hand"}, "is a logical one"),
+        ({"container": "dastern-test-restore-none", "image": ""}, "neither is the image"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(server: Server, record: Record, changes: dict[str, Any], words: str) -> None:
+    label = "20260101-000000L"
+    server.place.save(replace(record, label=label, kind="logical", type="logical", name="by_hand", began="2020-01-01"))
+    try:
+        assert words in refused(server, **changes).message
+    finally:
+        server.place.forget(label)
+
+
+def test_a_restore_that_is_killed_before_the_swap_is_removed_by_the_next(server: Server, record: Record) -> None:
+    before = server.fingerprint()
+    server.killed("restore_run.checked", target=record.label)
+    assert server.fingerprint() == before
+    assert server.left() != []
+    told = restore(server.with_(target=record.label), check_mode=True)  # which touches nothing
+    assert server.left() != []
+    assert told["next"]
+    message = refused_after_healing(server)
+    assert "left by a restore that was killed, was removed" in message
+    assert server.fingerprint() == before
+
+
+def refused_after_healing(server: Server) -> str:
+    """The next run heals, whatever it then says."""
+    with pytest.raises(DasTernError) as refusal:
+        restore(server.with_(target="2125-01-01 00:00:00+00"))
+    assert server.left() == []
+    assert State(server.place).pending is None
+    return refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("where", "words", "restored"),
+    [("Site.within", "was taken back", False), ("Site.start", "was finished", True)],
+    ids=["before the renames", "after the renames"],
+)
+def test_a_restore_that_is_killed_in_the_swap_is_healed(
+    server: Server, record: Record, where: str, words: str, restored: bool
+) -> None:
+    before = server.fingerprint()
+    server.killed(where, target=record.label)
+    assert not server.place.containers.inspect("container", NAME)["State"]["Running"]  # type: ignore[index]
+    assert words in refused_after_healing(server)
+    if restored:
+        assert not census.differences(census.Census.of(record.census), census.count(server.place.superuser, "dastern"))
+        restore(server.with_(undo=True))
+    assert server.fingerprint() == before
+
+
+def test_a_server_that_does_not_start_after_the_swap_is_put_back(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = server.fingerprint()
+    started = restore_run.Site.start
+    break_it = iter([True])
+
+    def start(site: Any) -> None:
+        if next(break_it, False):
+            assert site.within("echo 'nonsense = on' > /var/lib/postgresql/data/pgdata/postgresql.conf").rc == 0
+            monkeypatch.setattr(restore_run, "START", 1.0)
+        else:
+            monkeypatch.setattr(restore_run, "START", 60.0)
+        started(site)
+
+    monkeypatch.setattr(restore_run.Site, "start", start)
+    with pytest.raises(DasTernError) as refusal:
+        server.restore(target=record.label)
+    assert "The former cluster is back and serves" in refusal.value.message
+    assert server.fingerprint() == before
+    assert server.left() == []
+
+
+def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
+    state = State(server.place)
+    state.begin({"what": "database", "incoming": "dastern_restored_20260101_000000", "kept": "dastern_before_x",
+                 "database": "dastern", "at": now(), "until": now(), "words": "", "volume": ""})  # fmt: skip
+    server.sql("CREATE DATABASE dastern_restored_20260101_000000", "postgres")
+    server.sql("ALTER DATABASE dastern WITH ALLOW_CONNECTIONS false", "postgres")
+    message = refused_after_healing(server)
+    assert "was taken back" in message
+    assert "dastern_restored_20260101_000000" in message
+    assert server.sql("SELECT 1") == "1"
+
+
+def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:
+    server.sql("INSERT INTO users SELECT g, repeat(md5(g::text), 20) FROM generate_series(3000, 3500) g")
+    record = server.take("full")
+    for path in (server.place.folder / "repository" / "backup" / "dastern" / record.label / "bundle").iterdir():
+        content = bytearray(path.read_bytes())
+        for position in range(len(content) // 2, len(content), max(len(content) // 20, 1)):
+            content[position] ^= 1
+        path.write_bytes(content)
+    try:
+        message = refused(server, target=record.label, confirm="dastern").message
+        assert "can't be restored" in message
+        assert "The live database was not touched and serves; what had been restored was removed" in message
+        result = drill(server.with_(target=""))
+        assert result["failed"]
+        drilled = server.place.find(record.label).drilled
+        assert drilled is not None
+        assert not drilled.ok
+        assert "can't be restored" in drilled.message
+        assert server.left() == []
+    finally:
+        server.place.forget(record.label)
+
+
+def test_a_drill_compares_and_is_recorded(server: Server, record: Record) -> None:
+    told = drill(server.with_(target=record.label), check_mode=True)
+    assert "would restore" in told["lines"][0]
+    result = drill(server.with_(target=record.label))
+    assert not result.get("failed"), result
+    kept = server.place.find(record.label)
+    assert kept.drilled is not None
+    assert kept.drilled.ok
+    assert kept.restore_seconds == result["restore_seconds"]
+    assert server.left() == []
+
+    wrong = {**record.census, "tables": {**record.census["tables"], "public.users": 51}}
+    server.place.save(replace(record, census=wrong))
+    try:
+        result = drill(server.with_(target=record.label))
+        assert result["failed"]
+        assert "table public.users has 50 rows instead of 51" in result["msg"]
+        assert "TRUE" not in result["msg"]
+    finally:
+        server.place.save(replace(record, drilled=kept.drilled))
+
+
+def test_a_gap_in_the_archive_is_named(server: Server, record: Record) -> None:
+    for _ in range(3):
+        server.sql("SELECT pg_create_restore_point('p'); SELECT pg_switch_wal()")
+    goal, _ = restore_run.resolve(restore_run.Site(server.params, server.place), "latest", check_mode=False)
+    segments = sorted((server.place.folder / "repository" / "archive").rglob(f"{goal.timeline:08X}*-*.zst"))
+    gone = segments[-3]
+    aside = server.place.folder / gone.name
+    gone.rename(aside)
+    try:
+        message = refused(server, confirm="dastern").message
+        assert f"{gone.name[:24]} is missing" in message
+    finally:
+        aside.rename(gone)
+
+
+def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callable[..., Any]) -> None:
+    server.sql("INSERT INTO users VALUES (9001, 'last'); SELECT pg_switch_wal()")
+    restore_run.resolve(restore_run.Site(server.params, server.place), "latest", check_mode=False)  # all is archived
+    before = server.fingerprint()
+    docker("rm", "-f", NAME)
+    docker("volume", "rm", f"{NAME}-data")
+    told = restore(server.params, check_mode=True)
+    assert "isn't known" in " ".join(told["lines"])
+    assert docker("volume", "ls", "-q", "--filter", f"name={NAME}-data").stdout == ""
+    result = server.restore()
+    assert "the end of the archive" in result["target"]
+    made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", server.variables)
+    assert made.rc == 0, made.stdout
+    assert server.fingerprint() == before
+    assert server.left() == []
+
+
+def test_the_playbooks(server: Server, play: Callable[..., Any], record: Record) -> None:
+    done = play("playbooks/restore.yml", {**server.variables, "target": record.label}, "--check")
+    assert done.rc == 0, done.stdout
+    assert done.changed == 1
+    assert "-e confirm=dastern" in done.flat
+    assert f"backup {record.label} at its own restore point" in done.section("restore")["target"]
+    done = play("playbooks/restore.yml", {**server.variables, "target": record.label})
+    assert done.rc != 0
+    assert "Nothing was done" in done.flat
+    done = play("playbooks/restore_drill.yml", {**server.variables, "target": record.label}, "--check")
+    assert done.rc == 0, done.stdout
+    assert done.section("drill")["label"] == record.label
