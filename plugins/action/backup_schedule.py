@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.backup_schedule import ARGUMENT_SPEC, schedule  # noqa: E402
+from ansible.module_utils.dastern.backup_schedule import ARGUMENT_SPEC, packed, schedule  # noqa: E402
 from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 
 
@@ -20,8 +20,7 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        folder = ROOT / "plugins" / "module_utils" / "dastern"
-        params["sources"] = {path.name: path.read_text("utf-8") for path in folder.glob("*.py")}
+        params["sources"] = packed(ROOT / "plugins" / "module_utils" / "dastern")
         return self.on_host(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:

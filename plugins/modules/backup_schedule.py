@@ -30,7 +30,7 @@ options:
   on_failure: {description: Command line to run after a failure., type: str, default: ""}
   take: {description: Further parameters of a backup., type: dict, default: {}}
   drill: {description: Further parameters of a trial restore., type: dict, default: {}}
-  sources: {description: The code by file name. Filled by the action plugin., type: dict, default: {}}
+  sources: {description: The code. Filled by the action plugin., type: str, default: ""}
 attributes:
   check_mode:
     support: full

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +32,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "on_failure": {"type": "str", "default": ""},
     "take": {"type": "dict", "default": {}},
     "drill": {"type": "dict", "default": {}},
-    "sources": {"type": "dict", "default": {}},
+    # Not a secret: the host's syslog keeps what a module is called with.
+    "sources": {"type": "str", "default": "", "no_log": True},
 }
 
 SYSTEMD = Path("/run/systemd/system")
@@ -140,7 +143,13 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
         if UNITS / name in differing or not _is("active", name) or not _is("enabled", name)
     ]  # fmt: skip
     changed = bool(differing or wanted.gone or to_start)
-    diff = [_difference(path, wanted.files) for path in (*differing, *wanted.gone)]
+    code = LIBRARY / params["container"] / "dastern"
+    diff = [_difference(path, wanted.files) for path in (*differing, *wanted.gone) if path.parent != code]
+    if own := sorted(path.name for path in (*differing, *wanted.gone) if path.parent == code):
+        # Of the project's own code only the names.
+        diff.append(
+            {"before_header": f"{code}", "after_header": f"{code}", "before": "", "after": "\n".join([*own, ""])}
+        )
     if changed and not check_mode:
         if os.geteuid() != 0:
             raise DasTernError(f"{CRON.parent} can't be written by this user. Run as root: add -e ansible_become=true.")
@@ -161,9 +170,20 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
             _systemctl("restart", *to_start)
     return {
         "changed": changed,
-        "diff": [one for one in diff if one],
+        "diff": diff,
         "lines": _lines(params, systemd, changed, check_mode),
     }
+
+
+def packed(folder: Path) -> str:
+    """The code in `folder`, as the option `sources` carries it."""
+    texts = {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*.py"))}
+    return base64.b64encode(zlib.compress(json.dumps(texts).encode())).decode()
+
+
+def unpacked(sources: str) -> dict[str, str]:
+    """Texts by name."""
+    return dict(json.loads(zlib.decompress(base64.b64decode(sources)))) if sources else {}
 
 
 def config(params: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +218,7 @@ def _present(params: dict[str, Any], systemd: bool) -> Wanted:
     program, python = library / "das-tern-backup", interpreter()
     settings = Path(params["config_dir"], "backup.json")
     wanted = Wanted(
-        {library / "dastern" / name: (text, 0o644) for name, text in sorted(params["sources"].items())}
+        {library / "dastern" / name: (text, 0o644) for name, text in unpacked(params["sources"]).items()}
         | {
             program: (_PROGRAM.format(python=python, config=str(settings)), 0o755),
             settings: (json.dumps(config(params), indent=2, ensure_ascii=False) + "\n", 0o600),
@@ -313,11 +333,8 @@ def _as(path: Path, text: str, mode: int) -> bool:
         return False
 
 
-def _difference(path: Path, files: dict[Path, tuple[str, int]]) -> dict[str, str] | None:
-    """For --diff; of the project's own code only the name."""
-    if path.suffix == ".py" or path.name == "__pycache__":
-        after = f"{path.name} of this checkout\n" if path in files else ""
-        return {"before_header": str(path), "after_header": str(path), "before": "", "after": after} if after else None
+def _difference(path: Path, files: dict[Path, tuple[str, int]]) -> dict[str, str]:
+    """For --diff."""
     try:
         before = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
