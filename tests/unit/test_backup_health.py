@@ -211,15 +211,20 @@ def test_the_metrics(backups: Backups, archive: dict[str, Any]) -> None:
     backups.add()
     backups.add(hours=1, kind="incr", drilled=None)
     backups.status(
-        run={"began": NOW.isoformat(), "outcome": "ok", "message": "", "seconds": 12.5}, next="2026-02-09T02:30:00+07:00"
+        run={"began": NOW.isoformat(), "outcome": "ok", "message": "", "seconds": 12.5},
+        next="2026-02-09T02:30:00+07:00",
     )
     found = parsed(backup_metrics.page(backups.look()))
     own = 'container="pg",database="dastern"'
-    assert found["dastern_backup_last_timestamp_seconds", f'{own},type="full"'] == (NOW - timedelta(hours=3)).timestamp()
+    assert (
+        found["dastern_backup_last_timestamp_seconds", f'{own},type="full"'] == (NOW - timedelta(hours=3)).timestamp()
+    )
     assert found["dastern_backup_last_size_bytes", f'{own},type="incr"'] == 1000_000
     assert found["dastern_backup_run_success", own] == 1
     assert found["dastern_backup_run_duration_seconds", own] == 12.5
-    assert found["dastern_backup_next_run_timestamp_seconds", own] == datetime(2026, 2, 8, 19, 30, tzinfo=UTC).timestamp()
+    assert (
+        found["dastern_backup_next_run_timestamp_seconds", own] == datetime(2026, 2, 8, 19, 30, tzinfo=UTC).timestamp()
+    )
     assert found["dastern_backup_archive_segments_total", own] == 10
     assert found["dastern_backup_check_timestamp_seconds", own] == NOW.timestamp()
     assert [found["dastern_backup_problem", f'{own},kind="{kind}"'] for kind in KINDS] == [0] * len(KINDS)

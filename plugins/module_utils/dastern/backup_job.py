@@ -153,7 +153,7 @@ class Job:
     def _drill(self) -> str:
         from . import drill  # type: ignore[attr-defined,unused-ignore]
 
-        return _one_line(drill.drill({**self.config, **self.config["drill"]}, say=_nothing))
+        return _one_line(drill.drill({**self.config, **self.config["drill"]}))
 
     def _type(self) -> str:
         """A full one if none was taken since the last day for it, else the changes; without WAL archive a logical one."""
