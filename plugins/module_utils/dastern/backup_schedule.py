@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -157,10 +158,14 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
             _systemctl("disable", "--now", *to_stop)
         try:
             for path in differing:
-                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                private = wanted.files[path][1] == 0o600
+                path.parent.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
                 write(path, wanted.files[path][0].encode(), wanted.files[path][1])
             for path in wanted.gone:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            for folder in () if present else (LIBRARY, Path(params["config_dir"])):
+                with contextlib.suppress(OSError):  # others are in it
+                    folder.rmdir()
         except OSError as error:
             raise DasTernError(f"{error.filename} can't be written: {error.strerror}.") from None
         if systemd and any(path.parent == UNITS for path in (*differing, *wanted.gone)):
