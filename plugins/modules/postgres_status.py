@@ -19,6 +19,8 @@ options:
   shm_size: {description: Shared memory as declared., type: str, required: true}
   settings: {description: Settings as declared., type: dict, required: true}
   settings_extra: {description: More settings, over O(settings)., type: dict, default: {}}
+  wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
+  archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
   log_lines: {description: Return so many last lines of the container's log., type: int, default: 0}
 attributes:
   check_mode:
@@ -72,6 +74,8 @@ def main() -> None:
             "shm_size": {"type": "str", "required": True},
             "settings": {"type": "dict", "required": True},
             "settings_extra": {"type": "dict", "default": {}},
+            "wal_archive": {"type": "bool", "default": False},
+            "archive_timeout": {"type": "str", "default": "60s"},
             "log_lines": {"type": "int", "default": 0},
         },
         supports_check_mode=True,

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.image_extend import extend
 from ansible.module_utils.dastern.quantities import amount
 from conftest import INVENTORY, REPOSITORY, Play, docker
 
@@ -470,6 +472,60 @@ class TestPull:
             assert time.monotonic() - began < 30
         assert result.rc != 0
         assert "no answer from its registry within 2 s" in result.flat
+
+
+class TestExtend:
+    """The official image, played by ours without pgBackRest and with an apt-get that brings it back."""
+
+    NAME = "das-tern-test/official:17"
+    INTO = "das-tern-test/extended:17"
+    APT = "#!/bin/sh\ncase $1 in install) mv /opt/pgbackrest /usr/bin/ ;; esac\n"
+
+    @pytest.fixture
+    def official(self, image: dict[str, str]) -> Iterator[str]:
+        script = "mv /usr/bin/pgbackrest /opt/ && cat > /usr/bin/apt-get && chmod +x /usr/bin/apt-get"
+        made = docker(
+            "create", "-i", "-u", "0:0", "--entrypoint", "sh", image["postgres_image_reference"], "-c", script
+        ).stdout.strip()  # fmt: skip
+        docker("start", "-ai", made, stdin=self.APT)
+        plain = ['ENTRYPOINT ["docker-entrypoint.sh"]', 'CMD ["postgres"]', "LABEL org.dastern.pgbackrest="]
+        docker("commit", *(word for one in plain for word in ("--change", one)), made, self.NAME)
+        docker("rm", "-v", made)
+        yield self.NAME
+        docker("image", "rm", "-f", self.INTO, self.NAME, check=False)
+
+    def test_check_extend_again_check_and_no_apt(self, official: str) -> None:
+        endpoint = "unix:///var/run/docker.sock"
+        planned = extend(endpoint, official, self.INTO, "pgbackrest", check_mode=True)
+        assert (planned["changed"], image_id(self.INTO)) == (True, "")
+        done = extend(endpoint, official, self.INTO, "pgbackrest")
+        assert done["changed"] is True
+        assert "pgBackRest" in docker("run", "--rm", "--entrypoint", "pgbackrest", self.INTO, "version").stdout
+        before, after = (json.loads(docker("inspect", one).stdout)[0]["Config"] for one in (official, self.INTO))
+        for part in ("Entrypoint", "Cmd", "User", "Env", "StopSignal", "Volumes"):
+            assert after[part] == before[part]
+        assert after["Labels"]["org.dastern.base"] == image_id(official)
+        for check_mode in (False, True):
+            assert extend(endpoint, official, self.INTO, "pgbackrest", check_mode=check_mode) == {
+                **done,
+                "changed": False,
+            }
+        with pytest.raises(DasTernError, match="pgbackrest can't be installed in image .*postgres_wal_archive=false"):
+            extend(endpoint, self.INTO, official, "pgbackrest")  # there is nothing to move any more
+        assert "pgBackRest" not in docker("run", "--rm", "--entrypoint", "ls", official, "/usr/bin").stdout
+        assert docker("ps", "-aq", "--filter", "label=org.dastern.role=image-extend").stdout == ""
+
+    def test_in_the_role(self, play: Runner, official: str) -> None:
+        variables = {
+            "postgres_image_source": "pull", "postgres_image_name": official.partition(":")[0],
+            "postgres_image_local": self.INTO, "postgres_wal_archive": True,
+        }  # fmt: skip
+        for arguments, changed in ((["--check"], 1), ([], 1), ([], 0), (["--check"], 0)):
+            result = play(BOTH, variables, *arguments)
+            assert (result.rc, result.changed) == (0, changed), result.stdout
+            assert result.section("image")["reference"] == self.INTO
+            assert result.section("image")["lines"][0].endswith(f"; pgBackRest added to {official}")
+        assert play(BOTH, {**variables, "postgres_wal_archive": False}).section("image")["reference"] == official
 
 
 class TestBuild:

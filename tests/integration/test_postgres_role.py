@@ -24,7 +24,7 @@ from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.settings import command
 from ansible.module_utils.dastern.survey import survey
-from conftest import REPOSITORY, Instance, Play, docker, instance_variables, remove_instance
+from conftest import IMAGE, REPOSITORY, Instance, Play, docker, instance_variables, remove_instance
 
 Run = Callable[..., Play]
 PLAYBOOK = "- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n"
@@ -150,7 +150,7 @@ def test_the_container_is_closed(role: Role) -> None:
     assert found["Config"]["StopTimeout"] == 120
     assert list(found["NetworkSettings"]["Networks"]) == [f"{role.name}-net"]
     assert {mount["Destination"]: mount["RW"] for mount in found["Mounts"]} == {
-        "/var/lib/postgresql/data": True, "/etc/das-tern/server": False,
+        "/var/lib/postgresql/data": True, "/etc/das-tern/server": False, "/etc/pgbackrest": False, "/backups": True,
     }  # fmt: skip
     assert not [word for word in found["Config"]["Env"] if "PASSWORD" in word]
 
@@ -233,6 +233,7 @@ def test_a_changed_setting_makes_the_container_anew_and_keeps_the_data(role: Rol
         ({"database": "template1"}, "this database belongs to the server itself"),
         ({"database": "a=b"}, "libpq a database with `=` for parameters"),
         ({"config_dir": "etc"}, "postgres_config_dir is `etc`; wanted is an absolute path"),
+        ({"backup_dir": "backups"}, "postgres_backup_dir is `backups`; wanted is an absolute path"),
         ({"app_user": "/a"}, "takes a name with `/` in front for a pattern"),
         ({"readonly_password": "ពាក្យសម្ងាត់វែង"}, "postgres_readonly_password has to be printable ASCII"),
         ({"listen_address": "203.0.113.7"}, "isn't an address of this host"),
@@ -249,7 +250,7 @@ def test_a_bad_declaration_is_refused_by_the_survey(role: Role, change: dict[str
         "listen_address": "127.0.0.1", "port": role.port, "memory": "2g", "shm_size": "256m", "settings": {},
         "settings_extra": {}, "hba_extra": [], "database": "dastern", "app_user": "dastern_user", "app_createdb": False,
         "readonly_user": "dastern_readonly", "app_password": "", "readonly_password": "",
-        "config_dir": str(role.config_dir),
+        "config_dir": str(role.config_dir), "backup_dir": role.variables["postgres_backup_dir"], "wal_archive": False,
     }  # fmt: skip
     survey(params)
     with pytest.raises(DasTernError) as refusal:
@@ -402,13 +403,28 @@ def test_a_deleted_password_file_gets_a_new_password(role: Role) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_removed_config_directory_is_made_anew(role: Role) -> None:
-    shutil.rmtree(role.config_dir)
+def test_removed_directories_are_made_anew(role: Role) -> None:
+    backups = Path(role.variables["postgres_backup_dir"])
+    for folder in (role.config_dir, backups):
+        shutil.rmtree(folder)
     assert role.done("--check").changed > 0
-    mended = role.done()
-    assert "was removed or replaced" in mended.section("postgres")["lines"][0]
+    told = role.done().section("postgres")["lines"][0]
+    for folder in (role.config_dir / "server", backups):
+        assert f"{folder} was removed or replaced" in told
+    assert (stat.S_IMODE(backups.stat().st_mode), backups.stat().st_uid) == (0o700, 999)
     assert role.done().changed == 0
     role.connect().close()
+
+
+def test_an_archive_wants_an_image_that_can(role: Role) -> None:
+    image, name = "dastern-test/no-pgbackrest:17", "dastern-test-no-pgbackrest"
+    docker("run", "-u", "0:0", "--name", name, "--entrypoint", "rm", IMAGE, "/usr/bin/pgbackrest")
+    docker("commit", "--change", 'ENTRYPOINT ["docker-entrypoint.sh"]', name, image)
+    docker("rm", "-v", name)
+    try:
+        role.refused(f"Image {image} has no pgBackRest", postgres_wal_archive=True, postgres_image_reference=image)
+    finally:
+        docker("image", "rm", "-f", image)
 
 
 def test_two_runs_at_once_agree_on_one_password(role: Role) -> None:

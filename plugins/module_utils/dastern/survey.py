@@ -155,7 +155,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     if image and (not running or other_image):
         check_image(image, params["image"])
         if params["wal_archive"]:
-            check_pgbackrest(containers, image, params["image"])
+            check_pgbackrest(containers, params["image"])
         if volume:
             initialise = volume_needs_cluster(containers, params)
         if initialise:
@@ -169,7 +169,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
     hba_differs = _text(hba_path) != rules
     folders = mounted_folders(params)
-    replaced = stale_folders(containers, params["container"], container, folders) if running else []
+    awake = running and container and not container["State"].get("Paused")
+    replaced = stale_folders(containers, params["container"], container, folders) if awake else []
     reasons += [f"{folder} was removed or replaced" for folder in replaced]
     # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
     idle = check_mode and not running
@@ -345,14 +346,13 @@ def check_image(image: Mapping[str, Any], reference: str) -> None:
         )
 
 
-def check_pgbackrest(containers: Containers, image: Mapping[str, Any], reference: str) -> None:
+def check_pgbackrest(containers: Containers, reference: str) -> None:
     """Refuse to archive with an image that can't."""
-    if "org.dastern.pgbackrest" in (image["Config"]["Labels"] or {}):
-        return
     if containers.run_once(reference, "command -v pgbackrest", labels={ROLE_LABEL: "postgres-look"}).rc:
         raise DasTernError(
-            f"Image {reference} has no pgBackRest, and postgres_wal_archive is true. Take an image that has it "
-            "(`-e postgres_image_source=build -e postgres_image_refresh=true`), or set postgres_wal_archive to false: then there are logical backups only."
+            f"Image {reference} has no pgBackRest, and postgres_wal_archive is true. Have it added "
+            "(`-e postgres_image_pgbackrest=true`), take an image that has it (`-e postgres_image_source=build "
+            "-e postgres_image_refresh=true`), or set postgres_wal_archive to false: then there are logical backups only."
         )
 
 
