@@ -233,9 +233,6 @@ def test_absent_takes_all_away(scheduled: dict[str, Box], schedule: Runner) -> N
         assert not box.there(box.library)
     timers = scheduled["systemd"].sh("systemctl list-timers --all")
     assert "das-tern" not in timers
-    refused = schedule(state="paused")
-    assert refused.rc != 0
-    assert "must be one of: present, absent, got: paused" in refused.flat
 
 
 def test_the_archive_of_a_real_server(server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,17 +274,13 @@ def test_the_archive_of_a_real_server(server: Instance, tmp_path: Path, monkeypa
     assert f'dastern_backup_archive_waiting_segments{{container="{server.container}",database="dastern"}} 0' in metrics
 
 
-def test_status_shows_it_and_ends_with_2(play: Runner, server: Instance, tmp_path: Path) -> None:
+def test_status_shows_it_and_ends_with_2(play: Runner, server: Instance) -> None:
     shown = play("playbooks/status.yml", {**server.variables, "backup_exit_code": True})
-    assert shown.rc == 2
+    assert (shown.rc, shown.recap["failed"]) == (2, 0), shown.stdout
     found = shown.section("backup")
     assert {one["kind"] for one in found["problems"]} >= {"age"}
     assert found["next"][0] == "ansible-playbook playbooks/backup.yml"
     assert "problem: no backup: none is there; wanted: one in the last 26 h (backup_expected_hours)" in shown.flat
-    absent = {"postgres_container_name": f"{server.container}-none", "docker_engine_host": f"unix://{tmp_path}/none"}
-    nothing = play("playbooks/status.yml", {**absent, "postgres_backup_dir": str(tmp_path / "none")})
-    assert nothing.rc == 0, nothing.stdout
-    assert "WAL archive not known" in nothing.flat
 
 
 def test_health_of_a_stopped_server(server: Instance) -> None:
