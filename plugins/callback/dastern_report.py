@@ -44,6 +44,7 @@ SECTIONS = (
     "verification",
     "backups",
     "plain_sql",
+    "schedule",
 )
 
 

@@ -1,0 +1,302 @@
+"""What is wrong with the backups now, and the numbers behind it: for status.yml, the job on the host, and Prometheus.
+
+Asks as far as it gets: an absent engine, container or folder is no failure of the question.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import statistics
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import backup_records
+from .backup_calendar import moment, shown
+from .backup_records import Check, Place, Record
+from .errors import DasTernError
+from .quantities import amount, duration
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    **backup_records.ARGUMENT_SPEC,
+    "expected_hours": {"type": "int", "default": 26},
+    "drill_days": {"type": "int", "default": 7},
+    "size_factor": {"type": "float", "default": 3.0},
+    "disk_free": {"type": "int", "default": 10},
+    "archive_lag": {"type": "int", "default": 300},
+    "wal_archive": {"type": "bool", "default": False},
+}
+
+# Both are in the folder of the backups, and the job's.
+STATUS = "status.json"
+LOCK = ".job.lock"
+
+KINDS = ("age", "unverified", "drill", "run", "size", "archive_off", "archive_failing", "archive_lag", "disk")
+"""What can be wrong."""
+
+_ARCHIVE = """
+SELECT json_build_object(
+  'mode', current_setting('archive_mode'), 'archived', archived_count, 'failed', failed_count,
+  'last', extract(epoch FROM last_archived_time), 'last_failed', extract(epoch FROM last_failed_time),
+  'failed_wal', last_failed_wal,
+  'waiting', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
+  'waiting_seconds', (SELECT coalesce(extract(epoch FROM greatest(clock_timestamp() - min(modification), '0')), 0)
+                      FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
+  'wal_bytes', (SELECT sum(size) FROM pg_ls_waldir()))
+FROM pg_stat_archiver
+"""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that isn't as it should be, and the command that mends it."""
+
+    kind: str
+    what: str
+    found: str
+    wanted: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.found}; wanted: {self.wanted}"
+
+
+@dataclass
+class Health:
+    """What was found."""
+
+    container: str
+    database: str
+    at: datetime
+    records: list[Record]
+    """Of this database, the newest first."""
+    status: dict[str, Any]
+    """What the job noted: `run`, `drill`, `next`."""
+    archive: dict[str, Any] | None = None
+    """`_ARCHIVE`; None where the server can't be asked, then `unasked` says why."""
+    unasked: str = ""
+    disk: tuple[int, int] | None = None
+    """Bytes free and in all, of the file system that the folder is in."""
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def drilled(self) -> tuple[Record, Check] | None:
+        """The newest drill, and the backup it was of."""
+        found = [(one, one.drilled) for one in self.records if one.drilled]
+        return max(found, key=lambda pair: pair[1].at, default=None)
+
+    def ago(self, when: datetime) -> str:
+        return f"{duration(max(0.0, (self.at - when).total_seconds()))} ago"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a report."""
+        newest, drilled = self.newest, self.drilled
+        return {
+            "lines": self.lines(), "next": list(dict.fromkeys(one.command for one in self.problems)),
+            "problems": [asdict(one) for one in self.problems], "backups": len(self.records),
+            "newest": newest.label if newest else "", "drilled_at": drilled[1].at if drilled else "",
+            "run": self.status.get("run") or {}, "next_run": self.status.get("next", ""), "archive": self.archive,
+            "disk_free": self.disk[0] if self.disk else None,
+        }  # fmt: skip
+
+    @property
+    def newest(self) -> Record | None:
+        return self.records[0] if self.records else None
+
+    def lines(self) -> list[str]:
+        """For a person; problems at the end."""
+        lines = []
+        if newest := self.newest:
+            size = f"{amount(newest.stored)} of {amount(newest.bytes)}"
+            state = "verified" if newest.verified and newest.verified.ok else "not verified"
+            lines.append(
+                f"{len(self.records)} backups, the newest {newest.label} ({newest.type}, {size}, {state}) "
+                f"{self.ago(_ended(newest))}"
+            )
+        else:
+            lines.append("no backup")
+        if (drilled := self.drilled) and (when := moment(drilled[1].at)):
+            took = drilled[0].restore_seconds
+            serving = f", serving after {took:.1f} s" if took is not None else ""
+            lines.append(f"restored for trial {self.ago(when)}: {drilled[0].label}{serving}")
+        run = self.status.get("run") or {}
+        if began := moment(run.get("began")):
+            lines.append(f"the scheduled job's last run {self.ago(began)}: {run.get('outcome')}")
+        if following := moment(self.status.get("next")):
+            lines.append(f"next run {shown(following)}")
+        if self.archive is None:
+            lines.append(f"WAL archive not known: {self.unasked}")
+        elif self.archive["mode"] != "off":
+            last = self.archive["last"]
+            ago = f"the last archived {self.ago(datetime.fromtimestamp(last, UTC))}" if last else "none archived yet"
+            lines.append(f"WAL archive: {self.archive['waiting']} segments wait, {ago}")
+        return lines + [f"problem: {one}" for one in self.problems]
+
+
+def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
+    """Look at the backups of `params` (`ARGUMENT_SPEC`) as they are at `now`."""
+    place = Place(params)
+    if place.folder.exists() and not os.access(place.folder, os.R_OK | os.X_OK):
+        raise DasTernError(f"The backups in {place.folder} can't be read by this user. Run the play as root.")
+    health = Health(
+        place.container, place.database, now or datetime.now(UTC),
+        [one for one in place.records() if one.kind == "physical" or one.database == place.database],
+        read_status(place.folder),
+    )  # fmt: skip
+    try:
+        health.archive = place.superuser.value(_ARCHIVE)
+    except (DasTernError, OSError) as error:
+        health.unasked = str(error)
+    there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
+    disk = os.statvfs(there)
+    health.disk = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    _backups(health, params)
+    _job(health, params)
+    _sizes(health, params)
+    _archive(health, params)
+    _disk(health, params, place.folder)
+    return health
+
+
+def read_status(folder: Path, *, mine: bool = False) -> dict[str, Any]:
+    """What the job noted; nothing if it never ran here or its note can't be read.
+
+    A deed that was begun, and that no job is at work on any more, is told as failed; `mine`: the caller has the lock.
+    """
+    try:
+        found = json.loads((folder / STATUS).read_text("utf-8"))
+        if mine or not at_work(folder):
+            for deed in ("run", "drill"):
+                if (found.get(deed) or {}).get("outcome") == "running":
+                    found[deed] |= {"outcome": "failed", "message": "it was ended before it was done", "cut": True}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+    return dict(found)
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a job holds its lock."""
+    try:
+        with (folder / LOCK).open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _ended(record: Record) -> datetime:
+    began = moment(record.began) or datetime.fromtimestamp(0, UTC)
+    return datetime.fromtimestamp(began.timestamp() + record.seconds, UTC)
+
+
+def _backups(health: Health, params: dict[str, Any]) -> None:
+    limit = params["expected_hours"]
+    wanted = f"one in the last {limit} h (backup_expected_hours)"
+    backup = "ansible-playbook playbooks/backup.yml"
+    if health.newest is None:
+        health.problems.append(Problem("age", "no backup", "none is there", wanted, backup))
+        return
+    if (health.at - _ended(health.newest)).total_seconds() > limit * 3600:
+        health.problems.append(
+            Problem("age", "no recent backup", f"the newest ended {health.ago(_ended(health.newest))}", wanted, backup)
+        )
+    check = health.newest.verified
+    if check is None or not check.ok:
+        found = f"damaged: {check.message}" if check else "not verified"
+        command = backup if check else "ansible-playbook playbooks/verify_backups.yml"
+        health.problems.append(Problem("unverified", f"backup {health.newest.label}", found, "verified", command))
+    if not (days := params["drill_days"]):
+        return
+    wanted = f"one that succeeded in the last {days} d (backup_schedule_drill_days)"
+    if (drilled := health.drilled) is None:
+        found = "never"
+    elif not drilled[1].ok:
+        found = f"{drilled[0].label} failed: {drilled[1].message}"
+    elif (when := moment(drilled[1].at)) and (health.at - when).total_seconds() > days * 86400 + limit * 3600:
+        found = health.ago(when)  # the job drills after the first backup that finds it due, so a day is its due
+    else:
+        return
+    health.problems.append(
+        Problem("drill", "trial restore", found, wanted, "ansible-playbook playbooks/restore_drill.yml")
+    )
+
+
+def _job(health: Health, params: dict[str, Any]) -> None:
+    for deed, command in (("run", "playbooks/backup.yml"), ("drill", "playbooks/restore_drill.yml")):
+        noted = health.status.get(deed) or {}
+        if noted.get("outcome") != "failed":
+            continue
+        began = moment(noted.get("began"))
+        if deed == "run" and began and health.newest and _ended(health.newest) > began:
+            continue  # somebody took one since
+        if deed == "drill" and any(one.kind == "drill" for one in health.problems):
+            continue
+        drilled = health.drilled
+        if deed == "drill" and began and drilled and drilled[1].ok and (moment(drilled[1].at) or began) > began:
+            continue
+        health.problems.append(
+            Problem("run", f"the scheduled job's {deed}", f"failed: {noted.get('message', '')}", "ok",
+                    f"ansible-playbook {command}")
+        )  # fmt: skip
+
+
+def _sizes(health: Health, params: dict[str, Any]) -> None:
+    """A full or logical backup is compared by what it takes, one of changes by the size of what it is of: how much
+    changes in a day differs for good reasons."""
+    factor = params["size_factor"]
+    for kind in ("full", "diff", "incr", "logical"):
+        same = [one for one in health.records if one.type == kind]
+        sizes = [one.stored if kind in ("full", "logical") else one.bytes for one in same[:6]]
+        if len(sizes) < 2:
+            continue
+        usual = statistics.median(sizes[1:])
+        if not usual / factor <= sizes[0] <= usual * factor:
+            health.problems.append(
+                Problem("size", f"size of {kind} backup {same[0].label}", amount(sizes[0]),
+                        f"{amount(usual / factor)} to {amount(usual * factor)}, as its predecessors (backup_size_factor)",
+                        "ansible-playbook playbooks/list_backups.yml")
+            )  # fmt: skip
+
+
+def _archive(health: Health, params: dict[str, Any]) -> None:
+    found = health.archive
+    if found is None:
+        return
+    logs = f"docker logs --tail 50 {health.container}"
+    if found["mode"] == "off":
+        if params["wal_archive"]:
+            health.problems.append(
+                Problem("archive_off", "WAL archive", "archive_mode is off", "on (postgres_wal_archive)",
+                        "ansible-playbook playbooks/provision.yml")
+            )  # fmt: skip
+        return
+    if found["last_failed"] and found["last_failed"] > (found["last"] or 0):
+        health.problems.append(
+            Problem("archive_failing", "archive_command",
+                    f"fails on {found['failed_wal']}, {health.ago(datetime.fromtimestamp(found['last_failed'], UTC))}",
+                    "every segment archived", logs)
+        )  # fmt: skip
+    if found["waiting_seconds"] > params["archive_lag"]:
+        health.problems.append(
+            Problem("archive_lag", "WAL archive",
+                    f"{found['waiting']} segments wait, the oldest for {duration(found['waiting_seconds'])}",
+                    f"no longer than {params['archive_lag']} s (backup_archive_lag)", logs)
+        )  # fmt: skip
+
+
+def _disk(health: Health, params: dict[str, Any], folder: Path) -> None:
+    if health.disk is None or not health.disk[1]:
+        return
+    free, size = health.disk
+    full = next((one.stored for one in health.records if one.type == "full"), 0)
+    if free < max(size * params["disk_free"] / 100, full):
+        wanted = f"{params['disk_free']} % (backup_disk_free)"
+        wanted += f" and the last full backup's {amount(full)}" if full else ""
+        health.problems.append(
+            Problem("disk", f"disk of {folder}", f"{amount(free)} of {amount(size)} free", wanted, f"df -h {folder}")
+        )

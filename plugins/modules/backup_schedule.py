@@ -1,0 +1,75 @@
+#!/usr/bin/python
+"""Ansible module: have the database host take its backups by itself, each day."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_schedule
+short_description: Install the job that takes backups, and have systemd or cron call it
+description:
+  - Copies the job and its configuration to the host, where it needs nothing but Python 3.11 and the engine.
+  - Where systemd runs, a hardened service and a timer; elsewhere a file in C(/etc/cron.d).
+  - The code is read on the controller by the action plugin of the same name.
+options:
+  endpoint: {description: URL of the Docker Engine; empty for the default., type: str, default: ""}
+  container: {description: Name of the server's container., type: str, required: true}
+  database: {description: Name of the database., type: str, required: true}
+  backup_dir: {description: Directory of the host with the backups., type: path, required: true}
+  config_dir: {description: Directory of the host for the job's configuration., type: path, required: true}
+  state: {description: Whether there is to be a schedule., type: str, choices: [present, absent], default: present}
+  time: {description: Time of day in Asia/Phnom_Penh., type: str, default: "02:30"}
+  full: {description: Weekday of the full backup, or V(daily)., type: str, default: sunday}
+  delay: {description: Seconds by which hosts spread their beginnings., type: int, default: 900}
+  drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
+  expected_hours: {description: Hours within which there is to be a backup., type: int, default: 26}
+  size_factor: {description: How far a size may be from its predecessors., type: float, default: 3.0}
+  disk_free: {description: Per cent of the disk that are to be free., type: int, default: 10}
+  archive_lag: {description: Seconds that a WAL segment may wait to be archived., type: int, default: 300}
+  wal_archive: {description: Whether the server archives its WAL., type: bool, default: false}
+  metrics_file: {description: Prometheus' text file; empty for one in O(backup_dir)., type: str, default: ""}
+  on_failure: {description: Command line to run after a failure., type: str, default: ""}
+  take: {description: Further parameters of a backup., type: dict, default: {}}
+  drill: {description: Further parameters of a trial restore., type: dict, default: {}}
+  sources: {description: The code. Filled by the action plugin., type: str, default: ""}
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be written.
+  diff_mode:
+    support: full
+    description: Shows the files; of the code the names.
+  idempotent:
+    support: full
+    description: Files are compared by content and mode, timers by their state; systemd is reloaded only after a change.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Have a backup each night
+  backup_schedule:
+    container: dastern-postgres
+    database: dastern
+    backup_dir: /var/backups/das-tern/dastern-postgres
+    config_dir: /etc/das-tern/dastern-postgres
+    time: "02:30"
+"""
+
+RETURN = r"""
+lines: {description: What was or would be done., returned: success, type: list}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.backup_schedule import ARGUMENT_SPEC, schedule
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        module.exit_json(**schedule(module.params, check_mode=module.check_mode))
+    except DasTernError as refusal:
+        module.fail_json(msg=refusal.message, **refusal.facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+#!/usr/bin/python
+"""Ansible module: how the backups are."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_status
+short_description: Report what is wrong with the backups, and the numbers behind it
+description:
+  - Asks as far as it gets; an absent engine, container or folder isn't an error.
+options:
+  endpoint: {description: URL of the Docker Engine; empty for the default., type: str, default: ""}
+  container: {description: Name of the server's container., type: str, required: true}
+  database: {description: Name of the database., type: str, required: true}
+  backup_dir: {description: Directory of the host with the backups., type: path, required: true}
+  expected_hours: {description: Hours within which there is to be a backup., type: int, default: 26}
+  drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
+  size_factor: {description: How far a size may be from its predecessors., type: float, default: 3.0}
+  disk_free: {description: Per cent of the disk that are to be free., type: int, default: 10}
+  archive_lag: {description: Seconds that a WAL segment may wait to be archived., type: int, default: 300}
+  wal_archive: {description: Whether the server is to archive its WAL., type: bool, default: false}
+  exit_code: {description: End the play with 2 where something is wrong., type: bool, default: false}
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+  idempotent:
+    support: full
+    description: Reads only.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: See how the backups are
+  backup_status:
+    container: dastern-postgres
+    database: dastern
+    backup_dir: /var/backups/das-tern/dastern-postgres
+"""
+
+RETURN = r"""
+section: {description: The section backup of the report., returned: success, type: dict}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.backup_health import ARGUMENT_SPEC as HEALTH
+from ansible.module_utils.dastern.backup_health import examine
+from ansible.module_utils.dastern.errors import DasTernError
+
+ARGUMENT_SPEC: dict[str, Any] = {**HEALTH, "exit_code": {"type": "bool", "default": False}}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        section = examine(module.params).as_dict()
+        wrong = bool(section["problems"])
+    except DasTernError as refusal:
+        section, wrong = {"lines": [f"not known: {refusal.message}"], "next": []}, True
+    if module.params["exit_code"]:
+        section["exit_code"] = 2 if wrong else 0
+    report = {"dastern_report": {"backup": section}}
+    stats = {"data": report, "per_host": True, "aggregate": True}
+    module.exit_json(changed=False, section=section, ansible_stats=stats)
+
+
+if __name__ == "__main__":
+    main()

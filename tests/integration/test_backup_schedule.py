@@ -1,0 +1,295 @@
+"""The schedule on two real hosts, one with systemd and one with cron; the job by a bare Python; the state of real backups.
+
+The hosts are containers of Debian, reached by `community.docker.docker`. What takes a backup there only pretends: that is
+tested elsewhere. It is asked for by the real job, which speaks to the real engine and server before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.dastern import backup_health, backup_schedule
+from ansible.module_utils.dastern.backup_calendar import Calendar
+from conftest import Instance, Play, docker, instance_variables, remove_instance
+from migrating import wait_until
+
+IMAGE = "dastern-test/systemd:bookworm"
+PLAYBOOK = "playbooks/backup_schedule.yml"
+PRETENDED = """\
+import os
+
+def take(params, check_mode=False, say=print):
+    if os.path.exists("/srv/backups/fail"):
+        raise ZeroDivisionError("a mistake of ours")
+    return {"lines": ["took a " + params["backup_type"] + " one"]}
+"""
+Runner = Callable[..., Play]
+
+
+@dataclass
+class Box:
+    """One of the hosts."""
+
+    name: str
+    instance: Instance
+
+    def sh(self, script: str) -> str:
+        return docker("exec", self.name, "sh", "-c", script).stdout.strip()
+
+    def there(self, path: str) -> bool:
+        return docker("exec", self.name, "test", "-e", path, check=False).returncode == 0
+
+    @property
+    def library(self) -> str:
+        return f"/usr/local/lib/das-tern/{self.instance.container}"
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found = json.loads(self.sh("cat /srv/backups/status.json 2>/dev/null || echo '{}'"))
+        assert isinstance(found, dict)
+        return found
+
+
+def made_image() -> None:
+    """Debian with systemd and cron; it costs half a minute, so it stays."""
+    if docker("image", "inspect", IMAGE, check=False).returncode == 0:
+        return
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    if os.geteuid() != 0 or release["ID"] != "debian":
+        pytest.skip("makes its hosts from the host's Debian, as root")
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Identifier: Packages"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    mirror = next(line.split()[0] for line in targets if line.split()[1] == release["VERSION_CODENAME"])
+    root = subprocess.Popen(
+        ["mmdebstrap", "--quiet", "--variant=minbase", "--include=systemd,systemd-sysv,python3,dbus,cron,tzdata",
+         "--aptopt=Acquire::Check-Valid-Until \"false\"", "bookworm", "-", mirror],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    done = subprocess.run(["docker", "import", "-", IMAGE], stdin=root.stdout, capture_output=True, text=True)
+    assert root.wait() == 0
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def server(play: Runner, image: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    """A server that archives its WAL, into a repository that nobody has made yet."""
+    name, _, port = os.environ.get("DASTERN_TEST_INSTANCE", "dastern-test:55189").partition(":")
+    container, number = f"{name}-archiving", int(port) + 1
+    remove_instance(container)
+    config_dir = tmp_path_factory.mktemp("archiving") / "config"
+    variables = {**image, **instance_variables(container, number, config_dir), "postgres_wal_archive": True}
+    made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", variables)
+    assert made.rc == 0, made.stdout
+    yield Instance(
+        container, "127.0.0.1", number, "dastern", "dastern_user", config_dir / "app_password", config_dir,
+        image["docker_engine_endpoint"], variables,
+    )  # fmt: skip
+    remove_instance(container)
+
+
+@pytest.fixture(scope="module")
+def boxes(server: Instance) -> Iterator[dict[str, Box]]:
+    """`systemd` and `cron`; both see the engine's socket."""
+    made_image()
+    boxes = {name: Box(f"{server.container}-{name}", server) for name in ("systemd", "cron")}
+    common = ["-d", "-v", "/var/run/docker.sock:/srv/docker.sock", "-v", "/srv/backups"]
+    privileged = [
+        "--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--security-opt", "seccomp=unconfined", "--security-opt",
+        "apparmor=unconfined", "--cgroupns=host", "--tmpfs", "/run", "--tmpfs", "/run/lock",
+        "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw",
+    ]  # fmt: skip
+    for box in boxes.values():
+        docker("rm", "-f", "-v", box.name, check=False)
+    try:
+        docker("run", *common, *privileged, "--name", boxes["systemd"].name, IMAGE, "/sbin/init")
+        docker("run", *common, "--name", boxes["cron"].name, IMAGE, "sleep", "infinity")
+        asked = ("exec", boxes["systemd"].name, "systemctl", "is-system-running")
+        wait_until(lambda: docker(*asked, check=False).stdout.strip() in ("running", "degraded"), 120)
+        yield boxes
+    finally:
+        for box in boxes.values():
+            docker("rm", "-f", "-v", box.name, check=False)
+
+
+@pytest.fixture(scope="module")
+def schedule(play: Runner, boxes: dict[str, Box], tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """Run the playbook on both."""
+    inventory = tmp_path_factory.mktemp("boxes") / "boxes.yml"
+    hosts = {
+        name: {
+            "ansible_connection": "community.docker.docker",
+            "ansible_host": box.name,
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+        for name, box in boxes.items()
+    }
+    inventory.write_text(yaml.safe_dump({"dastern": {"hosts": hosts}}))
+    variables = {
+        "docker_engine_host": "unix:///srv/docker.sock",
+        "postgres_container_name": boxes["systemd"].instance.container,
+        "postgres_wal_archive": True,
+        "postgres_backup_dir": "/srv/backups",
+        "backup_schedule_drill_days": 0,
+        "backup_on_failure_command": 'echo "$DASTERN_CONTAINER: $DASTERN_MESSAGE" > /srv/told',
+    }
+
+    def run(*arguments: str, **more: Any) -> Play:
+        return play(PLAYBOOK, {**variables, **more}, "-i", str(inventory), "--limit", "systemd,cron", *arguments)
+
+    return run
+
+
+def changed(run: Play) -> dict[str, int]:
+    assert run.rc == 0, run.stdout
+    return {name: host["changed"] for name, host in run.report["hosts"].items()}
+
+
+@pytest.fixture(scope="module")
+def scheduled(schedule: Runner, boxes: dict[str, Box]) -> dict[str, Box]:
+    """Both hosts with the schedule, which was declared twice; then the backups only pretend."""
+    boxes["cron"].sh("mv /usr/sbin/cron /usr/sbin/away")
+    planned = schedule("--check", "--diff")
+    assert changed(planned) == {"systemd": 1, "cron": 2}
+    assert "would install cron and start it" in planned.stdout
+    assert "+OnCalendar=*-*-* 02:30:00 Asia/Phnom_Penh" in planned.stdout
+    assert not any(box.there(box.library) for box in boxes.values())
+    boxes["cron"].sh("mv /usr/sbin/away /usr/sbin/cron")
+    assert changed(schedule()) == {"systemd": 1, "cron": 2}
+    assert changed(schedule()) == {"systemd": 0, "cron": 0}
+    for box in boxes.values():
+        docker("exec", "-i", box.name, "sh", "-c", f"cat > {box.library}/dastern/backup_run.py", stdin=PRETENDED)
+    return boxes
+
+
+def test_systemd_calls_at_the_time_in_phnom_penh(scheduled: dict[str, Box]) -> None:
+    box = scheduled["systemd"]
+    name = f"das-tern-backup-{box.instance.container}"
+    units = f"{name}.service {name}.timer das-tern-backup-metrics@{box.instance.container}.service"
+    done = docker("exec", box.name, "sh", "-c", f"cd /etc/systemd/system && systemd-analyze verify {units}")
+    assert (done.stdout, done.stderr) == ("", "")
+    timers = {one["unit"]: one["next"] for one in json.loads(box.sh("systemctl list-timers --output=json"))}
+    due = Calendar("02:30", "sunday").next(datetime.now(UTC))
+    following = datetime.fromtimestamp(timers[f"{name}.timer"] / 1e6, UTC)
+    assert due <= following <= due + timedelta(seconds=900 + 60)
+    assert f"das-tern-backup-metrics@{box.instance.container}.timer" in timers
+    exposure = box.sh(f"systemd-analyze security --no-pager {name}.service | tail -1")
+    assert "OK" in exposure, exposure
+
+
+def test_the_service_runs_hardened_and_its_failure_is_told(scheduled: dict[str, Box]) -> None:
+    box = scheduled["systemd"]
+    service = f"das-tern-backup-{box.instance.container}.service"
+    box.sh(f"systemctl start {service}")
+    assert box.status["run"]["message"] == "took a full one"
+    assert box.sh("stat -c %a /srv/backups/metrics.prom /srv/backups/status.json") == "644\n600"
+    assert 'kind="run"} 0' in box.sh("cat /srv/backups/metrics.prom")
+    assert "dastern_backup_archive_known" in box.sh("cat /srv/backups/metrics.prom")  # it reached the server
+
+    box.sh("touch /srv/backups/fail")
+    assert docker("exec", box.name, "systemctl", "start", service, check=False).returncode != 0
+    wait_until(lambda: box.there("/srv/told"))
+    words = "ZeroDivisionError: a mistake of ours (backup_run.py:5)"
+    assert box.sh("cat /srv/told") == f"{box.instance.container}: {words}"
+    assert box.status["run"]["outcome"] == "failed"
+    journal = box.sh("journalctl --sync; journalctl -o cat -t das-tern-backup")
+    assert "took a full one; next " in journal
+    assert words in journal.splitlines()
+    assert "Traceback" not in box.sh("journalctl -o cat --no-pager")
+    assert "def take(" not in box.sh("journalctl -o cat --no-pager")  # nor what a module was called with
+    box.sh("rm /srv/backups/fail")
+
+
+def test_cron_calls_and_the_job_decides(scheduled: dict[str, Box]) -> None:
+    box = scheduled["cron"]
+    assert "is running" in box.sh("service cron status")
+    # As if it had been scheduled days ago: a run was missed. Each minute, lest the test takes five.
+    box.sh("touch -d '3 days ago' /etc/das-tern/*/backup.json; sed -i 's,^[*]/5 ,* ,' /etc/cron.d/das-tern-backup-*")
+    wait_until(lambda: (box.status.get("run") or {}).get("outcome") == "ok", 150)
+    began = box.status["run"]["began"]
+    line = box.sh("tail -1 /etc/cron.d/das-tern-backup-*").partition(" root ")[2]
+    box.sh(f"env -i {line.partition(' || ')[0]}")
+    assert box.status["run"]["began"] == began  # once
+    box.sh("touch /srv/backups/fail; rm /srv/backups/status.json")
+    box.sh(f"env -i sh -c '{line}' 2>/dev/null")
+    assert box.sh("cat /srv/told").endswith("ZeroDivisionError: a mistake of ours (backup_run.py:5)")
+
+
+def test_absent_takes_all_away(scheduled: dict[str, Box], schedule: Runner) -> None:
+    assert changed(schedule(state="absent")) == {"systemd": 1, "cron": 1}
+    for box in scheduled.values():
+        assert box.sh("find / -xdev -name '*das-tern-backup*' -not -path '/proc/*'; ls /srv/backups") in ("", "fail")
+        assert not box.there(box.library)
+    timers = scheduled["systemd"].sh("systemctl list-timers --all")
+    assert "das-tern" not in timers
+
+
+def test_the_archive_of_a_real_server(server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the host's Python in an empty environment: archive_command fails, then the repository is made and it doesn't."""
+    for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS"):
+        monkeypatch.setattr(backup_schedule, name, tmp_path / name)
+    params = {name: option.get("default") for name, option in backup_schedule.ARGUMENT_SPEC.items()}
+    params |= {"container": server.container, "database": "dastern", "config_dir": str(tmp_path), "wal_archive": True}
+    params |= {"backup_dir": server.variables["postgres_backup_dir"], "endpoint": server.endpoint, "drill_days": 0}
+    params |= {
+        "sources": backup_schedule.packed(Path(backup_schedule.__file__).parent),
+        "archive_lag": 1,
+        "disk_free": 0,
+    }
+    backup_schedule.schedule(params)
+    program = [str(tmp_path / "LIBRARY" / server.container / "das-tern-backup"), "health"]
+
+    def health() -> str:
+        done = subprocess.run(program, env={}, cwd="/", capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr  # no backup
+        return done.stdout
+
+    server.sql("CREATE TABLE t (); SELECT pg_switch_wal()")
+    wait_until(lambda: server.sql("SELECT failed_count > 0 FROM pg_stat_archiver") == "t")
+    wait_until(lambda: "problem: WAL archive: 1 segments wait" in health())
+    assert "problem: archive_command: fails on 000000010000000000000001" in health()
+
+    conf = server.config_dir / "pgbackrest" / "pgbackrest.conf"
+    conf.write_text(
+        "[global]\nrepo1-path=/backups/repository\nlog-level-file=off\n"
+        "[dastern]\npg1-path=/var/lib/postgresql/data/pgdata\npg1-database=postgres\n"
+    )
+    conf.chmod(0o644)
+    docker("exec", "-u", "postgres", server.container, "pgbackrest", "--stanza=dastern", "stanza-create")
+    wait_until(lambda: "WAL archive: 0 segments wait" in health(), 120)
+    assert "archive_command" not in health()
+    metrics = Path(params["backup_dir"], "metrics.prom").read_text()
+    assert 'kind="archive_failing"} 0' in metrics
+    assert f'dastern_backup_archive_waiting_segments{{container="{server.container}",database="dastern"}} 0' in metrics
+
+
+def test_status_shows_it_and_ends_with_2(play: Runner, server: Instance) -> None:
+    shown = play("playbooks/status.yml", {**server.variables, "backup_exit_code": True})
+    assert (shown.rc, shown.recap["failed"]) == (2, 0), shown.stdout
+    found = shown.section("backup")
+    assert {one["kind"] for one in found["problems"]} >= {"age"}
+    assert found["next"][0] == "ansible-playbook playbooks/backup.yml"
+    assert "problem: no backup: none is there; wanted: one in the last 26 h (backup_expected_hours)" in shown.flat
+
+
+def test_health_of_a_stopped_server(server: Instance) -> None:
+    params = {name: option.get("default") for name, option in backup_health.ARGUMENT_SPEC.items()}
+    params |= {"container": server.container, "database": "dastern", "endpoint": server.endpoint}
+    params |= {"backup_dir": server.variables["postgres_backup_dir"]}
+    docker("stop", "-t", "30", server.container)
+    began = time.monotonic()
+    health = backup_health.examine(params)
+    assert time.monotonic() - began < 10
+    assert "is not running" in health.unasked
+    assert "archive_known" not in [one.kind for one in health.problems]

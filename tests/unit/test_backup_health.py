@@ -1,0 +1,239 @@
+"""What is wrong with the backups: each finding, and Prometheus' file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import backup_health, backup_metrics
+from ansible.module_utils.dastern.backup_health import ARGUMENT_SPEC, KINDS, Health, examine
+from ansible.module_utils.dastern.backup_records import Check, Place, Record
+
+NOW = datetime(2026, 2, 8, 12, 0, tzinfo=UTC)
+GOOD = Check((NOW - timedelta(hours=2)).isoformat(), True, 1.0)
+ARCHIVING = {
+    "mode": "on", "archived": 10, "failed": 0, "last": NOW.timestamp() - 30, "last_failed": None, "failed_wal": None,
+    "waiting": 0, "waiting_seconds": 0, "wal_bytes": 1 << 26,
+}  # fmt: skip
+
+
+class Backups:
+    """A folder with records, and a server that says what it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.params: dict[str, Any] = {name: option.get("default") for name, option in ARGUMENT_SPEC.items()}
+        self.params |= {"endpoint": f"unix://{folder}/none.sock", "container": "pg", "database": "dastern"}
+        self.params |= {"backup_dir": str(folder), "disk_free": 0}
+        self.place = Place(self.params)
+
+    def add(self, hours: float = 3, kind: str = "full", **changes: Any) -> Record:
+        values: dict[str, Any] = {
+            "label": f"{kind}{hours}", "kind": "logical" if kind == "logical" else "physical", "type": kind,
+            "database": "dastern", "system": "1", "server": "17", "tool": "t",
+            "began": (NOW - timedelta(hours=hours)).isoformat(), "seconds": 60, "bytes": 1000_000, "stored": 100_000,
+            "census": {}, "exact": True, "verified": GOOD, "drilled": GOOD, "restore_seconds": 4.5,
+        }  # fmt: skip
+        record = Record(**(values | changes))
+        self.place.save(record)
+        return record
+
+    def status(self, **deeds: Any) -> None:
+        (self.place.folder / "status.json").write_text(json.dumps(deeds))
+
+    def look(self, **params: Any) -> Health:
+        return examine({**self.params, **params}, NOW)
+
+    def found(self, **params: Any) -> dict[str, str]:
+        return {one.kind: str(one) for one in self.look(**params).problems}
+
+
+@pytest.fixture
+def backups(tmp_path: Path) -> Backups:
+    return Backups(tmp_path)
+
+
+@pytest.fixture
+def archive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the server says."""
+    told = dict(ARCHIVING)
+    monkeypatch.setattr("ansible.module_utils.dastern.psql.Psql.value", lambda *_: told)
+    return told
+
+
+def test_all_is_well(backups: Backups, archive: dict[str, Any]) -> None:
+    backups.add()
+    health = backups.look()
+    assert health.problems == []
+    lines = "\n".join(health.lines())
+    assert "1 backups, the newest full3 (full, 98 kB of 977 kB, verified) 2 h 59 min ago" in lines
+    assert "restored for trial 2 h 0 min ago: full3, serving after 4.5 s" in lines
+    assert "WAL archive: 0 segments wait, the last archived 30 s ago" in lines
+
+
+def test_nothing_is_there(tmp_path: Path) -> None:
+    empty = Backups(tmp_path / "absent" / "folder")
+    health = empty.look()
+    assert [one.kind for one in health.problems] == ["age"]
+    assert health.lines()[0] == "no backup"
+    assert "doesn't answer" in health.unasked
+    assert health.problems[0].command == "ansible-playbook playbooks/backup.yml"
+
+
+def test_the_newest_is_too_old(backups: Backups) -> None:
+    backups.add(hours=26.5)
+    assert backups.found()["age"] == (
+        "no recent backup: the newest ended 1 d 2 h ago; wanted: one in the last 26 h (backup_expected_hours)"
+    )
+    assert "age" not in backups.found(expected_hours=27)
+
+
+def test_the_newest_is_not_verified_or_damaged(backups: Backups) -> None:
+    backups.add(hours=5)
+    backups.add(hours=3, verified=None)
+    assert backups.found()["unverified"] == "backup full3: not verified; wanted: verified"
+    backups.add(hours=2, verified=Check(NOW.isoformat(), False, 1.0, "one page is wrong"))
+    assert backups.found()["unverified"] == "backup full2: damaged: one page is wrong; wanted: verified"
+
+
+def test_trial_restores(backups: Backups) -> None:
+    backups.add(drilled=None)
+    assert backups.found()["drill"].startswith("trial restore: never; wanted: one that succeeded in the last 7 d")
+    assert "drill" not in backups.found(drill_days=0)
+    backups.add(hours=200, drilled=Check((NOW - timedelta(days=8)).isoformat(), True, 1))
+    assert "drill" not in backups.found()  # the next backup is due before one is missing
+    backups.add(hours=200, drilled=Check((NOW - timedelta(days=9)).isoformat(), True, 1))
+    assert backups.found()["drill"].startswith("trial restore: 9 d 0 h ago;")
+    backups.add(hours=4, drilled=Check(GOOD.at, False, 1, "no rows"))
+    assert backups.found()["drill"].startswith("trial restore: full4 failed: no rows;")
+
+
+def test_the_last_run_failed(backups: Backups) -> None:
+    backups.add(hours=30)
+    backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
+    assert backups.found()["run"] == "the scheduled job's run: failed: no disk; wanted: ok"
+    backups.add(hours=1)  # by hand since
+    assert "run" not in backups.found()
+
+
+def test_a_run_that_was_cut_is_told_from_one_that_works(backups: Backups) -> None:
+    backups.add(hours=30)
+    backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "running", "message": ""})
+    with (backups.place.folder / backup_health.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "run" not in backups.found()
+    assert "ended before it was done" in backups.found()["run"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"run": 3}', "{"])
+def test_a_status_that_can_t_be_read_is_none(backups: Backups, text: str) -> None:
+    backups.add()
+    (backups.place.folder / "status.json").write_text(text)
+    assert backups.look().problems == []
+
+
+@pytest.mark.parametrize(("kind", "field"), [("full", "stored"), ("logical", "stored"), ("incr", "bytes")])
+def test_a_size_far_from_its_predecessors(backups: Backups, kind: str, field: str) -> None:
+    for hours in (10, 20, 30):
+        backups.add(hours, kind)
+    backups.add(2, "diff", **{field: 1})  # of another type
+    assert "size" not in backups.found()
+    backups.add(1, kind, **{field: 400_000_000})
+    words = backups.found()["size"]
+    assert words.startswith(f"size of {kind} backup {kind}1: 381 MB; wanted: ")
+    assert words.endswith("as its predecessors (backup_size_factor)")
+    assert "size" not in backups.found(size_factor=10_000.0)
+    backups.add(0.5, kind, **{field: 10})
+    assert "10 B" in backups.found()["size"]
+
+
+def test_another_database_s_logical_backup_is_none_of_this_one(backups: Backups) -> None:
+    backups.add(hours=1, kind="logical", database="other")
+    assert backups.found()["age"].startswith("no backup")
+
+
+def test_the_archive(backups: Backups, archive: dict[str, Any]) -> None:
+    backups.add()
+    archive |= {"waiting": 3, "waiting_seconds": 400}
+    assert backups.found()["archive_lag"] == (
+        "WAL archive: 3 segments wait, the oldest for 6 min; wanted: no longer than 300 s (backup_archive_lag)"
+    )
+    archive |= {"last_failed": NOW.timestamp() - 20, "failed_wal": "000000010000000000000007"}
+    assert "archive_command: fails on 000000010000000000000007, 20 s ago" in backups.found()["archive_failing"]
+    archive["last"] = NOW.timestamp() - 10
+    assert "archive_failing" not in backups.found()
+    archive["last"] = None
+    assert "archive_failing" in backups.found()
+    archive["mode"] = "off"
+    assert backups.found() == {}
+    assert "archive_mode is off" in backups.found(wal_archive=True)["archive_off"]
+
+
+def test_the_disk_fills(backups: Backups) -> None:
+    backups.add()
+    assert "100 % (backup_disk_free)" in backups.found(disk_free=100)["disk"]
+    backups.add(hours=2, stored=1 << 60)
+    assert "and the last full backup's" in backups.found()["disk"]
+
+
+# The exposition format, as far as the file uses it.
+SAMPLE = re.compile(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\\n]|\\\\|\\"|\\n)*",?)+)\} (-?\d+(?:\.\d+)?(?:e[+-]\d+)?)')
+
+
+def parsed(text: str) -> dict[tuple[str, str], float]:
+    """Samples by name and labels; refuses what node_exporter would."""
+    assert text.endswith("\n")
+    samples: dict[tuple[str, str], float] = {}
+    seen: dict[str, str] = {}
+    lines = text.splitlines()
+    while lines:
+        name = lines.pop(0).removeprefix("# HELP ").split(" ", 1)[0]
+        found = re.fullmatch(rf"# TYPE {name} (gauge|counter)", lines.pop(0))
+        assert found, name
+        assert name not in seen, name
+        assert (found[1] == "counter") == name.endswith("_total"), name
+        assert re.fullmatch(r"dastern_backup_[a-z_]+", name), name
+        seen[name] = found[1]
+        while lines and not lines[0].startswith("#"):
+            sample = SAMPLE.fullmatch(lines.pop(0))
+            assert sample, name
+            assert sample[1] == name
+            assert (name, sample[2]) not in samples
+            samples[name, sample[2]] = float(sample[3])
+    return samples
+
+
+def test_the_metrics(backups: Backups, archive: dict[str, Any]) -> None:
+    backups.add()
+    backups.add(hours=1, kind="incr", drilled=None)
+    backups.status(
+        run={"began": NOW.isoformat(), "outcome": "ok", "message": "", "seconds": 12.5},
+        next="2026-02-09T02:30:00+07:00",
+    )
+    found = parsed(backup_metrics.page(backups.look()))
+    own = 'container="pg",database="dastern"'
+    assert (
+        found["dastern_backup_last_timestamp_seconds", f'{own},type="full"'] == (NOW - timedelta(hours=3)).timestamp()
+    )
+    assert found["dastern_backup_last_size_bytes", f'{own},type="incr"'] == 1000_000
+    assert found["dastern_backup_run_success", own] == 1
+    assert found["dastern_backup_run_duration_seconds", own] == 12.5
+    assert (
+        found["dastern_backup_next_run_timestamp_seconds", own] == datetime(2026, 2, 8, 19, 30, tzinfo=UTC).timestamp()
+    )
+    assert found["dastern_backup_archive_segments_total", own] == 10
+    assert found["dastern_backup_check_timestamp_seconds", own] == NOW.timestamp()
+    assert [found["dastern_backup_problem", f'{own},kind="{kind}"'] for kind in KINDS] == [0] * len(KINDS)
+
+
+def test_the_metrics_of_nothing_and_of_strange_names(backups: Backups) -> None:
+    backups.params["database"] = 'a"b\\c\nd ថ្នាំ'
+    found = parsed(backup_metrics.page(backups.look()))
+    own = 'container="pg",database="a\\"b\\\\c\\nd ថ្នាំ"'
+    assert found["dastern_backup_problem", f'{own},kind="age"'] == 1
+    assert found["dastern_backup_archive_known", own] == 0
+    assert not any("archive_waiting" in name or "_last_" in name for name, _ in found)
