@@ -36,7 +36,7 @@ _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session
 _ACL = """
 SELECT json_agg(json_build_object('privilege', privilege_type, 'option', is_grantable,
   'grantee', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) ORDER BY n)
-FROM aclexplode({acl}::aclitem[]) WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, n)
+FROM aclexplode(ARRAY[{acl}]::aclitem[]) WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, n)
 """
 
 
@@ -76,7 +76,8 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
     if properties["acl"]:
         owner = identifier(properties["owner"])
         statements.append(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC; REVOKE ALL ON DATABASE {quoted} FROM {owner};")
-        for one in psql.value(_ACL.format(acl=literal(properties["acl"]))) or []:
+        acl = ", ".join(literal(item) for item in properties["acl"])
+        for one in psql.value(_ACL.format(acl=acl)) or []:
             option = " WITH GRANT OPTION" if one["option"] else ""
             statements.append(f"GRANT {one['privilege']} ON DATABASE {quoted} TO {one['grantee']}{option};")
     if properties["comment"]:
