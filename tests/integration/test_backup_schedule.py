@@ -275,7 +275,9 @@ def test_cron_calls_and_the_job_decides(scheduled: dict[str, Box]) -> None:
     assert box.status["run"]["began"] == began  # once
     box.sh("touch /srv/backups/fail; rm /srv/backups/status.json")
     box.sh(f"env -i sh -c '{line}' 2>/dev/null")
+    wait_until(lambda: box.there("/srv/told"), 150)  # by this call, or by cron's own at the same moment
     assert box.sh("cat /srv/told").endswith("ZeroDivisionError: a mistake of ours (backup_run.py:5)")
+    box.sh("service cron stop")
 
 
 def test_absent_takes_all_away(scheduled: dict[str, Box], schedule: Runner) -> None:
