@@ -648,7 +648,13 @@ def test_status_tells_what_runs_and_changes_nothing(role: Role, fresh: Role) -> 
     report = role.done(playbook="playbooks/status.yml", migrations_dir="files/sql/migrations")
     assert report.changed == 0
     assert report.report["check"] is False
-    assert list(report.report["hosts"]["localhost"]["sections"]) == ["engine", "image", "postgres", "migrations", "backup"]
+    assert list(report.report["hosts"]["localhost"]["sections"]) == [
+        "engine",
+        "image",
+        "postgres",
+        "migrations",
+        "backup",
+    ]
     assert report.section("migrations")["pending"] == ["20260208074559_init"]
     silent = role.play("playbooks/status.yml", {**role.variables, "docker_engine_host": "unix:///nowhere.sock"})
     assert silent.rc == 0, silent.stdout

@@ -20,7 +20,7 @@ class _Page:
     def add(self, name: str, help_: str, values: list[tuple[dict[str, str], Any]], kind: str = "gauge") -> None:
         """A metric, with one line for each value that there is."""
         lines = [
-            f"dastern_backup_{name}{{{_labels({**self.labels, **labels})}}} {float(value):.17g}\n"
+            f"dastern_backup_{name}{{{_labels({**self.labels, **labels})}}} {float(value)!r}\n"
             for labels, value in values
             if value is not None
         ]
