@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("docker_engine", "postgres_image", "postgres", "migrations", "seed")
+ORDER = ("docker_engine", "postgres_image", "postgres", "migrations", "backup", "restore", "seed")
 MARKUP = re.compile(r"\b[CVO]\(([^)]*)\)")
 BEGIN, END = "<!-- variables -->\n", "<!-- /variables -->"
 
