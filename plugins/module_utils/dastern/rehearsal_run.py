@@ -160,9 +160,9 @@ def rehearse(
             ) as own:
                 began = time.monotonic()
                 if backup:
-                    place = Place(dict(params))
-                    with place.alone(WAIT, "a rehearsal"):
-                        restore(place, backup, own.info.dbname, properties=False)
+                    backups = Place(dict(params))
+                    with backups.alone(WAIT, "a rehearsal"):
+                        restore(backups, backup, own.info.dbname, properties=False)
                     _catch_up(own, params, since)
                 else:
                     _copy(own, params, superuser)
