@@ -96,7 +96,7 @@ def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
     expected = Census.of(record.census)
     tables = (_table(expected, table),) if table else ()
     create(place.superuser, name, expected)
-    backup_logical.restore(place, record, name, tables)
+    backup_logical.restore(place, record, name, tables, properties=False)
     return _compared(place.superuser, name, expected, tables[0] if tables else "")
 
 
