@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,6 +239,34 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert not [name for name in server.databases() if "_before_" in name]
     assert State(server.place).kept == []
     assert "Nothing is kept" in refused(server, undo=True).message
+
+
+def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    then = census.count(server.place.superuser, "dastern")
+    record = Record(
+        label="20260101-000000L", kind="logical", type="logical", database="dastern", system="", server="17.0", tool="pg_dump",
+        began=now(), seconds=1, bytes=1, stored=1, census=then.as_dict(), exact=True,
+    )  # fmt: skip
+
+    def fill(place: Place, record: Record, database: str, tables: tuple[str, ...], *, properties: bool) -> None:
+        copy = f"pg_dump -Fc -f /tmp/copy dastern && pg_restore --exit-on-error -d {database} /tmp/copy && rm /tmp/copy"
+        assert (tables, properties) == ((), False)
+        assert place.containers.execute(NAME, ["sh", "-c", copy], silence=60).rc == 0
+
+    kind = SimpleNamespace(restore=fill)
+    monkeypatch.setitem(sys.modules, f"{restore_run.__package__}.backup_logical", kind)
+    monkeypatch.setattr(sys.modules[restore_run.__package__ or ""], "backup_logical", kind, raising=False)
+    server.place.save(record)
+    try:
+        server.restore(target=record.label, what="database")
+        assert not census.differences(then, census.count(server.place.superuser, "dastern"))
+        restore(server.with_(undo=True))
+        # One whose restore brings something else doesn't become the live one.
+        server.place.save(replace(record, census={**record.census, "tables": {"public.users": 1}}))
+        message = refused(server, target=record.label, what="database", confirm="dastern").message
+        assert "isn't what was backed up" in message
+    finally:
+        server.place.forget(record.label)
 
 
 def test_targets_beside_the_live_database(server: Server) -> None:

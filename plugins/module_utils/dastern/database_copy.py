@@ -36,7 +36,7 @@ _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session
 _ACL = """
 SELECT json_agg(json_build_object('privilege', privilege_type, 'option', is_grantable,
   'grantee', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) ORDER BY n)
-FROM aclexplode({acl}::aclitem[]) WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, n)
+FROM aclexplode({acl}) WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, n)
 """
 
 
@@ -76,7 +76,7 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
     if properties["acl"]:
         owner = identifier(properties["owner"])
         statements.append(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC; REVOKE ALL ON DATABASE {quoted} FROM {owner};")
-        for one in psql.value(_ACL.format(acl=literal(properties["acl"]))) or []:
+        for one in psql.value(_ACL.format(acl=_acl(properties["acl"]))) or []:
             option = " WITH GRANT OPTION" if one["option"] else ""
             statements.append(f"GRANT {one['privilege']} ON DATABASE {quoted} TO {one['grantee']}{option};")
     if properties["comment"]:
@@ -87,6 +87,15 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
             key, _, value = setting.partition("=")
             statements.append(f"{of} SET {key} TO {value if key in _LISTS and value else literal(value)};")
     return statements
+
+
+def _acl(items: str | list[str]) -> str:
+    """The privileges of a census as an expression; one of before it listed them is PostgreSQL's own text of the array."""
+    return (
+        f"{literal(items)}::aclitem[]"
+        if isinstance(items, str)
+        else f"ARRAY[{', '.join(map(literal, items))}]::aclitem[]"
+    )
 
 
 def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
