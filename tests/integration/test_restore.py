@@ -86,9 +86,19 @@ class Server:
         return restore(self.with_(confirm="dastern", **changes))
 
     def fingerprint(self, database: str = "dastern") -> dict[str, Any]:
-        """Everything that has to survive; the size may be another one."""
+        """Everything that has to survive; the size may be another one.
+
+        A sequence may have gone on: its log runs ahead by up to 32 values, which a recovery skips.
+        """
         counted = census.count(self.place.superuser, database).as_dict()
-        return {**counted, "database": "", "bytes": 0, "sequence": self.sql(SEQUENCE, database)}
+        assert (
+            self.sql(
+                f'SELECT last_value - (SELECT max(id) FROM "doseEvents") BETWEEN 0 AND 40 FROM ({SEQUENCE}) AS s',
+                database,
+            )
+            == "t"
+        )
+        return {**counted, "database": "", "bytes": 0}
 
     def glance(self) -> tuple[str, list[str]]:
         """What a refusal must not change, told in a moment."""
@@ -337,17 +347,17 @@ def refused_after_healing(server: Server) -> str:
 
 
 @pytest.mark.parametrize(
-    ("where", "words", "timelines"),
-    [("Site.within", "was taken back", 0), ("Site.start", "was finished", 1)],
+    ("where", "words", "restored"),
+    [("Site.within", "was taken back", False), ("Site.start", "was finished", True)],
     ids=["before the renames", "after the renames"],
 )
-def test_a_restore_that_is_killed_in_the_swap_is_healed(server: Server, where: str, words: str, timelines: int) -> None:
+def test_a_restore_that_is_killed_in_the_swap_is_healed(server: Server, where: str, words: str, restored: bool) -> None:
     timeline = "SELECT timeline_id FROM pg_control_checkpoint()"
     before, at = server.fingerprint(), int(server.sql(timeline))
     server.killed(where, target="latest")
     assert not server.place.containers.inspect("container", NAME)["State"]["Running"]  # type: ignore[index]
     assert words in refused_after_healing(server)
-    assert int(server.sql(timeline)) == at + timelines
+    assert (int(server.sql(timeline)) > at) == restored
     assert server.fingerprint() == before
 
 
