@@ -386,13 +386,13 @@ def test_a_server_that_does_not_start_after_the_swap_is_put_back(
 
 def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     state = State(server.place)
-    state.begin({"what": "database", "incoming": "dastern_restored_20260101_000000", "kept": "dastern_before_x",
+    state.begin({"what": "database", "incoming": "dastern_restored_20260101_000000000", "kept": "dastern_before_x",
                  "database": "dastern", "at": now(), "until": now(), "words": "", "volume": ""})  # fmt: skip
-    server.sql("CREATE DATABASE dastern_restored_20260101_000000", "postgres")
+    server.sql("CREATE DATABASE dastern_restored_20260101_000000000", "postgres")
     server.sql("ALTER DATABASE dastern WITH ALLOW_CONNECTIONS false", "postgres")
     message = refused_after_healing(server)
     assert "was taken back" in message
-    assert "dastern_restored_20260101_000000" in message
+    assert "dastern_restored_20260101_000000000" in message
     assert server.sql("SELECT 1") == "1"
 
 
