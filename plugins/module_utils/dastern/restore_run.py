@@ -56,15 +56,15 @@ START = 120.0
 _SWAP = f"""
 set -eu
 cd {MOUNT}
-if [ -e pgdata ]; then mv pgdata "$2"; fi
-mv "$1" pgdata
+if [ -e pgdata ]; then mv -T pgdata "$2"; fi
+mv -T "$1" pgdata
 sync .
 """
 _PUT_BACK = f"""
 set -eu
 cd {MOUNT}
-if [ ! -e "$1" ] && [ -e pgdata ]; then mv pgdata "$1"; fi
-if [ -e "$2" ]; then mv "$2" pgdata; fi
+if [ ! -e "$1" ] && [ -e pgdata ]; then mv -T pgdata "$1"; fi
+if [ -e "$2" ]; then mv -T "$2" pgdata; fi
 sync .
 """
 _SWAP_DATABASES = """
@@ -518,7 +518,7 @@ def cleaned(site: Site, state: State) -> list[str]:
         told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
     if site.answers():
         kept = {one["kept"] for one in state.kept}
-        pattern = re.compile(re.escape(_named(site.place.database, "restored", "")) + r"\d{8}_\d{6}")
+        pattern = re.compile(re.escape(_named(site.place.database, "restored", "")) + r"\d{8}_\d{9}")
         for name in _databases(site.psql):
             if pattern.fullmatch(name) and name not in kept:
                 site.psql.run(f"DROP DATABASE {identifier(name)} WITH (FORCE);")
@@ -598,8 +598,9 @@ def _databases(psql: Psql) -> list[str]:
 
 
 def _named(database: str, what: str, stamp: str) -> str:
-    return f"{database.encode()[:37].decode(errors='ignore')}_{what}_{stamp.replace('-', '_')}"
+    return f"{database.encode()[:34].decode(errors='ignore')}_{what}_{stamp.replace('-', '_')}"
 
 
 def _stamp() -> str:
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    # To the millisecond: two swaps within a second mustn't take one name.
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S%f}"[:-3]

@@ -192,7 +192,9 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
         lsn = _found(site, archive, timeline, pattern, target, what)
     backup = archive.choose(records, timeline, lambda one: position(one["lsn"]["stop"]) <= position(lsn), what)
     last, gap = archive.reach(backup["label"], timeline)
-    if position(lsn) // SEGMENT > last and not (check_mode and live and not gap):
+    # A check archives nothing: what the live server has written will be there.
+    written = check_mode and live and not gap and position(lsn) <= position(_written(site))
+    if position(lsn) // SEGMENT > last and not written:
         raise DasTernError(
             f"{what} is "
             + (f"behind a gap of the archive, in which {_name(timeline, last + 1)} is missing" if gap
@@ -290,6 +292,10 @@ def _archived(site: Site, latest: bool) -> dict[str, Any]:
         time.sleep(0.1)
 
 
+def _written(site: Site) -> str:
+    return site.psql.run("SELECT pg_current_wal_lsn();").strip()
+
+
 def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: str, what: str) -> str:
     """Where a record of the archived log begins; searched from the newest segment backwards."""
     if not archive.backups or not site.look()["cluster"]:
@@ -310,7 +316,7 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
     if hit is None:
         there = ", ".join(record.label for record in site.place.records()[:10])
         raise DasTernError(
-            f"{what} isn't in the archived write-ahead log, and no backup is called `{target}`; backups: {there or 'none'}. "
+            f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
             "Nothing was done. A target is `latest`, a backup's label or name, a time with its offset, an LSN, a transaction's "
             "number, or the name of a restore point."
         )
