@@ -27,7 +27,21 @@ description:
 """
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("engine", "image", "postgres", "backend_env", "reset", "rehearsal", "migrations", "drift", "schema", "seed")
+SECTIONS = (
+    "engine",
+    "image",
+    "postgres",
+    "backend_env",
+    "reset",
+    "rehearsal",
+    "migrations",
+    "drift",
+    "schema",
+    "seed",
+    "backup",
+    "verification",
+    "backups",
+)
 
 
 class CallbackModule(CallbackBase):

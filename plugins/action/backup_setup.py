@@ -1,0 +1,26 @@
+"""Action plugin: have the repository of backups as declared, in the controller's own process where it can, so that progress is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.utils.display import Display
+
+if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.backup_setup import ARGUMENT_SPEC, setup
+from ansible.module_utils.dastern.controller import HostAction
+
+
+class ActionModule(HostAction):
+    MODULE = "backup_setup"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return setup(params, self._task.check_mode, Display().display)
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        return {"backup": {name: result[name] for name in ("lines", "next", "steps") if name in result}}

@@ -1,0 +1,353 @@
+"""Physical backups: sets of pgBackRest's repository that have a record, and the WAL that they need.
+
+A set counts when it was verified and its record written. Everything before that, a killed run's leftover too, is
+annotated `das-tern=incomplete` in the repository and deleted by the next run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import census, pgbackrest
+from .backup_records import Check, Place, Record, now
+from .errors import DasTernError
+from .pgbackrest import MARK, STANZA, Heard, Info, PgBackRest
+
+ARCHIVE_SECONDS = 120.0
+"""How long a finished segment of the WAL may take into the repository."""
+TELL_SECONDS = 10.0
+MANIFEST = ("backup.manifest", "backup.manifest.copy")
+_SERVER = """
+SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_control_system()),
+  'version', current_setting('server_version'), 'archiving', current_setting('archive_mode') <> 'off')
+"""
+# An archiver whose command failed or was killed sleeps for a minute, as long as pgBackRest waits for it: this wakes it. A
+# killed pgBackRest's session may still hold the lock that keeps backups apart; its process is gone when this is asked.
+_READY = """
+SELECT pg_reload_conf();
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest [backup]%';
+"""
+_ARCHIVED = """
+SELECT json_build_object('waits', EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = '{name}.ready'),
+  'failed', (SELECT last_failed_wal FROM pg_stat_archiver WHERE last_failed_time > coalesce(last_archived_time, '-infinity')))
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """The running server."""
+
+    system: str
+    version: str
+    archiving: bool
+
+
+@dataclass
+class Found:
+    """What a verification found."""
+
+    checks: dict[str, Check] = field(default_factory=dict)
+    """By label."""
+    problems: list[str] = field(default_factory=list)
+    """What concerns no single backup and is to be mended."""
+    notes: list[str] = field(default_factory=list)
+    """What can't be mended any more, and goes with the backups before it."""
+
+
+@contextmanager
+def telling(what: Callable[[], str], say: Callable[[str], None]) -> Iterator[None]:
+    """Say `what` every `TELL_SECONDS`."""
+    done, clock = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(TELL_SECONDS):
+            say(f"{what()}, {time.monotonic() - clock:.0f} s ...")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def server(place: Place) -> Server:
+    return Server(**place.superuser.value(_SERVER))
+
+
+def usable(place: Place, program: PgBackRest) -> tuple[Server, Info]:
+    """Server and repository, which belong together; refused in words where they don't."""
+    found = server(place)
+    if not found.archiving:
+        raise DasTernError(
+            f"Container {place.container} doesn't archive its WAL (archive_mode is off), which physical backups need. Set "
+            "`postgres_wal_archive: true` and run `ansible-playbook playbooks/provision.yml`, or take a logical one: "
+            "`ansible-playbook playbooks/backup.yml -e backup_type=logical`."
+        )
+    info = program.info()
+    if not info.system:
+        raise DasTernError(
+            f"{place.folder} has no repository for container {place.container} yet. Run "
+            "`ansible-playbook playbooks/provision.yml`, which makes it."
+        )
+    if info.system != found.system:
+        raise DasTernError(
+            f"The repository in {place.folder} takes backups of cluster {info.system}, and container {place.container} runs "
+            f"cluster {found.system}. If this cluster replaced that one, run `ansible-playbook playbooks/provision.yml`: its "
+            "backups are then kept beside the former ones. If not, give this server a `postgres_backup_dir` of its own."
+        )
+    return found, info
+
+
+def incomplete(place: Place, info: Info) -> list[str]:
+    """Labels of our sets that have no record, whatever became of their run."""
+    known = {record.label for record in place.records()} | set(place.damaged())
+    return [
+        one["label"] for one in info.sets
+        if (one.get("annotation") or {}).get(MARK) == "incomplete" and one["label"] not in known
+    ]  # fmt: skip
+
+
+def unknown(place: Place, info: Info) -> list[str]:
+    """Labels of sets that somebody else made, or whose record was lost or damaged: they are kept, and never shown good."""
+    known, swept = {record.label for record in place.records()}, incomplete(place, info)
+    return [one["label"] for one in info.sets if one["label"] not in known and one["label"] not in swept]
+
+
+def sweep(place: Place, program: PgBackRest, info: Info) -> list[str]:
+    """Delete what killed runs left, unless something else needs it, or it is the last full set: that is never deleted."""
+    left = incomplete(place, info)
+    kept = [one for one in info.sets if one["label"] not in left]
+    spared = {label for one in kept for label in needs(one)}
+    if not any(one["type"] == "full" for one in kept):
+        spared |= set([one["label"] for one in info.sets if one["type"] == "full"][-1:])
+    gone = [label for label in reversed(left) if label not in spared]
+    for label in gone:
+        program.expire(label)
+    return gone
+
+
+def needs(one: dict[str, Any]) -> list[str]:
+    """Labels of the sets that a set is restored from, besides itself."""
+    return [*(one.get("reference") or []), *([one["prior"]] if one.get("prior") else [])]
+
+
+def needed(place: Place, info: Info) -> list[str]:
+    """What may not go because sets that we don't know are built upon it."""
+    strange = unknown(place, info)
+    return [label for one in info.sets if one["label"] in strange for label in needs(one)]
+
+
+def effective(place: Place, info: Info, wanted: str) -> tuple[str, str]:
+    """Which type a backup will be, and why not `wanted`, if so.
+
+    Only what was verified is built upon: pgBackRest itself takes the newest set, whatever became of it.
+    """
+    if wanted == "full":
+        return "full", ""
+    swept = incomplete(place, info)
+    sets = [
+        one for one in info.sets
+        if one["in"] == info.archive and one["label"] not in swept and (wanted != "diff" or one["type"] == "full")
+    ]  # fmt: skip
+    if not sets:
+        return "full", "there is no full one to build upon" if wanted else ""
+    base = {record.label: record for record in place.records()}.get(sets[-1]["label"])
+    if base is None or not good(base):
+        return "full", f"{sets[-1]['label']}, which it would build upon, isn't verified"
+    return wanted or "incr", ""
+
+
+def good(record: Record) -> bool:
+    """Verified, and not found bad since."""
+    return record.verified is not None and record.verified.ok and (record.drilled is None or record.drilled.ok)
+
+
+def take(
+    place: Place, program: PgBackRest, found: Server, kind: str, name: str, reason: str, say: Callable[[str], None]
+) -> Record:
+    """Back the cluster up, verify that, and write the record; raises, and leaves what the next run deletes."""
+    began, clock = now(), time.monotonic()
+    place.superuser.run(_READY)
+    heard = Heard()
+    with telling(lambda: f"{kind} backup: {heard.percent or 0} %", say):
+        program.run(
+            "backup", "--repo=1", f"--type={kind}", f"--annotation={MARK}=incomplete", "--log-level-console=detail",
+            heard=heard,
+        )  # fmt: skip
+    label = heard.text.rpartition("new backup label = ")[2].split()[0]
+    say(f"{label}: copied in {time.monotonic() - clock:.1f} s; counting, and waiting for its WAL ...")
+    point = f"das-tern-{label}"
+    with telling(lambda: "counting, and waiting for its WAL", say):
+        counted, exact = census.count_at(place.superuser, place.database, point)
+        timeline, lsn = _archived(place)
+    info = program.info()
+    one = info.set(label)
+    if one is None:
+        raise DasTernError(f"pgBackRest doesn't list the backup {label} that it made. Run again.")
+    record = Record(
+        label=label, kind="physical", type=one["type"], database=place.database, system=found.system,
+        server=found.version, tool=f"pgBackRest {one['backrest']['version']}", began=began,
+        seconds=round(time.monotonic() - clock, 1), bytes=one["info"]["size"],
+        stored=one["info"]["repository"]["delta"], census=counted.as_dict(), exact=exact, name=name, reason=reason,
+        restore_point=point, lsn=lsn, timeline=timeline, prior=one["prior"] or "",
+        files={MANIFEST[0]: {"sha256": program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}").popitem()[1]}},
+    )  # fmt: skip
+    say(f"{label}: verifying ...")
+    with telling(lambda: "verifying", say):
+        check = verify(place, program, [record], f"--set={label}").checks[label]
+    if not check.ok:
+        raise DasTernError(
+            f"The backup {label} was made but isn't right, and doesn't count: {check.message}. Look at the disk of "
+            f"{place.folder}, then run again.",
+            label=label,
+        )
+    record = replace(record, verified=check)
+    place.save(record)
+    program.mark(label, "complete")
+    return record
+
+
+def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: str) -> Found:
+    """Read everything in the repository, and say of each of `records`, physical ones, whether it can be restored.
+
+    `only`, an option such as `--set=LABEL`, reads the files of one.
+    """
+    clock = time.monotonic()
+    found = Found()
+    info = program.info()
+    told = program.verify("--repo=1", *only)
+    segments = program.archived()
+    sums = program.sums(
+        *(f"backup/{STANZA}/{record.label}/{file}" for record in records for file in MANIFEST),
+        *(f"{kind}/{STANZA}/{kind}.info{copy}" for kind in ("archive", "backup") for copy in ("", ".copy")),
+    )
+    bad: dict[str, list[str]] = {}
+    unreadable: set[str] = set()
+    for record in sorted(records, key=lambda one: one.began):
+        one = info.set(record.label)
+        words = bad[record.label] = []
+        if one is None or record.label not in told.sets:
+            words.append("it isn't in the repository any more")
+            unreadable.add(record.label)
+            continue
+        files = told.damaged.get(record.label, [])
+        if not told.sets[record.label]:
+            words.append(f"damaged: {', '.join(files[:5]) or 'its files or those that it is built upon'}")
+        for file in MANIFEST:
+            if sums[f"backup/{STANZA}/{record.label}/{file}"] != record.files[MANIFEST[0]]["sha256"]:
+                words.append(f"damaged: {file}")
+        if record.prior in unreadable:
+            words.append(f"it needs {record.prior}, which isn't right")
+        if words:
+            unreadable.add(record.label)
+        first, last = one["archive"]["start"], pgbackrest.segment(record.timeline, record.lsn)
+        words += _broken(one["in"], first, last, segments.get(one["in"], set()), told.wal)
+    seconds = round(time.monotonic() - clock, 1)
+    found.checks = {label: Check(now(), not words, seconds, "; ".join(words)) for label, words in bad.items()}
+    for kind in ("archive", "backup"):
+        path = f"{kind}/{STANZA}/{kind}.info"
+        if sums[path] != sums[f"{path}.copy"] or not sums[path]:
+            found.problems.append(
+                f"{path} and its copy aren't the same: one of them is damaged. Copy the good one over it"
+            )
+    if only:
+        return found
+    _gaps(info, segments, told.wal, found)
+    for repository in info.further:
+        if not program.verify(f"--repo={repository}").ok:
+            found.problems.append(
+                f"repository {repository}: `pgbackrest --repo={repository} verify` reports damage there"
+            )
+    return found
+
+
+def remove(place: Place, program: PgBackRest, labels: Sequence[str]) -> None:
+    """Delete these, the newest first; killed anywhere, what is left doesn't count and the next run deletes it."""
+    there = {one["label"] for one in program.info().sets} if labels else set()
+    for label in sorted(labels, reverse=True):
+        if label in there:
+            program.mark(label, "incomplete")
+        place.forget(label)
+        program.expire(label)
+
+
+def trim(program: PgBackRest) -> None:
+    """Delete the WAL from before the oldest full backup, which nothing needs."""
+    program.expire_archive(sum(one["type"] == "full" for one in program.info().sets))
+
+
+def further(program: PgBackRest, info: Info, kind: str, say: Callable[[str], None]) -> list[str]:
+    """The same backup in the other repositories, whose retention their options say; why it wasn't possible."""
+    failed = []
+    for repository in info.further:
+        say(f"repository {repository} ...")
+        try:
+            program.run("backup", f"--repo={repository}", f"--type={kind}")
+        except DasTernError as refusal:
+            failed.append(f"repository {repository}: {refusal.message}")
+    return failed
+
+
+def _broken(archive: str, first: str, last: str, there: set[str], damaged: set[tuple[str, str]]) -> list[str]:
+    """What lacks of the WAL from `first` to `last`, which are of one timeline."""
+    timeline = int(first[:8], 16)
+    wanted = [pgbackrest.named(timeline, n) for n in range(pgbackrest.number(first), pgbackrest.number(last) + 1)]
+    missing = [name for name in wanted if name not in there]
+    wrong = [name for name in wanted if (archive, name) in damaged]
+    return [
+        *([f"its WAL is missing: {', '.join(missing[:5])}"] if missing else []),
+        *([f"its WAL is damaged: {', '.join(wrong[:5])}"] if wrong else []),
+    ]
+
+
+def _gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str]], found: Found) -> None:
+    """Breaks in the archive, beyond what one backup needs: no moment behind them can be restored from before them."""
+    starts: dict[str, list[str]] = {}
+    for one in info.sets:
+        starts.setdefault(one["in"], []).append(one["archive"]["start"])
+    for archive, names in segments.items():
+        oldest, newest = min(starts.get(archive, ["~"])), max(starts.get(archive, [""]))
+        broken = {name for of, name in damaged if of == archive and name >= oldest}
+        for timeline in {name[:8] for name in names}:
+            own = sorted(name for name in names if name[:8] == timeline and name >= oldest)
+            if own:
+                all_of_them = range(pgbackrest.number(own[0]), pgbackrest.number(own[-1]) + 1)
+                broken |= {pgbackrest.named(int(timeline, 16), n) for n in all_of_them} - set(own)
+        behind = sorted(name for name in broken if name >= newest)
+        if behind:
+            found.problems.append(
+                f"WAL {', '.join(behind[:5])} is missing or damaged: no moment behind it can be restored until there is a new "
+                "backup"
+            )
+        if older := sorted(broken - set(behind)):
+            found.notes.append(
+                f"WAL {', '.join(older[:5])} is missing or damaged: no backup from before it reaches beyond it"
+            )
+
+
+def _archived(place: Place) -> tuple[int, str]:
+    """Have all WAL up to now in the repository; timeline and position."""
+    lsn, current = place.superuser.value(
+        "SELECT json_build_array(lsn, pg_walfile_name(lsn)) FROM pg_switch_wal() AS lsn"
+    )
+    timeline = int(current[:8], 16)
+    name = pgbackrest.segment(timeline, lsn)
+    end = time.monotonic() + ARCHIVE_SECONDS
+    while True:
+        state = place.superuser.value(_ARCHIVED.format(name=name))
+        if not state["waits"]:
+            return timeline, lsn
+        if time.monotonic() > end:
+            raise DasTernError(
+                f"WAL segment {name} isn't in the repository after {ARCHIVE_SECONDS:.0f} s"
+                + (f": the archive_command fails at {state['failed']}" if state["failed"] else "")
+                + f". `docker logs --tail 20 {place.container}` says why; mend that, then run again. The backup doesn't count.",
+            )
+        time.sleep(0.1)

@@ -1,0 +1,325 @@
+"""Takes, verifies, lists and deletes backups of both kinds; decides which may go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from . import backup_physical as physical
+from . import backup_records
+from .backup_records import Check, Place, Record, now
+from .errors import DasTernError
+from .pgbackrest import PgBackRest
+from .quantities import amount, duration
+
+TYPES = ("full", "diff", "incr", "logical")
+KEEP = {
+    "full": {"count": 2, "days": 14},
+    "diff": {"count": 4, "days": 14},
+    "incr": {"count": 14, "days": 7},
+    "logical": {"count": 5, "days": 30},
+}
+PROVISION = "ansible-playbook playbooks/provision.yml"
+BACKUP = "ansible-playbook playbooks/backup.yml"
+LIST = "ansible-playbook playbooks/list_backups.yml"
+DRILL = "ansible-playbook playbooks/restore_drill.yml"
+ARGUMENT_SPEC: dict[str, Any] = {
+    **backup_records.ARGUMENT_SPEC,
+    "backup_type": {"type": "str", "default": "", "choices": ["", *TYPES]},
+    "name": {"type": "str", "default": ""},
+    "reason": {"type": "str", "default": ""},
+    "keep": {"type": "dict", "default": {}},
+    "wait": {"type": "int", "default": 600},
+    "nice": {"type": "int", "default": 10},
+    "lock_timeout": {"type": "str", "default": "10s"},
+}
+"""The options of the module `backup`, of which the others have a part; `take` reads them."""
+VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_records.ARGUMENT_SPEC, "wait", "nice")}
+
+Say = Callable[[str], None]
+
+
+def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
+    """Take a backup, verify it, and delete those that are too many and too old."""
+    place, keep = Place(dict(params)), retention(params["keep"])
+    if not running(place):
+        if not check_mode:
+            raise not_running(place)
+        return {"changed": True, "lines": [f"would take a backup, once container {place.container} runs"], "next": []}
+    found = physical.server(place)
+    kind = params["backup_type"] or ("" if found.archiving else "logical")
+    if check_mode:
+        return _planned(place, keep, kind, params)
+    with place.alone(params["wait"], "a backup"):
+        program = PgBackRest(place.containers, place.container, params["nice"])
+        lines, failed = [], []
+        if kind == "logical":
+            from . import backup_logical
+
+            with physical.telling(lambda: "logical backup", say):
+                record = backup_logical.take(
+                    place, place.database, params["name"], params["reason"], params["lock_timeout"]
+                )
+        else:
+            found, info = physical.usable(place, program)
+            program.alone(params["wait"], say)
+            swept = physical.sweep(place, program, info)
+            kind, why = physical.effective(place, info, kind)
+            if why:
+                lines.append(f"a full one, because {why}")
+            record = physical.take(place, program, found, kind, params["name"], params["reason"], say)
+            swept += physical.sweep(place, program, program.info())
+            lines += [f"deleted {label}, which a killed run left incomplete" for label in swept]
+            failed = physical.further(program, info, kind, say)
+        deleted = _delete(place, program, keep, say)
+        lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
+        if not record.exact:
+            lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
+    if failed:
+        raise DasTernError(
+            f"Backup {record.label} was taken and verified, but not in every repository: {'; '.join(failed)}",
+            label=record.label, lines=lines,
+        )  # fmt: skip
+    return {
+        "changed": True, "label": record.label, "record": record.as_dict(), "lines": lines,
+        "deleted": [label for label, _ in deleted], "next": [LIST],
+    }  # fmt: skip
+
+
+def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
+    """Read every backup, and keep in its record what came of it; gives `failed` with what is damaged and what to do."""
+    place = Place(dict(params))
+    if not place.records() and not place.damaged():
+        return {"changed": False, "lines": [f"no backups in {place.folder}"], "next": [BACKUP], "checks": {}}
+    if not running(place):
+        raise not_running(place)
+    with place.alone(params["wait"], "a verification"):
+        records, damaged = place.records(), place.damaged()
+        found = physical.Found()
+        own = [record for record in records if record.kind == "physical"]
+        if own or damaged:
+            program = PgBackRest(place.containers, place.container, params["nice"])
+            if program.info().system:
+                with physical.telling(lambda: "verifying the repository", say):
+                    found = physical.verify(place, program, own)
+            else:
+                lost = Check(now(), False, 0, f"{place.folder} has no repository any more")
+                found.checks = {record.label: lost for record in own}
+        for record in records:
+            if record.kind == "logical":
+                from . import backup_logical
+
+                with physical.telling(lambda label=record.label: f"verifying {label}", say):  # type: ignore[misc]
+                    found.checks[record.label] = backup_logical.verify(place, record)
+        for label, check in found.checks.items():
+            if not check_mode:
+                place.note(label, verified=check)
+        lines = [
+            f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
+            for record in records if (check := found.checks[record.label])
+        ]  # fmt: skip
+        lines += [f"{label} HAS A DAMAGED RECORD, {place.records_folder}/{label}.json" for label in damaged]
+        lines += [f"DAMAGED: {problem}" for problem in found.problems] + [f"lost: {note}" for note in found.notes]
+    wrong = [label for label, check in found.checks.items() if not check.ok] + damaged
+    result: dict[str, Any] = {
+        "changed": bool(found.checks) and not check_mode,
+        "checks": {label: check.__dict__ for label, check in found.checks.items()},
+        "damaged": wrong, "problems": found.problems, "notes": found.notes, "lines": lines, "next": [],
+    }  # fmt: skip
+    if wrong or found.problems:
+        words = [
+            f"{label}: {found.checks[label].message if label in found.checks else 'its record is damaged'}"
+            for label in wrong
+        ]
+        good = next((one.label for one in records if found.checks[one.label].ok), "none")
+        result |= {
+            "failed": True,
+            "msg": f"{'. '.join([*words, *found.problems])}. Take a new full backup (`{BACKUP} -e backup_type=full`), and don't "
+            f"restore from what is damaged; the newest good one is {good}.",
+            "next": [f"{BACKUP} -e backup_type=full"],
+        }
+    return result
+
+
+def listed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """All backups with what is known of each, the newest first; reads only."""
+    place = Place(dict(params))
+    backups = [_shown(record) for record in place.records()]
+    damaged, unfinished, others, lines = place.damaged(), [], [], []
+    if running(place):
+        info = None
+        try:
+            info = PgBackRest(place.containers, place.container).info()
+        except DasTernError as refusal:
+            if backups:
+                lines.append(refusal.message)
+        if info is not None:
+            unfinished = physical.incomplete(place, info)
+            others = [label for label in physical.unknown(place, info) if label not in damaged]
+            there = {one["label"] for one in info.sets}
+            for backup in backups:
+                backup["missing"] = backup["kind"] == "physical" and backup["label"] not in there
+    elif backups:
+        lines.append(f"container {place.container} doesn't run: what is in its repository can't be compared")
+    total = sum(path.stat().st_size for path in place.folder.rglob("*") if path.is_file() and not path.is_symlink())
+    lines = [
+        *_table(backups), *lines,
+        *(f"{label} is incomplete: it isn't a backup, and the next one deletes it" for label in unfinished),
+        *(f"{label} has a damaged record, and isn't counted on" for label in damaged),
+        *(f"{label} has no record: somebody else made it, or the record was lost" for label in others),
+        f"{len(backups)} backups, {amount(total)} in {place.folder} with the WAL" if backups else f"no backups in {place.folder}",
+    ]  # fmt: skip
+    never = backups and not any(backup["drilled"] for backup in backups)
+    return {
+        "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others,
+        "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
+    }  # fmt: skip
+
+
+def retention(given: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """`backup_keep` with its defaults; refused in words where it says something else."""
+    keep = {kind: {**of, **(given.get(kind) or {})} for kind, of in KEEP.items()}
+    unknown = [name for name in given if name not in KEEP]
+    unknown += [f"{kind}.{name}" for kind, of in keep.items() for name in of if name not in KEEP[kind]]
+    if unknown:
+        raise DasTernError(
+            f"`backup_keep` has {', '.join(unknown)}; it takes {', '.join(KEEP)}, each with `count` and `days`."
+        )
+    for kind, of in keep.items():
+        for name, value in of.items():
+            if not str(value).isdecimal() or (name == "count" and int(value) < 1 and kind in ("full", "logical")):
+                least = 1 if name == "count" and kind in ("full", "logical") else 0
+                raise DasTernError(f"`backup_keep.{kind}.{name}` is `{value}`; wanted is a number from {least} on.")
+            of[name] = int(value)
+    return keep
+
+
+def surplus(
+    records: Sequence[Record], keep: Mapping[str, Mapping[str, int]], needed: Sequence[str] = (), at: str = ""
+) -> list[Record]:
+    """Which of `records`, the newest first, may go at the time `at`: those beyond their count and older than their days.
+
+    Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
+    a kept one is built upon, and `needed`. Where nothing is good nothing goes.
+    """
+    moment = datetime.fromisoformat(at or now())
+    counted: dict[tuple[str, str], int] = {}
+    kept: set[str] = set(needed)
+    newest: set[tuple[str, str]] = set()
+    for record in records:
+        database = record.database if record.kind == "logical" else ""
+        group, kind = (record.type, database), (record.kind, database)
+        is_good = physical.good(record)
+        age = (moment - datetime.fromisoformat(record.began)).total_seconds() / 86400
+        if counted.get(group, 0) < keep[record.type]["count"] or age <= keep[record.type]["days"] or kind not in newest:
+            kept.add(record.label)
+        if is_good:
+            counted[group] = counted.get(group, 0) + 1
+            newest.add(kind)
+    for record in records:  # what is built upon another is newer
+        if record.label in kept and record.prior:
+            kept.add(record.prior)
+    return [record for record in records if record.label not in kept]
+
+
+def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], say: Say) -> list[tuple[str, str]]:
+    """Delete what may go; label and words of each."""
+    records = place.records()
+    info = program.info() if any(record.kind == "physical" for record in records) else None
+    gone = surplus(records, keep, physical.needed(place, info) if info else ())
+    for record in gone:
+        if record.kind == "logical":
+            from . import backup_logical
+
+            backup_logical.remove(place, record)
+    if info:
+        sets = [record.label for record in gone if record.kind == "physical"]
+        physical.remove(place, program, sets)
+        physical.trim(program)
+    return [(record.label, _described(record)) for record in gone]
+
+
+def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What `take` would do."""
+    lines, records, program = [], place.records(), PgBackRest(place.containers, place.container)
+    info = program.info() if any(record.kind == "physical" for record in records) else None
+    if kind != "logical":
+        _, info = physical.usable(place, program)
+        kind, why = physical.effective(place, info, kind)
+        lines = [f"a full one, because {why}"] if why else []
+        lines += [
+            f"would delete {label}, which a killed run left incomplete" for label in physical.incomplete(place, info)
+        ]
+    base = next((one for one in records if one.kind == "physical" and physical.good(one)), None)
+    full = next((one for one in records if one.type == "full" and physical.good(one)), None)
+    prior = {"incr": base, "diff": full}.get(kind)
+    new = Record(
+        label="the new one", kind="logical" if kind == "logical" else "physical", type=kind, database=place.database,
+        system="", server="", tool="", began=now(), seconds=0, bytes=0, stored=0, census={}, exact=True,
+        prior=prior.label if prior else "", verified=Check(now(), True, 0),
+    )  # fmt: skip
+    gone = surplus([new, *records], keep, physical.needed(place, info) if info else ())
+    called = f" called {params['name']}" if params["name"] else ""
+    lines = [f"would take a {kind} backup{called}", *lines, *(f"would delete {_described(one)}" for one in gone)]
+    return {"changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": []}
+
+
+def running(place: Place) -> bool:
+    """Whether the server's container is there, running, and not paused; no engine, no container."""
+    try:
+        container = place.containers.inspect("container", place.container)
+    except DasTernError as refusal:
+        if refusal.facts.get("status") != 0:
+            raise
+        return False
+    return container is not None and container["State"]["Running"] and not container["State"]["Paused"]
+
+
+def not_running(place: Place) -> DasTernError:
+    return DasTernError(
+        f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {place.container}`, or "
+        f"`{PROVISION}`."
+    )
+
+
+def _described(record: Record) -> str:
+    name = f" ({record.name})" if record.name else ""
+    return (
+        f"{record.label}{name}, {record.type}, {amount(record.bytes)} in {amount(record.stored)}, {record.seconds:.1f} s, "
+        f"{_age(record.began)} old"
+    )
+
+
+def _age(at: str) -> str:
+    return duration(max((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds(), 0))
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    """A record without the census, and what follows from it."""
+    shown = {name: value for name, value in record.as_dict().items() if name not in ("census", "files")}
+    ratio = round(record.bytes / record.stored, 1) if record.stored else None
+    return {**shown, "ratio": ratio, "rows": sum(record.census["tables"].values()), "good": physical.good(record)}
+
+
+def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each."""
+    if not backups:
+        return []
+    rows = [("label", "name", "type", "age", "size", "stored", "ratio", "verified", "drilled", "restored in")]
+    rows += [
+        (
+            one["label"], one["name"] or "-", one["type"], _age(one["began"]), amount(one["bytes"]), amount(one["stored"]),
+            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"]), _checked(one["drilled"]),
+            f"{one['restore_seconds']:.1f} s" if one["restore_seconds"] is not None else "-",
+        )
+        for one in backups
+    ]  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _checked(check: Mapping[str, Any] | None) -> str:
+    if check is None:
+        return "never"
+    return f"{_age(check['at'])} ago" if check["ok"] else "DAMAGED"

@@ -1,0 +1,175 @@
+"""Has pgBackRest's configuration and repository as declared, and a first full backup in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import backup_physical as physical
+from . import backup_records, backup_run, scram
+from .backup_records import Place
+from .backup_run import Say
+from .containers import ROLE_LABEL
+from .errors import DasTernError
+from .files import write
+from .pgbackrest import Info, PgBackRest, configuration, masked
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    **backup_records.ARGUMENT_SPEC,
+    "config_dir": {"type": "path", "required": True},
+    "wal_archive": {"type": "bool", "required": True},
+    "compress_level": {"type": "int", "default": 1},
+    "processes": {"type": "int", "default": 2},
+    "cipher_pass": {"type": "str", "default": "", "no_log": True},
+    "repository_options": {"type": "dict", "default": {}, "no_log": True},
+    "keep": {"type": "dict", "default": {}},
+    "wait": {"type": "int", "default": 600},
+    "nice": {"type": "int", "default": 10},
+    "assume_absent": {"type": "bool", "default": False},
+}
+_PAST = {"write": "wrote", "change": "changed", "make": "made", "take": "took"}
+OWNER = 999
+"""User and group `postgres` of the image."""
+
+
+def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
+    """Make it so; what was or would be done is in `steps`."""
+    if not params["wal_archive"]:
+        line = "`postgres_wal_archive` is false: there are only logical backups, no WAL and no restore to a moment"
+        return {"changed": False, "steps": [], "lines": [line], "next": []}
+    text = _configuration(params)
+    backup_run.retention(params["keep"])
+    path = Path(os.path.expanduser(params["config_dir"])) / "pgbackrest" / "pgbackrest.conf"
+    before = path.read_text("utf-8") if path.exists() else ""
+    differs = before != text or path.stat().st_mode & 0o777 != 0o600
+    steps = [f"{'write' if not before else 'change'} {path}"] if differs else []
+    diff = {
+        "before_header": str(path) if before else "absent", "after_header": str(path), "before": masked(before),
+        "after": masked(text),
+    }  # fmt: skip
+    if params["assume_absent"]:
+        return _result([*steps, "make the repository", "take a first full backup"], True, [diff])
+    place = Place(dict(params))
+    if not backup_run.running(place):
+        if not check_mode:
+            raise backup_run.not_running(place)
+        return _result([*steps, f"have the repository, once container {place.container} runs"], True, [diff])
+    _alone_there(place)
+    program = PgBackRest(place.containers, place.container, params["nice"])
+    with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up"):
+        found, info = physical.server(place), program.info(text)
+        if info.system and info.system != found.system:
+            steps.append(
+                f"take in cluster {found.system}, which replaced {info.system} in container {place.container}; the former one's "
+                "backups stay"
+            )
+        if not info.complete:
+            steps.append("make the repository")
+        there = {one["label"] for one in info.sets}
+        first = not any(
+            one.type == "full" and one.system == found.system and physical.good(one) and one.label in there
+            for one in place.records()
+        )
+        if not check_mode:
+            _have(place, program, path, text, differs, found, info, say)
+    if first and check_mode:
+        steps.append("take a first full backup")
+    result = _result(steps, check_mode, [diff] if differs else [])
+    if first and not check_mode:
+        taken = backup_run.take(
+            {"backup_type": "full", "name": "", "reason": "the first", "lock_timeout": "", **params}, say=say
+        )
+        result |= {"changed": True, "record": taken["record"], "lines": [*map(_done, steps), *taken["lines"]]}
+    return result
+
+
+def _have(
+    place: Place,
+    program: PgBackRest,
+    path: Path,
+    text: str,
+    differs: bool,
+    found: physical.Server,
+    info: Info,
+    say: Say,
+) -> None:
+    """The stanza first, by the text that isn't written yet: one that doesn't work leaves everything as it was."""
+    if not found.archiving:
+        raise DasTernError(
+            f"Container {program.container} doesn't archive its WAL yet (archive_mode is off). Run "
+            f"`{backup_run.PROVISION}`, which starts it anew with `postgres_wal_archive`."
+        )
+    if info.system and info.system != found.system:
+        say(f"The repository takes in cluster {found.system}, which replaced {info.system} ...")
+        program.run("stanza-upgrade", config=text)
+    if not info.complete:
+        program.run("stanza-create", config=text)
+    if differs:
+        try:
+            write(path, text.encode(), owner=(OWNER, OWNER))
+        except OSError as error:
+            raise DasTernError(f"{path} can't be written: {error.strerror}. Run the play as root.") from None
+        # An archiver that failed sleeps for a minute; this wakes it.
+        place.superuser.run("SELECT pg_reload_conf();")
+
+
+def _alone_there(place: Place) -> None:
+    """Refuse a folder that another server archives into: each would make the other's WAL archive fail."""
+    for one in place.containers.listed(label=[f"{ROLE_LABEL}=postgres"], status=["running"]):
+        name = one["Names"][0].lstrip("/")
+        for mount in one["Mounts"]:
+            if (
+                name != place.container
+                and mount["Destination"] == "/backups"
+                and os.path.realpath(mount["Source"]) == os.path.realpath(place.folder)
+            ):
+                raise DasTernError(
+                    f"`postgres_backup_dir` {place.folder} is that of container {name}, too. Give {place.container} a folder of its "
+                    "own, for example the default, and run `ansible-playbook playbooks/provision.yml`. Nothing was changed."
+                )
+
+
+def _configuration(params: Mapping[str, Any]) -> str:
+    """The declared one; refused in words, and without a secret, where it can't be right."""
+    cipher_pass, options = params["cipher_pass"], params["repository_options"]
+    if cipher_pass and not scram.acceptable(cipher_pass):
+        raise DasTernError(
+            f"`backup_cipher_pass` can't be used; wanted is printable ASCII of {scram.MINIMUM_LENGTH} characters or more, "
+            "without blanks at its ends. Make one: `openssl rand -base64 48`."
+        )
+    wrong = [name for name in options if not re.fullmatch(r"repo([2-9]|\d{2,3})-[a-z0-9-]+", str(name))]
+    if wrong:
+        raise DasTernError(
+            f"`backup_repository_options` has {', '.join(map(str, wrong))}; wanted are names of a further repository's options, "
+            "such as repo2-type or repo2-s3-bucket. The first repository is this project's own."
+        )
+    wrong = [
+        name for name, value in options.items()
+        if isinstance(value, dict | list) or value is None or re.search(r"[\x00-\x1f]", str(value))
+    ]  # fmt: skip
+    if wrong:
+        raise DasTernError(f"`backup_repository_options`: {', '.join(wrong)} isn't one line of text or a number.")
+    for name, least, most in (("compress_level", -7, 22), ("processes", 1, 999)):
+        if not least <= params[name] <= most:
+            raise DasTernError(f"`backup_{name}` is {params[name]}; wanted is a number from {least} to {most}.")
+    return configuration(params["compress_level"], params["processes"], cipher_pass, options)
+
+
+def _result(steps: list[str], check_mode: bool, diff: list[dict[str, str]]) -> dict[str, Any]:
+    lines = [f"would {step}" if check_mode else _done(step) for step in steps]
+    return {
+        "changed": bool(steps),
+        "steps": steps,
+        "lines": lines or ["repository as declared"],
+        "next": [],
+        "diff": diff,
+    }
+
+
+def _done(step: str) -> str:
+    verb, _, rest = step.partition(" ")
+    return f"{_PAST[verb]} {rest}"

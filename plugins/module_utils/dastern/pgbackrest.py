@@ -1,0 +1,303 @@
+"""Drives pgBackRest inside the server's container: its commands, what it says, and what of it a killed run left.
+
+Source: pgBackRest 2.55, its manual and what it does. `verify` exits 0 whatever it finds; `--config=/dev/stdin` lets a
+configuration be tried that isn't written yet, and keeps its secrets out of argument lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .containers import Containers, Output
+from .errors import DasTernError
+from .quantities import amount
+
+STANZA = "dastern"
+REPOSITORY = "/backups/repository"
+FOREVER = 9999999
+"""The most that the retention options take: nothing goes unless we say so."""
+MARK = "das-tern"
+"""Annotation of our sets: `incomplete` until the record is written, then `complete`."""
+SEGMENT = 16 * 1024 * 1024
+"""Bytes of one file of the WAL, initdb's default."""
+FULL = 32 * 1024 * 1024
+"""Bytes; with less a failure is for want of them."""
+LONGEST = 1800.0
+"""Seconds that a command may say nothing: copying one file, waiting for one segment."""
+
+_ERROR = re.compile(r"ERROR: \[(\d{3})\]: (.*)")
+_PERCENT = re.compile(r", ([\d.]+)%\)")
+_SET_FILE = re.compile(r" P\d+ +INFO: .* '?(\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?)/([^\s':]+)")
+_SET = re.compile(r"^  backup: (\S+), status: (\w[\w ]*)", re.MULTILINE)
+_WAL_FILE = re.compile(r"([\d.]+-\d+)/[0-9A-F]{16}/([0-9A-F]{24})-[0-9a-f]{40}(\.\w+)?")
+# Fine, no folder of the stanza, no backups, no data of the stanza.
+_STATES = (0, 1, 2, 3)
+_NOTHING = hashlib.sha256(b"").hexdigest()
+_PROCESSES = r"""
+for p in /proc/[0-9]*; do
+  c=$(tr '\0' ' ' < "$p/cmdline" 2>/dev/null) || continue
+  case $c in "pgbackrest "*) echo "${p#/proc/} $c";; esac
+done
+"""
+_SUMS = r"""
+for f; do
+  s=$(pgbackrest --repo=1 --log-level-console=off --log-level-stderr=off repo-get "$f" | sha256sum)
+  echo "$f ${s%% *}"
+done
+"""
+
+
+class Heard:
+    """What a command says, while it says it."""
+
+    def __init__(self) -> None:
+        self.percent = ""
+        self._rest = b""
+        self._kept: list[str] = []
+
+    def write(self, content: bytes) -> int:
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace")
+            if found := _PERCENT.search(text):
+                self.percent = found[1]
+            elif " DETAIL: " not in text:
+                self._kept.append(text)
+        return len(content)
+
+    @property
+    def text(self) -> str:
+        return "\n".join([*self._kept, self._rest.decode(errors="replace")])
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the repository says of itself."""
+
+    complete: bool
+    """Whether every repository has its stanza."""
+    system: str
+    """Identifier of the cluster whose WAL it takes."""
+    archive: str
+    """Where that goes, such as `17-1`: the server's version and the number of the cluster."""
+    sets: list[dict[str, Any]]
+    """As `pgbackrest info` describes them, the oldest first; `in` is the archive that has a set's WAL."""
+    further: list[int]
+    """Numbers of the repositories besides the first."""
+
+    def set(self, label: str) -> dict[str, Any] | None:
+        return next((one for one in self.sets if one["label"] == label), None)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `pgbackrest verify` said."""
+
+    sets: dict[str, bool]
+    damaged: dict[str, list[str]] = field(default_factory=dict)
+    """Files of a set, by its label."""
+    wal: set[tuple[str, str]] = field(default_factory=set)
+    """Damaged segments: archive and name."""
+    ok: bool = True
+
+
+class PgBackRest:
+    """pgBackRest in a running container."""
+
+    def __init__(self, containers: Containers, container: str, nice: int = 0) -> None:
+        self.containers, self.container, self.nice = containers, container, nice
+
+    def run(self, command: str, *options: str, config: str = "", heard: Heard | None = None) -> str:
+        """What it prints; a failure is a refusal in its own words."""
+        words = ["nice", "-n", str(self.nice), "pgbackrest", f"--stanza={STANZA}", command, *options]
+        if config:
+            words.append("--config=/dev/stdin")
+        done = self.containers.execute(self.container, words, config, silence=LONGEST, into=heard)  # type: ignore[arg-type]
+        out = heard.text if heard else done.out
+        if done.rc != 0:
+            raise _refusal(command, Output(done.rc, out, done.err), self._free())
+        return out
+
+    def info(self, config: str = "") -> Info:
+        # It writes a message of several lines as it is into its JSON.
+        told = json.loads(self.run("info", "--output=json", "--log-level-console=off", config=config), strict=False)[0]
+        repository = next(one for one in told["repo"] if one["key"] == 1)
+        code, message = repository["status"]["code"], repository["status"]["message"]
+        # Without a password what is encrypted is read as a text, and quoted.
+        if "CryptoError" in message or not message.replace("\n", "").isprintable():
+            raise DasTernError(
+                "The backup repository can't be read with this `backup_cipher_pass`: it was made with another one, or "
+                "without. Set the one that it was made with; to begin a new repository, move the folder `repository` in "
+                "`postgres_backup_dir` away first. Nothing was changed.",
+                crypto=True,
+            )
+        if code not in _STATES:
+            first = " ".join(message.split("HINT")[0].split())
+            raise DasTernError(f"The backup repository can't be read: {first}. Nothing was changed.")
+        systems = [str(one["system-id"]) for one in told["db"] if one["repo-key"] == 1]
+        archives = {one["database"]["id"]: one["id"] for one in told["archive"] if one["database"]["repo-key"] == 1}
+        sets = [
+            {**one, "in": archives.get(one["database"]["id"], "")}
+            for one in told["backup"] if one["database"]["repo-key"] == 1
+        ]  # fmt: skip
+        return Info(
+            all(one["status"]["code"] in (0, 2) for one in told["repo"]), systems[-1] if systems else "", archives[max(archives)] if archives else "", sets,
+            [one["key"] for one in told["repo"] if one["key"] != 1],
+        )  # fmt: skip
+
+    def verify(self, *options: str) -> Verified:
+        # Without --job-retry a damaged segment is read three times, 15 s apart.
+        told = self.run("verify", *options, "--output=text", "--verbose", "--job-retry=0")
+        sets = {label: status.strip() == "valid" for label, status in _SET.findall(told)}
+        damaged: dict[str, list[str]] = {}
+        wal: set[tuple[str, str]] = set()
+        for line in told.splitlines():
+            if found := _WAL_FILE.search(line):
+                wal.add((found[1], found[2]))
+            elif (found := _SET_FILE.search(line)) and found[2] not in damaged.setdefault(found[1], []):
+                damaged[found[1]].append(found[2])
+        return Verified(sets, damaged, wal, bool(re.search(r"^status: ok$", told, re.MULTILINE)))
+
+    def archived(self) -> dict[str, set[str]]:
+        """Names of the segments in the first repository, by archive such as `17-1`."""
+        files = json.loads(
+            self.run(
+                "repo-ls", f"archive/{STANZA}", "--repo=1", "--recurse", "--output=json", "--log-level-console=off"
+            )
+        )
+        found: dict[str, set[str]] = {}
+        for path in files:
+            if segment := _WAL_FILE.fullmatch(path):
+                found.setdefault(segment[1], set()).add(segment[2])
+        return found
+
+    def sums(self, *files: str) -> dict[str, str]:
+        """SHA-256 of files of the repository, decrypted; '' where one can't be read."""
+        done = self.containers.execute(self.container, ["sh", "-c", _SUMS, "sh", *files], silence=LONGEST)
+        found = dict(line.split(" ", 1) for line in done.out.splitlines())
+        return {file: "" if found.get(file) == _NOTHING else found.get(file, "") for file in files}
+
+    def mark(self, label: str, state: str) -> None:
+        self.run("annotate", "--repo=1", f"--set={label}", f"--annotation={MARK}={state}")
+
+    def expire(self, label: str) -> None:
+        """Delete a set and those that depend on it; none is fine."""
+        self.run("expire", "--repo=1", f"--set={label}")
+
+    def expire_archive(self, fulls: int) -> None:
+        """Delete WAL older than the oldest of `fulls` full backups, which are all that there are."""
+        if fulls:
+            self.run("expire", "--repo=1", f"--repo1-retention-archive={fulls}")
+
+    def alone(self, seconds: float, say: Callable[[str], None]) -> None:
+        """End the backup that a killed run left here; wait `seconds` for somebody else's pgBackRest.
+
+        Whoever calls holds the lock of the backups: no run of ours is at work that anybody waits for.
+        """
+        end = time.monotonic() + seconds
+        told: set[str] = set()
+        while others := list(self._others()):
+            for pid, command in others:
+                if pid in told:
+                    continue
+                told.add(pid)
+                if f"--annotation={MARK}=" in command:
+                    say("Ending a backup that a killed run left behind ...")
+                    self.containers.execute(self.container, ["sh", "-c", 'kill -TERM "$1"', "sh", pid])
+                else:
+                    say(f"Waiting for another pgBackRest in container {self.container}: {command} ...")
+            if time.monotonic() > end:
+                raise DasTernError(
+                    f"Another pgBackRest works in container {self.container}: {others[0][1]} (process {others[0][0]} there). Run "
+                    f"again when it is done, or end it: `docker exec {self.container} kill {others[0][0]}`."
+                )
+            time.sleep(0.2)
+
+    def _free(self) -> int | None:
+        """Bytes free where the repository is, if the container still answers."""
+        with contextlib.suppress(DasTernError, ValueError, IndexError):
+            told = self.containers.execute(self.container, ["df", "-B1", "--output=avail", REPOSITORY]).out
+            return int(told.split()[1])
+        return None
+
+    def _others(self) -> Iterator[tuple[str, str]]:
+        told = self.containers.execute(self.container, ["sh", "-c", _PROCESSES])
+        for line in told.out.splitlines():
+            pid, _, command = line.strip().partition(" ")
+            words = command.split()
+            if {"backup", "expire", "stanza-create", "stanza-upgrade"} & set(words):
+                yield pid, command.strip()
+
+
+def configuration(compress_level: int, processes: int, cipher_pass: str, options: Mapping[str, Any]) -> str:
+    """The text of pgbackrest.conf."""
+    others = sorted({name.partition("-")[0] for name in options})
+    further = {f"{repository}-{way}": "y" for repository in others for way in ("bundle", "block")} | dict(options)
+    lines = {
+        "repo1-path": REPOSITORY,
+        # Small files together, and of large ones the blocks that changed.
+        "repo1-bundle": "y",
+        "repo1-block": "y",
+        # What goes is decided outside, where it is known which backups were verified.
+        "repo1-retention-full": FOREVER,
+        **({"repo1-cipher-type": "aes-256-cbc", "repo1-cipher-pass": cipher_pass} if cipher_pass else {}),
+        **{name: "ny"[value] if isinstance(value, bool) else value for name, value in sorted(further.items())},
+        "compress-type": "zst",
+        "compress-level": compress_level,
+        "process-max": processes,
+        "start-fast": "y",
+        "log-level-console": "info",
+        "log-level-file": "off",
+    }
+    text = "".join(f"{name}={value}\n" for name, value in lines.items())
+    return f"[global]\n{text}\n[{STANZA}]\npg1-path=/var/lib/postgresql/data/pgdata\npg1-database=postgres\n"
+
+
+def masked(text: str) -> str:
+    """A configuration without its secrets."""
+    return re.sub(r"(?m)^(\S*(?:pass|key|secret|token)[^=\n]*)=.*$", r"\1=********", text)
+
+
+def segment(timeline: int, lsn: str) -> str:
+    """The file of the WAL that ends at `lsn` or holds the byte before it."""
+    high, low = (int(part, 16) for part in lsn.split("/"))
+    return named(timeline, max((high << 32) + low - 1, 0) // SEGMENT)
+
+
+def number(name: str) -> int:
+    """Which segment of its timeline a file is."""
+    return int(name[8:16], 16) * (0x100000000 // SEGMENT) + int(name[16:], 16)
+
+
+def named(timeline: int, count: int) -> str:
+    per = 0x100000000 // SEGMENT
+    return f"{timeline:08X}{count // per:08X}{count % per:08X}"
+
+
+def _refusal(command: str, done: Output, free: int | None) -> DasTernError:
+    """Why it failed, in its own words and with what mends it; it doesn't always say itself that a disk is full."""
+    if done.rc in (137, 143) or done.rc < 0:
+        return DasTernError(
+            f"pgBackRest was killed during `{command}`. What it left doesn't count as a backup, and the next run removes it: "
+            "run again."
+        )
+    found = _ERROR.findall(done.out + done.err)
+    words = "; ".join(dict.fromkeys(words for _, words in found)) or done.last_words
+    mend = " Run again."
+    if "No space left" in done.out + done.err or (free is not None and free < FULL):
+        mend = f" Its disk has {amount(free or 0)} left: make room in `postgres_backup_dir`, or move it to another disk; then run again."
+    elif "CryptoError" in words or "cipher" in words:
+        mend = " Set `backup_cipher_pass` to the one that the repository was made with."
+    elif found and found[0][0] == "082":
+        mend = (
+            " The WAL isn't archived: `docker logs` of the container says why the archive_command fails. Mend that, then "
+            "run again."
+        )
+    return DasTernError(f"pgBackRest failed during `{command}`: {words}.{mend}", code=[code for code, _ in found])

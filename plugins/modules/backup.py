@@ -1,0 +1,77 @@
+#!/usr/bin/python
+"""Ansible module: take a backup of a server in a container, verify it, and delete those that are too many."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup
+short_description: Take, verify and record a backup; apply the retention
+description:
+  - Physical backups are pgBackRest's, with a named restore point behind each and an exact census of the database there.
+  - Only a backup that was verified gets a record and counts; what a killed run left is deleted by the next.
+  - The newest verified backup, what a kept one is built upon, and the WAL that it needs are never deleted.
+options:
+  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
+  container: {description: The server's container., type: str, required: true}
+  database: {description: The database whose rows are counted., type: str, required: true}
+  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
+  backup_type:
+    description: Empty is V(full) if there is none to build upon, else V(incr); V(logical) where no WAL is archived.
+    type: str
+    choices: ["", full, diff, incr, logical]
+    default: ""
+  name: {description: What the operator calls it., type: str, default: ""}
+  reason: {description: What it is taken for., type: str, default: ""}
+  keep:
+    description:
+      - What is kept, by type (V(full), V(diff), V(incr), V(logical)), each with C(count) and C(days). A backup goes when it is
+        beyond both. What isn't given has its default.
+    type: dict
+    default: {}
+  wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
+  nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+  lock_timeout: {description: How long a logical backup waits for a locked table., type: str, default: 10s}
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be taken and deleted; writes nothing.
+  diff_mode:
+    support: none
+    description: A backup has no former state.
+  idempotent:
+    support: none
+    description: Each run takes a backup.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Take an incremental backup
+  backup:
+    container: dastern-postgres
+    database: dastern
+    backup_dir: /var/backups/das-tern/dastern-postgres
+"""
+
+RETURN = r"""
+label: {description: The backup's label., returned: when taken, type: str}
+record: {description: What its record says., returned: when taken, type: dict}
+deleted: {description: Labels that went or would go., returned: always, type: list, elements: str}
+lines: {description: The same in words., returned: always, type: list, elements: str}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.backup_run import ARGUMENT_SPEC, take
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = take(module.params, module.check_mode, say=module.debug)
+    except DasTernError as error:
+        module.fail_json(msg=error.message, **error.facts)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

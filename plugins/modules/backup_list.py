@@ -1,0 +1,62 @@
+#!/usr/bin/python
+"""Ansible module: list all backups."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_list
+short_description: List all backups with what is known of each
+description:
+  - Reads the records and asks the repository what is in it; a stopped server is fine.
+options:
+  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
+  container: {description: The server's container., type: str, required: true}
+  database: {description: The database whose rows are counted., type: str, required: true}
+  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+  idempotent:
+    support: full
+    description: Reads only.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: List all backups
+  backup_list:
+    container: dastern-postgres
+    database: dastern
+    backup_dir: /var/backups/das-tern/dastern-postgres
+"""
+
+RETURN = r"""
+backups: {description: "Each record, with C(ratio), C(rows) and C(good); the newest first.", returned: always, type: list, elements: dict}
+incomplete: {description: Labels of what killed runs left., returned: always, type: list, elements: str}
+damaged: {description: Labels with a damaged record., returned: always, type: list, elements: str}
+unknown: {description: Labels in the repository without a record., returned: always, type: list, elements: str}
+bytes: {description: Size of the folder., returned: always, type: int}
+lines: {description: The same as a table., returned: always, type: list, elements: str}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.backup_records import ARGUMENT_SPEC
+from ansible.module_utils.dastern.backup_run import listed
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = listed(module.params)
+    except DasTernError as error:
+        module.fail_json(msg=error.message, **error.facts)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

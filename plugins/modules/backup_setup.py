@@ -1,0 +1,76 @@
+#!/usr/bin/python
+"""Ansible module: have pgBackRest's configuration and repository as declared."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_setup
+short_description: Have configuration, repository and a first full backup
+description:
+  - Writes pgbackrest.conf in one step, makes or upgrades the stanza, and takes a full backup where no verified one is there.
+  - A configuration that can't read the repository, such as one with another password, is refused before anything is changed.
+options:
+  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
+  container: {description: The server's container., type: str, required: true}
+  database: {description: The database whose rows are counted., type: str, required: true}
+  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
+  config_dir: {description: "The server's configuration folder; the file is pgbackrest/pgbackrest.conf in it.", type: path, required: true}
+  wal_archive: {description: Whether the server archives its WAL; nothing is done without., type: bool, required: true}
+  compress_level: {description: Level of zstd., type: int, default: 1}
+  processes: {description: How many processes compress and copy., type: int, default: 2}
+  cipher_pass: {description: Password of the repository; empty is no encryption., type: str, default: ""}
+  repository_options: {description: "pgBackRest's options of further repositories, by name, such as repo2-type.", type: dict, default: {}}
+  keep:
+    description:
+      - What is kept, by type (V(full), V(diff), V(incr), V(logical)), each with C(count) and C(days). A backup goes when it is
+        beyond both. What isn't given has its default.
+    type: dict
+    default: {}
+  wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
+  nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+  assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
+attributes:
+  check_mode:
+    support: full
+    description: Tries the configuration on the repository, and writes nothing.
+  diff_mode:
+    support: full
+    description: The file before and after, without secrets.
+  idempotent:
+    support: full
+    description: Changes what differs.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Have the repository
+  backup_setup:
+    container: dastern-postgres
+    database: dastern
+    backup_dir: /var/backups/das-tern/dastern-postgres
+    config_dir: /etc/das-tern/dastern-postgres
+    wal_archive: true
+"""
+
+RETURN = r"""
+steps: {description: What was or would be done., returned: always, type: list, elements: str}
+record: {description: The first full backup., returned: when taken, type: dict}
+lines: {description: The same in words., returned: always, type: list, elements: str}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.backup_setup import ARGUMENT_SPEC, setup
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = setup(module.params, module.check_mode, say=module.debug)
+    except DasTernError as error:
+        module.fail_json(msg=error.message, **error.facts)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+#!/usr/bin/python
+"""Ansible module: verify all backups."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_verify
+short_description: Read every backup and say what is damaged
+description:
+  - Compares every file of every backup and every WAL segment with its checksum, looks for segments that are missing, and
+    keeps the result in each record. Fails if anything is damaged, after everything was looked at.
+options:
+  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
+  container: {description: The server's container., type: str, required: true}
+  database: {description: The database whose rows are counted., type: str, required: true}
+  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
+  wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
+  nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+attributes:
+  check_mode:
+    support: full
+    description: Reads everything, and writes no record.
+  diff_mode:
+    support: none
+    description: Changes no backup.
+  idempotent:
+    support: none
+    description: The time of the verification is kept.
+author: Das Tern
+"""
+
+EXAMPLES = r"""
+- name: Verify all backups
+  backup_verify:
+    container: dastern-postgres
+    database: dastern
+    backup_dir: /var/backups/das-tern/dastern-postgres
+"""
+
+RETURN = r"""
+checks: {description: "C(ok), C(at), C(seconds) and C(message) of each backup, by label.", returned: always, type: dict}
+damaged: {description: Labels of what isn't right., returned: when there are backups, type: list, elements: str}
+problems: {description: What else is to be mended., returned: when there are backups, type: list, elements: str}
+notes: {description: What is lost and can't be mended., returned: when there are backups, type: list, elements: str}
+lines: {description: The same in words., returned: always, type: list, elements: str}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.backup_run import VERIFY_SPEC as ARGUMENT_SPEC
+from ansible.module_utils.dastern.backup_run import verify
+from ansible.module_utils.dastern.errors import DasTernError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = verify(module.params, module.check_mode, say=module.debug)
+    except DasTernError as error:
+        module.fail_json(msg=error.message, **error.facts)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

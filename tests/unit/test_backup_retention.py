@@ -1,0 +1,99 @@
+"""Which backups may go: by count and age, and never what is still needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import backup_run, pgbackrest
+from ansible.module_utils.dastern.backup_records import Check, Record
+from ansible.module_utils.dastern.errors import DasTernError
+
+NOW = "2026-03-31T00:00:00+00:00"
+KEEP = {kind: {"count": 2, "days": 7} for kind in backup_run.KEEP}
+
+
+def record(day: int, kind: str = "full", prior: str = "", ok: bool | None = True, **changes: Any) -> Record:
+    """A backup of a day in March, called after it."""
+    return Record(**{
+        "label": f"{day:02d}", "kind": "logical" if kind == "logical" else "physical", "type": kind, "database": "d",
+        "system": "1", "server": "17.12", "tool": "t", "began": f"2026-03-{day:02d}T00:00:00+00:00", "seconds": 1,
+        "bytes": 1, "stored": 1, "census": {}, "exact": True, "prior": prior,
+        "verified": None if ok is None else Check(NOW, ok, 1), **changes,
+    })  # fmt: skip
+
+
+def gone(*records: Record, keep: Any = KEEP, needed: tuple[str, ...] = ()) -> list[str]:
+    newest_first = sorted(records, key=lambda one: one.began, reverse=True)
+    return [one.label for one in backup_run.surplus(newest_first, keep, needed, NOW)]
+
+
+def test_count_and_age_have_to_be_beyond() -> None:
+    assert gone(*(record(day) for day in (1, 2, 3, 4))) == ["02", "01"]
+    assert gone(*(record(day) for day in (26, 27, 28, 29))) == []
+    assert gone(record(1), record(2)) == []
+
+
+def test_each_type_has_its_own_count() -> None:
+    assert gone(record(1), record(2), record(3, "logical"), record(4, "logical")) == []
+    others = [record(day, "logical", database=name) for day, name in ((1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "b"))]
+    assert gone(*others) == ["03"]
+
+
+def test_what_a_kept_one_is_built_upon_stays() -> None:
+    chain = [record(1), record(2, "incr", "01"), record(3, "incr", "02"), record(28, "incr", "03")]
+    assert gone(*chain, record(5), record(6), record(7)) == ["05"]
+    assert gone(*chain[:3], record(5), record(6), record(7), keep=KEEP | {"incr": {"count": 0, "days": 0}}) == [
+        "05", "03", "02", "01",
+    ]  # fmt: skip
+
+
+def test_bad_ones_push_no_good_one_out() -> None:
+    assert gone(record(1), *(record(day, ok=False) for day in (2, 3, 4))) == []
+    assert gone(record(1), *(record(day, ok=None) for day in (2, 3, 4))) == []
+    drilled_bad = record(4, drilled=Check(NOW, False, 1))
+    assert gone(record(1), record(2), record(3), drilled_bad) == ["01"]
+
+
+def test_the_newest_good_one_stays_whatever_is_declared() -> None:
+    nothing = {kind: {"count": 0, "days": 0} for kind in backup_run.KEEP}
+    assert gone(record(1), record(2), record(3, "incr", "02"), keep=nothing) == ["01"]
+    assert gone(record(1), record(2, ok=False), keep=nothing) == []
+
+
+def test_what_somebody_elses_set_is_built_upon_stays() -> None:
+    assert gone(*(record(day) for day in (1, 2, 3, 4)), needed=("01",)) == ["02"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"weekly": {"count": 1}}, "has weekly; it takes full, diff, incr, logical"),
+        ({"full": {"weeks": 1}}, "has full.weeks"),
+        ({"full": {"count": 0}}, "`backup_keep.full.count` is `0`; wanted is a number from 1 on"),
+        ({"incr": {"days": "x"}}, "`backup_keep.incr.days` is `x`; wanted is a number from 0 on"),
+    ],
+)
+def test_a_retention_that_cant_be_meant_is_refused(given: Any, words: str) -> None:
+    with pytest.raises(DasTernError, match="backup_keep") as refusal:
+        backup_run.retention(given)
+    assert words in refusal.value.message
+
+
+def test_a_retention_is_filled_up_with_the_default() -> None:
+    assert backup_run.retention({"full": {"count": "5"}})["full"] == {"count": 5, "days": 14}
+
+
+def test_names_of_wal_segments() -> None:
+    assert pgbackrest.segment(1, "0/3000028") == "000000010000000000000003"
+    assert pgbackrest.segment(2, "1/0") == "0000000200000000000000FF"
+    assert pgbackrest.named(1, pgbackrest.number("00000001000000020000000A") + 1) == "00000001000000020000000B"
+
+
+def test_a_shown_configuration_has_no_secret() -> None:
+    options = {"repo2-s3-key-secret": "hidden1", "repo2-cipher-pass": "hidden2", "repo2-s3-bucket": "bucket"}
+    text = pgbackrest.configuration(1, 2, "hidden3", {**options, "repo2-bundle": True})
+    assert all(word in text for word in ("hidden1", "hidden2", "hidden3", "repo2-bundle=y"))
+    shown = pgbackrest.masked(text)
+    assert "hidden" not in shown
+    assert "repo2-s3-bucket=bucket" in shown
