@@ -1,0 +1,558 @@
+"""Physical backups: taken, verified, listed, pruned; killed, damaged and on a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import backup_physical, backup_run, backup_setup, census, cluster, pgbackrest
+from ansible.module_utils.dastern.backup_records import Place, Record
+from ansible.module_utils.dastern.containers import Containers
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.pgbackrest import PgBackRest
+from conftest import IMAGE, Play, docker, instance_variables, remove_instance
+from migrating import ROOT, wait_until
+
+SET_UP = """
+- hosts: dastern
+  gather_facts: false
+  roles: [postgres, backup]
+"""
+AT_ONCE = {"full": {"count": 1, "days": 0}, "diff": {"count": 0, "days": 0}, "incr": {"count": 0, "days": 0}}
+
+
+@dataclass
+class Backups:
+    """The backups of one server."""
+
+    container: str
+    folder: Path
+    config_dir: Path
+    variables: dict[str, Any]
+
+    def params(self, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        defaults = {name: option.get("default") for name, option in spec.items()}
+        own = {"endpoint": "", "container": self.container, "database": "dastern", "backup_dir": str(self.folder)}
+        return {**defaults, **own, "wait": 20, **changes}
+
+    def take(self, kind: str = "", *, check_mode: bool = False, say: Any = lambda _: None, **changes: Any) -> Any:
+        params = self.params(backup_run.ARGUMENT_SPEC, backup_type=kind, **changes)
+        return backup_run.take(params, check_mode, say)
+
+    def verify(self, **changes: Any) -> dict[str, Any]:
+        return backup_run.verify(self.params(backup_run.VERIFY_SPEC), say=lambda _: None, **changes)
+
+    def listed(self) -> dict[str, Any]:
+        return backup_run.listed(self.params({}))
+
+    def set_up(self, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
+        own = {"config_dir": str(self.config_dir), "wal_archive": True, **changes}
+        return backup_setup.setup(self.params(backup_setup.ARGUMENT_SPEC, **own), check_mode, lambda _: None)
+
+    def sql(self, sql: str) -> str:
+        words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "dastern"]
+        return docker("exec", "-i", "-u", "postgres", self.container, *words, stdin=sql).stdout.strip()
+
+    @property
+    def conf(self) -> Path:
+        return self.config_dir / "pgbackrest" / "pgbackrest.conf"
+
+    @property
+    def place(self) -> Place:
+        return Place(self.params({}))
+
+    @property
+    def program(self) -> PgBackRest:
+        return PgBackRest(self.place.containers, self.container)
+
+    @property
+    def records(self) -> list[Record]:
+        return self.place.records()
+
+    @property
+    def sets(self) -> Path:
+        return self.folder / "repository" / "backup" / "dastern"
+
+    def segments(self) -> list[Path]:
+        return sorted((self.folder / "repository" / "archive" / "dastern").glob("17-*/*/*.zst"))
+
+    def segment(self, name: str) -> Path:
+        return next(path for path in self.segments() if path.name.startswith(name))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a refusal must leave as it was."""
+        info = self.program.info()
+        return {"sets": info.sets, "records": self.records, "conf": self.conf.read_text()}
+
+
+@pytest.fixture(scope="module")
+def backups(
+    play: Callable[..., Play], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backups]:
+    """A server with an archive and a first backup; looked at in check mode before it was there."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{55180 + worker}")
+    container, _, port = given.partition(":")
+    container += "-backups"
+    remove_instance(container)
+    config_dir = tmp_path_factory.mktemp("backups") / "config"
+    variables = {**image, **instance_variables(container, int(port), config_dir), "postgres_wal_archive": True}
+    own = Backups(container, Path(variables["postgres_backup_dir"]), config_dir, variables)
+    check = play(SET_UP, variables, "--check", "--diff")
+    assert check.rc == 0, check.stdout
+    assert f"would write {own.conf}" in check.section("backup")["lines"]
+    assert "would take a first full backup" in check.section("backup")["lines"]
+    assert "once container" in own.take(check_mode=True)["lines"][0]
+    assert own.listed()["lines"] == [f"no backups in {own.folder}"]
+    assert not own.folder.exists()
+    made = play(SET_UP, variables)
+    assert made.rc == 0, made.stdout
+    own.sql("CREATE TABLE noted AS SELECT i, md5(i::text) AS words FROM generate_series(1, 20000) AS i")
+    yield own
+    remove_instance(container)
+
+
+@pytest.fixture
+def kept(backups: Backups, tmp_path: Path) -> Iterator[Backups]:
+    """The folder is as it was when the test is over: it may damage what it likes."""
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", f"{backups.folder}/.", str(copy)], check=True)
+    yield backups
+    # Segments that came meanwhile stay: the server won't archive them again.
+    shutil.rmtree(backups.folder / "records")
+    shutil.rmtree(backups.sets)
+    subprocess.run(["cp", "-a", f"{copy}/.", str(backups.folder)], check=True)
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flip":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[len(content) // 2 :]
+    with path.open("r+b") as file:
+        file.truncate(0)
+        file.write(content)
+
+
+def refused(backups: Backups, call: Callable[[], Any]) -> str:
+    """The message of a refusal that changed nothing."""
+    before = backups.state()
+    with pytest.raises(DasTernError) as refusal:
+        call()
+    assert backups.state() == before
+    return refusal.value.message
+
+
+def at_work(backups: Backups) -> bool:
+    """Whether pgBackRest has begun to copy."""
+    return ":local" in docker("exec", backups.container, "sh", "-c", "cat /proc/[0-9]*/cmdline", check=False).stdout
+
+
+@pytest.fixture
+def elsewhere(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A test may configure another repository; the configuration is as it was when it is over."""
+    before = backups.conf.read_text()
+    yield monkeypatch
+    backups.conf.write_text(before)
+
+
+@pytest.fixture
+def slow(backups: Backups) -> Iterator[None]:
+    """A backup takes many seconds instead of one."""
+    before = backups.conf.read_text()
+    backups.conf.write_text(f"{before}[global:backup]\ncompress-level=22\nprocess-max=1\n")
+    yield
+    backups.conf.write_text(before)
+
+
+def test_the_first_run_made_everything(backups: Backups) -> None:
+    stat = backups.conf.stat()
+    assert (stat.st_uid, stat.st_gid, stat.st_mode & 0o777) == (999, 999, 0o600)
+    (first,) = backups.records
+    assert (first.type, first.reason, first.exact) == ("full", "the first", True)
+    assert first.verified
+    assert first.verified.ok
+    assert backups.set_up()["changed"] is False
+    assert backups.set_up(check_mode=True)["changed"] is False
+    assert backups.records == [first]
+    assert backup_setup.setup(backups.params(backup_setup.ARGUMENT_SPEC, config_dir="/x", wal_archive=False)) == {
+        "changed": False,
+        "steps": [],
+        "lines": ["`postgres_wal_archive` is false: there are only logical backups, no WAL and no restore to a moment"],
+        "next": [],
+    }
+
+
+def test_each_type_is_taken_verified_and_recorded(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup_physical, "TELL_SECONDS", 0.05)
+    told: list[str] = []
+    for kind, wanted in (("", "incr"), ("diff", "diff"), ("full", "full")):
+        before = backups.records
+        planned = backups.take(kind, check_mode=True, name=f"my {kind}")
+        assert (planned["backup_type"], backups.records) == (wanted, before)
+        taken = backups.take(kind, name=f"my {kind}", say=told.append)
+        newest = backups.records[0]
+        assert (newest.label, newest.type, newest.name) == (taken["label"], wanted, f"my {kind}")
+        assert newest.census["tables"]["public.noted"] == 20000
+        assert newest.restore_point == f"das-tern-{newest.label}"
+        assert newest.prior == ("" if wanted == "full" else before[0 if wanted == "incr" else -1].label)
+        info = backups.program.info().set(newest.label)
+        assert info
+        assert info["annotation"] == {"das-tern": "complete"}
+        assert newest.verified
+        assert newest.verified.ok
+    assert any("full backup: " in line for line in told), told
+    assert backups.program.archived()[backups.program.info().archive] >= {
+        pgbackrest.segment(one.timeline, one.lsn) for one in backups.records
+    }
+    verified = backups.verify()
+    assert {check["ok"] for check in verified["checks"].values()} == {True}
+    assert verified["problems"] == verified["notes"] == []
+    shown = backups.listed()
+    assert [one["label"] for one in shown["backups"]] == [one.label for one in backups.records]
+    assert all(one["good"] and one["drilled"] is None and not one["missing"] for one in shown["backups"])
+    assert len(shown["lines"]) == 2 + len(backups.records)
+    assert "never" in shown["lines"][1]
+
+
+def test_the_playbooks(backups: Backups, play: Callable[..., Play]) -> None:
+    taken = play("playbooks/backup.yml", {**backups.variables, "label": "by play", "backup_type": "incr"})
+    assert taken.rc == 0, taken.stdout
+    assert backups.records[0].name == "by play"
+    assert taken.section("backup")["label"] == backups.records[0].label
+    verified = play("playbooks/verify_backups.yml", backups.variables)
+    assert verified.rc == 0, verified.stdout
+    assert verified.section("verification")["damaged"] == []
+    shown = play("playbooks/list_backups.yml", backups.variables)
+    assert (shown.rc, shown.changed) == (0, 0), shown.stdout
+    assert [one["label"] for one in shown.section("backups")["backups"]] == [one.label for one in backups.records]
+    assert backups.records[0].label in shown.stdout
+
+
+DAMAGES = {
+    "bundle": (lambda b: b.sets / b.records[0].label / "bundle" / "1", "damaged: bundle/1"),
+    "manifest": (lambda b: b.sets / b.records[0].label / "backup.manifest", "damaged: backup.manifest"),
+    "copy": (lambda b: b.sets / b.records[0].label / "backup.manifest.copy", "damaged: backup.manifest.copy"),
+    "WAL": (lambda b: b.segment(pgbackrest.segment(1, b.records[0].lsn)), "its WAL is damaged: "),
+    "record": (lambda b: b.place.records_folder / f"{b.records[0].label}.json", "its record is damaged"),
+}
+
+
+@pytest.mark.parametrize("how", ["flip", "cut"])
+@pytest.mark.parametrize("what", DAMAGES)
+def test_damage_is_found_and_named(kept: Backups, what: str, how: str) -> None:
+    path, words = DAMAGES[what]
+    damaged, *others = [record.label for record in kept.records]
+    damage(path(kept), how)
+    result = kept.verify()
+    assert result["failed"] is True
+    assert result["damaged"] == [damaged]
+    assert f"{damaged}: " in result["msg"]
+    assert words in result["msg"]
+    assert all(result["checks"][label]["ok"] for label in others)
+    assert [one["label"] for one in kept.listed()["backups"] if one["good"]] == others
+    assert kept.listed()["damaged"] == ([damaged] if what == "record" else [])
+
+
+def test_what_is_missing_is_found(kept: Backups) -> None:
+    full = next(one for one in kept.records if one.type == "full")
+    wal = kept.segment(pgbackrest.segment(1, full.lsn))
+    wal.unlink()
+    result = kept.verify()
+    assert result["damaged"] == [full.label]
+    assert f"its WAL is missing: {wal.name[:24]}" in result["msg"]
+    shutil.rmtree(kept.sets / full.label)
+    result = kept.verify(check_mode=True)
+    assert result["changed"] is False
+    assert "it isn't in the repository any more" in result["checks"][full.label]["message"]
+
+
+def test_a_break_in_the_wal_ends_what_can_be_restored(kept: Backups) -> None:
+    """Behind the newest backup it is to be mended by a new one; before that it is only told."""
+    for _ in range(2):
+        kept.sql("SELECT pg_create_restore_point('x')")
+        backup_physical._archived(kept.place)
+    last = kept.segments()[-2]
+    last.unlink()
+    result = kept.verify()
+    assert (result["damaged"], result["failed"]) == ([], True)
+    assert f"WAL {last.name[:24]} is missing or damaged" in result["msg"]
+    kept.take()
+    result = kept.verify()
+    assert "failed" not in result
+    assert result["notes"] == [
+        f"WAL {last.name[:24]} is missing or damaged: no backup from before it reaches beyond it"
+    ]
+
+
+def test_nothing_is_built_upon_a_damaged_backup(kept: Backups) -> None:
+    full = next(one for one in kept.records if one.type == "full")
+    above = kept.take("diff")["label"]
+    damage(kept.sets / full.label / "bundle" / "1", "flip")
+    result = kept.verify()
+    assert {full.label, above} <= set(result["damaged"])
+    assert f"it needs {full.label}, which isn't right" in result["checks"][above]["message"]
+    taken = kept.take("incr", keep=AT_ONCE)
+    assert taken["record"]["type"] == "full"
+    assert any("isn't verified" in line for line in taken["lines"])
+
+
+@pytest.mark.usefixtures("slow")
+def test_pgbackrest_killed(backups: Backups) -> None:
+    before = backups.records
+    failures: list[str] = []
+
+    def take() -> None:
+        try:
+            backups.take("full")
+        except DasTernError as refusal:
+            failures.append(refusal.message)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    wait_until(lambda: at_work(backups))
+    docker("exec", "-u", "postgres", backups.container, "sh", "-c", kill_script("KILL"))
+    thread.join()
+    assert "pgBackRest was killed during `backup`" in failures[0]
+    assert backups.records == before
+    assert [one["label"] for one in backups.listed()["backups"]] == [one.label for one in before]
+    assert backups.take()["record"]["verified"]["ok"] is True
+
+
+def kill_script(how: str) -> str:
+    return (
+        'for p in /proc/[0-9]*; do c=$(tr "\\0" " " <"$p/cmdline"); '
+        f'case $c in "pgbackrest "*" backup "* | "pgbackrest "*backup:local*) kill -{how} "${{p#/proc/}}";; esac; done; true'
+    )
+
+
+def test_the_container_restarted_meanwhile(backups: Backups, slow: None) -> None:
+    before = backups.records
+    failures: list[str] = []
+
+    def take() -> None:
+        try:
+            backups.take("full")
+        except DasTernError as refusal:
+            failures.append(refusal.message)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    wait_until(lambda: at_work(backups))
+    docker("restart", "-t", "20", backups.container)
+    thread.join()
+    assert len(failures) == 1
+    assert backups.records == before
+    healthy = ["inspect", "-f", "{{.State.Health.Status}}", backups.container]
+    wait_until(lambda: docker(*healthy).stdout.strip() == "healthy")
+
+
+def test_the_run_killed_and_its_pgbackrest_left_behind(backups: Backups, slow: None) -> None:
+    script = (
+        "import json, sys; from dastern import backup_run; backup_run.take(json.load(sys.stdin), say=lambda _: None)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "plugins/module_utils")},
+    )  # fmt: skip
+    assert process.stdin
+    process.stdin.write(json.dumps(backups.params(backup_run.ARGUMENT_SPEC, backup_type="full")).encode())
+    process.stdin.close()
+    wait_until(lambda: at_work(backups))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = at_work(backups)
+    told: list[str] = []
+    backups.conf.write_text(backups.conf.read_text().partition("[global:backup]")[0])
+    taken = backups.take(say=told.append)
+    assert (taken["label"], taken["record"]["type"]) == (backups.records[0].label, "incr")
+    assert left == ("Ending a backup that a killed run left behind ..." in told)
+    assert backups.listed()["incomplete"] == []
+
+
+def test_killed_before_the_record_was_written(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = backups.records
+
+    def killed(*_: Any) -> None:
+        raise DasTernError("killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(census, "count_at", killed)
+        with pytest.raises(DasTernError, match="killed here"):
+            backups.take()
+    assert backups.records == before
+    (left,) = backups.listed()["incomplete"]
+    assert f"{left} is incomplete: it isn't a backup, and the next one deletes it" in backups.listed()["lines"]
+    taken = backups.take()
+    assert f"deleted {left}, which a killed run left incomplete" in taken["lines"]
+    assert taken["record"]["prior"] == before[0].label
+    assert backups.program.info().set(left) is None
+
+
+@pytest.mark.usefixtures("slow")
+def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups) -> None:
+    before = backups.records
+    command = ["pgbackrest", "--stanza=dastern", "backup", "--type=full"]
+    docker("exec", "-d", "-u", "postgres", backups.container, *command)
+    wait_until(lambda: at_work(backups))
+    told: list[str] = []
+    with pytest.raises(DasTernError) as refusal:
+        backups.take(wait=0, say=told.append)
+    assert "Another pgBackRest works in container" in refusal.value.message
+    assert f"Waiting for another pgBackRest in container {backups.container}" in told[0]
+    assert (backups.records, at_work(backups)) == (before, True)
+    docker("exec", "-u", "postgres", backups.container, "sh", "-c", kill_script("TERM"))
+    session = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'"
+    wait_until(lambda: not at_work(backups) and backups.sql(session) == "0")
+
+
+def test_never_two_at_a_time(backups: Backups) -> None:
+    with backups.place.alone(0, "a restore"):
+        assert "Somebody else works with the backups" in refused(backups, lambda: backups.take(wait=0))
+
+
+def test_what_is_too_much_is_deleted_with_its_wal(backups: Backups) -> None:
+    planned = backups.take("full", check_mode=True, keep=AT_ONCE)
+    before = [record.label for record in backups.records]
+    assert sorted(planned["deleted"]) == sorted(before)
+    taken = backups.take("full", keep=AT_ONCE)
+    assert sorted(taken["deleted"]) == sorted(before)
+    (only,) = backups.records
+    assert [one["label"] for one in backups.program.info().sets] == [only.label]
+    info = backups.program.info().set(only.label)
+    assert info
+    assert backups.segments()[0].name.startswith(info["archive"]["start"])
+    assert "failed" not in backups.verify()
+
+
+def test_a_set_of_somebody_else_is_shown_and_kept(backups: Backups) -> None:
+    backups.program.run("backup", "--type=incr")
+    strange = backups.program.info().sets[-1]["label"]
+    assert backups.listed()["unknown"] == [strange]
+    taken = backups.take(keep=AT_ONCE)
+    assert any(f"{strange}, which it would build upon, isn't verified" in line for line in taken["lines"])
+    assert backups.program.info().set(strange)
+    assert len(backups.records) == 2, "what the unknown one is built upon stays"
+    backups.program.expire(strange)
+
+
+def test_another_password_is_refused(backups: Backups) -> None:
+    for check_mode in (True, False):
+        words = refused(backups, lambda mode=check_mode: backups.set_up(mode, cipher_pass="another one entirely"))
+        assert "can't be read with this `backup_cipher_pass`" in words
+    assert "wanted is printable ASCII" in refused(backups, lambda: backups.set_up(cipher_pass="short"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"repo1-path": "/x"}, "has repo1-path; wanted are names of a further repository's options"),
+        ({"pg1-path": "/x"}, "has pg1-path"),
+        ({"repo2-path": "/x\nrepo1-path=/y"}, "repo2-path isn't one line"),
+    ],
+)
+def test_options_that_arent_a_further_repositorys_are_refused(backups: Backups, options: Any, words: str) -> None:
+    assert words in refused(backups, lambda: backups.set_up(repository_options=options))
+
+
+def test_another_cluster_is_refused(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", True))
+        assert "runs cluster 42. If this cluster replaced that one" in refused(backups, backups.take)
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", False))
+        assert "doesn't archive its WAL (archive_mode is off)" in refused(backups, lambda: backups.take("full"))
+    other = {"Names": ["/other"], "Mounts": [{"Destination": "/backups", "Source": str(backups.folder)}]}
+    with monkeypatch.context() as patch:
+        patch.setattr(Containers, "listed", lambda *_, **__: [other])
+        assert "is that of container other, too" in refused(backups, backups.set_up)
+
+
+def test_a_server_that_doesnt_run(backups: Backups) -> None:
+    docker("pause", backups.container)
+    try:
+        for call in (backups.take, backups.verify, backups.set_up):
+            with pytest.raises(DasTernError, match="doesn't run, and its programs are needed"):
+                call()
+        assert backups.listed()["backups"]
+        assert "once container" in backups.take(check_mode=True)["lines"][0]
+    finally:
+        docker("unpause", backups.container)
+
+
+def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytest.MonkeyPatch) -> None:
+    elsewhere.setattr(pgbackrest, "REPOSITORY", "/backups/encrypted")
+    secret = "hidden in the file only"
+    options = {"repo2-path": "/backups/second", "repo2-retention-full": 1, "repo2-cipher-pass": f"{secret} 2"}
+    declared = {"cipher_pass": secret, "repository_options": {**options, "repo2-cipher-type": "aes-256-cbc"}}
+    check = backups.set_up(True, **declared)
+    assert check["steps"] == [f"change {backups.conf}", "make the repository", "take a first full backup"]
+    made = backups.set_up(**declared)
+    assert secret in backups.conf.read_text()
+    assert secret not in str((check, made))
+    assert backups.set_up(**declared)["changed"] is False
+    assert len(list((backups.folder / "second/backup/dastern").glob("*F"))) == 1
+    record = backups.records[0]
+    assert record.label == made["record"]["label"]
+    result = backup_physical.verify(backups.place, backups.program, [record])
+    assert (result.checks[record.label].ok, result.problems) == (True, [])
+    for words, changed in (("without", ""), ("another one", "not the right one")):
+        assert words in refused(backups, lambda value=changed: backups.set_up(**{**declared, "cipher_pass": value}))
+    damage(backups.folder / "encrypted/backup/dastern" / record.label / "backup.manifest", "flip")
+    damage(next((backups.folder / "second/backup/dastern").glob("*F/bundle/1")), "flip")
+    result = backup_physical.verify(backups.place, backups.program, [record])
+    assert "damaged: backup.manifest" in result.checks[record.label].message
+    assert result.problems == ["repository 2: `pgbackrest --repo=2 verify` reports damage there"]
+    backups.place.forget(record.label)
+
+
+def test_disk_full_in_the_repository(backups: Backups, elsewhere: pytest.MonkeyPatch) -> None:
+    """The container's own small /tmp is the disk."""
+    before = backups.records
+    elsewhere.setattr(pgbackrest, "REPOSITORY", "/tmp/repository")
+    fill = 'dd if=/dev/zero of=/tmp/filler bs=64k 2>/dev/null; truncate -s "-1M" /tmp/filler; mkdir /tmp/repository'
+    docker("exec", "-u", "postgres", backups.container, "sh", "-c", fill)
+    with pytest.raises(DasTernError) as refusal:
+        backups.set_up()
+    assert re.search(r"Its disk has .*B left: make room in `postgres_backup_dir`", refusal.value.message)
+    assert backups.records == before
+    docker("exec", "-u", "postgres", backups.container, "rm", "/tmp/filler")
+    made = backups.set_up()
+    assert made["record"]["verified"]["ok"] is True
+    assert backups.records[1:] == before
+    backups.place.forget(made["record"]["label"])
+    docker("exec", "-u", "postgres", backups.container, "rm", "-rf", "/tmp/repository")
+
+
+def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
+    """Its backups begin anew, those of the former one stay and are still verified."""
+    backups.take("full", keep=AT_ONCE)
+    (former,) = backups.records
+    docker("stop", "-t", "20", backups.container)
+    containers, volume = Containers("unix:///var/run/docker.sock"), f"{backups.container}-data"
+    emptied = containers.run_once(IMAGE, "rm -rf /v/pgdata", host_config={"Binds": [f"{volume}:/v"]})
+    assert emptied.rc == 0, emptied.err
+    assert cluster.initialise(containers, IMAGE, volume, backups.container)
+    docker("start", backups.container)
+    ready = ["exec", "-u", "postgres", backups.container, "createdb", "dastern"]
+    wait_until(lambda: docker(*ready, check=False).returncode == 0)
+    assert "If this cluster replaced that one" in refused(backups, backups.take)
+    assert "would take in cluster" in backups.set_up(True)["lines"][0]
+    done = backups.set_up()
+    assert f"which replaced {former.system}" in done["lines"][0]
+    assert [one.system == former.system for one in backups.records] == [False, True]
+    verified = backups.verify()
+    assert {check["ok"] for check in verified["checks"].values()} == {True}
+    assert backups.set_up()["changed"] is False
