@@ -161,6 +161,14 @@ def at_work(backups: Backups) -> bool:
 
 
 @pytest.fixture
+def elsewhere(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A test may configure another repository; the configuration is as it was when it is over."""
+    before = backups.conf.read_text()
+    yield monkeypatch
+    backups.conf.write_text(before)
+
+
+@pytest.fixture
 def slow(backups: Backups) -> Iterator[None]:
     """A backup takes many seconds instead of one."""
     before = backups.conf.read_text()
@@ -320,12 +328,13 @@ def test_pgbackrest_killed(backups: Backups) -> None:
     assert "pgBackRest was killed during `backup`" in failures[0]
     assert backups.records == before
     assert [one["label"] for one in backups.listed()["backups"]] == [one.label for one in before]
+    assert backups.take()["record"]["verified"]["ok"] is True
 
 
 def kill_script(how: str) -> str:
     return (
         'for p in /proc/[0-9]*; do c=$(tr "\\0" " " <"$p/cmdline"); '
-        f'case $c in "pgbackrest "*) kill -{how} "${{p#/proc/}}";; esac; done; true'
+        f'case $c in "pgbackrest "*" backup "* | "pgbackrest "*backup:local*) kill -{how} "${{p#/proc/}}";; esac; done; true'
     )
 
 
@@ -405,7 +414,8 @@ def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups) -> None:
     assert f"Waiting for another pgBackRest in container {backups.container}" in told[0]
     assert (backups.records, at_work(backups)) == (before, True)
     docker("exec", "-u", "postgres", backups.container, "sh", "-c", kill_script("TERM"))
-    wait_until(lambda: not at_work(backups))
+    session = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'"
+    wait_until(lambda: not at_work(backups) and backups.sql(session) == "0")
 
 
 def test_never_two_at_a_time(backups: Backups) -> None:
@@ -430,11 +440,12 @@ def test_what_is_too_much_is_deleted_with_its_wal(backups: Backups) -> None:
 def test_a_set_of_somebody_else_is_shown_and_kept(backups: Backups) -> None:
     backups.program.run("backup", "--type=incr")
     strange = backups.program.info().sets[-1]["label"]
+    below = backups.records[0].label
     assert backups.listed()["unknown"] == [strange]
     taken = backups.take(keep=AT_ONCE)
     assert any(f"{strange}, which it would build upon, isn't verified" in line for line in taken["lines"])
     assert backups.program.info().set(strange)
-    assert len(backups.records) == 2, "what the unknown one is built upon stays"
+    assert below in [one.label for one in backups.records], "what the unknown one is built upon stays"
     backups.program.expire(strange)
 
 
@@ -482,9 +493,8 @@ def test_a_server_that_doesnt_run(backups: Backups) -> None:
         docker("unpause", backups.container)
 
 
-def test_encrypted_and_in_a_second_repository(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
-    conf = backups.conf.read_text()
-    monkeypatch.setattr(pgbackrest, "REPOSITORY", "/backups/encrypted")
+def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytest.MonkeyPatch) -> None:
+    elsewhere.setattr(pgbackrest, "REPOSITORY", "/backups/encrypted")
     secret = "hidden in the file only"
     options = {"repo2-path": "/backups/second", "repo2-retention-full": 1, "repo2-cipher-pass": f"{secret} 2"}
     declared = {"cipher_pass": secret, "repository_options": {**options, "repo2-cipher-type": "aes-256-cbc"}}
@@ -507,27 +517,23 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, monkeypatch: pyt
     assert "damaged: backup.manifest" in result.checks[record.label].message
     assert result.problems == ["repository 2: `pgbackrest --repo=2 verify` reports damage there"]
     backups.place.forget(record.label)
-    backups.conf.write_text(conf)
 
 
-def test_disk_full_in_the_repository(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full_in_the_repository(backups: Backups, elsewhere: pytest.MonkeyPatch) -> None:
     """The container's own small /tmp is the disk."""
-    conf, before = backups.conf.read_text(), backups.records
-    monkeypatch.setattr(pgbackrest, "REPOSITORY", "/tmp/repository")
-    backups.set_up()
-    fill = 'dd if=/dev/zero of=/tmp/filler bs=64k 2>/dev/null; truncate -s "-1M" /tmp/filler'
+    before = backups.records
+    elsewhere.setattr(pgbackrest, "REPOSITORY", "/tmp/repository")
+    fill = 'dd if=/dev/zero of=/tmp/filler bs=64k 2>/dev/null; truncate -s "-1M" /tmp/filler; mkdir /tmp/repository'
     docker("exec", "-u", "postgres", backups.container, "sh", "-c", fill)
-    message = refused(backups, lambda: backups.take("full"))
-    assert re.search(r"Its disk has .*B left: make room in `postgres_backup_dir`", message), message
+    with pytest.raises(DasTernError) as refusal:
+        backups.set_up()
+    assert re.search(r"Its disk has .*B left: make room in `postgres_backup_dir`", refusal.value.message)
+    assert backups.records == before
     docker("exec", "-u", "postgres", backups.container, "rm", "/tmp/filler")
-    taken = backups.take("full")
-    assert taken["record"]["verified"]["ok"] is True
-    made = [one for one in backups.records if one not in before]
-    assert [one.label for one in made][0] == taken["label"]
-    assert backups.records[len(made) :] == before
-    for one in made:
-        backups.place.forget(one.label)
-    backups.conf.write_text(conf)
+    made = backups.set_up()
+    assert made["record"]["verified"]["ok"] is True
+    assert backups.records[1:] == before
+    backups.place.forget(made["record"]["label"])
     docker("exec", "-u", "postgres", backups.container, "rm", "-rf", "/tmp/repository")
 
 

@@ -26,6 +26,12 @@ _SERVER = """
 SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_control_system()),
   'version', current_setting('server_version'), 'archiving', current_setting('archive_mode') <> 'off')
 """
+# An archiver whose command failed or was killed sleeps for a minute, as long as pgBackRest waits for it: this wakes it. A
+# killed pgBackRest's session may still hold the lock that keeps backups apart; its process is gone when this is asked.
+_READY = """
+SELECT pg_reload_conf();
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest [backup]%';
+"""
 _ARCHIVED = """
 SELECT json_build_object('waits', EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = '{name}.ready'),
   'failed', (SELECT last_failed_wal FROM pg_stat_archiver WHERE last_failed_time > coalesce(last_archived_time, '-infinity')))
@@ -168,6 +174,7 @@ def take(
 ) -> Record:
     """Back the cluster up, verify that, and write the record; raises, and leaves what the next run deletes."""
     began, clock = now(), time.monotonic()
+    place.superuser.run(_READY)
     heard = Heard()
     with telling(lambda: f"{kind} backup: {heard.percent or 0} %", say):
         program.run(

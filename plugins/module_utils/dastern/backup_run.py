@@ -310,7 +310,7 @@ def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
     rows += [
         (
             one["label"], one["name"] or "-", one["type"], _age(one["began"]), amount(one["bytes"]), amount(one["stored"]),
-            f"{one['ratio']:.3g}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"]), _checked(one["drilled"]),
+            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"]), _checked(one["drilled"]),
             f"{one['restore_seconds']:.1f} s" if one["restore_seconds"] is not None else "-",
         )
         for one in backups

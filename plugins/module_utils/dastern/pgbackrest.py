@@ -238,6 +238,8 @@ class PgBackRest:
 
 def configuration(compress_level: int, processes: int, cipher_pass: str, options: Mapping[str, Any]) -> str:
     """The text of pgbackrest.conf."""
+    others = sorted({name.partition("-")[0] for name in options})
+    further = {f"{repository}-{way}": "y" for repository in others for way in ("bundle", "block")} | dict(options)
     lines = {
         "repo1-path": REPOSITORY,
         # Small files together, and of large ones the blocks that changed.
@@ -246,7 +248,7 @@ def configuration(compress_level: int, processes: int, cipher_pass: str, options
         # What goes is decided outside, where it is known which backups were verified.
         "repo1-retention-full": FOREVER,
         **({"repo1-cipher-type": "aes-256-cbc", "repo1-cipher-pass": cipher_pass} if cipher_pass else {}),
-        **{name: "ny"[value] if isinstance(value, bool) else value for name, value in sorted(options.items())},
+        **{name: "ny"[value] if isinstance(value, bool) else value for name, value in sorted(further.items())},
         "compress-type": "zst",
         "compress-level": compress_level,
         "process-max": processes,
