@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import census, restore_run
+from ansible.module_utils.dastern import backup_logical, census, restore_run
 from ansible.module_utils.dastern.backup_records import Place, Record, now
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
@@ -251,32 +250,25 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert "Nothing is kept" in refused(server, undo=True).message
 
 
-def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logical_backup_is_swapped_in_the_same_way(server: Server) -> None:
     then = census.count(server.place.superuser, "dastern")
-    record = Record(
-        label="20260101-000000L", kind="logical", type="logical", database="dastern", system="", server="17.0", tool="pg_dump",
-        began=now(), seconds=1, bytes=1, stored=1, census=then.as_dict(), exact=True,
-    )  # fmt: skip
-
-    def fill(place: Place, record: Record, database: str, tables: tuple[str, ...], *, properties: bool) -> None:
-        copy = f"pg_dump -Fc -f /tmp/copy dastern && pg_restore --exit-on-error -d {database} /tmp/copy && rm /tmp/copy"
-        assert (tables, properties) == ((), False)
-        assert place.containers.execute(NAME, ["sh", "-c", copy], silence=60).rc == 0
-
-    kind = SimpleNamespace(restore=fill)
-    monkeypatch.setitem(sys.modules, f"{restore_run.__package__}.backup_logical", kind)
-    monkeypatch.setattr(sys.modules[restore_run.__package__ or ""], "backup_logical", kind, raising=False)
-    server.place.save(record)
+    with server.place.alone(60, "a test"):
+        record = backup_logical.take(server.place, "dastern", "", "", "10s")
+    server.sql("INSERT INTO users VALUES (0, 'later')")
     try:
         server.restore(target=record.label, what="database")
         assert not census.differences(then, census.count(server.place.superuser, "dastern"))
         restore(server.with_(undo=True))
+        server.sql("DELETE FROM users WHERE id = 0")
+        told = drill({**server.params, "target": record.label})
+        assert "failed" not in told
         # One whose restore brings something else doesn't become the live one.
         server.place.save(replace(record, census={**record.census, "tables": {"public.users": 1}}))
         message = refused(server, target=record.label, what="database", confirm="dastern").message
         assert "isn't what was backed up" in message
     finally:
-        server.place.forget(record.label)
+        with server.place.alone(60, "a test"):
+            backup_logical.remove(server.place, record)
 
 
 def test_targets_beside_the_live_database(server: Server) -> None:

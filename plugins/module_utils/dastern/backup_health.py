@@ -80,6 +80,8 @@ class Health:
     unasked: str = ""
     disk: tuple[int, int] | None = None
     """Bytes free and in all, of the file system that the folder is in."""
+    damaged: list[str] = field(default_factory=list)
+    """Labels whose record isn't what was written."""
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -144,7 +146,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     health = Health(
         place.container, place.database, now or datetime.now(UTC),
         [one for one in place.records() if one.kind == "physical" or one.database == place.database],
-        read_status(place.folder),
+        read_status(place.folder), damaged=place.damaged(),
     )  # fmt: skip
     try:
         health.archive = place.superuser.value(_ARCHIVE)
@@ -198,6 +200,8 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
     limit = params["expected_hours"]
     wanted = f"one in the last {limit} h (backup_expected_hours)"
     backup = "ansible-playbook playbooks/backup.yml"
+    for label in health.damaged:
+        health.problems.append(Problem("unverified", f"the record of {label}", "damaged", "as it was written", backup))
     if health.newest is None:
         health.problems.append(Problem("age", "no backup", "none is there", wanted, backup))
         return

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from . import backup_logical, backup_records, migration_backup
 from . import backup_physical as physical
-from . import backup_records
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .pgbackrest import PgBackRest
 from .quantities import amount, duration
+from .restore_run import expire_old
 
 TYPES = ("full", "diff", "incr", "logical")
 KEEP = {
@@ -55,8 +56,6 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         program = PgBackRest(place.containers, place.container, params["nice"])
         lines, failed = [], []
         if kind == "logical":
-            from . import backup_logical
-
             with physical.telling(lambda: "logical backup", say):
                 record = backup_logical.take(
                     place, place.database, params["name"], params["reason"], params["lock_timeout"]
@@ -74,6 +73,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             failed = physical.further(program, info, kind, say)
         deleted = _delete(place, program, keep, say)
         lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
+        lines += expire_old(place)
         if not record.exact:
             lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
     if failed:
@@ -108,8 +108,6 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
                 found.checks = {record.label: lost for record in own}
         for record in records:
             if record.kind == "logical":
-                from . import backup_logical
-
                 with physical.telling(lambda label=record.label: f"verifying {label}", say):  # type: ignore[misc]
                     found.checks[record.label] = backup_logical.verify(place, record)
         for label, check in found.checks.items():
@@ -201,9 +199,11 @@ def surplus(
     """Which of `records`, the newest first, may go at the time `at`: those beyond their count and older than their days.
 
     Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
-    a kept one is built upon, and `needed`. Where nothing is good nothing goes.
+    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Those from before migrations aren't looked at:
+    they have a retention of their own.
     """
     moment = datetime.fromisoformat(at or now())
+    records = [record for record in records if record.reason not in migration_backup.REASONS]
     counted: dict[tuple[str, str], int] = {}
     kept: set[str] = set(needed)
     newest: set[tuple[str, str]] = set()
@@ -230,8 +230,6 @@ def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], 
     gone = surplus(records, keep, physical.needed(place, info) if info else ())
     for record in gone:
         if record.kind == "logical":
-            from . import backup_logical
-
             backup_logical.remove(place, record)
     if info:
         sets = [record.label for record in gone if record.kind == "physical"]

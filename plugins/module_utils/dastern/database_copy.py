@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from . import backup_logical
 from .backup_records import Place, Record
 from .census import Census, count, differences
 from .connection import conninfo
@@ -90,11 +91,8 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
     return statements
 
 
-
 def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
     """A database `name` of a logical backup, all of it or one table."""
-    from . import backup_logical
-
     expected = Census.of(record.census)
     tables = (_table(expected, table),) if table else ()
     create(place.superuser, name, expected)

@@ -22,8 +22,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
 """The options of what changes the live database; `backed_up` reads them."""
 WAIT = 300.0
 """Seconds for somebody else who works with the backups."""
-MIGRATING, ROLLING_BACK = "before migrating", "before rolling back"
-"""Reasons: what has one of these is pruned here and nowhere else."""
+REASONS = MIGRATING, ROLLING_BACK = "before migrating", "before rolling back"
+"""What was taken for one of these is pruned here and nowhere else."""
 
 
 def backed_up(
@@ -72,7 +72,7 @@ def _prune(place: Place, newest: Record, keep: int) -> list[str]:
     gone = []
     histories: list[Sequence[str]] = []
     for record in listed(place, newest.database, newest.system):
-        if record.reason not in (MIGRATING, ROLLING_BACK):
+        if record.reason not in REASONS:
             continue
         if applied(record) not in histories and len(histories) < max(keep, 1):
             histories.append(applied(record))
