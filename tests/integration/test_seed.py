@@ -16,6 +16,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import migrating
 import psycopg
 import pytest
 from ansible.module_utils.dastern import seed_volume
@@ -43,11 +44,8 @@ TEMPLATE = "seed_template"
 GIB = 1024**3
 
 
-class Database:
+class Database(migrating.Database):
     """A migrated database of its own for one test, and a folder for seeds of its own."""
-
-    def __init__(self, instance: Any, name: str, folder: Path) -> None:
-        self.instance, self.name, self.folder = instance, name, folder
 
     def write(self, name: str, text: str | bytes) -> None:
         path = self.folder / "own" / name
@@ -84,21 +82,6 @@ class Database:
             self.seed(**changes)
         assert self.state() == before
         return caught.value.message
-
-    def connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            host=self.instance.host,
-            port=self.instance.port,
-            dbname=self.name,
-            user=self.instance.app_user,
-            password=Path(self.instance.password_file).read_text().strip(),
-            autocommit=True,
-        )
-
-    def query(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self.connect() as connection:
-            cursor = connection.execute(text, values or None)
-            return cursor.fetchall() if cursor.description else []
 
     def one(self, text: str, *values: Any) -> Any:
         return self.query(text, *values)[0][0]
