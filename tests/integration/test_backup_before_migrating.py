@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import backup_logical, migrate
+from ansible.module_utils.dastern import backup_logical, migrate, restore_run
 from ansible.module_utils.dastern.backup_records import Place, Record
 from ansible.module_utils.dastern.connection import system_identifier
 from ansible.module_utils.dastern.containers import Containers, Output
@@ -96,7 +96,17 @@ def test_it_is_restored_beside_the_live_one(small: Database) -> None:
     before = small.state()
     (backup,) = backups(small)
     restored = Database(small.instance, f"{small.name}_restored", small.folder)
-    assert backup.restore_command.endswith(f"restore.yml -e target={backup.label} -e into={restored.name}")
+    told = backup.restore_command.partition("playbooks/restore.yml ")[2].split()
+    named = dict(word.split("=", 1) for word in told if word != "-e")
+    defaults = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
+    planned = restore_run.restore(
+        {
+            **defaults, **named, "container": small.instance.container, "database": small.name, "volume": "",
+            "backup_dir": small.instance.variables["postgres_backup_dir"], "config_dir": str(small.instance.config_dir),
+        },
+        check_mode=True,
+    )  # fmt: skip
+    assert f"restored into the new database {restored.name}" in " ".join(planned["lines"])
     restored.create()
     try:
         backup_logical.restore(place_of(small), backup, restored.name)

@@ -100,7 +100,7 @@ class Record:
     @property
     def restore_command(self) -> str:
         """What restores it as a database beside the live one."""
-        return f"ansible-playbook playbooks/restore.yml -e target={self.label} -e {quote(f'into={self.database}_restored')}"
+        return f"ansible-playbook playbooks/restore.yml -e target={self.label} -e what=database -e {quote(f'into={self.database}_restored')}"
 
     @classmethod
     def read(cls, path: Path) -> Record:
