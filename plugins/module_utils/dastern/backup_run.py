@@ -199,11 +199,11 @@ def surplus(
     """Which of `records`, the newest first, may go at the time `at`: those beyond their count and older than their days.
 
     Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
-    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Those from before migrations aren't looked at:
-    they have a retention of their own.
+    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Logical ones from before migrations aren't
+    looked at: they have a retention of their own.
     """
     moment = datetime.fromisoformat(at or now())
-    records = [record for record in records if record.reason not in migration_backup.REASONS]
+    records = [one for one in records if one.kind == "physical" or one.reason not in migration_backup.REASONS]
     counted: dict[tuple[str, str], int] = {}
     kept: set[str] = set(needed)
     newest: set[tuple[str, str]] = set()
