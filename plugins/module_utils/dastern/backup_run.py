@@ -61,8 +61,8 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
                     place, place.database, params["name"], params["reason"], params["lock_timeout"]
                 )
         else:
-            found, info = physical.usable(place, program)
             program.alone(params["wait"], say)
+            found, info = physical.usable(place, program)
             swept = physical.sweep(place, program, info)
             kind, why = physical.effective(place, info, kind)
             if why:

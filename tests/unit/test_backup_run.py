@@ -1,0 +1,42 @@
+"""Backups as they are asked for: what is refused, in which order, and on a disk that is full; with a server that pretends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import backup_physical, backup_run
+from ansible.module_utils.dastern.backup_records import Place
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.pgbackrest import PgBackRest
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A running server that archives."""
+    monkeypatch.setattr(backup_run, "running", lambda _: True)
+    monkeypatch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", True))
+    own = {"endpoint": f"unix://{tmp_path}/none.sock", "container": "pg", "database": "d", "backup_dir": str(tmp_path)}
+    return {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()} | own
+
+
+@pytest.fixture
+def place(params: dict[str, Any]) -> Place:
+    return Place(params)
+
+
+def test_others_are_waited_for_before_the_repository_is_read(
+    params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ended(*_: Any) -> None:
+        raise DasTernError("enough")
+
+    monkeypatch.setattr(PgBackRest, "alone", lambda *_: asked.append("alone"))
+    monkeypatch.setattr(PgBackRest, "info", lambda *_: asked.append("info"))
+    monkeypatch.setattr(backup_physical, "usable", lambda _, program: [program.info(), ended()])
+    with pytest.raises(DasTernError, match="enough"):
+        backup_run.take(params)
+    assert asked == ["alone", "info"]
