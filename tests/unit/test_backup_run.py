@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern import backup_physical, backup_run
 from ansible.module_utils.dastern.backup_records import Place
+from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
 
@@ -40,3 +41,9 @@ def test_others_are_waited_for_before_the_repository_is_read(
     with pytest.raises(DasTernError, match="enough"):
         backup_run.take(params)
     assert asked == ["alone", "info"]
+
+
+def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.containers, "execute", lambda *_, **__: Output(0, "0 0\n", ""))
+    with pytest.raises(DasTernError, match=f"Container pg doesn't see {place.folder} as /backups"):
+        backup_physical.usable(place, PgBackRest(place.containers, "pg"))

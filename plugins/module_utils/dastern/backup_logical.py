@@ -120,7 +120,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
             f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
             "shows what runs there."
         )
-    _refuse_elsewhere(place)
+    refuse_elsewhere(place)
     refuse_full_disk(place.folder, int(looked["size"]), database)
     began, moment = time.monotonic(), datetime.now(UTC)
     folder = place.folder / _FOLDER
@@ -160,7 +160,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
 def verify(place: Place, record: Record) -> Check:
     """Whether all files are there as they were written, nothing besides, and all of it can be decoded."""
     began = time.monotonic()
-    _refuse_elsewhere(place)
+    refuse_elsewhere(place)
     wrong = damage(place, record) or _misread(place, record.label, Census.of(record.census).tables)
     return Check(now(), not wrong, round(time.monotonic() - began, 1), wrong)
 
@@ -188,7 +188,7 @@ def restore(
     A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
     `DasTernError`; then `database` may be filled in part, and is to be dropped.
     """
-    _refuse_elsewhere(place)
+    refuse_elsewhere(place)
     expected = Census.of(record.census)
     chosen = [_table(record, expected, table) for table in tables]
     looked = place.superuser.value(_EMPTY, database)
@@ -245,7 +245,7 @@ def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
     return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if wrong[5:] else "")
 
 
-def _refuse_elsewhere(place: Place) -> None:
+def refuse_elsewhere(place: Place) -> None:
     """Refuse where the container doesn't see the folder of the host: what it writes would be somewhere else."""
     seen = place.containers.execute(place.container, ["stat", "-c", "%d %i", BACKUPS])
     with contextlib.suppress(OSError):
