@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .backup_records import Check, Place, Record, now
-from .census import SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
+from .census import LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
 from .connection import conninfo
 from .errors import DasTernError
 from .files import sync_folder
@@ -34,8 +34,6 @@ from .survey import BACKUPS
 
 APPLICATION = "das-tern backup"
 RESTORING = "das-tern restore"
-LONGEST = 24 * 3600.0
-"""Seconds; while a table is dumped or an index built nothing is said."""
 
 _FOLDER = "logical"
 _DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
