@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.restore_run import State
+from test_backup_retention import record
 
 
 @pytest.fixture
@@ -47,3 +50,15 @@ def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypat
     monkeypatch.setattr(place.containers, "execute", lambda *_, **__: Output(0, "0 0\n", ""))
     with pytest.raises(DasTernError, match=f"Container pg doesn't see {place.folder} as /backups"):
         backup_physical.usable(place, PgBackRest(place.containers, "pg"))
+
+
+def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place) -> None:
+    with pytest.raises(DasTernError, match="restore.json can't be written"):
+        shutil.rmtree(place.folder)
+        State(place).save()
+    place.folder.mkdir()
+    (place.folder / ".lock").symlink_to("/dev/full")
+    with place.alone(0, "a deletion"):
+        place.records_folder.touch()
+    with pytest.raises(DasTernError, match=r"records/07\.json can't be written: .*\. Make room there"):
+        place.save(record(7))
