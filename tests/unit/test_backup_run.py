@@ -62,3 +62,19 @@ def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place) -> None:
         place.records_folder.touch()
     with pytest.raises(DasTernError, match=r"records/07\.json can't be written: .*\. Make room there"):
         place.save(record(7))
+
+
+NAMES = ["latest", "LATEST", "42", "0/3000028", "2026-03-01", "2026-03-01 02:30", "20260301-023000F", "two\nlines", "\x1b[2J"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_another_target_is_refused(params: dict[str, Any], name: str) -> None:
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError, match="`label` is .* can't be told from other targets of a restore"):
+            backup_run.take({**params, "name": name}, check_mode)
+
+
+def test_a_name_in_words_is_none_of_these(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup_run, "running", lambda _: False)
+    for name in ("", "before 17.6", "2026 spring", "latest but one", "មុនពេល​ផ្លាស់ប្តូរ", "v1/2"):
+        assert backup_run.take({**params, "name": name}, check_mode=True)["changed"]

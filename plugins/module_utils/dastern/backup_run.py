@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -40,9 +42,17 @@ VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_re
 
 Say = Callable[[str], None]
 
+# As the target of a restore these mean something else: the newest state, a transaction, an LSN, a time, a backup's label.
+_NO_NAME = re.compile(r"latest|\d+|[\dA-F]{1,8}/[\dA-F]{1,8}|\d{4}-\d\d-\d\d.*|\d{8}-\d{6}[FL].*", re.IGNORECASE)
+
 
 def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
     """Take a backup, verify it, and delete those that are too many and too old."""
+    if _NO_NAME.fullmatch(params["name"]) or any(unicodedata.category(one) == "Cc" for one in params["name"]):
+        raise DasTernError(
+            f"`label` is {params['name']!r}, which can't be told from other targets of a restore. Wanted is a name in words, in "
+            "one line: not `latest`, a number, an LSN, a time or another backup's label."
+        )
     place, keep = Place(dict(params)), retention(params["keep"])
     if not running(place):
         if not check_mode:
