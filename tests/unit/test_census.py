@@ -53,7 +53,13 @@ def test_where_nothing_is_quiet_it_is_counted_a_little_later(server: Server, sql
     counted, exact = census.count_at(Psql(server, "pg"), "d", "point", seconds=-1)
     assert (counted.tables, exact) == ({"public.t": 3}, False)
     ((tried, _),) = server.of("LOCK TABLE")
-    in_order = ["statement_timeout = '200ms'", "LOCK TABLE public.t", "pg_create_restore_point", "timeout = 0", "count(*)"]
+    in_order = [
+        "statement_timeout = '200ms'",
+        "LOCK TABLE public.t",
+        "pg_create_restore_point",
+        "timeout = 0",
+        "count(*)",
+    ]
     assert sorted(in_order, key=tried.rindex) == in_order
     assert server.of("SELECT pg_create_restore_point('point');")
 

@@ -99,7 +99,9 @@ class State:
         try:
             write(self.path, text.encode())
         except OSError as error:
-            raise DasTernError(f"{self.path} can't be written: {error.strerror}. Make room there, then run again.") from None
+            raise DasTernError(
+                f"{self.path} can't be written: {error.strerror}. Make room there, then run again."
+            ) from None
 
     def begin(self, swap: dict[str, Any]) -> None:
         self.pending = swap
