@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_physical, backup_run
+from ansible.module_utils.dastern import backup_logical, backup_physical, backup_run, plain_sql
 from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
@@ -53,8 +54,8 @@ def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypat
 
 
 def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place) -> None:
-    with pytest.raises(DasTernError, match="restore.json can't be written"):
-        shutil.rmtree(place.folder)
+    shutil.rmtree(place.folder)
+    with pytest.raises(DasTernError, match=r"restore\.json can't be written"):
         State(place).save()
     place.folder.mkdir()
     (place.folder / ".lock").symlink_to("/dev/full")
@@ -64,7 +65,17 @@ def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place) -> None:
         place.save(record(7))
 
 
-NAMES = ["latest", "LATEST", "42", "0/3000028", "2026-03-01", "2026-03-01 02:30", "20260301-023000F", "two\nlines", "\x1b[2J"]
+NAMES = [
+    "latest",
+    "LATEST",
+    "42",
+    "0/3000028",
+    "2026-03-01",
+    "2026-03-01 02:30",
+    "20260301-023000F",
+    "two\nlines",
+    "\x1b[2J",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,3 +89,20 @@ def test_a_name_in_words_is_none_of_these(params: dict[str, Any], monkeypatch: p
     monkeypatch.setattr(backup_run, "running", lambda _: False)
     for name in ("", "before 17.6", "2026 spring", "latest but one", "មុនពេល​ផ្លាស់ប្តូរ", "v1/2"):
         assert backup_run.take({**params, "name": name}, check_mode=True)["changed"]
+
+
+def test_a_database_that_isnt_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.superuser, "value", lambda _: {"size": None})
+    with pytest.raises(DasTernError, match="Database nosuch does not exist in container pg"):
+        backup_logical.look(place, "nosuch")
+    with pytest.raises(DasTernError, match="Database d does not exist"):
+        plain_sql.write(place, place.folder / "out.sql")
+
+
+def test_a_file_that_goes_while_it_is_listed(
+    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.folder / "there").write_text("four")
+    monkeypatch.setattr(backup_run, "running", lambda _: False)
+    monkeypatch.setattr(os, "walk", lambda _: [(place.folder, [], ["gone", "there"])])
+    assert backup_run.listed(params)["bytes"] == 4

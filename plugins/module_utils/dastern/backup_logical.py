@@ -113,11 +113,6 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
     """
     duration("lock_wait", lock_wait)
     looked = look(place, database)
-    if looked["size"] is None:
-        raise DasTernError(
-            f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
-            "shows what runs there."
-        )
     refuse_elsewhere(place)
     refuse_full_disk(place.folder, int(looked["size"]), database)
     began, moment = time.monotonic(), datetime.now(UTC)
@@ -284,7 +279,13 @@ def why(error: str) -> str:
 def look(place: Place, database: str) -> dict[str, Any]:
     """What the server is; the pg_dump of a run that was killed is ended, whose locks would be in a migration's way."""
     query = _LOOK.format(database=literal(database), application=literal(APPLICATION))
-    return dict(place.superuser.value(query))
+    looked = dict(place.superuser.value(query))
+    if looked["size"] is None:
+        raise DasTernError(
+            f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
+            "shows what runs there."
+        )
+    return looked
 
 
 def _remove_leftovers(place: Place, folder: Path) -> None:

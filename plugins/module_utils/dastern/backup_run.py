@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from . import backup_logical, backup_records, migration_backup
@@ -170,7 +173,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
                 backup["missing"] = backup["kind"] == "physical" and backup["label"] not in there
     elif backups:
         lines.append(f"container {place.container} doesn't run: what is in its repository can't be compared")
-    total = sum(path.stat().st_size for path in place.folder.rglob("*") if path.is_file() and not path.is_symlink())
+    total = _bytes(place.folder)
     lines = [
         *_table(backups), *lines,
         *(f"{label} is incomplete: it isn't a backup, and the next one deletes it" for label in unfinished),
@@ -289,6 +292,16 @@ def not_running(place: Place) -> DasTernError:
         f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {place.container}`, or "
         f"`{PROVISION}`."
     )
+
+
+def _bytes(folder: Path) -> int:
+    """Size of all files in `folder`, where a server or a run may be at work: what goes meanwhile isn't counted."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(inside, name)).st_size
+    return total
 
 
 def _described(record: Record) -> str:
