@@ -135,7 +135,10 @@ def test_one_that_is_still_to_come_hides_nothing(backups: Backups) -> None:
     assert backups.found() == {}
     backups.place.forget("full-0.05")
     backups.add(hours=30)
-    backups.add(hours=-48)
+    backups.add(hours=-48, drilled=Check((NOW + timedelta(hours=48)).isoformat(), True, 1))
+    drilled = backups.look().drilled
+    assert drilled
+    assert drilled[0].label == "full30"
     backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
     ages = [str(one) for one in backups.look().problems if one.kind == "age"]
     assert ages[0].startswith("backup full-48: of 2026-02-10 19:01 +07, which is still to come")

@@ -143,9 +143,10 @@ def test_a_damaged_full_one_is_none(host: Host) -> None:
 
 
 def test_a_full_one_that_is_still_to_come_is_none(host: Host) -> None:
-    host.add("full", NOW + timedelta(days=3))
+    later = NOW + timedelta(days=3)
+    host.add("full", later, drilled=Check(later.isoformat(), True, 1))
     host.call("run")
-    assert host.asked[0] == "full"
+    assert host.asked == ["full", "drill"]
 
 
 def test_trial_restores_on_their_days(host: Host) -> None:

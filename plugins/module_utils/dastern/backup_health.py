@@ -90,8 +90,9 @@ class Health:
 
     @property
     def drilled(self) -> tuple[Record, Check] | None:
-        """The newest drill, and the backup it was of."""
-        found = [(one, one.drilled) for one in self.records if one.drilled]
+        """The newest drill, and the backup it was of; one that is still to come, by its time, is none."""
+        latest = (self.at + AHEAD).isoformat()
+        found = [(one, one.drilled) for one in self.records if one.drilled and one.drilled.at <= latest]
         return max(found, key=lambda pair: pair[1].at, default=None)
 
     def ago(self, when: datetime) -> str:

@@ -173,7 +173,7 @@ class Job:
             return False
         times = [when for one in self.place.records() if one.drilled and (when := moment(one.drilled.at))]
         # A run begins a little earlier or later than the day before: two hours don't make it another day.
-        return not times or _now() - max(times) > timedelta(days=days, hours=-2)
+        return not any(-AHEAD <= _now() - when <= timedelta(days=days, hours=-2) for when in times)
 
     def _wait_for_server(self) -> None:
         end = time.monotonic() + WAIT_FOR_SERVER
