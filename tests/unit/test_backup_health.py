@@ -120,6 +120,32 @@ def test_the_last_run_failed(backups: Backups) -> None:
     assert "run" not in backups.found()
 
 
+def test_a_logical_one_stands_for_no_physical_one(backups: Backups) -> None:
+    backups.add(hours=30)
+    backups.add(hours=1, kind="logical")
+    backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
+    assert not {"age", "run"} & backups.found().keys()
+    found = backups.found(wal_archive=True)
+    assert found["age"].startswith("no recent physical backup: the newest ended 1 d 5 h ago")
+    assert "no disk" in found["run"]
+
+
+def test_one_that_is_still_to_come_hides_nothing(backups: Backups) -> None:
+    backups.add(hours=-0.05)  # of a clock a little ahead
+    assert backups.found() == {}
+    backups.place.forget("full-0.05")
+    backups.add(hours=30)
+    backups.add(hours=-48, drilled=Check((NOW + timedelta(hours=48)).isoformat(), True, 1))
+    drilled = backups.look().drilled
+    assert drilled
+    assert drilled[0].label == "full30"
+    backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
+    ages = [str(one) for one in backups.look().problems if one.kind == "age"]
+    assert ages[0].startswith("backup full-48: of 2026-02-10 19:01 +07, which is still to come")
+    assert ages[1].startswith("no recent backup: the newest ended 1 d 5 h ago")
+    assert "no disk" in backups.found()["run"]
+
+
 def test_a_run_that_was_cut_is_told_from_one_that_works(backups: Backups) -> None:
     backups.add(hours=30)
     backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "running", "message": ""})

@@ -142,6 +142,13 @@ def test_a_damaged_full_one_is_none(host: Host) -> None:
     assert host.asked[0] == "full"
 
 
+def test_a_full_one_that_is_still_to_come_is_none(host: Host) -> None:
+    later = NOW + timedelta(days=3)
+    host.add("full", later, drilled=Check(later.isoformat(), True, 1))
+    host.call("run")
+    assert host.asked == ["full", "drill"]
+
+
 def test_trial_restores_on_their_days(host: Host) -> None:
     host.configure(drill_days=2)
     for _ in range(5):

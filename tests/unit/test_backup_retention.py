@@ -48,6 +48,12 @@ def test_what_a_kept_one_is_built_upon_stays() -> None:
     ]  # fmt: skip
 
 
+def test_a_reason_takes_no_physical_one_out_of_sight() -> None:
+    asked = "before migrating"
+    assert gone(record(1), record(2, "incr", "01", reason=asked), *(record(day) for day in (26, 27, 28))) == []
+    assert gone(*(record(day, "logical", reason=asked) for day in (1, 2, 3, 4))) == []
+
+
 def test_bad_ones_push_no_good_one_out() -> None:
     assert gone(record(1), *(record(day, ok=False) for day in (2, 3, 4))) == []
     assert gone(record(1), *(record(day, ok=None) for day in (2, 3, 4))) == []

@@ -10,7 +10,7 @@ import json
 import os
 import statistics
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "archive_lag": {"type": "int", "default": 300},
     "wal_archive": {"type": "bool", "default": False},
 }
+AHEAD = timedelta(minutes=5)
+"""By so much a backup may be newer than the clock: one that is more so was taken while the clock was wrong."""
 
 # Both are in the folder of the backups, and the job's.
 STATUS = "status.json"
@@ -83,11 +85,14 @@ class Health:
     damaged: list[str] = field(default_factory=list)
     """Labels whose record isn't what was written."""
     problems: list[Problem] = field(default_factory=list)
+    last: Record | None = None
+    """The newest of those that the job takes: with a WAL archive a logical one says nothing of them."""
 
     @property
     def drilled(self) -> tuple[Record, Check] | None:
-        """The newest drill, and the backup it was of."""
-        found = [(one, one.drilled) for one in self.records if one.drilled]
+        """The newest drill, and the backup it was of; one that is still to come, by its time, is none."""
+        latest = (self.at + AHEAD).isoformat()
+        found = [(one, one.drilled) for one in self.records if one.drilled and one.drilled.at <= latest]
         return max(found, key=lambda pair: pair[1].at, default=None)
 
     def ago(self, when: datetime) -> str:
@@ -200,15 +205,24 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
     limit = params["expected_hours"]
     wanted = f"one in the last {limit} h (backup_expected_hours)"
     backup = "ansible-playbook playbooks/backup.yml"
+    for one in health.records:
+        if _ended(one) > health.at + AHEAD:
+            health.problems.append(
+                Problem("age", f"backup {one.label}", f"of {shown(_ended(one))}, which is still to come",
+                        "taken with the clock right", "timedatectl")
+            )  # fmt: skip
+        elif health.last is None and (one.kind == "physical" or not params["wal_archive"]):
+            health.last = one
     for label in health.damaged:
         health.problems.append(Problem("unverified", f"the record of {label}", "damaged", "as it was written", backup))
+    what = "physical backup" if params["wal_archive"] and health.newest is not health.last else "backup"
+    if health.last is None:
+        health.problems.append(Problem("age", f"no {what}", "none is there", wanted, backup))
+    elif (health.at - _ended(health.last)).total_seconds() > limit * 3600:
+        ended = health.ago(_ended(health.last))
+        health.problems.append(Problem("age", f"no recent {what}", f"the newest ended {ended}", wanted, backup))
     if health.newest is None:
-        health.problems.append(Problem("age", "no backup", "none is there", wanted, backup))
         return
-    if (health.at - _ended(health.newest)).total_seconds() > limit * 3600:
-        health.problems.append(
-            Problem("age", "no recent backup", f"the newest ended {health.ago(_ended(health.newest))}", wanted, backup)
-        )
     check = health.newest.verified
     if check is None or not check.ok:
         found = f"damaged: {check.message}" if check else "not verified"
@@ -236,7 +250,7 @@ def _job(health: Health, params: dict[str, Any]) -> None:
         if noted.get("outcome") != "failed":
             continue
         began = moment(noted.get("began"))
-        if deed == "run" and began and health.newest and _ended(health.newest) > began:
+        if deed == "run" and began and health.last and _ended(health.last) > began:
             continue  # somebody took one since
         if deed == "drill" and any(one.kind == "drill" for one in health.problems):
             continue

@@ -24,7 +24,7 @@ from typing import Any
 
 from . import backup_metrics
 from .backup_calendar import CLOCK, Calendar, moment, shown
-from .backup_health import LOCK, STATUS, Health, at_work, examine, read_status
+from .backup_health import AHEAD, LOCK, STATUS, Health, at_work, examine, read_status
 from .backup_records import Place
 from .errors import DasTernError
 from .files import write
@@ -159,10 +159,12 @@ class Job:
         """A full one if none was taken since the last day for it, else the changes; without WAL archive a logical one."""
         if not self.config["wal_archive"]:
             return "logical"
-        since = self.calendar.last(_now(), full=True)
+        now = _now()
+        since = self.calendar.last(now, full=True)
         for record in self.place.records():
             damaged = record.verified is not None and not record.verified.ok
-            if record.type == "full" and not damaged and (began := moment(record.began)) and began >= since:
+            began = moment(record.began)
+            if record.type == "full" and not damaged and began and since <= began <= now + AHEAD:
                 return "incr"
         return "full"
 
@@ -171,7 +173,7 @@ class Job:
             return False
         times = [when for one in self.place.records() if one.drilled and (when := moment(one.drilled.at))]
         # A run begins a little earlier or later than the day before: two hours don't make it another day.
-        return not times or _now() - max(times) > timedelta(days=days, hours=-2)
+        return not any(-AHEAD <= _now() - when <= timedelta(days=days, hours=-2) for when in times)
 
     def _wait_for_server(self) -> None:
         end = time.monotonic() + WAIT_FOR_SERVER

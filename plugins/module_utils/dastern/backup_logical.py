@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .backup_records import Check, Place, Record, now
-from .census import SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
+from .census import LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
 from .connection import conninfo
 from .errors import DasTernError
 from .files import sync_folder
@@ -34,8 +34,6 @@ from .survey import BACKUPS
 
 APPLICATION = "das-tern backup"
 RESTORING = "das-tern restore"
-LONGEST = 24 * 3600.0
-"""Seconds; while a table is dumped or an index built nothing is said."""
 
 _FOLDER = "logical"
 _DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
@@ -115,12 +113,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
     """
     duration("lock_wait", lock_wait)
     looked = look(place, database)
-    if looked["size"] is None:
-        raise DasTernError(
-            f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
-            "shows what runs there."
-        )
-    _refuse_elsewhere(place)
+    refuse_elsewhere(place)
     refuse_full_disk(place.folder, int(looked["size"]), database)
     began, moment = time.monotonic(), datetime.now(UTC)
     folder = place.folder / _FOLDER
@@ -160,7 +153,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
 def verify(place: Place, record: Record) -> Check:
     """Whether all files are there as they were written, nothing besides, and all of it can be decoded."""
     began = time.monotonic()
-    _refuse_elsewhere(place)
+    refuse_elsewhere(place)
     wrong = damage(place, record) or _misread(place, record.label, Census.of(record.census).tables)
     return Check(now(), not wrong, round(time.monotonic() - began, 1), wrong)
 
@@ -188,7 +181,7 @@ def restore(
     A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
     `DasTernError`; then `database` may be filled in part, and is to be dropped.
     """
-    _refuse_elsewhere(place)
+    refuse_elsewhere(place)
     expected = Census.of(record.census)
     chosen = [_table(record, expected, table) for table in tables]
     looked = place.superuser.value(_EMPTY, database)
@@ -245,7 +238,7 @@ def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
     return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if wrong[5:] else "")
 
 
-def _refuse_elsewhere(place: Place) -> None:
+def refuse_elsewhere(place: Place) -> None:
     """Refuse where the container doesn't see the folder of the host: what it writes would be somewhere else."""
     seen = place.containers.execute(place.container, ["stat", "-c", "%d %i", BACKUPS])
     with contextlib.suppress(OSError):
@@ -286,7 +279,13 @@ def why(error: str) -> str:
 def look(place: Place, database: str) -> dict[str, Any]:
     """What the server is; the pg_dump of a run that was killed is ended, whose locks would be in a migration's way."""
     query = _LOOK.format(database=literal(database), application=literal(APPLICATION))
-    return dict(place.superuser.value(query))
+    looked = dict(place.superuser.value(query))
+    if looked["size"] is None:
+        raise DasTernError(
+            f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
+            "shows what runs there."
+        )
+    return looked
 
 
 def _remove_leftovers(place: Place, folder: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import census, pgbackrest
+from .backup_logical import refuse_elsewhere
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .pgbackrest import MARK, STANZA, Heard, Info, PgBackRest
@@ -90,6 +91,7 @@ def usable(place: Place, program: PgBackRest) -> tuple[Server, Info]:
             "`postgres_wal_archive: true` and run `ansible-playbook playbooks/provision.yml`, or take a logical one: "
             "`ansible-playbook playbooks/backup.yml -e backup_type=logical`."
         )
+    refuse_elsewhere(place)
     info = program.info()
     if not info.system:
         raise DasTernError(

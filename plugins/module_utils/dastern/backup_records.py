@@ -167,10 +167,14 @@ class Place:
 
     def save(self, record: Record) -> None:
         """Write a record, in one step."""
-        self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = record.as_dict()
         content = json.dumps({**kept, "sha256": _digest(kept)}, indent=2, ensure_ascii=False) + "\n"
-        write(self.record_path(record.label), content.encode())
+        path = self.record_path(record.label)
+        try:
+            self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write(path, content.encode())
+        except OSError as error:
+            raise DasTernError(f"{path} can't be written: {error.strerror}. Make room there, then run again.") from None
 
     def note(self, label: str, **changes: Any) -> None:
         """Change fields of a record that is there."""
@@ -204,13 +208,15 @@ class Place:
                             "Run again when that is done."
                         ) from None
                     time.sleep(0.2)
-            lock.truncate(0)
-            lock.write(f"{what}, process {os.getpid()} since {now()}\n")
-            lock.flush()
+            # A full disk is no reason not to delete backups, and a buffer would be written once more at the end.
+            with contextlib.suppress(OSError):
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), f"{what}, process {os.getpid()} since {now()}\n".encode())
             try:
                 yield
             finally:
-                lock.truncate(0)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(lock.fileno(), 0)
 
 
 def _digest(kept: dict[str, Any]) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from . import backup_logical, backup_records, migration_backup
@@ -40,9 +45,17 @@ VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_re
 
 Say = Callable[[str], None]
 
+# As the target of a restore these mean something else: the newest state, a transaction, an LSN, a time, a backup's label.
+_NO_NAME = re.compile(r"latest|\d+|[\dA-F]{1,8}/[\dA-F]{1,8}|\d{4}-\d\d-\d\d.*|\d{8}-\d{6}[FL].*", re.IGNORECASE)
+
 
 def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
     """Take a backup, verify it, and delete those that are too many and too old."""
+    if _NO_NAME.fullmatch(params["name"]) or any(unicodedata.category(one) == "Cc" for one in params["name"]):
+        raise DasTernError(
+            f"`label` is {params['name']!r}, which can't be told from other targets of a restore. Wanted is a name in words, in "
+            "one line: not `latest`, a number, an LSN, a time or another backup's label."
+        )
     place, keep = Place(dict(params)), retention(params["keep"])
     if not running(place):
         if not check_mode:
@@ -61,8 +74,8 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
                     place, place.database, params["name"], params["reason"], params["lock_timeout"]
                 )
         else:
-            found, info = physical.usable(place, program)
             program.alone(params["wait"], say)
+            found, info = physical.usable(place, program)
             swept = physical.sweep(place, program, info)
             kind, why = physical.effective(place, info, kind)
             if why:
@@ -160,7 +173,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
                 backup["missing"] = backup["kind"] == "physical" and backup["label"] not in there
     elif backups:
         lines.append(f"container {place.container} doesn't run: what is in its repository can't be compared")
-    total = sum(path.stat().st_size for path in place.folder.rglob("*") if path.is_file() and not path.is_symlink())
+    total = _bytes(place.folder)
     lines = [
         *_table(backups), *lines,
         *(f"{label} is incomplete: it isn't a backup, and the next one deletes it" for label in unfinished),
@@ -199,11 +212,11 @@ def surplus(
     """Which of `records`, the newest first, may go at the time `at`: those beyond their count and older than their days.
 
     Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
-    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Those from before migrations aren't looked at:
-    they have a retention of their own.
+    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Logical ones from before migrations aren't
+    looked at: they have a retention of their own.
     """
     moment = datetime.fromisoformat(at or now())
-    records = [record for record in records if record.reason not in migration_backup.REASONS]
+    records = [one for one in records if one.kind == "physical" or one.reason not in migration_backup.REASONS]
     counted: dict[tuple[str, str], int] = {}
     kept: set[str] = set(needed)
     newest: set[tuple[str, str]] = set()
@@ -279,6 +292,16 @@ def not_running(place: Place) -> DasTernError:
         f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {place.container}`, or "
         f"`{PROVISION}`."
     )
+
+
+def _bytes(folder: Path) -> int:
+    """Size of all files in `folder`, where a server or a run may be at work: what goes meanwhile isn't counted."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(inside, name)).st_size
+    return total
 
 
 def _described(record: Record) -> str:

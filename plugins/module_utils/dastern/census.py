@@ -20,6 +20,11 @@ from .ledger import TABLE as LEDGER
 from .psql import Psql
 from .sql_values import literal
 
+LONGEST = 24 * 3600.0
+"""Seconds; while a table is counted or dumped, or an index built, nothing is said."""
+# What a LOCK of all tables ends with where they aren't quiet: its time is up, a lock_timeout of the database's own, a deadlock.
+_BUSY = ("57014", "55P03", "40P01")
+_UNHURRIED = "SET statement_timeout = 0; SET transaction_timeout = 0; "
 # Since 17.6 a plain dump carries a random key; comments name versions; the owner of schema public is the server's own.
 _NOISE = re.compile(r"^(\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
 # `CHECK (a IN ('x', 'y'))` of a varchar comes back from a dump with its casts and parentheses in other places.
@@ -102,7 +107,8 @@ class Census:
 
 def count(superuser: Psql, database: str) -> Census:
     """Count `database`; nothing is kept from changing meanwhile."""
-    return _with_rows(superuser, database, _rows(superuser.value(_query(superuser, database), database)))
+    counted = superuser.value(_UNHURRIED + _query(superuser, database), database, LONGEST)
+    return _with_rows(superuser, database, _rows(counted))
 
 
 def count_at(superuser: Psql, database: str, restore_point: str, seconds: float = 15) -> tuple[Census, bool]:
@@ -120,17 +126,18 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
     while True:
         try:
             told = superuser.run(
-                "\\o /dev/null\n"
-                "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lock_timeout = '200ms'; SAVEPOINT quiet; "
-                f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet;\n\\o\n{query};\nCOMMIT;",
+                f"\\o /dev/null\n{_UNHURRIED}"
+                "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = '200ms'; SAVEPOINT quiet; "
+                f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet; SET LOCAL statement_timeout = 0;\n\\o\n{query};\nCOMMIT;",
                 database,
+                LONGEST,
             )
             return _with_rows(superuser, database, _rows(json.loads(told))), True
         except DasTernError as refusal:
-            if refusal.facts.get("sqlstate") not in ("55P03", "40P01") or time.monotonic() > end:
-                if refusal.facts.get("sqlstate") in ("55P03", "40P01"):
-                    break
+            if refusal.facts.get("sqlstate") not in _BUSY:
                 raise
+            if time.monotonic() > end:
+                break
         time.sleep(0.5)
     superuser.run(f"{point};", database)
     return count(superuser, database), False

@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from .backup_logical import APPLICATION, LONGEST, RESTORING, SESSION, look, refuse_full_disk, why
+from .backup_logical import APPLICATION, RESTORING, SESSION, look, refuse_full_disk, why
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import Place
-from .census import SNAPSHOT, count
+from .census import LONGEST, SNAPSHOT, count
 from .connection import conninfo
 from .errors import DasTernError
 from .files import absolute, sync_folder

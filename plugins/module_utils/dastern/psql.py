@@ -52,12 +52,16 @@ class Psql:
         self.containers = containers
         self.container = container
 
-    def run(self, sql: str, database: str = "postgres") -> str:
-        """What psql prints, unaligned; DasTernError with the server's message and SQLSTATE at the first error."""
+    def run(self, sql: str, database: str = "postgres", silence: float = 0) -> str:
+        """What psql prints, unaligned; DasTernError with the server's message and SQLSTATE at the first error.
+
+        `silence` is as in `Containers.execute`: what counts or copies says nothing for long.
+        """
         done = self.containers.execute(
             self.container,
             ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-U", "postgres", "-d", database],
             sql + "\n",
+            silence=silence,
         )
         if done.rc == 0:
             return done.out
@@ -71,7 +75,7 @@ class Psql:
             sqlstate=sqlstate,
         )
 
-    def value(self, query: str, database: str = "postgres") -> Any:
+    def value(self, query: str, database: str = "postgres", silence: float = 0) -> Any:
         """The one JSON value that `query` selects."""
-        text = self.run(query + ";", database).strip()
+        text = self.run(query + ";", database, silence).strip()
         return json.loads(text) if text else None

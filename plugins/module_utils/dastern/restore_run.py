@@ -96,7 +96,12 @@ class State:
 
     def save(self) -> None:
         text = json.dumps({"kept": self.kept, "pending": self.pending}, indent=2, ensure_ascii=False) + "\n"
-        write(self.path, text.encode())
+        try:
+            write(self.path, text.encode())
+        except OSError as error:
+            raise DasTernError(
+                f"{self.path} can't be written: {error.strerror}. Make room there, then run again."
+            ) from None
 
     def begin(self, swap: dict[str, Any]) -> None:
         self.pending = swap

@@ -1,0 +1,108 @@
+"""Backups as they are asked for: what is refused, in which order, and on a disk that is full; with a server that pretends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import backup_logical, backup_physical, backup_run, plain_sql
+from ansible.module_utils.dastern.backup_records import Place
+from ansible.module_utils.dastern.containers import Output
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.restore_run import State
+from test_backup_retention import record
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A running server that archives."""
+    monkeypatch.setattr(backup_run, "running", lambda _: True)
+    monkeypatch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", True))
+    own = {"endpoint": f"unix://{tmp_path}/none.sock", "container": "pg", "database": "d", "backup_dir": str(tmp_path)}
+    return {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()} | own
+
+
+@pytest.fixture
+def place(params: dict[str, Any]) -> Place:
+    return Place(params)
+
+
+def test_others_are_waited_for_before_the_repository_is_read(
+    params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ended(*_: Any) -> None:
+        raise DasTernError("enough")
+
+    monkeypatch.setattr(PgBackRest, "alone", lambda *_: asked.append("alone"))
+    monkeypatch.setattr(PgBackRest, "info", lambda *_: asked.append("info"))
+    monkeypatch.setattr(backup_physical, "usable", lambda _, program: [program.info(), ended()])
+    with pytest.raises(DasTernError, match="enough"):
+        backup_run.take(params)
+    assert asked == ["alone", "info"]
+
+
+def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.containers, "execute", lambda *_, **__: Output(0, "0 0\n", ""))
+    with pytest.raises(DasTernError, match=f"Container pg doesn't see {place.folder} as /backups"):
+        backup_physical.usable(place, PgBackRest(place.containers, "pg"))
+
+
+def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place) -> None:
+    shutil.rmtree(place.folder)
+    with pytest.raises(DasTernError, match=r"restore\.json can't be written"):
+        State(place).save()
+    place.folder.mkdir()
+    (place.folder / ".lock").symlink_to("/dev/full")
+    with place.alone(0, "a deletion"):
+        place.records_folder.touch()
+    with pytest.raises(DasTernError, match=r"records/07\.json can't be written: .*\. Make room there"):
+        place.save(record(7))
+
+
+NAMES = [
+    "latest",
+    "LATEST",
+    "42",
+    "0/3000028",
+    "2026-03-01",
+    "2026-03-01 02:30",
+    "20260301-023000F",
+    "two\nlines",
+    "\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_another_target_is_refused(params: dict[str, Any], name: str) -> None:
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError, match="`label` is .* can't be told from other targets of a restore"):
+            backup_run.take({**params, "name": name}, check_mode)
+
+
+def test_a_name_in_words_is_none_of_these(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup_run, "running", lambda _: False)
+    for name in ("", "before 17.6", "2026 spring", "latest but one", "មុនពេល​ផ្លាស់ប្តូរ", "v1/2"):
+        assert backup_run.take({**params, "name": name}, check_mode=True)["changed"]
+
+
+def test_a_database_that_isnt_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.superuser, "value", lambda _: {"size": None})
+    with pytest.raises(DasTernError, match="Database nosuch does not exist in container pg"):
+        backup_logical.look(place, "nosuch")
+    with pytest.raises(DasTernError, match="Database d does not exist"):
+        plain_sql.write(place, place.folder / "out.sql")
+
+
+def test_a_file_that_goes_while_it_is_listed(
+    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.folder / "there").write_text("four")
+    monkeypatch.setattr(backup_run, "running", lambda _: False)
+    monkeypatch.setattr(os, "walk", lambda _: [(place.folder, [], ["gone", "there"])])
+    assert backup_run.listed(params)["bytes"] == 4
