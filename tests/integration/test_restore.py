@@ -186,6 +186,22 @@ def record(server: Server) -> Record:
     return server.place.records()[-1]
 
 
+@pytest.fixture
+def state(server: Server) -> Iterator[State]:
+    """`restore.json`, which is as it was afterwards."""
+    own = State(server.place)
+    before = list(own.kept)
+    yield own
+    own.kept, own.pending = before, None
+    own.save()
+
+
+def entry(what: str = "database", **changes: Any) -> dict[str, Any]:
+    """One of `restore.json`."""
+    return {"what": what, "incoming": "", "kept": "", "words": "", "database": "dastern", "volume": f"{NAME}-data",
+            "at": now(), "until": "2125-01-01T00:00:00+00:00", **changes}  # fmt: skip
+
+
 def refused(server: Server, **changes: Any) -> DasTernError:
     """A refusal that leaves everything as it was."""
     before = server.glance()
@@ -386,6 +402,16 @@ def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     assert "was taken back" in message
     assert "dastern_restored_20260101_000000000" in message
     assert server.sql("SELECT 1") == "1"
+
+
+def test_undo_is_for_the_database_that_was_replaced(server: Server, state: State) -> None:
+    server.sql("CREATE DATABASE other_before_x", "postgres")
+    state.kept.append(entry(kept="other_before_x", database="other"))
+    state.save()
+    try:
+        assert "-e undo=true -e postgres_database=other" in refused(server, undo=True).message
+    finally:
+        server.sql("DROP DATABASE IF EXISTS other_before_x", "postgres")
 
 
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:

@@ -350,6 +350,11 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
             f"Nothing is kept of a restore of {run.site.name} (see {run.state.path}), so there is nothing to take back."
         )
     last = run.state.kept[-1]
+    if last["what"] == "database" and last["database"] != run.database:
+        raise DasTernError(
+            f"The newest that a restore replaced is database {last['database']}, and this run is for {run.database}. Nothing was "
+            f"done. To bring it back: `{UNDO} -e postgres_database={last['database']}`."
+        )
     stamp = _stamp()
     there = run.site.look()["entries"] if last["what"] == "cluster" else _databases(run.site.psql)
     if last["kept"] not in there:
