@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dastern import backup_logical, census, restore_run
-from ansible.module_utils.dastern.backup_records import Place, Record, now
+from ansible.module_utils.dastern.backup_records import Check, Place, Record, now
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_run import State, expire_old, restore
@@ -412,6 +412,25 @@ def test_undo_is_for_the_database_that_was_replaced(server: Server, state: State
         assert "-e undo=true -e postgres_database=other" in refused(server, undo=True).message
     finally:
         server.sql("DROP DATABASE IF EXISTS other_before_x", "postgres")
+
+
+def test_a_logical_backup_of_another_database_replaces_nothing(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = replace(record, label="20260101-000000L", kind="logical", verified=Check(now(), True, 0))
+    other, bad = replace(right, database="other"), replace(right, verified=Check(now(), False, 0))
+    server.place.save(other)
+    try:
+        message = refused(server, target=other.label, what="database", confirm="dastern").message
+        assert "is of database other, and dastern would be replaced" in message
+    finally:
+        server.place.forget(other.label)
+    monkeypatch.setattr(server.place, "records", lambda: [other, bad, right])
+    site = restore_run.Site(server.params, server.place)
+    assert (
+        restore_run._logical(restore_run.Run(server.params, server.place, site, State(server.place), [], print))
+        is right
+    )
 
 
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from . import database_copy
+from .backup_physical import good
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import Place, Record
 from .census import Census, count, differences
@@ -210,14 +211,25 @@ def _logical(run: Run) -> Record | None:
     """The logical backup that is meant, if it is one that is meant."""
     records = run.place.records()
     if run.params["target"] == "latest":
-        return None if any(record.kind == "physical" for record in records) else next(iter(records), None)
-    named = [record for record in records if run.params["target"] in (record.label, record.name or None)]
+        own = (record for record in records if record.database == run.database and good(record))
+        return None if any(record.kind == "physical" for record in records) else next(own, None)
+    named = [
+        record
+        for record in records
+        if run.params["target"] in (record.label, record.name or None)
+        and (run.params["into"] or record.database == run.database)
+    ]
     return next((record for record in named[:1] if record.kind == "logical"), None)
 
 
 def _refuse_logical(run: Run) -> None:
     for record in run.place.records():
         if run.params["target"] in (record.label, record.name or None) and record.kind == "logical":
+            if run.params["what"] != "cluster":
+                raise DasTernError(
+                    f"Backup {record.label} is of database {record.database}, and {run.database} would be replaced. Nothing was "
+                    f"done. As a copy beside it: `{record.restore_command} -e what=database`."
+                )
             raise DasTernError(
                 f"Backup {record.label} is a logical one of database {record.database}; a cluster is restored from a physical "
                 f"one. Nothing was done. `{COMMAND} -e target={record.label} -e what=database`."
