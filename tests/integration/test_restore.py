@@ -247,8 +247,13 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert result["refused_seconds"] < 30
     assert server.left() == []
     before = next(name for name in server.databases() if "_before_" in name)
-    assert State(server.place).kept[-1]["kept"] == before
+    state = State(server.place)
+    assert state.kept[-1]["kept"] == before
 
+    # Its time is over: it stays until another restore or a backup has succeeded, and can be brought back.
+    state.kept[-1]["until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    state.save()
+    refused(server, target="nonsense")
     restore(server.with_(undo=True))
     assert server.fingerprint() == later
 
@@ -287,7 +292,9 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server) -> None:
             backup_logical.remove(server.place, record)
 
 
-def test_targets_beside_the_live_database(server: Server) -> None:
+def test_targets_beside_the_live_database(server: Server, state: State) -> None:
+    state.kept.append(entry(kept="dastern_before_long", until=now()))
+    state.save()
     server.sql("INSERT INTO users VALUES (2001, 'a')")
     xid = server.sql("BEGIN; SELECT pg_current_xact_id(); INSERT INTO users VALUES (2002, 'b'); COMMIT").split()[0]
     moment = server.sql("SELECT clock_timestamp() AT TIME ZONE 'UTC'") + "+00"
@@ -297,6 +304,7 @@ def test_targets_beside_the_live_database(server: Server) -> None:
     result = restore(server.with_(what="table", table="users", into="copy", target=xid))
     assert server.sql("SELECT max(id) FROM users", "copy") == "2002"
     assert "copy holds users" in " ".join(result["lines"])
+    assert "dastern_before_long, replaced by a restore" in " ".join(result["lines"])
     assert server.left() == []
     assert "exists already" in refused(server, what="database", into="copy").message
     server.sql("DROP DATABASE copy", "postgres")

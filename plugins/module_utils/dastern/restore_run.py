@@ -145,10 +145,11 @@ def restore(
                 run.lines.append("a swap that was killed would be healed first")
         else:
             run.lines += healed(run.site, run.state)
-            run.lines += expire_old(place)
-            run.state = State(place)
         try:
             result = _undo(run, check_mode) if params["undo"] else _restore(run, check_mode)
+            # Not earlier: what failed or was refused says that nothing was done, and `undo` needs what is kept.
+            if not check_mode and not params["undo"]:
+                run.lines += expire_old(place)
         except DasTernError as refusal:
             before = " ".join(f"{line[:1].upper()}{line[1:]}." for line in run.lines)
             raise DasTernError(f"{refusal.message} {before}".strip(), **refusal.facts) from None
