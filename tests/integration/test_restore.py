@@ -326,6 +326,7 @@ def test_targets_beside_the_live_database(server: Server, state: State) -> None:
         ({"target": "nonsense"}, "isn't in the archived write-ahead log"),
         ({"into": "copy"}, "-e what=database"),
         ({"what": "table", "into": "copy"}, "-e table=public.users"),
+        ({"what": "database", "into": "dbname=dastern"}, "without `=`"),
         ({"what": "table", "into": "copy", "table": "nope"}, 'it has public."doseEvents", public._prisma_migrations'),
         ({"target": "by_hand"}, "is a logical one"),
         ({"container": "dastern-test-restore-none", "image": ""}, "neither is the image"),
@@ -439,6 +440,25 @@ def test_a_logical_backup_of_another_database_replaces_nothing(
         restore_run._logical(restore_run.Run(server.params, server.place, site, State(server.place), [], print))
         is right
     )
+
+
+def test_a_copy_gets_its_name_last(server: Server, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled(place: Place, record: Record, name: str, table: str) -> census.Census:
+        for database in (name, "mine"):  # somebody makes one of that name meanwhile
+            server.sql(f"CREATE DATABASE {database}", "postgres")
+        return census.Census.of(record.census)
+
+    monkeypatch.setattr(restore_run.database_copy, "from_logical", filled)
+    label = "20260101-000000L"
+    server.place.save(replace(record, label=label, kind="logical"))
+    try:
+        with pytest.raises(DasTernError, match='database "mine" already exists'):
+            restore(server.with_(target=label, what="database", into="mine"))
+        assert server.left() == []
+        assert "mine" in server.databases()
+    finally:
+        server.place.forget(label)
+        server.sql("DROP DATABASE IF EXISTS mine", "postgres")
 
 
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:

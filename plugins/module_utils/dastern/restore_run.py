@@ -201,6 +201,9 @@ def _refuse_senseless(run: Run) -> None:
             f"The live server in container {run.site.name} doesn't answer, and a {what} is restored into it. Nothing was done. "
             f"`ansible-playbook playbooks/provision.yml` starts it; `{COMMAND} -e what=cluster` restores all of it."
         )
+    # With one of these PostgreSQL's programs would read it as a connection string.
+    if into and ("=" in into or "://" in into):
+        raise DasTernError(f"`into` is the name of a database, without `=` and `://`: {into}. Nothing was done.")
     if into and (into in _databases(run.site.psql) or len(into.encode()) > 63):
         raise DasTernError(
             f"Database {into} exists already, or its name has more than 63 bytes. Nothing was done; choose another `into`, or "
@@ -328,8 +331,8 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
 def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict[str, Any]:
     site, params, began = run.site, run.params, time.monotonic()
     stamp, into = _stamp(), params["into"]
-    name = into or _named(run.database, "restored", stamp)
-    run.say(f"Restoring {words} into database {name} ...")
+    name = _named(run.database, "restored", stamp)
+    run.say(f"Restoring {words} into database {into or name} ...")
     with _untouched(run, lambda: site.psql.run(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE);")):
         if goal is None:
             found = database_copy.from_logical(run.place, record, name, params["table"])
@@ -337,21 +340,23 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
             found = database_copy.from_physical(
                 site, record, goal, run.database, name, params["table"], stamp, check=checked
             )
+        if into:  # whole or not at all; and a database that somebody made of that name meanwhile stays theirs
+            site.psql.run(f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(into)};")
     seconds = time.monotonic() - began
-    run.lines.append(f"{words} restored into {name if into else run.database} in {seconds:.1f} s")
+    run.lines.append(f"{words} restored into {into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
     if params["table"]:
         table = params["table"]
         run.lines.append(
-            f"database {name} holds {table} with its {found.rows} rows; other tables are empty or not there"
+            f"database {into} holds {table} with its {found.rows} rows; other tables are empty or not there"
         )
         return {**result, "next": [
-            f"docker exec -u postgres {site.name} sh -c \"psql -d {name} -c 'COPY (SELECT * FROM {table}) TO STDOUT' | "
+            f"docker exec -u postgres {site.name} sh -c \"psql -d {into} -c 'COPY (SELECT * FROM {table}) TO STDOUT' | "
             f"psql -d {run.database} -c 'COPY {table} FROM STDIN'\"  # a WHERE takes some of the rows"
         ]}  # fmt: skip
-    run.lines.append(_held(name if into else run.database, found))
+    run.lines.append(_held(into or run.database, found))
     if into:
-        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {name}"]}
+        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {into}"]}
     entry = _entry(run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words)
     refused = _swap_databases(run, entry)
     return {**result, "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
