@@ -461,6 +461,41 @@ def test_a_copy_gets_its_name_last(server: Server, record: Record, monkeypatch: 
         server.sql("DROP DATABASE IF EXISTS mine", "postgres")
 
 
+def interrupted(*arguments: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_swap_leaves_the_live_one_serving(
+    server: Server, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incoming = "dastern_restored_20260101_000000000"
+    server.sql(f"CREATE DATABASE {incoming}", "postgres")
+    run = restore_run.Run(
+        server.params, server.place, restore_run.Site(server.params, server.place), state, [], lambda words: None
+    )
+    run_sql = run.site.psql.run
+
+    def cut(sql: str, database: str = "postgres") -> str:
+        told = run_sql(sql.partition("SELECT pg_terminate")[0], database)
+        return interrupted() if "pg_terminate" in sql else told
+
+    monkeypatch.setattr(run.site.psql, "run", cut)
+    with pytest.raises(KeyboardInterrupt):
+        restore_run._swap_databases(run, entry(incoming=incoming, kept="dastern_before_x"))
+    assert server.sql("SELECT count(*) > 0 FROM users") == "t"
+    assert "was taken back" in refused_after_healing(server)
+
+    docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
+    within = restore_run.Site.within
+    calls = iter([interrupted])
+    monkeypatch.setattr(restore_run.Site, "within", lambda *words: next(calls, within)(*words))
+    with pytest.raises(KeyboardInterrupt):
+        restore_run._swap_folders(run, entry("cluster", incoming="restored-x", kept="replaced-x"))
+    assert server.sql("SELECT count(*) > 0 FROM users") == "t"
+    assert State(server.place).pending is None
+    docker("exec", NAME, "rmdir", "/var/lib/postgresql/data/restored-x")
+
+
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:
     server.sql("INSERT INTO users SELECT g, repeat(md5(g::text), 20) FROM generate_series(3000, 3500) g")
     record = server.take("full")

@@ -417,9 +417,11 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
             if moved.rc:
                 raise DasTernError(f"The folders in volume {site.volume} can't be renamed: {moved.last_words}.")
             _serve(site)
-        except DasTernError as refusal:
-            failure = f"{refusal.message} {_put_back(site, entry)}"
+        except BaseException as error:  # Ctrl-C, too, mustn't leave the server down
+            failure = f"{error} {_put_back(site, entry)}"
             state.given_up()
+            if not isinstance(error, DasTernError):
+                raise
         else:
             failure = ""
             seconds = time.monotonic() - began
@@ -470,12 +472,14 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
     began = time.monotonic()
     try:
         site.psql.run(script)
-    except DasTernError as refusal:
+    except BaseException as error:
         with contextlib.suppress(DasTernError):
             site.psql.run(f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;")
+        if not isinstance(error, DasTernError):
+            raise  # psql may still be at work in the container: what came of it, the next run sees
         state.given_up()
         run.lines += cleaned(site, state)
-        raise DasTernError(f"{refusal.message} Database {run.database} wasn't replaced and serves as before.") from None
+        raise DasTernError(f"{error.message} Database {run.database} wasn't replaced and serves as before.") from None
     seconds = round(time.monotonic() - began, 2)
     state.done()
     return seconds
