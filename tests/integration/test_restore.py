@@ -496,6 +496,21 @@ def test_an_interrupted_swap_leaves_the_live_one_serving(
     docker("exec", NAME, "rmdir", "/var/lib/postgresql/data/restored-x")
 
 
+def test_an_undo_that_was_killed_is_not_taken_back_by_the_next(server: Server, state: State) -> None:
+    before = server.glance()[0].split("|")[:2]
+    server.sql("CREATE DATABASE dastern_before_new", "postgres")
+    state.kept.append(entry(kept="dastern_before_old"))
+    state.begin(entry(incoming="dastern_before_old", kept="dastern_before_new"))
+    try:
+        result = restore(server.with_(undo=True))
+        assert result["target"] == "dastern_before_old"
+        assert "had happened" in " ".join(result["lines"])
+        assert State(server.place).kept[-1]["kept"] == "dastern_before_new"
+        assert server.glance()[0].split("|")[:2] == before
+    finally:
+        server.sql("DROP DATABASE IF EXISTS dastern_before_new", "postgres")
+
+
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:
     server.sql("INSERT INTO users SELECT g, repeat(md5(g::text), 20) FROM generate_series(3000, 3500) g")
     record = server.take("full")

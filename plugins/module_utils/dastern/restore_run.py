@@ -144,7 +144,11 @@ def restore(
             if run.state.pending:
                 run.lines.append("a swap that was killed would be healed first")
         else:
+            pending, kept = run.state.pending, {one["kept"] for one in run.state.kept}
             run.lines += healed(run.site, run.state)
+            # What came in was kept before, and isn't now: it was an undo, and once more would be the opposite.
+            if params["undo"] and pending and pending["incoming"] in kept - {one["kept"] for one in run.state.kept}:
+                return {"changed": True, "target": pending["incoming"], "next": [UNDO], "lines": run.lines}
         try:
             result = _undo(run, check_mode) if params["undo"] else _restore(run, check_mode)
             # Not earlier: what failed or was refused says that nothing was done, and `undo` needs what is kept.
