@@ -511,6 +511,14 @@ def test_an_undo_that_was_killed_is_not_taken_back_by_the_next(server: Server, s
         server.sql("DROP DATABASE IF EXISTS dastern_before_new", "postgres")
 
 
+def test_a_server_that_was_started_by_hand_is_not_stopped_by_healing(server: Server, state: State) -> None:
+    started = docker("inspect", "-f", "{{.State.StartedAt}}", NAME).stdout
+    docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
+    state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))
+    assert "was taken back" in refused_after_healing(server)
+    assert docker("inspect", "-f", "{{.State.StartedAt}}", NAME).stdout == started
+
+
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:
     server.sql("INSERT INTO users SELECT g, repeat(md5(g::text), 20) FROM generate_series(3000, 3500) g")
     record = server.take("full")

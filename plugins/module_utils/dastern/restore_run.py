@@ -456,6 +456,10 @@ def _put_back(site: Site, entry: dict[str, Any]) -> str:
             f"The former folder {entry['kept']} in volume {site.volume} can't be put back: {moved.last_words}. Rename it to "
             "pgdata by hand."
         )
+    return _serves_again(site)
+
+
+def _serves_again(site: Site) -> str:
     try:
         _serve(site)
     except DasTernError as refusal:
@@ -513,7 +517,9 @@ def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
     happened = "pgdata" in entries and entry["incoming"] not in entries
     with site.waiting():
         if not happened:
-            back = _put_back(site, entry)
+            # With nothing moved yet, a server that somebody has started again needn't be stopped.
+            unmoved = "pgdata" in entries and entry["kept"] not in entries
+            back = _serves_again(site) if unmoved else _put_back(site, entry)
             state.given_up()
             return f"a swap that was killed at {entry['at']} was taken back: {back.rstrip('.')}"
         try:
