@@ -271,7 +271,7 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert "Nothing is kept" in refused(server, undo=True).message
 
 
-def test_a_logical_backup_is_swapped_in_the_same_way(server: Server) -> None:
+def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     then = census.count(server.place.superuser, "dastern")
     with server.place.alone(60, "a test"):
         record = backup_logical.take(server.place, "dastern", "", "", "10s")
@@ -281,8 +281,10 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server) -> None:
         assert not census.differences(then, census.count(server.place.superuser, "dastern"))
         restore(server.with_(undo=True))
         server.sql("DELETE FROM users WHERE id = 0")
-        told = drill({**server.params, "target": record.label})
-        assert "failed" not in told
+        with monkeypatch.context() as patch:  # the roles are known without the live server, too
+            patch.setattr(restore_run.Site, "answers", lambda site: False)
+            told = drill({**server.params, "target": record.label})
+        assert "failed" not in told, told
         # One whose restore brings something else doesn't become the live one.
         server.place.save(replace(record, census={**record.census, "tables": {"public.users": 1}}))
         message = refused(server, target=record.label, what="database", confirm="dastern").message
@@ -517,6 +519,19 @@ def test_a_server_that_was_started_by_hand_is_not_stopped_by_healing(server: Ser
     state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))
     assert "was taken back" in refused_after_healing(server)
     assert docker("inspect", "-f", "{{.State.StartedAt}}", NAME).stdout == started
+
+
+def test_a_drill_that_the_engine_ends_says_nothing_of_the_backup(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*words: Any) -> None:
+        raise DasTernError("The Docker Engine doesn't answer.", status=0)
+
+    monkeypatch.setattr("ansible.module_utils.dastern.drill.RestoredServer.fill", gone)
+    with pytest.raises(DasTernError, match="doesn't answer"):
+        drill(server.with_(target=record.label))
+    assert server.place.find(record.label) == record
+    assert server.left() == []
 
 
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:
