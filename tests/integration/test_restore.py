@@ -534,6 +534,18 @@ def test_a_drill_that_the_engine_ends_says_nothing_of_the_backup(
     assert server.left() == []
 
 
+def test_a_dump_that_does_not_fit_into_the_backups_folder_is_refused(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = restore_run.Site.look
+    monkeypatch.setattr(restore_run.Site, "look", lambda site: {**look(site), "free_backups": 4096})
+    message = refused(server, target=record.label, what="database", confirm="dastern").message
+    assert (
+        f"4 kB free: that doesn't fit. Nothing was done. Make room on the disk of folder {server.place.folder}"
+        in message
+    )
+
+
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:
     server.sql("INSERT INTO users SELECT g, repeat(md5(g::text), 20) FROM generate_series(3000, 3500) g")
     record = server.take("full")

@@ -261,12 +261,16 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
     elif not live:
         told.append("the live database doesn't answer: what is newer in it isn't known")
     needed = int(record.bytes * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
-    told.append(f"disk: {amount(needed)} needed, {amount(look['free'])} free")
-    if look["free"] < needed:
-        raise DasTernError(
-            f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of volume {site.volume} "
-            "(`docker system df` shows what Docker holds)."
-        )
+    disks = [(f"volume {site.volume}", needed, look["free"])]
+    if goal and params["what"] != "cluster":  # its dump goes through there
+        disks.append((f"folder {site.backups}", Census.of(record.census).bytes, look["free_backups"]))
+    for where, wanted, free in disks:
+        told.append(f"disk of {where}: {amount(wanted)} needed, {amount(free)} free")
+        if free < wanted:
+            raise DasTernError(
+                f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of {where} "
+                "(`docker system df` shows what Docker holds)."
+            )
     kept = f"the former one is kept for {params['keep_old_hours']} h, and `{UNDO}` brings it back"
     if params["what"] == "cluster":
         told.append(f"done: restored beside the live cluster, checked, then swapped within seconds; {kept}")
