@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dastern import backup_logical, census, restore_run
-from ansible.module_utils.dastern.backup_records import Place, Record, now
+from ansible.module_utils.dastern.backup_records import Check, Place, Record, now
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_run import State, expire_old, restore
@@ -186,6 +186,22 @@ def record(server: Server) -> Record:
     return server.place.records()[-1]
 
 
+@pytest.fixture
+def state(server: Server) -> Iterator[State]:
+    """`restore.json`, which is as it was afterwards."""
+    own = State(server.place)
+    before = list(own.kept)
+    yield own
+    own.kept, own.pending = before, None
+    own.save()
+
+
+def entry(what: str = "database", **changes: Any) -> dict[str, Any]:
+    """One of `restore.json`."""
+    return {"what": what, "incoming": "", "kept": "", "words": "", "database": "dastern", "volume": f"{NAME}-data",
+            "at": now(), "until": "2125-01-01T00:00:00+00:00", **changes}  # fmt: skip
+
+
 def refused(server: Server, **changes: Any) -> DasTernError:
     """A refusal that leaves everything as it was."""
     before = server.glance()
@@ -231,8 +247,13 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert result["refused_seconds"] < 30
     assert server.left() == []
     before = next(name for name in server.databases() if "_before_" in name)
-    assert State(server.place).kept[-1]["kept"] == before
+    state = State(server.place)
+    assert state.kept[-1]["kept"] == before
 
+    # Its time is over: it stays until another restore or a backup has succeeded, and can be brought back.
+    state.kept[-1]["until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    state.save()
+    refused(server, target="nonsense")
     restore(server.with_(undo=True))
     assert server.fingerprint() == later
 
@@ -250,7 +271,7 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert "Nothing is kept" in refused(server, undo=True).message
 
 
-def test_a_logical_backup_is_swapped_in_the_same_way(server: Server) -> None:
+def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     then = census.count(server.place.superuser, "dastern")
     with server.place.alone(60, "a test"):
         record = backup_logical.take(server.place, "dastern", "", "", "10s")
@@ -260,8 +281,10 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server) -> None:
         assert not census.differences(then, census.count(server.place.superuser, "dastern"))
         restore(server.with_(undo=True))
         server.sql("DELETE FROM users WHERE id = 0")
-        told = drill({**server.params, "target": record.label})
-        assert "failed" not in told
+        with monkeypatch.context() as patch:  # the roles are known without the live server, too
+            patch.setattr(restore_run.Site, "answers", lambda site: False)
+            told = drill({**server.params, "target": record.label})
+        assert "failed" not in told, told
         # One whose restore brings something else doesn't become the live one.
         server.place.save(replace(record, census={**record.census, "tables": {"public.users": 1}}))
         message = refused(server, target=record.label, what="database", confirm="dastern").message
@@ -271,7 +294,9 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server) -> None:
             backup_logical.remove(server.place, record)
 
 
-def test_targets_beside_the_live_database(server: Server) -> None:
+def test_targets_beside_the_live_database(server: Server, state: State) -> None:
+    state.kept.append(entry(kept="dastern_before_long", until=now()))
+    state.save()
     server.sql("INSERT INTO users VALUES (2001, 'a')")
     xid = server.sql("BEGIN; SELECT pg_current_xact_id(); INSERT INTO users VALUES (2002, 'b'); COMMIT").split()[0]
     moment = server.sql("SELECT clock_timestamp() AT TIME ZONE 'UTC'") + "+00"
@@ -281,6 +306,7 @@ def test_targets_beside_the_live_database(server: Server) -> None:
     result = restore(server.with_(what="table", table="users", into="copy", target=xid))
     assert server.sql("SELECT max(id) FROM users", "copy") == "2002"
     assert "copy holds users" in " ".join(result["lines"])
+    assert "dastern_before_long, replaced by a restore" in " ".join(result["lines"])
     assert server.left() == []
     assert "exists already" in refused(server, what="database", into="copy").message
     server.sql("DROP DATABASE copy", "postgres")
@@ -302,6 +328,7 @@ def test_targets_beside_the_live_database(server: Server) -> None:
         ({"target": "nonsense"}, "isn't in the archived write-ahead log"),
         ({"into": "copy"}, "-e what=database"),
         ({"what": "table", "into": "copy"}, "-e table=public.users"),
+        ({"what": "database", "into": "dbname=dastern"}, "without `=`"),
         ({"what": "table", "into": "copy", "table": "nope"}, 'it has public."doseEvents", public._prisma_migrations'),
         ({"target": "by_hand"}, "is a logical one"),
         ({"container": "dastern-test-restore-none", "image": ""}, "neither is the image"),
@@ -386,6 +413,137 @@ def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     assert "was taken back" in message
     assert "dastern_restored_20260101_000000000" in message
     assert server.sql("SELECT 1") == "1"
+
+
+def test_undo_is_for_the_database_that_was_replaced(server: Server, state: State) -> None:
+    server.sql("CREATE DATABASE other_before_x", "postgres")
+    state.kept.append(entry(kept="other_before_x", database="other"))
+    state.save()
+    try:
+        assert "-e undo=true -e postgres_database=other" in refused(server, undo=True).message
+    finally:
+        server.sql("DROP DATABASE IF EXISTS other_before_x", "postgres")
+
+
+def test_a_logical_backup_of_another_database_replaces_nothing(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = replace(record, label="20260101-000000L", kind="logical", verified=Check(now(), True, 0))
+    other, bad = replace(right, database="other"), replace(right, verified=Check(now(), False, 0))
+    server.place.save(other)
+    try:
+        message = refused(server, target=other.label, what="database", confirm="dastern").message
+        assert "is of database other, and dastern would be replaced" in message
+    finally:
+        server.place.forget(other.label)
+    monkeypatch.setattr(server.place, "records", lambda: [other, bad, right])
+    site = restore_run.Site(server.params, server.place)
+    assert (
+        restore_run._logical(restore_run.Run(server.params, server.place, site, State(server.place), [], print))
+        is right
+    )
+
+
+def test_a_copy_gets_its_name_last(server: Server, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled(place: Place, record: Record, name: str, table: str) -> census.Census:
+        for database in (name, "mine"):  # somebody makes one of that name meanwhile
+            server.sql(f"CREATE DATABASE {database}", "postgres")
+        return census.Census.of(record.census)
+
+    monkeypatch.setattr(restore_run.database_copy, "from_logical", filled)
+    label = "20260101-000000L"
+    server.place.save(replace(record, label=label, kind="logical"))
+    try:
+        with pytest.raises(DasTernError, match='database "mine" already exists'):
+            restore(server.with_(target=label, what="database", into="mine"))
+        assert server.left() == []
+        assert "mine" in server.databases()
+    finally:
+        server.place.forget(label)
+        server.sql("DROP DATABASE IF EXISTS mine", "postgres")
+
+
+def interrupted(*arguments: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_swap_leaves_the_live_one_serving(
+    server: Server, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incoming = "dastern_restored_20260101_000000000"
+    server.sql(f"CREATE DATABASE {incoming}", "postgres")
+    run = restore_run.Run(
+        server.params, server.place, restore_run.Site(server.params, server.place), state, [], lambda words: None
+    )
+    run_sql = run.site.psql.run
+
+    def cut(sql: str, database: str = "postgres") -> str:
+        told = run_sql(sql.partition("SELECT pg_terminate")[0], database)
+        return interrupted() if "pg_terminate" in sql else told
+
+    monkeypatch.setattr(run.site.psql, "run", cut)
+    with pytest.raises(KeyboardInterrupt):
+        restore_run._swap_databases(run, entry(incoming=incoming, kept="dastern_before_x"))
+    assert server.sql("SELECT count(*) > 0 FROM users") == "t"
+    assert "was taken back" in refused_after_healing(server)
+
+    docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
+    within = restore_run.Site.within
+    calls = iter([interrupted])
+    monkeypatch.setattr(restore_run.Site, "within", lambda *words: next(calls, within)(*words))
+    with pytest.raises(KeyboardInterrupt):
+        restore_run._swap_folders(run, entry("cluster", incoming="restored-x", kept="replaced-x"))
+    assert server.sql("SELECT count(*) > 0 FROM users") == "t"
+    assert State(server.place).pending is None
+    docker("exec", NAME, "rmdir", "/var/lib/postgresql/data/restored-x")
+
+
+def test_an_undo_that_was_killed_is_not_taken_back_by_the_next(server: Server, state: State) -> None:
+    before = server.glance()[0].split("|")[:2]
+    server.sql("CREATE DATABASE dastern_before_new", "postgres")
+    state.kept.append(entry(kept="dastern_before_old"))
+    state.begin(entry(incoming="dastern_before_old", kept="dastern_before_new"))
+    try:
+        result = restore(server.with_(undo=True))
+        assert result["target"] == "dastern_before_old"
+        assert "had happened" in " ".join(result["lines"])
+        assert State(server.place).kept[-1]["kept"] == "dastern_before_new"
+        assert server.glance()[0].split("|")[:2] == before
+    finally:
+        server.sql("DROP DATABASE IF EXISTS dastern_before_new", "postgres")
+
+
+def test_a_server_that_was_started_by_hand_is_not_stopped_by_healing(server: Server, state: State) -> None:
+    started = docker("inspect", "-f", "{{.State.StartedAt}}", NAME).stdout
+    docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
+    state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))
+    assert "was taken back" in refused_after_healing(server)
+    assert docker("inspect", "-f", "{{.State.StartedAt}}", NAME).stdout == started
+
+
+def test_a_drill_that_the_engine_ends_says_nothing_of_the_backup(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*words: Any) -> None:
+        raise DasTernError("The Docker Engine doesn't answer.", status=0)
+
+    monkeypatch.setattr("ansible.module_utils.dastern.drill.RestoredServer.fill", gone)
+    with pytest.raises(DasTernError, match="doesn't answer"):
+        drill(server.with_(target=record.label))
+    assert server.place.find(record.label) == record
+    assert server.left() == []
+
+
+def test_a_dump_that_does_not_fit_into_the_backups_folder_is_refused(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = restore_run.Site.look
+    monkeypatch.setattr(restore_run.Site, "look", lambda site: {**look(site), "free_backups": 4096})
+    message = refused(server, target=record.label, what="database", confirm="dastern").message
+    assert (
+        f"4 kB free: that doesn't fit. Nothing was done. Make room on the disk of folder {server.place.folder}"
+        in message
+    )
 
 
 def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None:

@@ -275,7 +275,7 @@ class _Stream:
 
 
 def _broken(error: Exception) -> DasTernError:
-    return DasTernError(f"The Docker Engine broke the connection to a command: {error}.")
+    return DasTernError(f"The Docker Engine broke the connection to a command: {error}.", status=0)
 
 
 def _demultiplexed(data: bytes) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -53,6 +54,8 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
         try:
             serving = (_physical if record.kind == "physical" else _logical)(site, record, began)
         except DasTernError as refusal:
+            if "status" in refusal.facts:  # the engine's trouble says nothing of the backup
+                raise
             failure = refusal.message
         finally:
             site.remove_helper()
@@ -106,16 +109,21 @@ def _logical(site: Site, record: Record, began: float) -> float:
     psql = site.serve(volume, PGDATA, {"archive_mode": "off"})
     beside = copy.copy(site.place)
     beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
-    _make_roles(site, psql, Census.of(record.census))
+    _make_roles(site, psql, record)
     database_copy.from_logical(beside, replace(record), record.database, "")
     serving = round(time.monotonic() - began, 1)
     _check_pages(site, record.database)
     return serving
 
 
-def _make_roles(site: Site, psql: Psql, census: Census) -> None:
-    """Roles without rights, for the names in a dump: those of the live server, and those that the database itself names."""
+def _make_roles(site: Site, psql: Psql, record: Record) -> None:
+    """Roles without rights, for the names in a dump: those of the live server, of the backup, and of the database itself."""
+    census = Census.of(record.census)
     names = set(site.psql.value("SELECT json_agg(rolname) FROM pg_roles") if site.answers() else [])
+    with contextlib.suppress(OSError):  # a file that is missing is found by the restore
+        text = (site.backups / "logical" / record.label / "globals.sql").read_text("utf-8")
+        found = re.findall(r'^CREATE ROLE (?:"((?:[^"]|"")+)"|(\w+));$', text, re.MULTILINE)
+        names |= {quoted.replace('""', '"') or plain for quoted, plain in found}
     names |= {census.properties["owner"], *(role for role in census.properties["settings"] or {} if role)}
     there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
     psql.run("\n".join(f"CREATE ROLE {identifier(name)};" for name in sorted(names - there)))

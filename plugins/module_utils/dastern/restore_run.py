@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from . import database_copy
+from .backup_physical import good
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import Place, Record
 from .census import Census, count, differences
@@ -148,11 +149,16 @@ def restore(
             if run.state.pending:
                 run.lines.append("a swap that was killed would be healed first")
         else:
+            pending, kept = run.state.pending, {one["kept"] for one in run.state.kept}
             run.lines += healed(run.site, run.state)
-            run.lines += expire_old(place)
-            run.state = State(place)
+            # What came in was kept before, and isn't now: it was an undo, and once more would be the opposite.
+            if params["undo"] and pending and pending["incoming"] in kept - {one["kept"] for one in run.state.kept}:
+                return {"changed": True, "target": pending["incoming"], "next": [UNDO], "lines": run.lines}
         try:
             result = _undo(run, check_mode) if params["undo"] else _restore(run, check_mode)
+            # Not earlier: what failed or was refused says that nothing was done, and `undo` needs what is kept.
+            if not check_mode and not params["undo"]:
+                run.lines += expire_old(place)
         except DasTernError as refusal:
             before = " ".join(f"{line[:1].upper()}{line[1:]}." for line in run.lines)
             raise DasTernError(f"{refusal.message} {before}".strip(), **refusal.facts) from None
@@ -204,6 +210,9 @@ def _refuse_senseless(run: Run) -> None:
             f"The live server in container {run.site.name} doesn't answer, and a {what} is restored into it. Nothing was done. "
             f"`ansible-playbook playbooks/provision.yml` starts it; `{COMMAND} -e what=cluster` restores all of it."
         )
+    # With one of these PostgreSQL's programs would read it as a connection string.
+    if into and ("=" in into or "://" in into):
+        raise DasTernError(f"`into` is the name of a database, without `=` and `://`: {into}. Nothing was done.")
     if into and (into in _databases(run.site.psql) or len(into.encode()) > 63):
         raise DasTernError(
             f"Database {into} exists already, or its name has more than 63 bytes. Nothing was done; choose another `into`, or "
@@ -215,14 +224,25 @@ def _logical(run: Run) -> Record | None:
     """The logical backup that is meant, if it is one that is meant."""
     records = run.place.records()
     if run.params["target"] == "latest":
-        return None if any(record.kind == "physical" for record in records) else next(iter(records), None)
-    named = [record for record in records if run.params["target"] in (record.label, record.name or None)]
+        own = (record for record in records if record.database == run.database and good(record))
+        return None if any(record.kind == "physical" for record in records) else next(own, None)
+    named = [
+        record
+        for record in records
+        if run.params["target"] in (record.label, record.name or None)
+        and (run.params["into"] or record.database == run.database)
+    ]
     return next((record for record in named[:1] if record.kind == "logical"), None)
 
 
 def _refuse_logical(run: Run) -> None:
     for record in run.place.records():
         if run.params["target"] in (record.label, record.name or None) and record.kind == "logical":
+            if run.params["what"] != "cluster":
+                raise DasTernError(
+                    f"Backup {record.label} is of database {record.database}, and {run.database} would be replaced. Nothing was "
+                    f"done. As a copy beside it: `{record.restore_command} -e what=database`."
+                )
             raise DasTernError(
                 f"Backup {record.label} is a logical one of database {record.database}; a cluster is restored from a physical "
                 f"one. Nothing was done. `{COMMAND} -e target={record.label} -e what=database`."
@@ -246,12 +266,16 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
     elif not live:
         told.append("the live database doesn't answer: what is newer in it isn't known")
     needed = int(record.bytes * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
-    told.append(f"disk: {amount(needed)} needed, {amount(look['free'])} free")
-    if look["free"] < needed:
-        raise DasTernError(
-            f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of volume {site.volume} "
-            "(`docker system df` shows what Docker holds)."
-        )
+    disks = [(f"volume {site.volume}", needed, look["free"])]
+    if goal and params["what"] != "cluster":  # its dump goes through there
+        disks.append((f"folder {site.backups}", Census.of(record.census).bytes, look["free_backups"]))
+    for where, wanted, free in disks:
+        told.append(f"disk of {where}: {amount(wanted)} needed, {amount(free)} free")
+        if free < wanted:
+            raise DasTernError(
+                f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of {where} "
+                "(`docker system df` shows what Docker holds)."
+            )
     kept = f"the former one is kept for {params['keep_old_hours']} h, and `{UNDO}` brings it back"
     if params["what"] == "cluster":
         told.append(f"done: restored beside the live cluster, checked, then swapped within seconds; {kept}")
@@ -320,8 +344,8 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
 def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict[str, Any]:
     site, params, began = run.site, run.params, time.monotonic()
     stamp, into = _stamp(), params["into"]
-    name = into or _named(run.database, "restored", stamp)
-    run.say(f"Restoring {words} into database {name} ...")
+    name = _named(run.database, "restored", stamp)
+    run.say(f"Restoring {words} into database {into or name} ...")
     with _untouched(run, lambda: site.psql.run(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE);")):
         if goal is None:
             found = database_copy.from_logical(run.place, record, name, params["table"])
@@ -329,21 +353,23 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
             found = database_copy.from_physical(
                 site, record, goal, run.database, name, params["table"], stamp, check=checked
             )
+        if into:  # whole or not at all; and a database that somebody made of that name meanwhile stays theirs
+            site.psql.run(f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(into)};")
     seconds = time.monotonic() - began
-    run.lines.append(f"{words} restored into {name if into else run.database} in {seconds:.1f} s")
+    run.lines.append(f"{words} restored into {into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
     if params["table"]:
         table = params["table"]
         run.lines.append(
-            f"database {name} holds {table} with its {found.rows} rows; other tables are empty or not there"
+            f"database {into} holds {table} with its {found.rows} rows; other tables are empty or not there"
         )
         return {**result, "next": [
-            f"docker exec -u postgres {site.name} sh -c \"psql -d {name} -c 'COPY (SELECT * FROM {table}) TO STDOUT' | "
+            f"docker exec -u postgres {site.name} sh -c \"psql -d {into} -c 'COPY (SELECT * FROM {table}) TO STDOUT' | "
             f"psql -d {run.database} -c 'COPY {table} FROM STDIN'\"  # a WHERE takes some of the rows"
         ]}  # fmt: skip
-    run.lines.append(_held(name if into else run.database, found))
+    run.lines.append(_held(into or run.database, found))
     if into:
-        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {name}"]}
+        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {into}"]}
     entry = _entry(run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words)
     refused = _swap_databases(run, entry)
     return {**result, "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
@@ -355,6 +381,11 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
             f"Nothing is kept of a restore of {run.site.name} (see {run.state.path}), so there is nothing to take back."
         )
     last = run.state.kept[-1]
+    if last["what"] == "database" and last["database"] != run.database:
+        raise DasTernError(
+            f"The newest that a restore replaced is database {last['database']}, and this run is for {run.database}. Nothing was "
+            f"done. To bring it back: `{UNDO} -e postgres_database={last['database']}`."
+        )
     stamp = _stamp()
     there = run.site.look()["entries"] if last["what"] == "cluster" else _databases(run.site.psql)
     if last["kept"] not in there:
@@ -399,9 +430,11 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
             if moved.rc:
                 raise DasTernError(f"The folders in volume {site.volume} can't be renamed: {moved.last_words}.")
             _serve(site)
-        except DasTernError as refusal:
-            failure = f"{refusal.message} {_put_back(site, entry)}"
+        except BaseException as error:  # Ctrl-C, too, mustn't leave the server down
+            failure = f"{error} {_put_back(site, entry)}"
             state.given_up()
+            if not isinstance(error, DasTernError):
+                raise
         else:
             failure = ""
             seconds = time.monotonic() - began
@@ -432,6 +465,10 @@ def _put_back(site: Site, entry: dict[str, Any]) -> str:
             f"The former folder {entry['kept']} in volume {site.volume} can't be put back: {moved.last_words}. Rename it to "
             "pgdata by hand."
         )
+    return _serves_again(site)
+
+
+def _serves_again(site: Site) -> str:
     try:
         _serve(site)
     except DasTernError as refusal:
@@ -452,12 +489,14 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
     began = time.monotonic()
     try:
         site.psql.run(script)
-    except DasTernError as refusal:
+    except BaseException as error:
         with contextlib.suppress(DasTernError):
             site.psql.run(f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;")
+        if not isinstance(error, DasTernError):
+            raise  # psql may still be at work in the container: what came of it, the next run sees
         state.given_up()
         run.lines += cleaned(site, state)
-        raise DasTernError(f"{refusal.message} Database {run.database} wasn't replaced and serves as before.") from None
+        raise DasTernError(f"{error.message} Database {run.database} wasn't replaced and serves as before.") from None
     seconds = round(time.monotonic() - began, 2)
     state.done()
     return seconds
@@ -487,7 +526,9 @@ def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
     happened = "pgdata" in entries and entry["incoming"] not in entries
     with site.waiting():
         if not happened:
-            back = _put_back(site, entry)
+            # With nothing moved yet, a server that somebody has started again needn't be stopped.
+            unmoved = "pgdata" in entries and entry["kept"] not in entries
+            back = _serves_again(site) if unmoved else _put_back(site, entry)
             state.given_up()
             return f"a swap that was killed at {entry['at']} was taken back: {back.rstrip('.')}"
         try:
