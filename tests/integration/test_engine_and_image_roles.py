@@ -518,14 +518,14 @@ class TestExtend:
     def test_in_the_role(self, play: Runner, official: str) -> None:
         variables = {
             "postgres_image_source": "pull", "postgres_image_name": official.partition(":")[0],
-            "postgres_image_local": self.INTO, "postgres_wal_archive": True,
+            "postgres_image_local": self.INTO, "postgres_image_pgbackrest": True,
         }  # fmt: skip
         for arguments, changed in ((["--check"], 1), ([], 1), ([], 0), (["--check"], 0)):
             result = play(BOTH, variables, *arguments)
             assert (result.rc, result.changed) == (0, changed), result.stdout
             assert result.section("image")["reference"] == self.INTO
             assert result.section("image")["lines"][0].endswith(f"; pgBackRest added to {official}")
-        assert play(BOTH, {**variables, "postgres_wal_archive": False}).section("image")["reference"] == official
+        assert play(BOTH, {**variables, "postgres_image_pgbackrest": False}).section("image")["reference"] == official
 
 
 class TestBuild:

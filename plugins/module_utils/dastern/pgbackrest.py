@@ -131,7 +131,7 @@ class PgBackRest:
         repository = next(one for one in told["repo"] if one["key"] == 1)
         code, message = repository["status"]["code"], repository["status"]["message"]
         # Without a password what is encrypted is read as a text, and quoted.
-        if "CryptoError" in message or not message.replace("\n", "").isprintable():
+        if "CryptoError" in message or "Salted__" in message or not message.replace("\n", "").isprintable():
             raise DasTernError(
                 "The backup repository can't be read with this `backup_cipher_pass`: it was made with another one, or "
                 "without. Set the one that it was made with; to begin a new repository, move the folder `repository` in "

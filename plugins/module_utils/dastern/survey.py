@@ -444,6 +444,8 @@ def differing(
             reasons.append(f"{option} {found[option]} -> {wanted} bytes")
     address = f"[{params['listen_address']}]" if ":" in params["listen_address"] else params["listen_address"]
     published = f"{address}:{params['port']}:5432"
+    if not container["HostConfig"].get("Init"):
+        reasons.append("process 1 postgres -> init")
     mounted = {mount["Destination"]: mount["Source"] for mount in container["Mounts"]}
     for target, folder in mounted_folders(params).items():
         if mounted.get(target) != str(folder):
