@@ -477,8 +477,8 @@ def test_an_interrupted_swap_leaves_the_live_one_serving(
     )
     run_sql = run.site.psql.run
 
-    def cut(sql: str, database: str = "postgres") -> str:
-        told = run_sql(sql.partition("SELECT pg_terminate")[0], database)
+    def cut(sql: str, database: str = "postgres", silence: float = 0) -> str:
+        told = run_sql(sql.partition("SELECT pg_terminate")[0], database, silence)
         return interrupted() if "pg_terminate" in sql else told
 
     monkeypatch.setattr(run.site.psql, "run", cut)
