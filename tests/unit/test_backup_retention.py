@@ -93,7 +93,10 @@ def test_a_retention_is_filled_up_with_the_default() -> None:
 def test_names_of_wal_segments() -> None:
     assert pgbackrest.segment(1, "0/3000028") == "000000010000000000000003"
     assert pgbackrest.segment(2, "1/0") == "0000000200000000000000FF"
-    assert pgbackrest.named(1, pgbackrest.number("00000001000000020000000A") + 1) == "00000001000000020000000B"
+    assert (
+        pgbackrest.segment_name(1, pgbackrest.segment_number("00000001000000020000000A") + 1)
+        == "00000001000000020000000B"
+    )
 
 
 def test_a_shown_configuration_has_no_secret() -> None:

@@ -300,7 +300,10 @@ def further(program: PgBackRest, info: Info, kind: str, say: Callable[[str], Non
 def _broken(archive: str, first: str, last: str, there: set[str], damaged: set[tuple[str, str]]) -> list[str]:
     """What lacks of the WAL from `first` to `last`, which are of one timeline."""
     timeline = int(first[:8], 16)
-    wanted = [pgbackrest.named(timeline, n) for n in range(pgbackrest.number(first), pgbackrest.number(last) + 1)]
+    wanted = [
+        pgbackrest.segment_name(timeline, n)
+        for n in range(pgbackrest.segment_number(first), pgbackrest.segment_number(last) + 1)
+    ]
     missing = [name for name in wanted if name not in there]
     wrong = [name for name in wanted if (archive, name) in damaged]
     return [
@@ -320,8 +323,8 @@ def _gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str
         for timeline in {name[:8] for name in names}:
             own = sorted(name for name in names if name[:8] == timeline and name >= oldest)
             if own:
-                all_of_them = range(pgbackrest.number(own[0]), pgbackrest.number(own[-1]) + 1)
-                broken |= {pgbackrest.named(int(timeline, 16), n) for n in all_of_them} - set(own)
+                all_of_them = range(pgbackrest.segment_number(own[0]), pgbackrest.segment_number(own[-1]) + 1)
+                broken |= {pgbackrest.segment_name(int(timeline, 16), n) for n in all_of_them} - set(own)
         behind = sorted(name for name in broken if name >= newest)
         if behind:
             found.problems.append(

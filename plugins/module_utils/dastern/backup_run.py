@@ -254,8 +254,9 @@ def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], 
 def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """What `take` would do."""
     lines, records, program = [], place.records(), PgBackRest(place.containers, place.container)
-    info = program.info() if any(record.kind == "physical" for record in records) else None
-    if kind != "logical":
+    if kind == "logical":
+        info = program.info() if any(record.kind == "physical" for record in records) else None
+    else:
         _, info = physical.usable(place, program)
         kind, why = physical.effective(place, info, kind)
         lines = [f"a full one, because {why}"] if why else []

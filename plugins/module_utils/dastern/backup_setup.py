@@ -17,6 +17,7 @@ from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
 from .pgbackrest import Info, PgBackRest, configuration, masked
+from .survey import BACKUPS
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
@@ -124,7 +125,7 @@ def _alone_there(place: Place) -> None:
         for mount in one["Mounts"]:
             if (
                 name != place.container
-                and mount["Destination"] == "/backups"
+                and mount["Destination"] == BACKUPS
                 and os.path.realpath(mount["Source"]) == os.path.realpath(place.folder)
             ):
                 raise DasTernError(

@@ -17,7 +17,6 @@ from .restored_server import LONGEST, RestoredServer, Site
 from .sql_values import identifier, literal
 from .survey import BACKUPS
 
-APPLICATION = "das-tern restore"
 _FAST = "export PGOPTIONS='-c synchronous_commit=off -c default_transaction_read_only=off -c idle_session_timeout=0'"
 _DUMP = 'pg_dump -U postgres -Fd -j 2 --compress=zstd:1 --no-sync -f "$1" -d "$2"'
 _DUMP_TABLE = """
@@ -115,11 +114,11 @@ def from_physical(
             expected = check(psql, database, record, goal)
             exact = _table(expected, table) if table else ""
             script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
-            _run(site, site.helper, script, f"{folder}/dump", conninfo(database, APPLICATION), exact)
+            _run(site, site.helper, script, f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact)
         finally:
             server.discard()
         create(site.psql, name, expected)
-        _run(site, site.name, _FILL, f"{folder}/dump", conninfo(name, APPLICATION))
+        _run(site, site.name, _FILL, f"{folder}/dump", conninfo(name, backup_logical.RESTORING))
         return _compared(site.psql, name, expected, exact)
     finally:
         site.once('rm -rf "$1"', folder, volume="")

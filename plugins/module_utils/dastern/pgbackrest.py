@@ -18,9 +18,9 @@ from typing import Any
 from .containers import Containers, Output
 from .errors import DasTernError
 from .quantities import amount
+from .survey import BACKUPS, PGDATA, STANZA
 
-STANZA = "dastern"
-REPOSITORY = "/backups/repository"
+REPOSITORY = f"{BACKUPS}/repository"
 FOREVER = 9999999
 """The most that the retention options take: nothing goes unless we say so."""
 MARK = "das-tern"
@@ -36,7 +36,7 @@ _ERROR = re.compile(r"ERROR: \[(\d{3})\]: (.*)")
 _PERCENT = re.compile(r", ([\d.]+)%\)")
 _SET_FILE = re.compile(r" P\d+ +INFO: .* '?(\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?)/([^\s':]+)")
 _SET = re.compile(r"^  backup: (\S+), status: (\w[\w ]*)", re.MULTILINE)
-_WAL_FILE = re.compile(r"([\d.]+-\d+)/[0-9A-F]{16}/([0-9A-F]{24})-[0-9a-f]{40}(\.\w+)?")
+WAL_FILE = re.compile(r"([\d.]+-\d+)/[0-9A-F]{16}/([0-9A-F]{24})-[0-9a-f]{40}(\.\w+)?")
 # Fine, no folder of the stanza, no backups, no data of the stanza.
 _STATES = (0, 1, 2, 3)
 _NOTHING = hashlib.sha256(b"").hexdigest()
@@ -159,7 +159,7 @@ class PgBackRest:
         damaged: dict[str, list[str]] = {}
         wal: set[tuple[str, str]] = set()
         for line in told.splitlines():
-            if found := _WAL_FILE.search(line):
+            if found := WAL_FILE.search(line):
                 wal.add((found[1], found[2]))
             elif (found := _SET_FILE.search(line)) and found[2] not in damaged.setdefault(found[1], []):
                 damaged[found[1]].append(found[2])
@@ -174,7 +174,7 @@ class PgBackRest:
         )
         found: dict[str, set[str]] = {}
         for path in files:
-            if segment := _WAL_FILE.fullmatch(path):
+            if segment := WAL_FILE.fullmatch(path):
                 found.setdefault(segment[1], set()).add(segment[2])
         return found
 
@@ -257,7 +257,7 @@ def configuration(compress_level: int, processes: int, cipher_pass: str, options
         "log-level-file": "off",
     }
     text = "".join(f"{name}={value}\n" for name, value in lines.items())
-    return f"[global]\n{text}\n[{STANZA}]\npg1-path=/var/lib/postgresql/data/pgdata\npg1-database=postgres\n"
+    return f"[global]\n{text}\n[{STANZA}]\npg1-path={PGDATA}\npg1-database=postgres\n"
 
 
 def masked(text: str) -> str:
@@ -267,18 +267,23 @@ def masked(text: str) -> str:
 
 def segment(timeline: int, lsn: str) -> str:
     """The file of the WAL that ends at `lsn` or holds the byte before it."""
-    high, low = (int(part, 16) for part in lsn.split("/"))
-    return named(timeline, max((high << 32) + low - 1, 0) // SEGMENT)
+    return segment_name(timeline, max(position(lsn) - 1, 0) // SEGMENT)
 
 
-def number(name: str) -> int:
+def position(lsn: str) -> int:
+    """An LSN such as `0/3000028` in bytes."""
+    high, _, low = lsn.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def segment_number(name: str) -> int:
     """Which segment of its timeline a file is."""
     return int(name[8:16], 16) * (0x100000000 // SEGMENT) + int(name[16:], 16)
 
 
-def named(timeline: int, count: int) -> str:
+def segment_name(timeline: int, number: int) -> str:
     per = 0x100000000 // SEGMENT
-    return f"{timeline:08X}{count // per:08X}{count % per:08X}"
+    return f"{timeline:08X}{number // per:08X}{number % per:08X}"
 
 
 def _refusal(command: str, done: Output, free: int | None) -> DasTernError:

@@ -16,13 +16,10 @@ from typing import Any
 
 from .backup_records import Record
 from .errors import DasTernError
+from .pgbackrest import SEGMENT, WAL_FILE, position, segment_name, segment_number
 from .restored_server import RestoredServer, Site, errors_of, info
 from .sql_values import literal
 
-SEGMENT = 16 * 1024**2
-"""Bytes of a WAL segment; initdb's own size, which the role doesn't change."""
-_PER_LOG = 2**32 // SEGMENT
-_SEGMENT = re.compile(r"([^/]+)/[0-9A-F]{16}/([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}(?:\.\w+)?$")
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _OFFSET = re.compile(r"(Z|[+-]\d\d(:?\d\d)?)$")
@@ -85,13 +82,14 @@ class Archive:
         self.forks: dict[int, list[tuple[int, int]]] = {}
         """For each timeline that began at another: its ancestors, and where each was left."""
         for path, entry in listing.items():
-            if (found := _SEGMENT.search(path)) and found[1] == self.id:
-                number = int(found[3], 16) * _PER_LOG + int(found[4], 16)
-                self.segments.setdefault(int(found[2], 16), {})[number] = float(entry.get("time", 0))
+            if (found := WAL_FILE.search(path)) and found[1] == self.id:
+                self.segments.setdefault(int(found[2][:8], 16), {})[segment_number(found[2])] = float(
+                    entry.get("time", 0)
+                )
             elif path.startswith(self.id) and path.endswith(".history"):
                 text = site.pgbackrest("repo-get", f"archive/dastern/{path}")
                 rows = re.findall(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", text, re.MULTILINE)
-                self.forks[int(path[-16:-8], 16)] = [(int(number), position(lsn)) for number, lsn in rows]
+                self.forks[int(path[-16:-8], 16)] = [(int(line), position(lsn)) for line, lsn in rows]
 
     def newest(self) -> tuple[int, int]:
         """Timeline and number of the segment that came last."""
@@ -121,7 +119,7 @@ class Archive:
 
     def reach(self, label: str, timeline: int) -> tuple[int, bool]:
         """The last segment that can be reached from a backup, and whether others are behind a gap."""
-        number = segment_of(self.backup(label)["archive"]["start"])
+        number = segment_number(self.backup(label)["archive"]["start"])
         last = max(self.segments.get(timeline, {0: 0}))
         while number < last and number + 1 in self.segments.get(self.holder(timeline, number + 1), {}):
             number += 1
@@ -197,8 +195,8 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
     if position(lsn) // SEGMENT > last and not written:
         raise DasTernError(
             f"{what} is "
-            + (f"behind a gap of the archive, in which {_name(timeline, last + 1)} is missing" if gap
-               else f"newer than the archive, which ends with {_name(archive.holder(timeline, last), last)}")
+            + (f"behind a gap of the archive, in which {segment_name(timeline, last + 1)} is missing" if gap
+               else f"newer than the archive, which ends with {segment_name(archive.holder(timeline, last), last)}")
             + ". Nothing was done. An earlier target can be reached."
         )  # fmt: skip
     target_words = (
@@ -214,7 +212,7 @@ def _latest(
     last, gap = archive.reach(backup["label"], timeline)
     if gap:
         raise DasTernError(
-            f"The archive has a gap behind backup {backup['label']}: {_name(archive.holder(timeline, last + 1), last + 1)} is "
+            f"The archive has a gap behind backup {backup['label']}: {segment_name(archive.holder(timeline, last + 1), last + 1)} is "
             "missing, and what comes later can't be reached. Nothing was done. What is before the gap: "
             f"`-e target={last * SEGMENT >> 32:X}/{last * SEGMENT & 0xFFFFFFFF:X}`, a time before it, or "
             f"`-e target={backup['label']}`."
@@ -226,7 +224,7 @@ def _latest(
         return Target(
             backup["label"], f"what the live server holds now, {words}", timeline, {"recovery_target_name": name}
         ), record
-    end = _name(archive.holder(timeline, last), last)
+    end = segment_name(archive.holder(timeline, last), last)
     return Target(backup["label"], f"the end of the archive ({end}), {words}", timeline, {}, segment=end), record
 
 
@@ -302,10 +300,10 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
         raise DasTernError(
             f"{what} can't be looked for without a data directory. Nothing was done; name a backup, a time or an LSN."
         )
-    first = segment_of(archive.backups[0]["archive"]["start"])
+    first = segment_number(archive.backups[0]["archive"]["start"])
     last = max(archive.segments.get(timeline, {0: 0}))
     names = [
-        _name(archive.holder(timeline, number), number)
+        segment_name(archive.holder(timeline, number), number)
         for number in range(last, first - 1, -1)
         if number in archive.segments.get(archive.holder(timeline, number), {})
     ]
@@ -321,19 +319,6 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
             "number, or the name of a restore point."
         )
     return hit[1]
-
-
-def position(lsn: str) -> int:
-    high, _, low = lsn.partition("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
-def segment_of(name: str) -> int:
-    return int(name[8:16], 16) * _PER_LOG + int(name[16:24], 16)
-
-
-def _name(timeline: int, number: int) -> str:
-    return f"{timeline:08X}{number // _PER_LOG:08X}{number % _PER_LOG:08X}"
 
 
 def _record(records: list[Record], backup: dict[str, Any]) -> Record:
