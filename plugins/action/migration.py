@@ -95,7 +95,9 @@ class ActionModule(HostAction):
             lines += [_line(row) for row in result.get("history", [])]
             lines += [f"{name}  pending" for name in result.get("pending", [])]
         if backup := result.get("backup"):
-            lines.append(f"backup {backup['label']} ({amount(backup['stored'])}, {backup['seconds']:.1f} s), read back")
+            lines.append(
+                f"backup {backup['label']} ({amount(backup['stored'])}, {backup['seconds']:.1f} s), {backup['proof']}"
+            )
         if directory := result.get("backup_due"):
             lines.append(f"a backup into {directory} would come first")
         if words := result.get("unreadable"):

@@ -40,7 +40,7 @@ class ActionModule(HostAction):
             ]
         lines += result.get("losses", [])
         if backup := result.get("backup"):
-            lines.append(f"backup {backup['label']}, read back")
+            lines.append(f"backup {backup['label']}, {backup['proof']}")
         next_ = ["ansible-playbook playbooks/migration_status.yml"]
         return {
             "migrations": {

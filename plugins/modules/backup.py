@@ -11,10 +11,6 @@ description:
   - Only a backup that was verified gets a record and counts; what a killed run left is deleted by the next.
   - The newest verified backup, what a kept one is built upon, and the WAL that it needs are never deleted.
 options:
-  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
-  container: {description: The server's container., type: str, required: true}
-  database: {description: The database whose rows are counted., type: str, required: true}
-  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
   backup_type:
     description: Empty is V(full) if there is none to build upon, else V(incr); V(logical) where no WAL is archived.
     type: str
@@ -31,6 +27,7 @@ options:
   wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
   lock_timeout: {description: How long a logical backup waits for a locked table., type: str, default: 10s}
+extends_documentation_fragment: [backups]
 attributes:
   check_mode:
     support: full

@@ -8,11 +8,7 @@ module: backup_list
 short_description: List all backups with what is known of each
 description:
   - Reads the records and asks the repository what is in it; a stopped server is fine.
-options:
-  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
-  container: {description: The server's container., type: str, required: true}
-  database: {description: The database whose rows are counted., type: str, required: true}
-  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
+extends_documentation_fragment: [backups]
 attributes:
   check_mode:
     support: full

@@ -13,10 +13,6 @@ description:
   - What is read goes into a new database by one transaction. psql's own commands are forbidden in it. Any other statement in
     the file is run as superuser, so it has to be a file that is trusted.
 options:
-  endpoint: {description: "URL of the Docker Engine; empty is the host's own.", type: str, default: ""}
-  container: {description: Name of the server's container., type: str, required: true}
-  database: {description: The live database., type: str, required: true}
-  backup_dir: {description: "Folder on the host for backups, which the container sees as C(/backups).", type: path, required: true}
   out:
     description: New file on the host for all of O(database); one that ends in C(.gz) is compressed.
     type: path
@@ -26,6 +22,7 @@ options:
     type: path
     default: ""
   into: {description: "Name of the new database, which gets the owner of O(database).", type: str, default: ""}
+extends_documentation_fragment: [backups]
 attributes:
   check_mode:
     support: full

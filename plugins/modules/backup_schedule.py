@@ -11,10 +11,6 @@ description:
   - Where systemd runs, a hardened service and a timer; elsewhere a file in C(/etc/cron.d).
   - The code is read on the controller by the action plugin of the same name.
 options:
-  endpoint: {description: URL of the Docker Engine; empty for the default., type: str, default: ""}
-  container: {description: Name of the server's container., type: str, required: true}
-  database: {description: Name of the database., type: str, required: true}
-  backup_dir: {description: Directory of the host with the backups., type: path, required: true}
   config_dir: {description: Directory of the host for the job's configuration., type: path, required: true}
   state: {description: Whether there is to be a schedule., type: str, choices: [present, absent], default: present}
   time: {description: Time of day in Asia/Phnom_Penh., type: str, default: "02:30"}
@@ -31,6 +27,7 @@ options:
   take: {description: Further parameters of a backup., type: dict, default: {}}
   drill: {description: Further parameters of a trial restore., type: dict, default: {}}
   sources: {description: The code. Filled by the action plugin., type: str, default: ""}
+extends_documentation_fragment: [backups]
 attributes:
   check_mode:
     support: full

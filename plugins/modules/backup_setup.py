@@ -10,10 +10,6 @@ description:
   - Writes pgbackrest.conf in one step, makes or upgrades the stanza, and takes a full backup where no verified one is there.
   - A configuration that can't read the repository, such as one with another password, is refused before anything is changed.
 options:
-  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
-  container: {description: The server's container., type: str, required: true}
-  database: {description: The database whose rows are counted., type: str, required: true}
-  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
   config_dir: {description: "The server's configuration folder; the file is pgbackrest/pgbackrest.conf in it.", type: path, required: true}
   wal_archive: {description: Whether the server archives its WAL; nothing is done without., type: bool, required: true}
   compress_level: {description: Level of zstd., type: int, default: 1}
@@ -29,6 +25,7 @@ options:
   wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
   assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
+extends_documentation_fragment: [backups]
 attributes:
   check_mode:
     support: full

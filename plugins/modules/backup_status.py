@@ -9,10 +9,6 @@ short_description: Report what is wrong with the backups, and the numbers behind
 description:
   - Asks as far as it gets; an absent engine, container or folder isn't an error.
 options:
-  endpoint: {description: URL of the Docker Engine; empty for the default., type: str, default: ""}
-  container: {description: Name of the server's container., type: str, required: true}
-  database: {description: Name of the database., type: str, required: true}
-  backup_dir: {description: Directory of the host with the backups., type: path, required: true}
   expected_hours: {description: Hours within which there is to be a backup., type: int, default: 26}
   drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
   size_factor: {description: How far a size may be from its predecessors., type: float, default: 3.0}
@@ -20,6 +16,7 @@ options:
   archive_lag: {description: Seconds that a WAL segment may wait to be archived., type: int, default: 300}
   wal_archive: {description: Whether the server is to archive its WAL., type: bool, default: false}
   exit_code: {description: End the play with 2 where something is wrong., type: bool, default: false}
+extends_documentation_fragment: [backups]
 attributes:
   check_mode:
     support: full

@@ -10,12 +10,9 @@ description:
   - Compares every file of every backup and every WAL segment with its checksum, looks for segments that are missing, and
     keeps the result in each record. Fails if anything is damaged, after everything was looked at.
 options:
-  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
-  container: {description: The server's container., type: str, required: true}
-  database: {description: The database whose rows are counted., type: str, required: true}
-  backup_dir: {description: "Folder of the host that the container sees as /backups.", type: path, required: true}
   wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+extends_documentation_fragment: [backups]
 attributes:
   check_mode:
     support: full

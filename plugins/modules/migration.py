@@ -78,6 +78,11 @@ options:
     default: false
   backup_dir: {description: "Folder on the host for backups, which the container sees as C(/backups).", type: path, default: ""}
   backup_keep: {description: Of how many histories of migrations the newest of those backups is kept., type: int, default: 5}
+  backup_drill:
+    description: Whether that backup is restored for trial, too, in a container without network, and compared with its record.
+    type: bool
+    default: false
+  config_dir: {description: "Folder of the host that holds C(pgbackrest/pgbackrest.conf), for O(backup_drill).", type: path, default: ""}
   endpoint: {description: "URL of the Docker Engine, for O(backup). Empty is the host's own.", type: str, default: ""}
   container: {description: "Name of the server's container, for O(backup).", type: str, default: ""}
   exit_code:
@@ -196,6 +201,7 @@ backup:
   contains:
     label: {description: Its name., type: str}
     database: {description: The database., type: str}
+    proof: {description: What was done to know that it is whole., type: str}
     began: {description: "When it was begun, UTC.", type: str}
     reason: {description: What it was taken for., type: str}
     bytes: {description: Size of the database., type: int}

@@ -30,6 +30,11 @@ options:
     type: path
     default: ""
   backup_keep: {description: Of how many histories of migrations the newest of those backups is kept., type: int, default: 5}
+  backup_drill:
+    description: Whether that backup is restored for trial, too, in a container without network, and compared with its record.
+    type: bool
+    default: false
+  config_dir: {description: "Folder of the host that holds C(pgbackrest/pgbackrest.conf), for O(backup_drill).", type: path, default: ""}
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
   confirm: {description: "The database's name once more, without which no row and no value is deleted.", type: str, default: ""}

@@ -27,7 +27,7 @@ options:
   confirm: {description: "The database's name once more, without which nothing is replaced.", type: str, default: ""}
   undo: {description: Bring back what the last restore replaced., type: bool, default: false}
   keep_old_hours: {description: How long what was replaced is kept., type: int, default: 72}
-extends_documentation_fragment: [restore]
+extends_documentation_fragment: [backups, restore]
 attributes:
   check_mode:
     support: full
@@ -73,8 +73,7 @@ def main() -> None:
         result = restore(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message, **refusal.facts)
-    section = {"dastern_report": {"restore": {name: value for name, value in result.items() if name != "changed"}}}
-    module.exit_json(**result, ansible_stats={"data": section, "per_host": True, "aggregate": True})
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ description:
   - The record keeps when, whether it held, and how long it took until the server answered. A failing drill is a failure.
 options:
   target: {description: "A backup's label or name; empty is the newest that was never drilled.", type: str, default: ""}
-extends_documentation_fragment: [restore]
+extends_documentation_fragment: [backups, restore]
 attributes:
   check_mode:
     support: full

@@ -75,7 +75,7 @@ def test_check_real_again_check(small: Database) -> None:
     real = small.migrate(**options(small))
     assert real["applied_now"][0]["name"] == "6_step"
     (backup,) = backups(small)
-    assert real["backup"].items() <= backup.as_dict().items()
+    assert real["backup"].items() <= {**backup.as_dict(), "proof": "read back"}.items()
     assert (backup.database, backup.reason) == (small.name, "before migrating")
     assert applied(backup) == [f"{number}_step" for number in range(1, 6)]
     assert backup.census["tables"] == {
@@ -282,7 +282,9 @@ def test_the_guards_come_first(small: Database) -> None:
 def test_in_the_playbook(small: Database) -> None:
     variables: dict[str, Any] = {
         "migrations_backup": True,
+        "migrations_backup_drill": True,
         "postgres_backup_dir": str(folder(small)),
+        "postgres_config_dir": str(small.instance.config_dir),
         "postgres_container_name": small.instance.container,
         "docker_engine_endpoint": small.instance.endpoint,
     }
@@ -291,9 +293,31 @@ def test_in_the_playbook(small: Database) -> None:
     real = small.play("-vvv", "--diff", **variables)
     (backup,) = backups(small)
     assert f"backup {backup.label}" in real.stdout, real.stdout
+    assert "restored for trial" in " ".join(real.stdout.split()), real.stdout
+    assert backup.drilled is not None
+    assert backup.drilled.ok
     again = small.play(**variables)
     assert "changed=0" in again.stdout, again.stdout
     assert len(backups(small)) == 1
+
+
+def test_a_backup_that_reads_well_and_cant_be_restored(small: Database) -> None:
+    """Nothing of the search path is there while rows are restored."""
+    small.query(
+        "CREATE FUNCTION known(int) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM t1 WHERE id = $1)'"
+    )
+    small.query("CREATE TABLE guarded (id int CHECK (known(id)))")
+    small.query("INSERT INTO guarded VALUES (5)")
+    before = small.state()
+    with pytest.raises(DasTernError) as failure:
+        small.migrate(**options(small, backup_drill=True, config_dir=str(small.instance.config_dir)))
+    message = failure.value.message
+    assert "guarded" in message
+    assert "Nothing was applied (`migrations_backup_drill` is true)." in message
+    assert small.state() == before
+    (backup,) = backups(small)
+    assert backup.drilled is not None
+    assert not backup.drilled.ok
 
 
 def test_a_rehearsal_on_the_newest_backup(small: Database) -> None:

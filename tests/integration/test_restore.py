@@ -14,28 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, census, restore_run
+from ansible.module_utils.dastern import backup_logical, backup_run, census, pgbackrest, restore_run
 from ansible.module_utils.dastern.backup_records import Check, Place, Record, now
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.pgbackrest import PgBackRest
 from ansible.module_utils.dastern.restore_run import State, expire_old, restore
 from conftest import docker, remove_instance
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, PORT = "dastern-test-restore", 55860
-PGBACKREST = """\
-[global]
-repo1-path=/backups/repository
-repo1-bundle=y
-repo1-block=y
-repo1-retention-full=9
-compress-type=zst
-compress-level=1
-start-fast=y
-log-level-file=off
-[dastern]
-pg1-path=/var/lib/postgresql/data/pgdata
-"""
 ROWS = """
 CREATE EXTENSION pg_trgm;
 CREATE TYPE "DoseState" AS ENUM ('TAKEN', 'MISSED');
@@ -105,25 +93,11 @@ class Server:
             f"SELECT (SELECT count(*) FROM users), ({SEQUENCE}), (SELECT max(oid) FROM pg_database)"
         ), self.entries()
 
-    def pgbackrest(self, *words: str) -> str:
-        done = self.place.containers.execute(NAME, ["pgbackrest", "--stanza=dastern", *words], silence=300)
-        assert done.rc == 0, done.last_words
-        return done.out
-
     def take(self, kind: str = "incr") -> Record:
-        began = now()
-        self.pgbackrest(f"--type={kind}", "backup")
-        info = json.loads(self.pgbackrest("info", "--output=json"))[0]["backup"][-1]
-        point = f"das-tern-{info['label']}"
-        counted, exact = census.count_at(self.place.superuser, "dastern", point)
-        assert exact
-        self.sql("SELECT pg_switch_wal()")
-        record = Record(
-            label=info["label"], kind="physical", type=kind, database="dastern", system="", server="17", tool="pgBackRest",
-            began=began, seconds=1, bytes=info["info"]["size"], stored=1, census=counted.as_dict(), exact=exact,
-            restore_point=point,
-        )  # fmt: skip
-        self.place.save(record)
+        defaults = {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()}
+        told = backup_run.take({**defaults, **self.params, "wait": 60, "backup_type": kind}, say=lambda _: None)
+        record = self.place.find(told["label"])
+        assert record.exact
         return record
 
     def left(self) -> list[str]:
@@ -161,7 +135,7 @@ def server(
     made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", variables)
     assert made.rc == 0, made.stdout
     conf = folder / "config" / "pgbackrest" / "pgbackrest.conf"
-    conf.write_text(PGBACKREST)
+    conf.write_text(pgbackrest.configuration(1, 1, "", {}))
     os.chown(conf, 999, 999)
     defaults = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
     own = Server(
@@ -171,7 +145,7 @@ def server(
         },
         variables,
     )  # fmt: skip
-    own.pgbackrest("stanza-create")
+    PgBackRest(own.place.containers, NAME).run("stanza-create")
     own.sql(ROWS)
     own.take("full")
     yield own

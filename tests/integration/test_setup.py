@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -40,13 +39,8 @@ def test_make_leave_alone_mend(checkout: Path) -> None:
     assert made.returncode == 0, made.stdout
     assert (checkout / ".venv/bin/ansible-playbook").exists()
 
-    times = []
-    for _ in range(5):
-        began = time.monotonic()
-        again = setup(checkout)
-        times.append(time.monotonic() - began)
-        assert (again.returncode, again.stdout) == (0, "")
-    assert min(times) < 0.1
+    again = setup(checkout)
+    assert (again.returncode, again.stdout) == (0, "")
 
     # Interrupted: no stamp. And half of it gone.
     (checkout / ".venv/.das-tern").unlink()

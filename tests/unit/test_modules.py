@@ -24,7 +24,7 @@ def load(path: Path) -> Any:
 
 def documented(module: Any) -> dict[str, Any]:
     documentation = yaml.safe_load(module.DOCUMENTATION)
-    options: dict[str, Any] = documentation["options"]
+    options: dict[str, Any] = documentation.get("options", {})
     for fragment in documentation.get("extends_documentation_fragment", []):
         shared = load(PLUGINS / "doc_fragments" / f"{fragment}.py").ModuleDocFragment.DOCUMENTATION
         options = {**options, **yaml.safe_load(shared)["options"]}

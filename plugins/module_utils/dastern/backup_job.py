@@ -132,13 +132,19 @@ class Job:
             seconds = round((_now() - began).total_seconds(), 1)
             changed = {**facts, "outcome": outcome, "message": message, "seconds": seconds}
             status = {**before, deed: changed, "next": _iso(self.calendar.next(_now()).astimezone(CLOCK))}
-            write(self.place.folder / STATUS, (json.dumps(status, indent=2, ensure_ascii=False) + "\n").encode())
+            try:
+                write(self.place.folder / STATUS, (json.dumps(status, indent=2, ensure_ascii=False) + "\n").encode())
+            except OSError as error:
+                raise DasTernError(
+                    f"{self.place.folder / STATUS} can't be written: {error.strerror}. Make room there, then run again."
+                ) from None
 
         note("running", "")
         try:
             message = do()
         except BaseException as error:
-            note("failed", _words(error))
+            with contextlib.suppress(DasTernError):  # it is the failure itself that has to be said
+                note("failed", _words(error))
             raise
         note("ok", message)
         return message

@@ -181,7 +181,11 @@ class Place:
         self.save(replace(self.find(label), **changes))
 
     def forget(self, label: str) -> None:
-        self.record_path(label).unlink(missing_ok=True)
+        path = self.record_path(label)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DasTernError(f"{path} can't be deleted: {error.strerror}. Mend that, then run again.") from None
 
     @contextlib.contextmanager
     def alone(self, seconds: float, what: str) -> Iterator[None]:

@@ -52,6 +52,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup": {"type": "bool", "default": False},
     "backup_dir": {"type": "path", "default": ""},
     "backup_keep": {"type": "int", "default": 5},
+    "backup_drill": {"type": "bool", "default": False},
+    "config_dir": {"type": "path", "default": ""},
     "endpoint": {"type": "str", "default": ""},
     "container": {"type": "str", "default": ""},
 }

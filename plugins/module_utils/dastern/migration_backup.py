@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backup_logical import damage, remove, take
 from .backup_records import Place, Record
+from .drill import drill
 from .errors import DasTernError
 from .psql import superuser_there
 
@@ -18,6 +19,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup": {"type": "bool", "default": False},
     "backup_dir": DIRECTORY,
     "backup_keep": {"type": "int", "default": 5},
+    "backup_drill": {"type": "bool", "default": False},
+    "config_dir": {"type": "path", "default": ""},
 }
 """The options of what changes the live database; `backed_up` reads them."""
 WAIT = 300.0
@@ -30,6 +33,8 @@ def backed_up(
     params: Mapping[str, Any], connection: psycopg.Connection[Any], reason: str, nothing: str
 ) -> dict[str, Any]:
     """Take a backup and delete those that are too many, where `params` want one; gives what a module returns of it.
+
+    Where they want a drill of it, too, it is restored for trial and compared.
 
     `connection` holds the migration lock. `nothing` says in a refusal what wasn't done.
     """
@@ -46,7 +51,23 @@ def backed_up(
     told = {
         name: getattr(record, name) for name in ("label", "database", "began", "seconds", "bytes", "stored", "reason")
     }
+    told["proof"] = "read back"
+    if params["backup_drill"]:
+        told["proof"] += f", restored for trial in {_drilled(params, record, nothing):.1f} s"
     return {"backup": told, "backups_deleted": gone}
+
+
+def _drilled(params: Mapping[str, Any], record: Record, nothing: str) -> float:
+    """Seconds that it took."""
+    site = {"volume": "", "image": "", "wait": WAIT, "target": record.label}
+    try:
+        done = drill({**params, **site})
+        failure, facts = done.get("msg", ""), {}
+    except DasTernError as refusal:
+        failure, facts = refusal.message, refusal.facts
+    if failure:
+        raise DasTernError(f"{failure} {nothing} (`migrations_backup_drill` is true).", **facts)
+    return float(done["seconds"])
 
 
 def listed(place: Place, database: str, system: str) -> list[Record]:
