@@ -152,7 +152,8 @@ def instance(options: argparse.Namespace) -> Iterator[Bench]:
             try:
                 remove = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{NAME}-data"}
                 playbook("playbooks/remove.yml", {**variables, **remove})
-                shutil.rmtree(BACKUPS, ignore_errors=True)
+                for folder in (BACKUPS, CONFIG):  # with its backups an instance leaves what reads them
+                    shutil.rmtree(folder, ignore_errors=True)
             except Failed as error:
                 say(f"It is still there: {error}")
 
