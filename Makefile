@@ -59,9 +59,10 @@ faults: prepare ## 200 migrations hit by kill -9 at random moments, ten at once,
 docs: setup-dev ## Write the tables of variables into the READMEs
 	scripts/role_tables.py
 
-bench: setup-dev ## Measure against the alternatives (about 25 minutes)
+bench: setup-dev ## Measure against the alternatives (about 50 minutes)
 	python benchmarks/migrations.py --make-up $(ARGS)
 	python benchmarks/seed_volume.py
+	python benchmarks/backups.py
 
 clean: ## Remove .venv and caches; containers, images and data stay
 	rm -rf .venv .setup.lock .ansible .cache .mypy_cache .pytest_cache .ruff_cache

@@ -33,17 +33,13 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
+from common import ANSIBLE_PLAYBOOK, HERE, ROOT, TARGETS_HEAD, Failed, in_turn, keep, playbook, row, run, say
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 PRISMA = ROOT / "tests" / "prisma"
 RESULTS = HERE / "results" / "migrations.md"
-ANSIBLE_PLAYBOOK = str(Path(sys.prefix) / "bin" / "ansible-playbook")
 CONTAINER, PORT = "dastern-bench", 55500
 INSTANCE = {"postgres_container_name": CONTAINER, "postgres_port": PORT}
 REMOVE = {**INSTANCE, "postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{CONTAINER}-data"}
-
-TARGETS_HEAD = "| target | seconds | allowed | ratio | |\n" + "|---" * 5 + "|"
 
 STARTS = "Ansible starts, reads playbooks, roles and inventory"
 
@@ -66,10 +62,6 @@ NOOP_PLAYBOOK = """\
       bench_noop:
 """
 EMPTY_PLAYBOOK = "- hosts: dastern\n  gather_facts: false\n  tasks: []\n"
-
-
-class Failed(Exception):
-    """A measurement that didn't do what it should."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +132,7 @@ def main() -> int:
     text = "\n".join(report)
     print(text)
     if options.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(text, "utf-8")
-        say(f"Written to {RESULTS.relative_to(ROOT)}")
+        keep(RESULTS, text)
     return 0
 
 
@@ -203,21 +193,6 @@ def instance(options: argparse.Namespace, work: Path) -> Iterator[Server]:
                 playbook("playbooks/remove.yml", REMOVE)
             except Failed as error:
                 say(f"It is still there: {error}")
-
-
-def playbook(path: str, variables: dict[str, Any]) -> None:
-    run([ANSIBLE_PLAYBOOK, path, "-e", json.dumps(variables)])
-
-
-def run(command: list[str], environment: dict[str, str] | None = None) -> float:
-    """Run to the end in the root of the project; gives the seconds it took."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PG"))}
-    began = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env={**clean, **(environment or {})}, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise Failed(f"{Path(command[0]).name} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
-    return seconds
 
 
 # ---------------------------------------------------------------------------------------------- what takes part
@@ -336,10 +311,8 @@ def compare(options: argparse.Namespace, work: Path, server: Server, field_: lis
 
 
 def turn(field_: list[Contestant], number: int) -> list[Contestant]:
-    """Who takes part in round `number`, in its order: everybody is first, second, ... in turn."""
-    begin = number % len(field_)
-    order = field_[begin:] + field_[:begin]
-    return [one for one in order if not one.missing and not (one.fewer and number % 2)]
+    """Who takes part in round `number`, in its order."""
+    return [one for one in in_turn(field_, number) if not one.missing and not (one.fewer and number % 2)]
 
 
 class Measurement:
@@ -486,11 +459,6 @@ def target(
     return row(words, seconds, floor, factor)
 
 
-def row(words: str, seconds: float, floor: float, factor: float) -> str:
-    verdict = "met" if seconds <= factor * floor else "**missed**"
-    return f"| {words} | {seconds:.2f} | {factor * floor:.2f} | {seconds / floor:.2f} | {verdict} |"
-
-
 # ---------------------------------------------------------------------------------------------- the second `make up`
 
 
@@ -547,10 +515,6 @@ def spans(events: list[tuple[float, str]], began: float, ended: float) -> list[t
         seen[words] = seen.get(words, 0) + 1
         found.append((words if seen[words] == 1 else f"{words} ({seen[words]})", end - start))
     return found
-
-
-def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
