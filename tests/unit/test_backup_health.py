@@ -20,6 +20,7 @@ ARCHIVING = {
     "mode": "on", "archived": 10, "failed": 0, "last": NOW.timestamp() - 30, "last_failed": None, "failed_wal": None,
     "waiting": 0, "waiting_seconds": 0, "wal_bytes": 1 << 26,
 }  # fmt: skip
+RECEIVING = {"names": "", "streaming": False, "behind": 0, "away": None, "lost": False, "waiting": 0}
 
 
 class Backups:
@@ -60,8 +61,8 @@ def backups(tmp_path: Path) -> Backups:
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the server says."""
-    told = dict(ARCHIVING)
-    monkeypatch.setattr("ansible.module_utils.dastern.psql.Psql.value", lambda *_: told)
+    told = {**ARCHIVING, **RECEIVING}
+    monkeypatch.setattr("ansible.module_utils.dastern.psql.Psql.value", lambda *_: dict(told))
     return told
 
 

@@ -38,7 +38,18 @@ AHEAD = timedelta(minutes=5)
 STATUS = "status.json"
 LOCK = ".job.lock"
 
-KINDS = ("age", "unverified", "drill", "run", "size", "archive_off", "archive_failing", "archive_lag", "zero_loss", "disk")
+KINDS = (
+    "age",
+    "unverified",
+    "drill",
+    "run",
+    "size",
+    "archive_off",
+    "archive_failing",
+    "archive_lag",
+    "zero_loss",
+    "disk",
+)
 """What can be wrong."""
 
 _ARCHIVE = """

@@ -19,7 +19,13 @@ RECEIVER = "das_tern_receiver"
 
 
 def content(
-    superuser: str, database: str, app_user: str, readonly_user: str, extra: Sequence[str], *, createdb: bool,
+    superuser: str,
+    database: str,
+    app_user: str,
+    readonly_user: str,
+    extra: Sequence[str],
+    *,
+    createdb: bool,
     receiver: bool = False,
 ) -> str:
     """The whole file. With `createdb` the application's user may enter the databases that it makes (Prisma's shadow).

@@ -293,9 +293,7 @@ class RestoredServer:
 
     def serve(self, recovery: Mapping[str, str]) -> Psql:
         """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server."""
-        fetch = _RESTORE.format(
-            backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder
-        )
+        fetch = _RESTORE.format(backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder)
         return self.site.serve(
             self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery}
         )

@@ -62,16 +62,21 @@ ask() {{ psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d postgres -c "$1"; }}
 keep() {{
   {{ sed -E '/^(synchronous_standby_names|max_slot_wal_keep_size) *=/d' "$conf" && printf '%b' "$1"; }} > "$conf.tmp" &&
   sync "$conf.tmp" && mv "$conf.tmp" "$conf" && sync "$PGDATA" &&
-  ask 'SELECT pg_reload_conf()' && ask "DO \\$\\$BEGIN RAISE LOG 'das-tern: zero loss: $2'; END\\$\\$"
+  ask 'SELECT pg_reload_conf()'
 }}
 # What an absent receiver still needs mustn't fill the data's disk. With more it begins anew, where the archive ends.
 limit="max_slot_wal_keep_size = '1GB'\\n"
-state=$(ask "SELECT current_setting('synchronous_standby_names') || ' ' || EXISTS (SELECT FROM pg_stat_replication
-  WHERE application_name = '{RECEIVER}' AND state = 'streaming')") || exit 0
+# Whether it has all that the archive doesn't have yet, is asked of what it wrote.
+state=$(ask "SELECT current_setting('synchronous_standby_names') || ' ' || CASE
+  WHEN NOT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}' AND state = 'streaming') THEN 'away'
+  WHEN EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready' AND name < (
+    SELECT min(file) FROM pg_control_system(), pg_ls_dir('{BACKUPS}/{received.FOLDER}/' || system_identifier || '-'
+      || left(pg_walfile_name(pg_current_wal_lsn()), 8), true, false) AS file WHERE file ~ '^[0-9A-F]{{24}}')) THEN 'behind'
+  ELSE 'there' END") || exit 0
 case "$away $state" in
-"off "*) ! grep -qE '^(synchronous_standby_names|max_slot_wal_keep_size) *=' "$conf" || keep '' 'off' ;;
-*"  true") keep "${{limit}}synchronous_standby_names = '{RECEIVER}'\\n" 'on, commits wait for the receiver' ;;
-"continue {RECEIVER} false") keep "$limit" 'the receiver is away, commits go on without it' ;;
+"off "*) ! grep -qE '^(synchronous_standby_names|max_slot_wal_keep_size) *=' "$conf" || keep '' ;;
+*"  there") keep "${{limit}}synchronous_standby_names = '{RECEIVER}'\\n" ;;
+"continue {RECEIVER} away") keep "$limit" ;;
 esac
 """
 _RUN = f"""\
@@ -172,7 +177,7 @@ class ZeroLoss:
         if state := self._differs(form):
             steps.append(f"{state} container {self.name}")
         if not found["sync"]:
-            steps.append("have commits wait for it")
+            steps.append("make commits wait for it")
         if check_mode or not steps:
             return steps
         # The files first: a password that the server has and no file holds would be lost with this process.
@@ -193,8 +198,8 @@ class ZeroLoss:
         if not self._until(lambda now: now["sync"]):
             raise DasTernError(
                 f"Commits don't wait for the receiver {self.name} within {STREAMS:.0f} s: synchronous_standby_names is "
-                f"`{self.found()['names']}`. See `docker logs --tail 20 {self.place.container}`, then run "
-                f"`{backup_run.PROVISION}` again."
+                f"`{self.found()['names']}`. It has to receive on from where the archive ends: `docker logs --tail 20 "
+                f"{self.place.container}` says whether that takes the log. Then run `{backup_run.PROVISION}` again."
             )
         return steps
 
@@ -203,7 +208,7 @@ class ZeroLoss:
         found = self.found()
         steps = [f"remove container {self.name}"] if self.container else []
         if found["names"] == RECEIVER:
-            steps.append("have no commit wait for it")
+            steps.append("let commits go without it")
         if found["role"] or found["slot"]:
             steps.append(f"drop role and slot {RECEIVER}")
         files = [path for path in (self.passfile, self.run, self.switch) if path.exists()]
@@ -324,14 +329,14 @@ def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
 
 
 _PAST = {"make": "made", "change": "changed", "write": "wrote", "replace": "replaced", "start": "started",
-         "have": "had", "remove": "removed", "drop": "dropped"}  # fmt: skip
+         "let": "let", "remove": "removed", "drop": "dropped"}  # fmt: skip
 
 
 def _result(steps: list[str], check_mode: bool, params: Mapping[str, Any]) -> dict[str, Any]:
-    lines = [f"zero loss: would {step}" if check_mode else f"zero loss: {_done(step)}" for step in steps]
+    lines = [f"would {step}" if check_mode else _done(step) for step in steps]
     if not check_mode and params["enabled"]:
         away = "they wait" if params["away"] == "block" else "they go on without"
-        lines.append(f"zero loss: commits wait for the receiver; while it is away {away}")
+        lines.append(f"commits wait for the receiver; while it is away {away}")
     return {"changed": bool(steps), "steps": steps, "lines": lines}
 
 
