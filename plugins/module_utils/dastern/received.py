@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Received:
                     found.setdefault(line, {})[segment_number(name)] = path.stat().st_mtime
         return found
 
-    def surplus(self, timeline: int, archived: Collection[str], oldest: str, *, all_of_it: bool = False) -> list[Path]:
+    def surplus(self, timeline: int, archived: Collection[str], oldest: str) -> list[Path]:
         """What nothing needs any more, for a server on `timeline`.
 
         A segment that is in the archive, under its own name or under that of the timeline that left it; one from before
@@ -67,7 +68,7 @@ class Received:
         }  # the segment that has the end of that timeline
         gone = []
         for line, files in self.files.items():
-            newest = "" if all_of_it or line != timeline else max(files)
+            newest = max(files) if line == timeline else ""
             for name, path in sorted(files.items()):
                 heir = left.get(line, "")
                 inherited = heir[8:] == name[8:] and heir in archived
@@ -76,15 +77,10 @@ class Received:
         return gone
 
 
-def prune(
-    backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str, *, all_of_it: bool = False
-) -> None:
+def prune(backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str) -> None:
     """Delete that, and folders of other timelines with nothing left in them."""
-    for path in Received(backups, system).surplus(timeline, archived, oldest, all_of_it=all_of_it):
+    for path in Received(backups, system).surplus(timeline, archived, oldest):
         path.unlink(missing_ok=True)
     for folder in (backups / FOLDER).glob(f"{system}-*"):
-        names = [path for path in folder.iterdir() if path.suffix != ".history"]
-        if not names and (all_of_it or folder.name != f"{system}-{timeline:08X}"):
-            for path in folder.iterdir():
-                path.unlink(missing_ok=True)
-            folder.rmdir()
+        if folder.name != f"{system}-{timeline:08X}" and all(path.suffix == ".history" for path in folder.iterdir()):
+            shutil.rmtree(folder)

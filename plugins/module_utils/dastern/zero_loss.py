@@ -27,7 +27,6 @@ from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
 from .hba import RECEIVER
-from .pgbackrest import PgBackRest
 from .sql_values import literal
 from .survey import BACKUPS, PGBACKREST_FOLDER, UID, stale_folders
 
@@ -170,9 +169,11 @@ class ZeroLoss:
         sql = _role(found["role"], password)
         if sql:
             steps.append(f"{'make' if found['role'] is None else 'change'} role {RECEIVER}")
-        files = {self.passfile: f"*:*:*:{RECEIVER}:{password}\n", self.run: _RUN}
-        watch = {self.switch: _WATCH.replace("@AWAY@", self.params["away"])}
-        steps += [f"write {path}" for path, text in {**files, **watch}.items() if not _as(path, text)]
+        files = {
+            self.passfile: f"*:*:*:{RECEIVER}:{password}\n", self.run: _RUN,
+            self.switch: _WATCH.replace("@AWAY@", self.params["away"]),
+        }  # fmt: skip
+        steps += [f"write {path}" for path, text in files.items() if not _as(path, text)]
         form = self._form()
         if state := self._differs(form):
             steps.append(f"{state} container {self.name}")
@@ -194,7 +195,6 @@ class ZeroLoss:
                 f"The receiver {self.name} doesn't receive within {STREAMS:.0f} s: {' / '.join(words.split(chr(10)))}.{waits} "
                 f"Mend that (`docker logs {self.name}`), then run `{backup_run.PROVISION}` again."
             )
-        self._write(watch)
         if not self._until(lambda now: now["sync"]):
             raise DasTernError(
                 f"Commits don't wait for the receiver {self.name} within {STREAMS:.0f} s: synchronous_standby_names is "
@@ -238,17 +238,14 @@ class ZeroLoss:
         return steps
 
     def _forget_received(self) -> None:
-        """The log that was received goes once it is archived."""
-        folder = self.place.folder / received.FOLDER
-        if not folder.is_dir():
-            return
+        """What was received goes once the server's own log is archived; that of another cluster stays."""
         server = physical.server(self.place)
         if server.archiving:
-            timeline, _ = physical.archive_all(self.place)
-            program = PgBackRest(self.containers, self.place.container)
-            archived = program.archived().get(program.info().archive, set())
-            received.prune(self.place.folder, server.system, timeline, archived, "", all_of_it=True)
-        with contextlib.suppress(OSError):  # of another cluster, or not archived
+            physical.archive_all(self.place)
+        folder = self.place.folder / received.FOLDER
+        for path in folder.glob(f"{server.system}-*"):
+            shutil.rmtree(path)
+        with contextlib.suppress(OSError):
             folder.rmdir()
 
     def _until(self, done: Callable[[dict[str, Any]], bool]) -> bool:
