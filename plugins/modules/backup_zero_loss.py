@@ -11,11 +11,8 @@ description:
     and has commits wait for it once it has all of the WAL.
   - The server's healthcheck then looks after it; with O(away=continue) commits go on without a receiver that is away.
   - Nothing is restarted, neither to turn it on nor to turn it off.
+extends_documentation_fragment: [backups]
 options:
-  endpoint: {description: URL of the Docker Engine; empty finds the usual one., type: str, default: ""}
-  container: {description: The server's container., type: str, required: true}
-  database: {description: Its database., type: str, required: true}
-  backup_dir: {description: "Folder of the host that both containers see as /backups.", type: path, required: true}
   config_dir: {description: "The server's configuration folder; the receiver's is receiver in it.", type: path, required: true}
   network: {description: The server's network., type: str, required: true}
   wal_archive: {description: Whether the server archives its WAL, which is needed., type: bool, required: true}

@@ -123,7 +123,7 @@ def test_what_is_refused(server: Server) -> None:
 def test_block_commits_wait_until_the_receiver_is_back(server: Server) -> None:
     docker("kill", "-s", "KILL", RECEIVER)
     with server.connect() as connection:
-        commit = threading.Thread(target=lambda: connection.execute("INSERT INTO doses VALUES (-1)"))
+        commit = threading.Thread(target=lambda: connection.execute("INSERT INTO doses VALUES (-1)"), daemon=True)
         commit.start()
         waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
         wait_until(lambda: server.sql(waits) == "1")
@@ -148,8 +148,10 @@ def test_continue_commits_go_on_and_zero_loss_comes_back(server: Server) -> None
     # It doesn't answer: no connection is broken.
     docker("pause", RECEIVER)
     with server.connect() as connection:
-        connection.execute("SET statement_timeout = '60s'")
-        connection.execute("INSERT INTO doses VALUES (-2)")
+        commit = threading.Thread(target=lambda: connection.execute("INSERT INTO doses VALUES (-2)"), daemon=True)
+        commit.start()
+        commit.join(60)
+        assert not commit.is_alive()
     wait_until(lambda: "commits go on without it" in "".join(server.health()[1]))
     # What is kept for it is bounded; it begins anew behind what was removed, which is all archived.
     conf = "/var/lib/postgresql/data/pgdata/postgresql.auto.conf"

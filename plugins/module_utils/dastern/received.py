@@ -21,9 +21,9 @@ _FORK = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 GET = f"""
 get() {{
   pgbackrest --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "$3" >&2 && return
-  for file in "{BACKUPS}/{FOLDER}/$(pg_controldata "$1" | sed -n 's/^Database system identifier: *//p')-$(printf %.8s "$2")/$2"; do
-    cp "$file" "$3" 2>/dev/null || cp "$file.partial" "$3" 2>/dev/null
-  done
+  system=$(pg_controldata "$1" | sed -n 's/^Database system identifier: *//p')
+  file={BACKUPS}/{FOLDER}/$system-$(printf %.8s "$2")/$2
+  cp "$file" "$3" 2>/dev/null || cp "$file.partial" "$3" 2>/dev/null
 }}
 """
 """Shell: `get FOLDER-OF-A-CLUSTER SEGMENT TO`, from the archive or else from here."""
@@ -63,9 +63,8 @@ class Received:
         A segment that is in the archive, under its own name or under that of the timeline that left it; one from before
         the oldest backup, which begins with segment `oldest`. The newest of `timeline` stays: the receiver goes on there.
         """
-        left = {
-            line: segment_name(timeline, end // SEGMENT) for line, end in self.forks.get(timeline, [])
-        }  # the segment that has the end of that timeline
+        # The segment that has the end of that timeline.
+        left = {line: segment_name(timeline, end // SEGMENT) for line, end in self.forks.get(timeline, [])}
         gone = []
         for line, files in self.files.items():
             newest = max(files) if line == timeline else ""
