@@ -237,4 +237,7 @@ def test_turned_off_nothing_is_left(server: Server) -> None:
     assert not (server.folder / "received").exists()
     assert not (server.config_dir / "receiver").exists()
     assert server.health(declared=False) == ("", [])
+    # The one that the undo put aside waited for the receiver when it was live.
+    server.restore(undo=True)
+    assert server.sql("SHOW synchronous_standby_names") == ""
     server.sql("INSERT INTO doses VALUES (-30)")
