@@ -104,8 +104,11 @@ receive() {{
 while :; do
   receive > /tmp/said 2>&1
   say "$(cat /tmp/said)"
-  # The server removes what is in the archive alone: all that is here is there.
-  if grep -q 'has already been removed' /tmp/said; then rm -f "${{folder:?}}"/*; fi
+  # The server removes what is in the archive alone: all that is here is there. The slot has gone back to it, too.
+  if grep -q 'has already been removed' /tmp/said; then
+    rm -f "${{folder:?}}"/*
+    ask "DROP_REPLICATION_SLOT {RECEIVER} WAIT"
+  fi
   sleep 0.3
 done
 """
