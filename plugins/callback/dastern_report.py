@@ -41,6 +41,7 @@ SECTIONS = (
     "schema",
     "seed",
     "backup",
+    "zero_loss",
     "verification",
     "backups",
     "plain_sql",

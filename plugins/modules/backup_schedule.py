@@ -22,6 +22,7 @@ options:
   disk_free: {description: Per cent of the disk that are to be free., type: int, default: 10}
   archive_lag: {description: Seconds that a WAL segment may wait to be archived., type: int, default: 300}
   wal_archive: {description: Whether the server archives its WAL., type: bool, default: false}
+  zero_loss: {description: Whether every commit is to wait for a receiver., type: bool, default: false}
   metrics_file: {description: Prometheus' text file; empty for one in O(backup_dir)., type: str, default: ""}
   on_failure: {description: Command line to run after a failure., type: str, default: ""}
   take: {description: Further parameters of a backup., type: dict, default: {}}

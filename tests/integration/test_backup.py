@@ -283,7 +283,7 @@ def test_a_break_in_the_wal_ends_what_can_be_restored(kept: Backups) -> None:
     """Behind the newest backup it is to be mended by a new one; before that it is only told."""
     for _ in range(2):
         kept.sql("SELECT pg_create_restore_point('x')")
-        backup_physical._archived(kept.place)
+        backup_physical.archive_all(kept.place)
     last = kept.segments()[-2]
     last.unlink()
     result = kept.verify()

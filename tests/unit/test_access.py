@@ -138,5 +138,7 @@ def test_hba_lines_go_between_the_superusers_refusal_and_the_application() -> No
         'host "db" "ro" all scram-sha-256',
         "host all all all reject",
     ]
+    receiving = hba.content("postgres", "db", "app", "ro", [], createdb=False, receiver=True)
+    assert "host replication das_tern_receiver samenet scram-sha-256" in receiving.splitlines()
     with pytest.raises(DasTernError, match="isn't one line of pg_hba.conf"):
         hba.content("postgres", "db", "app", "ro", ["a\nb"], createdb=False)

@@ -20,6 +20,7 @@ ARCHIVING = {
     "mode": "on", "archived": 10, "failed": 0, "last": NOW.timestamp() - 30, "last_failed": None, "failed_wal": None,
     "waiting": 0, "waiting_seconds": 0, "wal_bytes": 1 << 26,
 }  # fmt: skip
+RECEIVING = {"names": "", "streaming": False, "behind": 0, "away": None, "lost": False, "waiting": 0}
 
 
 class Backups:
@@ -60,9 +61,35 @@ def backups(tmp_path: Path) -> Backups:
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the server says."""
-    told = dict(ARCHIVING)
-    monkeypatch.setattr("ansible.module_utils.dastern.psql.Psql.value", lambda *_: told)
+    told = {**ARCHIVING, **RECEIVING}
+    monkeypatch.setattr("ansible.module_utils.dastern.psql.Psql.value", lambda *_: dict(told))
     return told
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "words"),
+    [
+        (True, {"names": "das_tern_receiver", "streaming": True, "behind": 5}, ""),
+        (True, {"streaming": True}, "commits don't wait for it yet"),
+        (True, {"names": "das_tern_receiver", "away": NOW.timestamp(), "waiting": 2},
+         "the receiver is away since 2026-02-08 19:00 +07: COMMITS WAIT, 2 of them now"),
+        (True, {"away": NOW.timestamp(), "lost": True}, "and its slot was given up: commits go on without it"),
+        (False, {"names": "das_tern_receiver", "streaming": True}, "commits wait for das_tern_receiver; wanted: none"),
+        (False, {"names": "another"}, ""),
+    ],
+)  # fmt: skip
+def test_zero_loss(
+    backups: Backups, archive: dict[str, Any], declared: bool, found: dict[str, Any], words: str
+) -> None:
+    backups.add()
+    archive |= found
+    problem = backups.found(zero_loss=declared).get("zero_loss", "")
+    assert words in problem
+    assert bool(words) == bool(problem)
+    on = "zero loss: on; the receiver is 5 B behind" in backups.look(zero_loss=declared).lines()
+    assert on == (declared and not words)
+    page = backup_metrics.page(backups.look(zero_loss=declared))
+    assert ("dastern_backup_zero_loss_waits" in page) == (declared or found["names"] == "das_tern_receiver")
 
 
 def test_all_is_well(backups: Backups, archive: dict[str, Any]) -> None:

@@ -312,6 +312,8 @@ def _transaction(steps: Sequence[Step]) -> str:
     # A verifier isn't the password, but it can be attacked offline: the server's log doesn't get it, whatever happens.
     head = [
         "BEGIN READ WRITE",
+        # With zero loss and its receiver away this would wait for the one that the same play mends.
+        "SET LOCAL synchronous_commit = local",
         "SET LOCAL log_statement = 'none'",
         "SET LOCAL log_min_duration_statement = -1",
         "SET LOCAL log_min_error_statement = 'panic'",

@@ -18,6 +18,7 @@ from . import backup_records
 from .backup_calendar import moment, shown
 from .backup_records import Check, Place, Record
 from .errors import DasTernError
+from .hba import RECEIVER
 from .quantities import amount, duration
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -28,6 +29,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "disk_free": {"type": "int", "default": 10},
     "archive_lag": {"type": "int", "default": 300},
     "wal_archive": {"type": "bool", "default": False},
+    "zero_loss": {"type": "bool", "default": False},
 }
 AHEAD = timedelta(minutes=5)
 """By so much a backup may be newer than the clock: one that is more so was taken while the clock was wrong."""
@@ -36,7 +38,18 @@ AHEAD = timedelta(minutes=5)
 STATUS = "status.json"
 LOCK = ".job.lock"
 
-KINDS = ("age", "unverified", "drill", "run", "size", "archive_off", "archive_failing", "archive_lag", "disk")
+KINDS = (
+    "age",
+    "unverified",
+    "drill",
+    "run",
+    "size",
+    "archive_off",
+    "archive_failing",
+    "archive_lag",
+    "zero_loss",
+    "disk",
+)
 """What can be wrong."""
 
 _ARCHIVE = """
@@ -49,6 +62,16 @@ SELECT json_build_object(
                       FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
   'wal_bytes', (SELECT sum(size) FROM pg_ls_waldir()))
 FROM pg_stat_archiver
+"""
+# Where nobody is connected, the slot knows since when.
+_RECEIVER = f"""
+SELECT json_build_object(
+  'names', current_setting('synchronous_standby_names'), 'streaming', r.state IS NOT NULL,
+  'behind', coalesce(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), coalesce(r.flush_lsn, s.restart_lsn)), 0),
+  'away', extract(epoch FROM s.inactive_since), 'lost', coalesce(s.wal_status = 'lost', false),
+  'waiting', (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'))
+FROM (SELECT) AS one LEFT JOIN pg_replication_slots AS s ON s.slot_name = '{RECEIVER}'
+LEFT JOIN pg_stat_replication AS r ON r.application_name = '{RECEIVER}' AND r.state = 'streaming'
 """
 
 
@@ -80,6 +103,8 @@ class Health:
     archive: dict[str, Any] | None = None
     """`_ARCHIVE`; None where the server can't be asked, then `unasked` says why."""
     unasked: str = ""
+    receiver: dict[str, Any] | None = None
+    """`_RECEIVER`; None where the server can't be asked, or zero loss is neither declared nor there."""
     disk: tuple[int, int] | None = None
     """Bytes free and in all, of the file system that the folder is in."""
     damaged: list[str] = field(default_factory=list)
@@ -105,7 +130,7 @@ class Health:
             "lines": self.lines(), "next": list(dict.fromkeys(one.command for one in self.problems)),
             "problems": [asdict(one) for one in self.problems], "backups": len(self.records),
             "newest": newest.label if newest else "", "drilled_at": drilled[1].at if drilled else "",
-            "run": self.status.get("run") or {}, "next_run": self.status.get("next", ""), "archive": self.archive,
+            "zero_loss": self.receiver, "run": self.status.get("run") or {}, "next_run": self.status.get("next", ""), "archive": self.archive,
             "disk_free": self.disk[0] if self.disk else None,
         }  # fmt: skip
 
@@ -140,6 +165,8 @@ class Health:
             last = self.archive["last"]
             ago = f"the last archived {self.ago(datetime.fromtimestamp(last, UTC))}" if last else "none archived yet"
             lines.append(f"WAL archive: {self.archive['waiting']} segments wait, {ago}")
+        if (receiver := self.receiver) and receiver["streaming"] and receiver["names"] == RECEIVER:
+            lines.append(f"zero loss: on; the receiver is {amount(receiver['behind'])} behind")
         return lines + [f"problem: {one}" for one in self.problems]
 
 
@@ -155,6 +182,8 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     )  # fmt: skip
     try:
         health.archive = place.superuser.value(_ARCHIVE)
+        found = place.superuser.value(_RECEIVER)
+        health.receiver = found if params["zero_loss"] or found["names"] == RECEIVER else None
     except (DasTernError, OSError) as error:
         health.unasked = str(error)
     there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
@@ -164,6 +193,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     _job(health, params)
     _sizes(health, params)
     _archive(health, params)
+    _zero_loss(health, params)
     _disk(health, params, place.folder)
     return health
 
@@ -305,6 +335,27 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
                     f"{found['waiting']} segments wait, the oldest for {duration(found['waiting_seconds'])}",
                     f"no longer than {params['archive_lag']} s (backup_archive_lag)", logs)
         )  # fmt: skip
+
+
+def _zero_loss(health: Health, params: dict[str, Any]) -> None:
+    found = health.receiver
+    if found is None:
+        return
+    waits, provision = found["names"] == RECEIVER, "ansible-playbook playbooks/provision.yml"
+    wanted, command = "a receiver that every commit waits for (backup_zero_loss)", provision
+    if not params["zero_loss"]:
+        what, wanted = f"commits wait for {RECEIVER}", "none (backup_zero_loss is false)"
+    elif not found["streaming"]:
+        since = f" since {shown(datetime.fromtimestamp(found['away'], UTC))}" if found["away"] else ""
+        missing = ", and its slot was given up" if found["lost"] else ""
+        what = f"the receiver is away{since}{missing}: "
+        what += f"COMMITS WAIT, {found['waiting']} of them now" if waits else "commits go on without it"
+        command = f"docker logs --tail 20 {health.container}-receiver"
+    elif not waits:
+        what = "the receiver is there, commits don't wait for it yet"
+    else:
+        return
+    health.problems.append(Problem("zero_loss", "zero loss", what, wanted, command))
 
 
 def _disk(health: Health, params: dict[str, Any], folder: Path) -> None:

@@ -69,6 +69,11 @@ def page(health: Health) -> str:
         out.one("archive_waiting_seconds", "How long the oldest of them has been waiting.", archive["waiting_seconds"])
     if health.archive:
         out.one("wal_bytes", "Size of pg_wal.", health.archive["wal_bytes"])
+    if receiver := health.receiver:
+        out.one("zero_loss_receiving", "Whether the receiver of zero loss is connected.", receiver["streaming"])
+        out.one("zero_loss_waits", "Whether commits wait for it.", bool(receiver["names"]))
+        out.one("zero_loss_behind_bytes", "WAL that it doesn't have yet.", receiver["behind"])
+        out.one("zero_loss_waiting_commits", "Commits that wait for it now.", receiver["waiting"])
     if health.disk:
         out.one("disk_free_bytes", "Free space where the backups are.", health.disk[0])
         out.one("disk_size_bytes", "Size of that file system.", health.disk[1])

@@ -188,7 +188,7 @@ def take(
     point = f"das-tern-{label}"
     with telling(lambda: "counting, and waiting for its WAL", say):
         counted, exact = census.count_at(place.superuser, place.database, point)
-        timeline, lsn = _archived(place)
+        timeline, lsn = archive_all(place)
     info = program.info()
     one = info.set(label)
     if one is None:
@@ -337,7 +337,7 @@ def _gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str
             )
 
 
-def _archived(place: Place) -> tuple[int, str]:
+def archive_all(place: Place) -> tuple[int, str]:
     """Have all WAL up to now in the repository; timeline and position."""
     lsn, current = place.superuser.value(
         "SELECT json_build_array(lsn, pg_walfile_name(lsn)) FROM pg_switch_wal() AS lsn"

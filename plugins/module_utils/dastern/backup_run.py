@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import backup_logical, backup_records, migration_backup
+from . import backup_logical, backup_records, migration_backup, received
 from . import backup_physical as physical
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
@@ -85,6 +85,11 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             lines += [f"deleted {label}, which a killed run left incomplete" for label in swept]
             failed = physical.further(program, info, kind, say)
         deleted = _delete(place, program, keep, say)
+        if kind != "logical":
+            info = program.info()
+            archived = program.archived().get(info.archive, set())
+            oldest = min((one["archive"]["start"] for one in info.sets if one["in"] == info.archive), default="")
+            received.prune(place.folder, found.system, record.timeline, archived, oldest)
         lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
         lines += expire_old(place)
         if not record.exact:

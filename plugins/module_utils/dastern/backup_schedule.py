@@ -195,7 +195,7 @@ def config(params: dict[str, Any]) -> dict[str, Any]:
     """What the job reads."""
     names = (
         "endpoint", "container", "database", "backup_dir", "time", "full", "delay", "drill_days", "expected_hours",
-        "size_factor", "disk_free", "archive_lag", "wal_archive", "on_failure", "take", "drill",
+        "size_factor", "disk_free", "archive_lag", "wal_archive", "zero_loss", "on_failure", "take", "drill",
     )  # fmt: skip
     return {**{name: params[name] for name in names}, "metrics_file": metrics_file(params)}
 

@@ -14,12 +14,23 @@ _HEADING = """\
 """
 
 
+RECEIVER = "das_tern_receiver"
+"""Role of the receiver of zero loss; the name of its slot and its connection, too."""
+
+
 def content(
-    superuser: str, database: str, app_user: str, readonly_user: str, extra: Sequence[str], *, createdb: bool
+    superuser: str,
+    database: str,
+    app_user: str,
+    readonly_user: str,
+    extra: Sequence[str],
+    *,
+    createdb: bool,
+    receiver: bool = False,
 ) -> str:
     """The whole file. With `createdb` the application's user may enter the databases that it makes (Prisma's shadow).
 
-    Without, only its own and the scratch databases that the superuser makes for it.
+    Without, only its own and the scratch databases that the superuser makes for it. With `receiver` zero loss is on.
     """
     for line in extra:
         if not isinstance(line, str) or not line.strip() or "\n" in line or "\r" in line:
@@ -33,6 +44,7 @@ def content(
         f"local all {identifier(superuser)} peer",
         "local all all reject",
         f"host all {identifier(superuser)} all reject",
+        *([f"host replication {RECEIVER} samenet scram-sha-256"] if receiver else []),
         *(line.strip() for line in extra),
         f"host {'all' if createdb else own} {identifier(app_user)} all scram-sha-256",
         f"host {identifier(database)} {identifier(readonly_user)} all scram-sha-256",

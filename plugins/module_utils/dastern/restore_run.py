@@ -29,7 +29,7 @@ from .quantities import amount, duration
 from .restore_target import Target, resolve
 from .restored_server import RestoredServer, Site
 from .sql_values import identifier, literal
-from .survey import MOUNT
+from .survey import MOUNT, PGBACKREST_FOLDER
 
 SITE_SPEC: dict[str, Any] = {
     **PLACE,
@@ -54,9 +54,11 @@ UNDO = f"{COMMAND} -e undo=true"
 START = 120.0
 """Seconds that a swapped server gets to answer."""
 
+# One that comes back after zero loss was turned off mustn't wait for a receiver that nobody looks after.
 _SWAP = f"""
 set -eu
 cd {MOUNT}
+[ -e {PGBACKREST_FOLDER}/zero-loss ] || sed -i '/^synchronous_standby_names *=/d' "$1/postgresql.auto.conf"
 if [ -e pgdata ]; then mv -T pgdata "$2"; fi
 mv -T "$1" pgdata
 sync .

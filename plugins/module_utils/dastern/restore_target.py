@@ -17,8 +17,10 @@ from typing import Any
 from .backup_records import Record
 from .errors import DasTernError
 from .pgbackrest import SEGMENT, WAL_FILE, position, segment_name, segment_number
+from .received import GET, Received, forks
 from .restored_server import RestoredServer, Site, errors_of, info
 from .sql_values import literal
+from .survey import PGDATA
 
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -36,10 +38,11 @@ SELECT json_build_object('missing', (SELECT count(*) FROM pg_ls_archive_statusdi
 FROM pg_stat_archiver
 """
 # The newest first; the one behind stays for a record that reaches into it. /tmp holds four.
-_SEARCH = r"""
+_SEARCH = rf"""
+{GET}
 former=
 while read -r segment; do
-  pgbackrest --stanza="$STANZA" archive-get "$segment" "/tmp/$segment" >&2 || exit 3
+  get "$2" "$segment" "/tmp/$segment" || exit 3
   found=$(pg_waldump "/tmp/$segment" 2>/dev/null | grep -E -m 1 -- "$1")
   if [ -n "$found" ]; then printf '%s %s\n' "$segment" "$found"; exit 0; fi
   rm -f "/tmp/$former"
@@ -69,7 +72,7 @@ class Target:
 
 
 class Archive:
-    """The archived segments, by timeline and number, and pgBackRest's own list of backups."""
+    """The archived segments and those received, by timeline and number, and pgBackRest's own list of backups."""
 
     def __init__(self, site: Site) -> None:
         told = info(site)
@@ -78,9 +81,11 @@ class Archive:
         self.id = str(told["archive"][-1]["id"])
         listing = json.loads(site.pgbackrest("repo-ls", "--recurse", "--output=json", "archive/dastern") or "{}")
         self.segments: dict[int, dict[int, float]] = {}
-        """When each was archived, in seconds since 1970."""
+        """When each was archived or received, in seconds since 1970."""
         self.forks: dict[int, list[tuple[int, int]]] = {}
         """For each timeline that began at another: its ancestors, and where each was left."""
+        received = Received(site.backups, str(told["db"][-1]["system-id"]))
+        self.forks |= received.forks
         for path, entry in listing.items():
             if (found := WAL_FILE.search(path)) and found[1] == self.id:
                 self.segments.setdefault(int(found[2][:8], 16), {})[segment_number(found[2])] = float(
@@ -88,8 +93,13 @@ class Archive:
                 )
             elif path.startswith(self.id) and path.endswith(".history"):
                 text = site.pgbackrest("repo-get", f"archive/dastern/{path}")
-                rows = re.findall(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", text, re.MULTILINE)
-                self.forks[int(path[-16:-8], 16)] = [(int(line), position(lsn)) for line, lsn in rows]
+                self.forks[int(path[-16:-8], 16)] = forks(text)
+        self.received: set[tuple[int, int]] = set()
+        """Those of them that only the receiver of zero loss has."""
+        for line, numbers in received.times().items():
+            for number in numbers.keys() - self.segments.get(line, {}).keys():
+                self.segments.setdefault(line, {})[number] = numbers[number]
+                self.received.add((line, number))
 
     def newest(self) -> tuple[int, int]:
         """Timeline and number of the segment that came last."""
@@ -224,8 +234,10 @@ def _latest(
         return Target(
             backup["label"], f"what the live server holds now, {words}", timeline, {"recovery_target_name": name}
         ), record
-    end = segment_name(archive.holder(timeline, last), last)
-    return Target(backup["label"], f"the end of the archive ({end}), {words}", timeline, {}, segment=end), record
+    holder = archive.holder(timeline, last)
+    end = segment_name(holder, last)
+    what = "what the receiver has" if (holder, last) in archive.received else "the archive"
+    return Target(backup["label"], f"the end of {what} ({end}), {words}", timeline, {}, segment=end), record
 
 
 def _at(archive: Archive, records: list[Record], text: str, moment: datetime, later: bool) -> tuple[Target, Record]:
@@ -307,7 +319,7 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
         for number in range(last, first - 1, -1)
         if number in archive.segments.get(archive.holder(timeline, number), {})
     ]
-    done = site.once(_SEARCH, pattern, stdin="\n".join(names) + "\n")
+    done = site.once(_SEARCH, pattern, PGDATA, stdin="\n".join(names) + "\n")
     hit = re.search(r" lsn: ([0-9A-F]+/[0-9A-F]+),", done.out)
     if done.rc:
         raise DasTernError(f"The archive can't be searched: {errors_of(done)}.")

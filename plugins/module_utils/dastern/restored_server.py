@@ -19,7 +19,9 @@ from . import settings
 from .backup_records import Place
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
+from .pgbackrest import segment_name, segment_number
 from .psql import Psql
+from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
 
 ROLE = "restore"
@@ -36,13 +38,22 @@ rm -rf "$folder"
 mkdir -m 0700 "$folder"
 pgbackrest --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
   --target-timeline="$timeline" restore
-sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*) *=/d' "$folder/postgresql.auto.conf"
+# Zero loss comes back when its receiver is there; until then nothing is to wait for it.
+sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|synchronous_standby_names|max_slot_wal_keep_size) *=/d' \
+  "$folder/postgresql.auto.conf"
+pg_controldata "$folder" | sed -n 's/^Database system identifier: *//p'
 """
-_END = r"""
+# The last record of all may begin in the segment before the last, and be the only one there.
+_END = rf"""
 set -eu
-pgbackrest --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "/tmp/$2" >&2
-pg_waldump "/tmp/$2" 2>/dev/null | tail -n 1 | sed -nE 's/.* lsn: ([0-9A-F]+\/[0-9A-F]+),.*/\1/p'
+{GET}
+get "$1" "$3" "/tmp/$3"
+get "$1" "$2" "/tmp/$2" || set -- "$1" "$3" "$3"
+pg_waldump "/tmp/$2" "$3" 2>/dev/null | tail -n 1 | sed -nE 's/.* lsn: ([0-9A-F]+\/[0-9A-F]+),.*/\1/p'
 """
+_RESTORE = """\
+from={backups}/{folder}/{system}-$(printf %%.8s %f)/%f; \
+pgbackrest --stanza={stanza} --pg1-path={pgdata} archive-get %f "%p" || cp "$from" "%p" 2>/dev/null || cp "$from.partial" "%p" 2>/dev/null"""
 _LOOK = r"""
 df -B1 --output=avail "$1" | tail -n 1
 ls -A "$1" | tr '\n' ' '; echo
@@ -202,6 +213,8 @@ class Site:
             "archive_mode": "on", "archive_command": "", "archive_timeout": "0",
             # With it, a recovery waits for ever where the backup came from a server of larger settings.
             "hot_standby": "off", "logging_collector": "off", "log_destination": "stderr",
+            # Nobody receives what it writes: its first commit would wait for ever.
+            "synchronous_standby_names": "",
             **recovery,
         }  # fmt: skip
         self._create(volume, ["/bin/sh", "-c", _SERVE, "sh"], settings.command({**live, **own})[1:], folder)
@@ -253,6 +266,8 @@ class RestoredServer:
 
     def __init__(self, site: Site, volume: str, folder: str) -> None:
         self.site, self.volume, self.folder = site, volume, f"{MOUNT}/{folder}"
+        self.system = ""
+        """The cluster's identifier, once its files are there."""
 
     def fill(self, label: str, timeline: int) -> None:
         """Have the backup's files there; pgBackRest compares each with the checksum that it noted.
@@ -266,17 +281,19 @@ class RestoredServer:
                 "which backups are whole; take another one (`-e target=LABEL`).",
                 **({"status": 0} if done.rc == -1 else {}),  # ended from outside
             )
+        self.system = done.out.split()[-1]
 
     def end_of(self, segment: str) -> str:
-        """Where the last record in a segment of the archive begins."""
-        done = self.site.once(_END, self.folder, segment, volume=self.volume, named=True)
+        """Where the last record up to the end of a segment begins, in the archive or in what was received."""
+        before = segment_name(int(segment[:8], 16), segment_number(segment) - 1)
+        done = self.site.once(_END, self.folder, before, segment, volume=self.volume, named=True)
         if done.rc or not done.out.strip():
-            raise DasTernError(f"The end of the archived write-ahead log, {segment}, can't be read: {errors_of(done)}.")
+            raise DasTernError(f"The end of the write-ahead log, {segment}, can't be read: {errors_of(done)}.")
         return done.out.strip()
 
     def serve(self, recovery: Mapping[str, str]) -> Psql:
         """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server."""
-        fetch = f'pgbackrest --stanza={STANZA} --pg1-path={self.folder} archive-get %f "%p"'
+        fetch = _RESTORE.format(backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder)
         return self.site.serve(
             self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery}
         )

@@ -26,9 +26,11 @@ RESERVED = {
     "unix_socket_directories", "unix_socket_permissions",
 }  # fmt: skip
 
-# A restore writes these into postgresql.auto.conf; they say where a cluster came from, not how it is tuned.
-_OF_A_RESTORE = re.compile(
+# A restore and zero loss write these into postgresql.auto.conf; they say where a cluster came from and who receives its
+# log, not how it is tuned.
+_NO_TUNING = re.compile(
     r"restore_command|recovery_.*|archive_cleanup_command|primary_conninfo|primary_slot_name|promote_trigger_file"
+    r"|synchronous_standby_names|max_slot_wal_keep_size"
 )
 
 UNDECLARED = "not declared"
@@ -183,7 +185,7 @@ def differences(declared: Mapping[str, str], found: Mapping[str, Any]) -> list[d
         if name in rows and rows[name]["setting"] != value:
             result.append({"setting": name, "declared": value, "found": rows[name]["setting"], "source": "initdb"})
     for row in found["files"]:
-        if row["name"] and not _OF_A_RESTORE.fullmatch(row["name"]):
+        if row["name"] and not _NO_TUNING.fullmatch(row["name"]):
             result.append({
                 "setting": row["name"],
                 "declared": declared.get(row["name"], UNDECLARED),

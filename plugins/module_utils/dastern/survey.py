@@ -57,6 +57,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_dir": {"type": "path", "required": True},
     "wal_archive": {"type": "bool", "default": False},
     "archive_timeout": {"type": "str", "default": "60s"},
+    "zero_loss": {"type": "bool", "default": False},
 }
 
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -138,7 +139,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     command = declared_command(params)
     rules = hba.content(
         SUPERUSER, params["database"], params["app_user"], params["readonly_user"], params["hba_extra"],
-        createdb=params["app_createdb"],
+        createdb=params["app_createdb"], receiver=params["zero_loss"],
     )  # fmt: skip
     containers = Containers(params["endpoint"])
     container = own_container(containers, params["container"])

@@ -1,0 +1,85 @@
+"""What the receiver of zero loss wrote of the write-ahead log, as far as the archive doesn't have it yet.
+
+Segments are in `<backup_dir>/received/<system>-<timeline>/`, the newest with `.partial` behind its name: a cluster that
+was restored goes on along a timeline of its own, and one that comes back by an undo along its former one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from .pgbackrest import SEGMENT, position, segment_name, segment_number
+from .survey import BACKUPS
+
+FOLDER = "received"
+_NAME = re.compile(r"([0-9A-F]{24})(\.partial)?")
+_FORK = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
+GET = f"""
+get() {{
+  pgbackrest --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "$3" >&2 && return
+  system=$(pg_controldata "$1" | sed -n 's/^Database system identifier: *//p')
+  file={BACKUPS}/{FOLDER}/$system-$(printf %.8s "$2")/$2
+  cp "$file" "$3" 2>/dev/null || cp "$file.partial" "$3" 2>/dev/null
+}}
+"""
+"""Shell: `get FOLDER-OF-A-CLUSTER SEGMENT TO`, from the archive or else from here."""
+
+
+def forks(text: str) -> list[tuple[int, int]]:
+    """The timelines of a history file, and where each was left."""
+    return [(int(line), position(lsn)) for line, lsn in _FORK.findall(text)]
+
+
+class Received:
+    """What is there of one cluster."""
+
+    def __init__(self, backups: Path, system: str) -> None:
+        self.files: dict[int, dict[str, Path]] = {}
+        """By timeline and name of the segment."""
+        self.forks: dict[int, list[tuple[int, int]]] = {}
+        for folder in (backups / FOLDER).glob(f"{system}-*"):
+            for path in folder.iterdir():
+                if found := _NAME.fullmatch(path.name):
+                    self.files.setdefault(int(found[1][:8], 16), {})[found[1]] = path
+                elif path.suffix == ".history":
+                    self.forks[int(path.stem, 16)] = forks(path.read_text("utf-8"))
+
+    def times(self) -> dict[int, dict[int, float]]:
+        """When each segment was written last, in seconds since 1970, by timeline and number."""
+        found: dict[int, dict[int, float]] = {}
+        for line, files in self.files.items():
+            for name, path in files.items():
+                with contextlib.suppress(FileNotFoundError):  # complete by now, under its name without `.partial`
+                    found.setdefault(line, {})[segment_number(name)] = path.stat().st_mtime
+        return found
+
+    def surplus(self, timeline: int, archived: Collection[str], oldest: str) -> list[Path]:
+        """What nothing needs any more, for a server on `timeline`.
+
+        A segment that is in the archive, under its own name or under that of the timeline that left it; one from before
+        the oldest backup, which begins with segment `oldest`. The newest of `timeline` stays: the receiver goes on there.
+        """
+        # The segment that has the end of that timeline.
+        left = {line: segment_name(timeline, end // SEGMENT) for line, end in self.forks.get(timeline, [])}
+        gone = []
+        for line, files in self.files.items():
+            newest = max(files) if line == timeline else ""
+            for name, path in sorted(files.items()):
+                heir = left.get(line, "")
+                inherited = heir[8:] == name[8:] and heir in archived
+                if name != newest and (name in archived or inherited or name[8:] < oldest[8:]):
+                    gone.append(path)
+        return gone
+
+
+def prune(backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str) -> None:
+    """Delete that, and folders of other timelines with nothing left in them."""
+    for path in Received(backups, system).surplus(timeline, archived, oldest):
+        path.unlink(missing_ok=True)
+    for folder in (backups / FOLDER).glob(f"{system}-*"):
+        if folder.name != f"{system}-{timeline:08X}" and all(path.suffix == ".history" for path in folder.iterdir()):
+            shutil.rmtree(folder)

@@ -1,0 +1,374 @@
+"""Zero loss: a receiver beside the server that has a commit on disk before the commit is acknowledged.
+
+A container of its own runs `pg_receivewal --synchronous` into the folder of the backups. Whether commits wait for it stands
+in the cluster's postgresql.auto.conf and is kept right by a small script that the healthcheck of the server's container
+runs: no timeout of PostgreSQL ends the wait for a receiver that is away. Both files are data to their containers, so
+that neither the server nor its command line changes when zero loss is turned on or off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from . import backup_physical as physical
+from . import backup_records, backup_run, received, scram
+from .backup_records import Place
+from .backup_run import Say
+from .containers import ROLE_LABEL
+from .errors import DasTernError
+from .files import write
+from .hba import RECEIVER
+from .sql_values import literal
+from .survey import BACKUPS, PGBACKREST_FOLDER, UID, stale_folders
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    **backup_records.ARGUMENT_SPEC,
+    "config_dir": {"type": "path", "required": True},
+    "network": {"type": "str", "required": True},
+    "wal_archive": {"type": "bool", "required": True},
+    "enabled": {"type": "bool", "default": False},
+    "away": {"type": "str", "default": "block", "choices": ["block", "continue"]},
+    "wait": {"type": "int", "default": 600},
+    "assume_absent": {"type": "bool", "default": False},
+}
+ROLE = "receiver"
+FOLDER = "/etc/das-tern/receiver"
+"""Where the receiver's container sees its script and its password."""
+STREAMS = 30.0
+"""Seconds that the receiver gets to connect, and that commits get to wait for it."""
+_INSIDE = f"{PGBACKREST_FOLDER}/zero-loss"
+"""Where the healthcheck finds the switch."""
+_FORM = "org.dastern.form"
+_WATCH = f"""\
+# Written by the module backup_zero_loss, run by the healthcheck of the server's container.
+# Commits wait for the receiver from when it has all of the log. When it is away: block, continue, or off.
+away=@AWAY@
+umask 077
+exec 9> /var/run/postgresql/.zero-loss
+flock -n 9 || exit 0
+conf=$PGDATA/postgresql.auto.conf
+export PGCONNECT_TIMEOUT=2 PGOPTIONS='-c statement_timeout=2s'
+ask() {{ psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d postgres -c "$1"; }}
+keep() {{
+  {{ sed -E '/^(synchronous_standby_names|max_slot_wal_keep_size) *=/d' "$conf" && printf '%b' "$1"; }} > "$conf.tmp" &&
+  sync "$conf.tmp" && mv "$conf.tmp" "$conf" && sync "$PGDATA" &&
+  ask 'SELECT pg_reload_conf()'
+}}
+# What an absent receiver still needs mustn't fill the data's disk. With more it begins anew, where the archive ends.
+limit="max_slot_wal_keep_size = '1GB'\\n"
+# Whether it has all that the archive doesn't have yet, is asked of what it wrote.
+state=$(ask "SELECT current_setting('synchronous_standby_names') || ' ' || CASE
+  WHEN NOT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}' AND state = 'streaming') THEN 'away'
+  WHEN EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready' AND name < (
+    SELECT min(file) FROM pg_control_system(), pg_ls_dir('{BACKUPS}/{received.FOLDER}/' || system_identifier || '-'
+      || left(pg_walfile_name(pg_current_wal_lsn()), 8), true, false) AS file WHERE file ~ '^[0-9A-F]{{24}}')) THEN 'behind'
+  ELSE 'there' END") || exit 0
+case "$away $state" in
+"off "*) ! grep -qE '^(synchronous_standby_names|max_slot_wal_keep_size) *=' "$conf" || keep '' ;;
+*"  there") keep "${{limit}}synchronous_standby_names = '{RECEIVER}'\\n" ;;
+"continue {RECEIVER} away") keep "$limit" ;;
+esac
+"""
+_RUN = f"""\
+# Written by the module backup_zero_loss: receives the log of the server on host $1 for as long as this container runs.
+umask 077
+server="host=$1 user={RECEIVER} application_name={RECEIVER} connect_timeout=5 keepalives_idle=5 keepalives_interval=2
+  keepalives_count=3 tcp_user_timeout=10000 options='-c wal_sender_timeout=5s'"
+ask() {{ psql -XqAt -F ' ' -d "$server dbname=postgres replication=true" -c "$1"; }}
+say() {{ [ "$said" = "$*" ] || {{ said=$*; echo "$said"; }}; }}
+trap 'kill $child; exit 0' TERM INT
+said='' child=''
+receive() {{
+  cluster=$(ask IDENTIFY_SYSTEM) || return
+  set -- $cluster
+  folder={BACKUPS}/{received.FOLDER}/$1-$(printf %08X "$2")
+  mkdir -p "$folder" && sync "$folder" "${{folder%/*}}" || return
+  # Made and filled with zeros only in part when the disk was full.
+  find "$folder" -name '*.partial' ! -size 16777216c -delete
+  # Kept for longer than max_slot_wal_keep_size: it has a name and no position.
+  case $(ask "READ_REPLICATION_SLOT {RECEIVER}") in "physical  "*) ask "DROP_REPLICATION_SLOT {RECEIVER} WAIT";; esac
+  pg_receivewal -d "$server" -S {RECEIVER} --create-slot --if-not-exists || return
+  echo "receiving into $folder"
+  pg_receivewal -d "$server" -S {RECEIVER} -D "$folder" --synchronous --no-loop & child=$!
+  wait $child
+}}
+while :; do
+  receive > /tmp/said 2>&1
+  say "$(cat /tmp/said)"
+  # The server removes what is in the archive alone: all that is here is there. The slot has gone back to it, too.
+  if grep -q 'has already been removed' /tmp/said; then
+    rm -f "${{folder:?}}"/*
+    ask "DROP_REPLICATION_SLOT {RECEIVER} WAIT"
+  fi
+  sleep 0.3
+done
+"""
+_FOUND = f"""
+SELECT json_build_object(
+  'names', current_setting('synchronous_standby_names'),
+  'source', (SELECT source FROM pg_settings WHERE name = 'synchronous_standby_names'),
+  'role', (SELECT json_build_object('verifier', rolpassword, 'right', rolcanlogin AND rolreplication
+             AND NOT (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls)) FROM pg_authid WHERE rolname = '{RECEIVER}'),
+  'slot', EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{RECEIVER}'),
+  'connected', EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}'),
+  'streaming', EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}' AND state = 'streaming'),
+  'sync', EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}' AND sync_state = 'sync'))
+"""
+# These mustn't wait for the receiver that they are to bring back; a verifier can be attacked offline, the log doesn't get it.
+_LOCALLY = """\
+BEGIN READ WRITE;
+SET LOCAL synchronous_commit = local;
+SET LOCAL log_statement = 'none';
+SET LOCAL log_min_duration_statement = -1;
+SET LOCAL log_min_error_statement = 'panic';
+SET LOCAL lock_timeout = '10s';
+{sql};
+COMMIT;
+"""
+_RIGHTS = "LOGIN REPLICATION NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS"
+
+
+class ZeroLoss:
+    """The receiver of one server, and what belongs to it."""
+
+    def __init__(self, params: Mapping[str, Any], place: Place) -> None:
+        self.params, self.place = params, place
+        self.name = f"{place.container}-receiver"
+        config = Path(params["config_dir"]).expanduser()
+        self.folder = config / "receiver"
+        self.passfile = self.folder / "passfile"
+        self.run = self.folder / "run"
+        self.switch = config / "pgbackrest" / "zero-loss"
+        self.containers = place.containers
+        self.container = self.containers.inspect("container", self.name)
+        if self.container and (self.container["Config"]["Labels"] or {}).get(ROLE_LABEL) != ROLE:
+            raise DasTernError(
+                f"Container {self.name} isn't ours: it has no label {ROLE_LABEL}={ROLE}, and its name is needed. Nothing was "
+                f"done; `docker rename {self.name} {self.name}-old`."
+            )
+
+    def found(self) -> dict[str, Any]:
+        return dict(self.place.superuser.value(_FOUND))
+
+    def on(self, check_mode: bool, say: Say) -> list[str]:
+        """Have it; the steps."""
+        found = self.found()
+        if found["names"] not in ("", RECEIVER) or found["source"] == "command line":
+            raise DasTernError(
+                f"synchronous_standby_names is `{found['names']}` ({found['source']}), and `backup_zero_loss` sets it itself. "
+                "Take it out of `postgres_settings_extra` and run `ansible-playbook playbooks/provision.yml`. Nothing was changed."
+            )
+        steps = []
+        password = _text(self.passfile).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
+        sql = _role(found["role"], password)
+        if sql:
+            steps.append(f"{'make' if found['role'] is None else 'change'} role {RECEIVER}")
+        files = {
+            self.passfile: f"*:*:*:{RECEIVER}:{password}\n", self.run: _RUN,
+            self.switch: _WATCH.replace("@AWAY@", self.params["away"]),
+        }  # fmt: skip
+        steps += [f"write {path}" for path, text in files.items() if not _as(path, text)]
+        form = self._form()
+        if state := self._differs(form):
+            steps.append(f"{state} container {self.name}")
+        if not found["sync"]:
+            steps.append("make commits wait for it")
+        if check_mode or not steps:
+            return steps
+        # The files first: a password that the server has and no file holds would be lost with this process.
+        self._write(files)
+        if sql:
+            self.place.superuser.run(_LOCALLY.format(sql=sql))
+        if state:
+            say(f"Starting {self.name} ...")
+            self._start(form)
+        if not self._until(lambda now: now["streaming"]):
+            words = self.containers.logs(self.name, 5)
+            waits = " Commits wait meanwhile." if found["names"] and self.params["away"] == "block" else ""
+            raise DasTernError(
+                f"The receiver {self.name} doesn't receive within {STREAMS:.0f} s: {' / '.join(words.split(chr(10)))}.{waits} "
+                f"Mend that (`docker logs {self.name}`), then run `{backup_run.PROVISION}` again."
+            )
+        if not self._until(lambda now: now["sync"]):
+            raise DasTernError(
+                f"Commits don't wait for the receiver {self.name} within {STREAMS:.0f} s: synchronous_standby_names is "
+                f"`{self.found()['names']}`. It has to receive on from where the archive ends: `docker logs --tail 20 "
+                f"{self.place.container}` says whether that takes the log. Then run `{backup_run.PROVISION}` again."
+            )
+        return steps
+
+    def off(self, check_mode: bool) -> list[str]:
+        """Have nothing of it; the steps."""
+        found = self.found()
+        steps = [f"remove container {self.name}"] if self.container else []
+        if found["names"] == RECEIVER:
+            steps.append("let commits go without it")
+        if found["role"] or found["slot"]:
+            steps.append(f"drop role and slot {RECEIVER}")
+        files = [path for path in (self.passfile, self.run, self.switch) if path.exists()]
+        steps += [f"remove {path}" for path in files]
+        if check_mode or not steps:
+            return steps
+        self._write({self.switch: _WATCH.replace("@AWAY@", "off")})
+        if not self._until(lambda now: now["names"] != RECEIVER):
+            raise DasTernError(
+                f"synchronous_standby_names is still `{self.found()['names']}`: commits wait for the receiver. See "
+                f"`docker logs --tail 20 {self.place.container}`, then run `{backup_run.PROVISION}` again."
+            )
+        self.containers.remove(self.name)
+        self.containers.wait_until_gone(self.name, 60)
+        if not self._until(lambda now: not now["connected"]):
+            raise DasTernError(f"Container {self.name} is removed, and its session still there. Run again.")
+        if found["slot"]:
+            self.place.superuser.run(f"SELECT pg_drop_replication_slot('{RECEIVER}');")
+        if found["role"]:
+            self.place.superuser.run(_LOCALLY.format(sql=f"DROP ROLE {RECEIVER}"))
+        self._forget_received()
+        for path in files:
+            path.unlink(missing_ok=True)
+        self.switch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        return steps
+
+    def _forget_received(self) -> None:
+        """What was received goes once the server's own log is archived; that of another cluster stays."""
+        server = physical.server(self.place)
+        if server.archiving:
+            physical.archive_all(self.place)
+        folder = self.place.folder / received.FOLDER
+        for path in folder.glob(f"{server.system}-*"):
+            shutil.rmtree(path)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+    def _until(self, done: Callable[[dict[str, Any]], bool]) -> bool:
+        """Do what the healthcheck does, until what is found is so; False where it isn't in time."""
+        end = time.monotonic() + STREAMS
+        while not done(self.found()):
+            if time.monotonic() > end:
+                return False
+            self.containers.execute(self.place.container, ["sh", "-c", f"[ ! -r {_INSIDE} ] || sh {_INSIDE}"])
+            time.sleep(0.1)
+        return True
+
+    def _write(self, files: Mapping[Path, str]) -> None:
+        try:
+            for path, text in files.items():
+                if not _as(path, text):
+                    path.parent.mkdir(mode=0o700, exist_ok=True)
+                    shutil.chown(path.parent, UID, UID)
+                    write(path, text.encode(), owner=(UID, UID))
+        except OSError as error:
+            raise DasTernError(f"{error.filename} can't be written: {error.strerror}. Run the play as root.") from None
+
+    def _form(self) -> dict[str, Any]:
+        """What the container is made of."""
+        server = self.containers.inspect("container", self.place.container)
+        assert server is not None
+        return {
+            "Image": server["Image"], "User": "postgres", "Entrypoint": ["/bin/sh", f"{FOLDER}/run"],
+            "Cmd": [self.place.container], "Env": ["LANG=C.UTF-8", f"PGPASSFILE={FOLDER}/passfile"],
+            "HostConfig": {
+                "NetworkMode": self.params["network"], "RestartPolicy": {"Name": "always"}, "Init": True,
+                "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"],
+                "Binds": [f"{self.folder}:{FOLDER}:ro", f"{self.place.folder}:{BACKUPS}"],
+                "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=1m"},  # noqa: S108 - its own
+                "Memory": 128 * 1024**2, "MemorySwap": 128 * 1024**2,
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
+            },
+        }  # fmt: skip
+
+    def _differs(self, form: Mapping[str, Any]) -> str:
+        """`make`, `replace` or `start`, as the container needs it; nothing if it is as it should be."""
+        if self.container is None:
+            return "make"
+        if self.container["Config"]["Labels"].get(_FORM) != _digest(form) or not _as(self.run, _RUN):
+            return "replace"
+        if not self.container["State"]["Running"]:
+            return "start"
+        folders = {FOLDER: self.folder, BACKUPS: self.place.folder}
+        return "replace" if stale_folders(self.containers, self.name, self.container, folders) else ""
+
+    def _start(self, form: Mapping[str, Any]) -> None:
+        self.containers.remove(self.name)
+        self.containers.wait_until_gone(self.name, 60)
+        labels = {ROLE_LABEL: ROLE, _FORM: _digest(form)}
+        self.containers.call("POST", "/containers/create", {**form, "Labels": labels}, name=self.name)
+        self.containers.call("POST", f"/containers/{quote(self.name)}/start")
+
+
+def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
+    """Have zero loss as declared; what was or would be done is in `steps`."""
+    enabled = params["enabled"]
+    if enabled and not params["wal_archive"]:
+        raise DasTernError(
+            "`backup_zero_loss` is true, and `postgres_wal_archive` is false: what was received would lead on from no backup. Set "
+            "`postgres_wal_archive: true`, too. Nothing was changed."
+        )
+    if params["assume_absent"]:
+        return _result(["make a receiver that every commit waits for"] if enabled else [], True, params)
+    place = Place(dict(params))
+    if not backup_run.running(place):
+        if not check_mode:
+            raise backup_run.not_running(place)
+        return _result([f"have a receiver, once container {place.container} runs"] if enabled else [], True, params)
+    with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up zero loss"):
+        one = ZeroLoss(params, place)
+        steps = one.on(check_mode, say) if enabled else one.off(check_mode)
+    return _result(steps, check_mode, params)
+
+
+_PAST = {"make": "made", "change": "changed", "write": "wrote", "replace": "replaced", "start": "started",
+         "let": "let", "remove": "removed", "drop": "dropped"}  # fmt: skip
+
+
+def _result(steps: list[str], check_mode: bool, params: Mapping[str, Any]) -> dict[str, Any]:
+    lines = [f"would {step}" if check_mode else _done(step) for step in steps]
+    if not check_mode and params["enabled"]:
+        away = "they wait" if params["away"] == "block" else "they go on without"
+        lines.append(f"commits wait for the receiver; while it is away {away}")
+    return {"changed": bool(steps), "steps": steps, "lines": lines}
+
+
+def _done(step: str) -> str:
+    verb, _, rest = step.partition(" ")
+    return f"{_PAST[verb]} {rest}"
+
+
+def _role(found: Mapping[str, Any] | None, password: str) -> str:
+    """What makes the role as it has to be; nothing if it is."""
+    if found is None:
+        return f"CREATE ROLE {RECEIVER} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}"
+    if found["right"] and scram.matches(password, found["verifier"]):
+        return ""
+    return f"ALTER ROLE {RECEIVER} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}"
+
+
+def _digest(form: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise DasTernError(f"{path} can't be read: {error}. Run the play as root.") from None
+
+
+def _as(path: Path, text: str) -> bool:
+    if _text(path) != text:
+        return False
+    found = path.stat()
+    return (found.st_uid, found.st_mode & 0o777) == (UID, 0o600)

@@ -1,0 +1,62 @@
+"""What the receiver wrote: found by cluster and timeline, and deleted when nothing needs it any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.dastern.received import Received, prune
+
+FIRST, SECOND = "7-00000001", "7-00000002"
+SEGMENTS = [f"0000000100000000000000{number}" for number in ("08", "09", "0A")]
+
+
+@pytest.fixture
+def backups(tmp_path: Path) -> Path:
+    """A cluster whose first timeline was left within segment 0A, and another cluster."""
+    for name in (
+        *(f"{FIRST}/{segment}" for segment in SEGMENTS[:2]), f"{FIRST}/{SEGMENTS[2]}.partial",
+        f"{SECOND}/00000002000000000000000A", f"{SECOND}/00000002000000000000000B.partial", f"8-00000001/{SEGMENTS[0]}",
+    ):  # fmt: skip
+        path = tmp_path / "received" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "received" / SECOND / "00000002.history").write_text("1\t0/A000060\tno recovery target specified\n")
+    return tmp_path
+
+
+def left(backups: Path) -> list[str]:
+    return sorted(str(path.relative_to(backups / "received")) for path in backups.glob("received/*/*"))
+
+
+def test_segments_by_timeline_and_number(backups: Path) -> None:
+    found = Received(backups, "7")
+    assert {line: sorted(numbers) for line, numbers in found.times().items()} == {1: [8, 9, 10], 2: [10, 11]}
+    assert found.forks == {2: [(1, 0xA000060)]}
+    assert Received(backups, "9").times() == {}
+
+
+def test_what_is_not_archived_stays(backups: Path) -> None:
+    before = left(backups)
+    prune(backups, "7", 2, set(), "")
+    assert left(backups) == before
+    prune(backups, "7", 2, {SEGMENTS[0]}, "")
+    assert left(backups) == [name for name in before if name != f"{FIRST}/{SEGMENTS[0]}"]
+
+
+def test_a_timeline_goes_when_its_end_is_archived_under_the_next_ones_name(backups: Path) -> None:
+    prune(backups, "7", 2, {*SEGMENTS[:2], "00000002000000000000000A"}, "")
+    assert left(backups) == [
+        f"{SECOND}/00000002.history", f"{SECOND}/00000002000000000000000B.partial", f"8-00000001/{SEGMENTS[0]}",
+    ]  # fmt: skip
+    assert not (backups / "received" / FIRST).exists()
+
+
+def test_the_newest_stays_though_it_is_archived(backups: Path) -> None:
+    prune(backups, "7", 1, SEGMENTS, "")
+    assert [name for name in left(backups) if name.startswith(FIRST)] == [f"{FIRST}/{SEGMENTS[2]}.partial"]
+
+
+def test_what_no_backup_reaches_goes(backups: Path) -> None:
+    prune(backups, "7", 2, set(), "00000001000000000000000A")
+    assert [name for name in left(backups) if name.startswith(FIRST)] == [f"{FIRST}/{SEGMENTS[2]}.partial"]
