@@ -85,7 +85,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             lines += [f"deleted {label}, which a killed run left incomplete" for label in swept]
             failed = physical.further(program, info, kind, say)
         deleted = _delete(place, program, keep, say)
-        if kind != "logical":
+        if kind != "logical" and (place.folder / received.FOLDER).exists():
             info = program.info()
             archived = program.archived().get(info.archive, set())
             oldest = min((one["archive"]["start"] for one in info.sets if one["in"] == info.archive), default="")
