@@ -300,6 +300,11 @@ def _refusal(command: str, done: Output, free: int | None) -> DasTernError:
         mend = f" Its disk has {amount(free or 0)} left: make room in `postgres_backup_dir`, or move it to another disk; then run again."
     elif "CryptoError" in words or "cipher" in words:
         mend = " Set `backup_cipher_pass` to the one that the repository was made with."
+    elif "clock skew" in done.out + done.err:
+        mend = (
+            " The clock was ahead when that one was taken, or is behind now: set it right (`timedatectl`). Until it is past the "
+            "time in that label there are only logical backups: `ansible-playbook playbooks/backup.yml -e backup_type=logical`."
+        )
     elif found and found[0][0] == "082":
         mend = (
             " The WAL isn't archived: `docker logs` of the container says why the archive_command fails. Mend that, then "
