@@ -177,6 +177,7 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
         _refuse_logical(run)
         goal, record = resolve(run.site, target, check_mode=check_mode or not confirmed)
         words = goal.words
+    refuse_version(run.site, record)
     told = _preflight(run, goal, record, words)
     if not confirmed and not check_mode:
         raise DasTernError(
@@ -217,6 +218,19 @@ def _refuse_senseless(run: Run) -> None:
         raise DasTernError(
             f"Database {into} exists already, or its name has more than 63 bytes. Nothing was done; choose another `into`, or "
             f"drop it if nobody needs it (`docker exec -u postgres {run.site.name} dropdb {into}`)."
+        )
+
+
+def refuse_version(site: Site, record: Record) -> None:
+    """Refuse a backup that isn't of the image's major version: neither its files nor its server would start."""
+    image = site.containers.inspect("image", site.image) or {"Config": {}}
+    there = dict(word.partition("=")[::2] for word in image["Config"].get("Env") or []).get("PG_MAJOR", "")
+    major = record.server.partition(".")[0]
+    if there and there != major:
+        raise DasTernError(
+            f"Backup {record.label} is of PostgreSQL {record.server}, and the image of container {site.name} has {there}: another "
+            f"major version. Nothing was done. Restore it with an image of version {major}, on a server of its own "
+            "(`-e postgres_image_reference=IMAGE -e postgres_container_name=NAME`)."
         )
 
 
