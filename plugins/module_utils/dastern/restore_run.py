@@ -432,10 +432,10 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
     site, state = run.site, run.state
     if "pgdata" not in site.look()["entries"]:
         entry["kept"] = ""
+    _begin(run, entry)
     with site.waiting():
         if site.answers():
             site.psql.run("CHECKPOINT;")  # the one of the shutdown has little left to write
-        state.begin(entry)
         began = time.monotonic()
         try:
             if site.container:
@@ -457,6 +457,16 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
         run.lines += cleaned(site, state)
         raise DasTernError(failure)
     return round(seconds, 2) if site.container else 0.0
+
+
+def _begin(run: Run, entry: dict[str, Any]) -> None:
+    """Note the swap, without which it doesn't begin."""
+    try:
+        run.state.begin(entry)
+    except DasTernError as refusal:
+        run.state.pending = None
+        run.lines += cleaned(run.site, run.state)
+        raise DasTernError(f"{refusal.message} Nothing was swapped.") from None
 
 
 def _serve(site: Site) -> None:
@@ -499,7 +509,7 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
         script = f"ALTER DATABASE {incoming} RENAME TO {live};\nALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;"
     else:
         script = _SWAP_DATABASES.format(live=live, kept=kept, incoming=incoming, name=literal(run.database))
-    state.begin(entry)
+    _begin(run, entry)
     began = time.monotonic()
     try:
         site.psql.run(script)
