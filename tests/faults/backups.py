@@ -338,7 +338,7 @@ def disturbed(live: Live, work: str, kind: str, share: float, *, playbook: bool 
     if "Traceback" in run.said or (not good and not struck):
         result.wrong.append(run.said)
     try:
-        result.wrong += live.heal(kind, work)
+        result.wrong += live.heal(kind if struck else "", work)
         result.wrong += _wrong_end(live, work, good, before, after, known)
     except (DasTernError, AssertionError, psycopg.Error) as error:
         result.wrong.append(f"{error} (the run: {run.said[-600:]})")

@@ -94,9 +94,9 @@ def asked(live: Live, **changes: Any) -> dict[str, Any]:
 def test_each_fault_is_healed(live: Live) -> None:
     live.seconds = dict.fromkeys((*WORKS["play"],), 2.0)
     kinds = [kind for kind in WORKS if kind != "engine"]
-    results = campaign(live, 6, kinds, random.Random(1))
-    assert [result.wrong for result in results] == [[]] * 6
-    assert len({result.kind for result in results if result.hits}) > 3
+    results = campaign(live, 5, kinds, random.Random(1))
+    assert [result.wrong for result in results] == [[]] * 5
+    assert len({result.kind for result in results if result.hits}) > 2
 
 
 def test_a_restore_and_its_undoing(live: Live) -> None:
@@ -176,7 +176,7 @@ def test_a_clock_that_was_put_back(live: Live) -> None:
     shutil.copytree(next(history.glob("20*")), later)
     os.chown(later, 999, 999)
     try:
-        next(later.glob("*F.manifest.*")).rename(later / "20360101-000000F.manifest.zst")
+        next(later.glob("*F.manifest.*")).rename(later / "20360101-000000F.manifest.gz")
         message = refused(live, live.call("full"))
     finally:
         shutil.rmtree(later)
