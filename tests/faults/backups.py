@@ -187,11 +187,16 @@ class Live:
         return next(one.label for one in self.place.records() if one.kind == kind)
 
     def take(self, kind: str, holds: dict[str, Any] | None = None) -> str:
-        """Take a backup of what the live database holds; its label. What restores replaced has been kept long enough."""
-        state = State(self.place)
-        for one in state.kept:
-            one["until"] = now()
-        state.save()
+        """Take a backup of what the live database holds; its label.
+
+        What restores replaced has been kept long enough before it: in the backup it would come back with the cluster.
+        """
+        with self.place.alone(60, "a test"):
+            state = State(self.place)
+            for one in state.kept:
+                one["until"] = now()
+            state.save()
+            restore_run.expire_old(self.place)
         label = str(self.call(kind)()["label"])
         self.states[label] = holds or self.state()
         return label
