@@ -52,8 +52,9 @@ integration: prepare ## Tests against a real engine and a real server
 molecule: prepare ## The roles on a real host: check, converge, idempotence, verify
 	molecule test --all
 
-faults: prepare ## 200 migrations hit by kill -9 at random moments, ten at once, a full disk, a blocked table
+faults: prepare ## 200 migrations, 100 backups and restores hit by kill -9 at random moments; ten at once, full disks, lost volumes
 	python tests/faults/campaign.py $(ARGS)
+	python tests/faults/backups.py
 	$(PYTEST) tests/integration/test_faults.py tests/integration/test_migration_alone.py -k "disk_full or blocked"
 
 docs: setup-dev ## Write the tables of variables into the READMEs

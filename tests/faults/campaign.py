@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import json
 import multiprocessing
 import os
 import random
@@ -30,8 +31,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +59,22 @@ from migrating import ROOT, Database
 KINDS = ("play", "terminate", "backend", "container", "engine")
 CHAIN = chain()
 NAME = "dastern-faults"
-_FORK = multiprocessing.get_context("fork")
+FORK = multiprocessing.get_context("fork")
 _INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
 _OPEN = "SELECT migration_name FROM _prisma_migrations WHERE finished_at IS NULL AND rolled_back_at IS NULL"
 
 
 class Run:
-    """One run of the migrations in a process of its own: of the function `migrate`, or of the playbook."""
+    """One run in a process of its own: of a function, or of a playbook's command line."""
 
-    def __init__(self, database: Database, log: Path, *, playbook: bool, together: Any = None) -> None:
+    def __init__(self, what: Callable[[], Any] | list[str], log: Path, *, together: Any = None) -> None:
         self.log = log
-        if playbook:
+        if isinstance(what, list):
             with log.open("wb") as output:
-                self._process: Any = subprocess.Popen(
-                    database.playbook(), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-                )
+                self._process: Any = subprocess.Popen(what, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         else:
             log.write_text("")
-            self._process = _FORK.Process(target=_migrate, args=(database.params(), log, together))
+            self._process = FORK.Process(target=_call, args=(what, log, together))
             self._process.start()
 
     @property
@@ -96,11 +96,15 @@ class Run:
         return self.log.read_text(errors="replace")
 
 
-def _migrate(params: dict[str, Any], log: Path, together: Any) -> None:
+def _migration(database: Database, *, playbook: bool) -> Callable[[], Any] | list[str]:
+    return database.playbook() if playbook else partial(migrate, database.params())
+
+
+def _call(function: Callable[[], Any], log: Path, together: Any) -> None:
     if together:
         together.wait()
     try:
-        migrate(params)
+        function()
     except DasTernError as error:
         log.write_text(error.message)
         sys.exit(1)
@@ -126,14 +130,14 @@ class Server:
         match kind:
             case "play":
                 for pid in descendants(run.pid):
-                    _kill(pid)
+                    kill(pid)
             case "terminate":
                 watch.execute(f"SELECT pg_terminate_backend(pid) FROM ({_BACKENDS}) AS b", (APPLICATION,))
             case "backend":
                 inside = {pid for (pid,) in watch.execute(_BACKENDS, (APPLICATION,))}
                 for pid in descendants(self._first_process):
                     if _pid_inside(pid) in inside:
-                        _kill(pid)
+                        kill(pid)
             case "container":
                 self._docker.request("POST", f"/containers/{self.instance.container}/kill?signal=KILL").read()
             case "engine":
@@ -149,14 +153,14 @@ class Server:
             wait_until(
                 lambda: docker("start", self.instance.container, check=False).returncode == 0, "the container", 120
             )
-        wait_until(lambda: _answers(database), "the server", 180)
+        wait_until(lambda: answers(database), "the server", 180)
         self._first_process = self._pid()
 
 
 _BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
@@ -170,7 +174,7 @@ def _pid_inside(pid: int) -> int:
     return 0
 
 
-def _answers(database: Database) -> bool:
+def answers(database: Database) -> bool:
     try:
         return database.query("SELECT 1") == [(1,)]
     except psycopg.OperationalError:
@@ -226,7 +230,7 @@ def disturbed(
     while True:
         moment = waiting.pop(0) if waiting else None
         with contextlib.closing(database.connect()) as watch:
-            run = Run(database, log, playbook=playbook)
+            run = Run(_migration(database, playbook=playbook), log)
             hit = moment is not None and _reached(moment, run, watch)
             if hit:
                 result.faults += 1
@@ -374,10 +378,9 @@ def at_once(
     """Ten runs of one empty database at the same time: none fails, each file is applied once."""
     result = Result("at once")
     with fresh(instance, "at_once", folder) as database:
-        together = None if playbook else _FORK.Barrier(runs)
-        started = [
-            Run(database, folder / f"{number}.log", playbook=playbook, together=together) for number in range(runs)
-        ]
+        together = None if playbook else FORK.Barrier(runs)
+        what = _migration(database, playbook=playbook)
+        started = [Run(what, folder / f"{number}.log", together=together) for number in range(runs)]
         for run in started:
             if not run.ended():
                 result.wrong.append(f"one of ten failed: {run.said}")
@@ -405,18 +408,24 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def made(container: str, port: int, folder: Path, *, keep: list[Result]) -> Iterator[Instance]:
-    """A server as `provision.yml` makes it, which stays for a look where an end state was wrong."""
-    remove_instance(container)
-    variables = instance_variables(container, port, folder / "config")
-    extra = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/provision.yml", *extra,
-        "-e", "docker_engine_install=false",
-    ]  # fmt: skip
+def provision(variables: dict[str, Any]) -> None:
+    command = command_line("provision", {**variables, "docker_engine_install": False})
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def command_line(name: str, variables: dict[str, Any]) -> list[str]:
+    """The command line of one of the project's playbooks."""
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    return [program, f"playbooks/{name}.yml", "-e", json.dumps(variables)]
+
+
+@contextlib.contextmanager
+def made(container: str, port: int, folder: Path, *, keep: Sequence[Any], **more: Any) -> Iterator[Instance]:
+    """A server as `provision.yml` makes it, which stays for a look where an end state was wrong."""
+    remove_instance(container)
+    variables = {**instance_variables(container, port, folder / "config"), **more}
+    provision(variables)
     yield Instance(
         container=container, host="127.0.0.1", port=port, database="dastern", app_user="dastern_user",
         password_file=folder / "config" / "app_password", config_dir=folder / "config",
@@ -427,9 +436,9 @@ def made(container: str, port: int, folder: Path, *, keep: list[Result]) -> Iter
 
 
 @contextlib.contextmanager
-def own_engine() -> Iterator[Engine]:
+def own_engine(name: str = NAME) -> Iterator[Engine]:
     """An engine of our own, and this process with all that it starts inside that engine's network."""
-    engine = Engine(NAME)
+    engine = Engine(name)
     engine.make(IMAGE)
     os.environ.update(engine.environment)
     set_namespace = ctypes.CDLL(None, use_errno=True).setns
@@ -439,8 +448,8 @@ def own_engine() -> Iterator[Engine]:
             yield engine
         finally:
             assert set_namespace(home.fileno(), 0) == 0
-            for name in engine.environment:
-                del os.environ[name]
+            for variable in engine.environment:
+                del os.environ[variable]
             engine.remove()
 
 

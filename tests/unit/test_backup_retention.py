@@ -67,6 +67,21 @@ def test_the_newest_good_one_stays_whatever_is_declared() -> None:
     assert gone(record(1), record(2, ok=False), keep=nothing) == []
 
 
+def test_a_clock_that_was_wrong_costs_no_good_one() -> None:
+    nothing = {kind: {"count": 1, "days": 0} for kind in backup_run.KEEP}
+    ahead = [record(day, began=f"2036-03-{day:02d}T00:00:00+00:00") for day in (28, 29)]
+    assert gone(*ahead, record(1), record(2), keep=nothing) == ["01"]
+    # Put back between 21 and 12, and again between 23 and 10.
+    chain = [
+        record(20),
+        record(21, "incr", "20"),
+        record(12, "incr", "21"),
+        record(23, "incr", "12"),
+        record(10, "incr", "23"),
+    ]
+    assert gone(*chain, record(24), record(25), keep=nothing | {"incr": {"count": 0, "days": 30}}) == ["24"]
+
+
 def test_what_somebody_elses_set_is_built_upon_stays() -> None:
     assert gone(*(record(day) for day in (1, 2, 3, 4)), needed=("01",)) == ["02"]
 

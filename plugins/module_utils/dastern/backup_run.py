@@ -13,6 +13,7 @@ from typing import Any
 
 from . import backup_logical, backup_records, migration_backup, received
 from . import backup_physical as physical
+from .backup_health import AHEAD
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .pgbackrest import PgBackRest
@@ -221,6 +222,7 @@ def surplus(
     looked at: they have a retention of their own.
     """
     moment = datetime.fromisoformat(at or now())
+    prior = {one.label: one.prior for one in records}
     records = [one for one in records if one.kind == "physical" or one.reason not in migration_backup.REASONS]
     counted: dict[tuple[str, str], int] = {}
     kept: set[str] = set(needed)
@@ -228,16 +230,18 @@ def surplus(
     for record in records:
         database = record.database if record.kind == "logical" else ""
         group, kind = (record.type, database), (record.kind, database)
-        is_good = physical.good(record)
-        age = (moment - datetime.fromisoformat(record.began)).total_seconds() / 86400
+        began = datetime.fromisoformat(record.began)
+        age = (moment - began).total_seconds() / 86400
+        # One of a time when the clock was ahead stays, but stands for none of those that are really newer.
+        is_good = physical.good(record) and began <= moment + AHEAD
         if counted.get(group, 0) < keep[record.type]["count"] or age <= keep[record.type]["days"] or kind not in newest:
             kept.add(record.label)
         if is_good:
             counted[group] = counted.get(group, 0) + 1
             newest.add(kind)
-    for record in records:  # what is built upon another is newer
-        if record.label in kept and record.prior:
-            kept.add(record.prior)
+    for label in list(kept):  # by its time, what is built upon another may seem older, where the clock was put back
+        while label := prior.get(label, ""):
+            kept.add(label)
     return [record for record in records if record.label not in kept]
 
 

@@ -17,7 +17,7 @@ from .connection import conninfo
 from .errors import DasTernError
 from .psql import Psql
 from .quantities import amount
-from .restore_run import SITE_SPEC, State, checked, healed
+from .restore_run import SITE_SPEC, State, checked, healed, refuse_version
 from .restore_target import Archive, Target
 from .restored_server import LONGEST, RestoredServer, Site
 from .sql_values import identifier
@@ -43,6 +43,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
                 "lines": [f"would restore {words} for trial, and compare it"],
             }
         site = Site(params, place)
+        refuse_version(site, record)
         lines = healed(site, State(place))
         needed, free = int(record.bytes * 1.1) + 64 * 1024**2, site.look()["free"]
         if free < needed:

@@ -128,19 +128,7 @@ class PgBackRest:
     def info(self, config: str = "") -> Info:
         # It writes a message of several lines as it is into its JSON.
         told = json.loads(self.run("info", "--output=json", "--log-level-console=off", config=config), strict=False)[0]
-        repository = next(one for one in told["repo"] if one["key"] == 1)
-        code, message = repository["status"]["code"], repository["status"]["message"]
-        # Without a password what is encrypted is read as a text, and quoted.
-        if "CryptoError" in message or "Salted__" in message or not message.replace("\n", "").isprintable():
-            raise DasTernError(
-                "The backup repository can't be read with this `backup_cipher_pass`: it was made with another one, or "
-                "without. Set the one that it was made with; to begin a new repository, move the folder `repository` in "
-                "`postgres_backup_dir` away first. Nothing was changed.",
-                crypto=True,
-            )
-        if code not in _STATES:
-            first = " ".join(message.split("HINT")[0].split())
-            raise DasTernError(f"The backup repository can't be read: {first}. Nothing was changed.")
+        refuse_unreadable(told)
         systems = [str(one["system-id"]) for one in told["db"] if one["repo-key"] == 1]
         archives = {one["database"]["id"]: one["id"] for one in told["archive"] if one["database"]["repo-key"] == 1}
         sets = [
@@ -236,6 +224,23 @@ class PgBackRest:
                 yield pid, command.strip()
 
 
+def refuse_unreadable(told: Mapping[str, Any]) -> None:
+    """Refuse where `info`, which ends well whatever it finds, couldn't read the first repository of what it told."""
+    status = next(one["status"] for one in told["repo"] if one["key"] == 1)
+    message = status["message"]
+    # Without a password what is encrypted is read as a text, and quoted.
+    if "CryptoError" in message or "Salted__" in message or not message.replace("\n", "").isprintable():
+        raise DasTernError(
+            "The backup repository can't be read with this `backup_cipher_pass`: it was made with another one, or "
+            "without. Set the one that it was made with; to begin a new repository, move the folder `repository` in "
+            "`postgres_backup_dir` away first. Nothing was changed.",
+            crypto=True,
+        )
+    if status["code"] not in _STATES:
+        first = " ".join(message.split("HINT")[0].split())
+        raise DasTernError(f"The backup repository can't be read: {first}. Nothing was changed.")
+
+
 def configuration(compress_level: int, processes: int, cipher_pass: str, options: Mapping[str, Any]) -> str:
     """The text of pgbackrest.conf."""
     others = sorted({name.partition("-")[0] for name in options})
@@ -302,6 +307,11 @@ def _refusal(command: str, done: Output, free: int | None) -> DasTernError:
         mend = f" Its disk has {amount(free or 0)} left: make room in `postgres_backup_dir`, or move it to another disk; then run again."
     elif "CryptoError" in words or "cipher" in words:
         mend = " Set `backup_cipher_pass` to the one that the repository was made with."
+    elif "clock skew" in done.out + done.err:
+        mend = (
+            " The clock was ahead when that one was taken, or is behind now: set it right (`timedatectl`). Until it is past the "
+            "time in that label there are only logical backups: `ansible-playbook playbooks/backup.yml -e backup_type=logical`."
+        )
     elif found and found[0][0] == "082":
         mend = (
             " The WAL isn't archived: `docker logs` of the container says why the archive_command fails. Mend that, then "

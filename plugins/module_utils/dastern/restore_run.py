@@ -179,6 +179,7 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
         _refuse_logical(run)
         goal, record = resolve(run.site, target, check_mode=check_mode or not confirmed)
         words = goal.words
+    refuse_version(run.site, record)
     told = _preflight(run, goal, record, words)
     if not confirmed and not check_mode:
         raise DasTernError(
@@ -219,6 +220,19 @@ def _refuse_senseless(run: Run) -> None:
         raise DasTernError(
             f"Database {into} exists already, or its name has more than 63 bytes. Nothing was done; choose another `into`, or "
             f"drop it if nobody needs it (`docker exec -u postgres {run.site.name} dropdb {into}`)."
+        )
+
+
+def refuse_version(site: Site, record: Record) -> None:
+    """Refuse a backup that isn't of the image's major version: neither its files nor its server would start."""
+    image = site.containers.inspect("image", site.image) or {"Config": {}}
+    there = dict(word.partition("=")[::2] for word in image["Config"].get("Env") or []).get("PG_MAJOR", "")
+    major = record.server.partition(".")[0]
+    if there and there != major:
+        raise DasTernError(
+            f"Backup {record.label} is of PostgreSQL {record.server}, and the image of container {site.name} has {there}: another "
+            f"major version. Nothing was done. Restore it with an image of version {major}, on a server of its own "
+            "(`-e postgres_image_reference=IMAGE -e postgres_container_name=NAME`)."
         )
 
 
@@ -420,10 +434,10 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
     site, state = run.site, run.state
     if "pgdata" not in site.look()["entries"]:
         entry["kept"] = ""
+    _begin(run, entry)
     with site.waiting():
         if site.answers():
             site.psql.run("CHECKPOINT;")  # the one of the shutdown has little left to write
-        state.begin(entry)
         began = time.monotonic()
         try:
             if site.container:
@@ -445,6 +459,16 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
         run.lines += cleaned(site, state)
         raise DasTernError(failure)
     return round(seconds, 2) if site.container else 0.0
+
+
+def _begin(run: Run, entry: dict[str, Any]) -> None:
+    """Note the swap, without which it doesn't begin."""
+    try:
+        run.state.begin(entry)
+    except DasTernError as refusal:
+        run.state.pending = None
+        run.lines += cleaned(run.site, run.state)
+        raise DasTernError(f"{refusal.message} Nothing was swapped.") from None
 
 
 def _serve(site: Site) -> None:
@@ -487,7 +511,7 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
         script = f"ALTER DATABASE {incoming} RENAME TO {live};\nALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;"
     else:
         script = _SWAP_DATABASES.format(live=live, kept=kept, incoming=incoming, name=literal(run.database))
-    state.begin(entry)
+    _begin(run, entry)
     began = time.monotonic()
     try:
         site.psql.run(script)

@@ -19,7 +19,7 @@ from . import settings
 from .backup_records import Place
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
-from .pgbackrest import segment_name, segment_number
+from .pgbackrest import refuse_unreadable, segment_name, segment_number
 from .psql import Psql
 from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
@@ -318,8 +318,10 @@ def errors_of(done: Output) -> str:
 
 def info(site: Site) -> dict[str, Any]:
     """What pgBackRest knows of the stanza."""
-    told = json.loads(site.pgbackrest("info", "--output=json") or "[]")
+    told = json.loads(site.pgbackrest("info", "--output=json") or "[]", strict=False)
     found = next((one for one in told if one.get("name") == STANZA), None)
+    if found:
+        refuse_unreadable(found)
     if found is None or not found.get("backup"):
         raise DasTernError(
             f"No physical backup is in {site.backups}. `ansible-playbook playbooks/backup.yml` takes one; "
