@@ -581,7 +581,9 @@ def test_a_gap_in_the_archive_is_named(server: Server, record: Record) -> None:
 
 
 def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callable[..., Any]) -> None:
-    server.sql("INSERT INTO users VALUES (9001, 'last'); SELECT pg_switch_wal()")
+    server.sql("INSERT INTO users VALUES (9001, 'last')")
+    server.sql("CREATE DATABASE dastern_before_20250101_000000000 TEMPLATE template0")  # kept by a restore of long ago
+    server.sql("SELECT pg_switch_wal()")
     restore_run.resolve(restore_run.Site(server.params, server.place), "latest", check_mode=False)  # all is archived
     # Not the sequence: the log of one is up to 32 values ahead of it.
     before = server.glance()[0].split("|")[0]
@@ -592,6 +594,9 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     assert docker("volume", "ls", "-q", "--filter", f"name={NAME}-data").stdout == ""
     result = server.restore()
     assert "the end of the archive" in result["target"]
+    assert "with it came dastern_before_20250101_000000000, which an earlier restore had kept" in " ".join(
+        result["lines"]
+    )
     made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", server.variables)
     assert made.rc == 0, made.stdout
     assert server.glance()[0].split("|")[0] == before

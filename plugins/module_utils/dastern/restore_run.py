@@ -344,17 +344,28 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
         server.fill(goal.label, goal.timeline)
         psql = server.serve(goal.settings(server))
         found = checked(psql, run.database, record, goal)
+        came = _came_along(run, psql)
         server.stop()
     seconds = time.monotonic() - began
     run.say("Checked. Swapping ...")
     entry = _entry(run, "cluster", incoming=f"restored-{stamp}", kept=f"replaced-{stamp}", words=goal.words)
     refused = _swap_folders(run, entry)
     run.lines.append(f"cluster restored to {goal.words}, in {seconds:.1f} s beside the live one")
-    run.lines.append(_held(run.database, found))
+    run.lines += [_held(run.database, found), *came]
     after = _kept_lines(run, entry, refused)
     # Passwords are those of the target's time.
     return {"next": ["ansible-playbook playbooks/provision.yml", *after], "target": goal.words, "seconds": round(seconds, 1),
             "refused_seconds": refused}  # fmt: skip
+
+
+def _came_along(run: Run, psql: Psql) -> list[str]:
+    """What earlier restores had kept when the backup was taken: it is there again, and nothing would ever remove it."""
+    pattern = re.compile(re.escape(_named(run.database, "before", "")) + r"\d{8}_\d{9}")
+    known = {one["kept"] for one in run.state.kept}
+    return [
+        f"with it came {name}, which an earlier restore had kept; if nobody needs it: `docker exec {run.site.name} dropdb -U postgres {name}`"
+        for name in _databases(psql) if pattern.fullmatch(name) and name not in known
+    ]  # fmt: skip
 
 
 def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict[str, Any]:
