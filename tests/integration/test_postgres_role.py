@@ -251,6 +251,7 @@ def test_a_bad_declaration_is_refused_by_the_survey(role: Role, change: dict[str
         "settings_extra": {}, "hba_extra": [], "database": "dastern", "app_user": "dastern_user", "app_createdb": False,
         "readonly_user": "dastern_readonly", "app_password": "", "readonly_password": "",
         "config_dir": str(role.config_dir), "backup_dir": role.variables["postgres_backup_dir"], "wal_archive": False,
+        "zero_loss": False,
     }  # fmt: skip
     survey(params)
     with pytest.raises(DasTernError) as refusal:
