@@ -19,6 +19,16 @@ ENVIRONMENT = "dastern.environment"
 
 # Held while roles are changed, so that two runs don't create the same role; any number that is only ours.
 _LOCK = 17050817
+BEGIN = (
+    "BEGIN READ WRITE",
+    # With zero loss and its receiver away this would wait for the one that the same play mends.
+    "SET LOCAL synchronous_commit = local",
+    # A verifier isn't the password, but it can be attacked offline: the server's log doesn't get it, whatever happens.
+    "SET LOCAL log_statement = 'none'",
+    "SET LOCAL log_min_duration_statement = -1",
+    "SET LOCAL log_min_error_statement = 'panic'",
+)
+"""What a transaction that changes roles begins with."""
 _LOCK_TIMEOUT = "10s"
 
 _ATTRIBUTES = {
@@ -309,14 +319,8 @@ def _apply(psql: Psql, declared: Declared, steps: Sequence[Step]) -> None:
 
 
 def _transaction(steps: Sequence[Step]) -> str:
-    # A verifier isn't the password, but it can be attacked offline: the server's log doesn't get it, whatever happens.
     head = [
-        "BEGIN READ WRITE",
-        # With zero loss and its receiver away this would wait for the one that the same play mends.
-        "SET LOCAL synchronous_commit = local",
-        "SET LOCAL log_statement = 'none'",
-        "SET LOCAL log_min_duration_statement = -1",
-        "SET LOCAL log_min_error_statement = 'panic'",
+        *BEGIN,
         "SET LOCAL client_min_messages = 'warning'",
         # The application's queries queue behind a GRANT that waits.
         f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'",

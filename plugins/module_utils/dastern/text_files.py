@@ -1,4 +1,4 @@
-"""Files of the project that a playbook writes on the controller: text, replaced whole, with the difference to show."""
+"""Text files of ours: what is there, and their replacement as a whole, with the difference to show."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .errors import DasTernError
 from .files import write
 
 
-def current(path: Path) -> str:
-    """The text that is there; '' if there is no file."""
+def current(path: Path, mend: str = "") -> str:
+    """The text that is there; '' if there is no file. `mend` ends a refusal."""
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise DasTernError(f"{path} can't be read: {error}.") from None
+        raise DasTernError(f"{path} can't be read: {error}.{mend}") from None
 
 
 def replace(path: Path, text: str, *, check_mode: bool = False) -> dict[str, Any] | None:

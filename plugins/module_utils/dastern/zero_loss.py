@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from . import access, backup_records, backup_run, received, scram
 from . import backup_physical as physical
-from . import backup_records, backup_run, received, scram
 from .backup_records import Place
 from .backup_run import Say
 from .containers import ROLE_LABEL
@@ -29,6 +29,7 @@ from .files import write
 from .hba import RECEIVER
 from .sql_values import literal
 from .survey import BACKUPS, PGBACKREST_FOLDER, UID, stale_folders
+from .text_files import current
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
@@ -123,17 +124,8 @@ SELECT json_build_object(
   'streaming', EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}' AND state = 'streaming'),
   'sync', EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}' AND sync_state = 'sync'))
 """
-# These mustn't wait for the receiver that they are to bring back; a verifier can be attacked offline, the log doesn't get it.
-_LOCALLY = """\
-BEGIN READ WRITE;
-SET LOCAL synchronous_commit = local;
-SET LOCAL log_statement = 'none';
-SET LOCAL log_min_duration_statement = -1;
-SET LOCAL log_min_error_statement = 'panic';
-SET LOCAL lock_timeout = '10s';
-{sql};
-COMMIT;
-"""
+_CHANGE = ";\n".join([*access.BEGIN, "SET LOCAL lock_timeout = '10s'", "{sql}", "COMMIT;"])
+_MEND = " Run the play as root."
 _RIGHTS = "LOGIN REPLICATION NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS"
 
 
@@ -168,7 +160,7 @@ class ZeroLoss:
                 "Take it out of `postgres_settings_extra` and run `ansible-playbook playbooks/provision.yml`. Nothing was changed."
             )
         steps = []
-        password = _text(self.passfile).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
+        password = current(self.passfile, _MEND).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
         sql = _role(found["role"], password)
         if sql:
             steps.append(f"{'make' if found['role'] is None else 'change'} role {RECEIVER}")
@@ -187,7 +179,7 @@ class ZeroLoss:
         # The files first: a password that the server has and no file holds would be lost with this process.
         self._write(files)
         if sql:
-            self.place.superuser.run(_LOCALLY.format(sql=sql))
+            self.place.superuser.run(_CHANGE.format(sql=sql))
         if state:
             say(f"Starting {self.name} ...")
             self._start(form)
@@ -231,7 +223,7 @@ class ZeroLoss:
         if found["slot"]:
             self.place.superuser.run(f"SELECT pg_drop_replication_slot('{RECEIVER}');")
         if found["role"]:
-            self.place.superuser.run(_LOCALLY.format(sql=f"DROP ROLE {RECEIVER}"))
+            self.place.superuser.run(_CHANGE.format(sql=f"DROP ROLE {RECEIVER}"))
         self._forget_received()
         for path in files:
             path.unlink(missing_ok=True)
@@ -358,17 +350,8 @@ def _digest(form: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise DasTernError(f"{path} can't be read: {error}. Run the play as root.") from None
-
-
 def _as(path: Path, text: str) -> bool:
-    if _text(path) != text:
+    if current(path, _MEND) != text:
         return False
     found = path.stat()
     return (found.st_uid, found.st_mode & 0o777) == (UID, 0o600)
