@@ -35,7 +35,7 @@ lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
 	ansible-lint --offline
 	ruff check .
 	ruff format --check .
-	mypy plugins/modules plugins/module_utils scripts
+	mypy plugins/modules plugins/module_utils scripts benchmarks
 	mypy plugins/action plugins/callback
 	scripts/role_tables.py --check
 	scripts/lint_migrations.py

@@ -237,22 +237,22 @@ class Bench:
 
     def watch(self) -> None:
         """Have the parts of ours timed."""
-        watched: list[tuple[Any, str, str]] = [
-            (pgbackrest.PgBackRest, "run", "pgbackrest "),
-            (census, "count_at", "rows counted at a restore point"),
-            (backup_physical, "_archived", "the log archived"),
-            (backup_logical, "_dump", "pg_dump and census"),
-            (backup_logical, "_synced", "files synced and hashed"),
-            (backup_logical, "_misread", "all data decoded"),
-            (restore_run, "_preflight", "preflight, which counts the live rows"),
-            (restored_server.RestoredServer, "fill", "files back"),
-            (restored_server.RestoredServer, "serve", "recovered, the server answers"),
-            (restore_run, "checked", "rows counted and compared"),
-            (restored_server.RestoredServer, "stop", "stopped"),
-            (restore_run, "_swap_folders", "swap"),
+        watched: list[tuple[Any, Callable[..., Any], str]] = [
+            (pgbackrest.PgBackRest, pgbackrest.PgBackRest.run, "pgbackrest "),
+            (census, census.count_at, "rows counted at a restore point"),
+            (backup_physical, backup_physical.archive_all, "the log archived"),
+            (backup_logical, backup_logical._dump, "pg_dump and census"),
+            (backup_logical, backup_logical._synced, "files synced and hashed"),
+            (backup_logical, backup_logical._misread, "all data decoded"),
+            (restore_run, restore_run._preflight, "preflight, which counts the live rows"),
+            (restored_server.RestoredServer, restored_server.RestoredServer.fill, "files back"),
+            (restored_server.RestoredServer, restored_server.RestoredServer.serve, "recovered, the server answers"),
+            (restore_run, restore_run.checked, "rows counted and compared"),
+            (restored_server.RestoredServer, restored_server.RestoredServer.stop, "stopped"),
+            (restore_run, restore_run._swap_folders, "swap"),
         ]
-        for owner, name, words in watched:
-            setattr(owner, name, self.timed(getattr(owner, name), words))
+        for owner, function, words in watched:
+            setattr(owner, function.__name__, self.timed(function, words))
 
     def timed(self, function: Callable[..., Any], words: str) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
