@@ -306,18 +306,25 @@ def test_a_backup_that_reads_well_and_cant_be_restored(small: Database) -> None:
     small.query(
         "CREATE FUNCTION known(int) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM t1 WHERE id = $1)'"
     )
+    drilled = options(small, backup_drill=True, config_dir=str(small.instance.config_dir))
+    small.write(_0_step="SELECT 1/0")
+    with pytest.raises(DasTernError, match="P3018"):
+        small.migrate(**drilled)
+    (good,) = backups(small)
     small.query("CREATE TABLE guarded (id int CHECK (known(id)))")
     small.query("INSERT INTO guarded VALUES (5)")
     before = small.state()
-    with pytest.raises(DasTernError) as failure:
-        small.migrate(**options(small, backup_drill=True, config_dir=str(small.instance.config_dir)))
+    for _ in range(2):
+        with pytest.raises(DasTernError) as failure:
+            small.migrate(**drilled)
     message = failure.value.message
     assert "guarded" in message
     assert "Nothing was applied (`migrations_backup_drill` is true)." in message
     assert small.state() == before
-    (backup,) = backups(small)
-    assert backup.drilled is not None
-    assert not backup.drilled.ok
+    bad, kept = backups(small)
+    assert bad.drilled is not None
+    assert not bad.drilled.ok
+    assert kept.label == good.label, "the newest that can be restored stays"
 
 
 def test_a_rehearsal_on_the_newest_backup(small: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,15 +46,20 @@ def backed_up(
         place = Place(dict(params))
         with place.alone(WAIT, f"a backup {reason}"):
             record = take(place, params["database"], "", reason, params["lock_timeout"])
-            gone = _prune(place, record, params["backup_keep"])
     except DasTernError as refusal:
         raise DasTernError(f"{refusal.message} {nothing} (`migrations_backup` is true).", **refusal.facts) from None
     told = {
         name: getattr(record, name) for name in ("label", "database", "began", "seconds", "bytes", "stored", "reason")
     }
     told["proof"] = "read back"
-    if params["backup_drill"]:
-        told["proof"] += f", restored for trial in {_drilled(params, record, nothing):.1f} s"
+    gone: list[str] = []
+    try:
+        if params["backup_drill"]:
+            told["proof"] += f", restored for trial in {_drilled(params, record, nothing):.1f} s"
+    finally:
+        # Whatever came of the drill, and not before it: one that can't be restored stands for no older one.
+        with contextlib.suppress(DasTernError), place.alone(WAIT, f"a backup {reason}"):
+            gone = _prune(place, record, params["backup_keep"])
     return {"backup": told, "backups_deleted": gone}
 
 
@@ -88,14 +94,18 @@ def applied(record: Record) -> list[str]:
 def _prune(place: Place, newest: Record, keep: int) -> list[str]:
     """Of the backups from here keep the newest of each of the last `keep` histories of migrations; gives what went.
 
-    A migration that fails again and again is backed up each time: that mustn't cost the backups from before others.
+    A migration that fails again and again is backed up each time: that mustn't cost the backups from before others. One
+    that failed its drill stands for none, and goes when it isn't the newest.
     """
     gone = []
     histories: list[Sequence[str]] = []
     for record in listed(place, newest.database, newest.system):
         if record.reason not in REASONS:
             continue
-        if applied(record) not in histories and len(histories) < max(keep, 1):
+        if record.drilled and not record.drilled.ok:
+            if record.label == newest.label:
+                continue
+        elif applied(record) not in histories and len(histories) < max(keep, 1):
             histories.append(applied(record))
             continue
         remove(place, record)
