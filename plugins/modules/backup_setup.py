@@ -16,6 +16,7 @@ options:
   processes: {description: How many processes compress and copy., type: int, default: 2}
   cipher_pass: {description: Password of the repository; empty is no encryption., type: str, default: ""}
   repository_options: {description: "pgBackRest's options of further repositories, by name, such as repo2-type.", type: dict, default: {}}
+  repository_files: {description: "Content of files that these options name, by name; the server sees them in /etc/pgbackrest/files.", type: dict, default: {}}
   keep:
     description:
       - What is kept, by type (V(full), V(diff), V(incr), V(logical)), each with C(count) and C(days). A backup goes when it is

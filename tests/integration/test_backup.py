@@ -19,10 +19,13 @@ import pytest
 from ansible.module_utils.dastern import backup_physical, backup_run, backup_setup, census, cluster, pgbackrest
 from ansible.module_utils.dastern.backup_records import Place, Record
 from ansible.module_utils.dastern.containers import Containers
+from ansible.module_utils.dastern.drill import ARGUMENT_SPEC as DRILL_SPEC
+from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
 from conftest import IMAGE, Play, docker, instance_variables, remove_instance
 from migrating import ROOT, wait_until
+from remote_repository import Bucket, SftpHost
 
 SET_UP = """
 - hosts: dastern
@@ -52,6 +55,10 @@ class Backups:
 
     def verify(self, **changes: Any) -> dict[str, Any]:
         return backup_run.verify(self.params(backup_run.VERIFY_SPEC), say=lambda _: None, **changes)
+
+    def drill(self, label: str) -> dict[str, Any]:
+        own = {"config_dir": str(self.config_dir), "volume": f"{self.container}-data", "target": label}
+        return drill(self.params(DRILL_SPEC, **own))
 
     def listed(self) -> dict[str, Any]:
         return backup_run.listed(self.params({}))
@@ -461,6 +468,7 @@ def test_another_password_is_refused(backups: Backups) -> None:
     [
         ({"repo1-path": "/x"}, "has repo1-path; wanted are names of a further repository's options"),
         ({"pg1-path": "/x"}, "has pg1-path"),
+        ({"repo2-host": "other"}, "would have to be started on that host"),
         ({"repo2-path": "/x\nrepo1-path=/y"}, "repo2-path isn't one line"),
     ],
 )
@@ -517,6 +525,76 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     assert "damaged: backup.manifest" in result.checks[record.label].message
     assert result.problems == ["repository 2: `pgbackrest --repo=2 verify` reports damage there"]
     backups.place.forget(record.label)
+
+
+@pytest.fixture
+def address(backups: Backups) -> str:
+    """Where the server's container reaches this machine."""
+    return docker(
+        "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}", backups.container
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("kind", [SftpHost, Bucket])
+def test_a_repository_elsewhere(
+    backups: Backups, address: str, elsewhere: pytest.MonkeyPatch, tmp_path: Path, kind: type[SftpHost | Bucket]
+) -> None:
+    remote = kind(address, tmp_path)
+    declared = {"repository_options": {**remote.options, "repo2-retention-full": 2}, "repository_files": remote.files}
+    folder = backups.conf.parent / "files"
+    check = backups.set_up(True, **declared)
+    assert check["steps"] == [*(f"write {folder / name}" for name in remote.files), f"change {backups.conf}"]
+    with remote.serving():
+        made = backups.set_up(**declared)
+        assert made["changed"] is True
+        assert not any(content.strip() in str((check, made)) for content in remote.files.values())
+        assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
+        assert backups.set_up(**declared)["changed"] is False
+        label = backups.take()["label"]
+        told = backups.program.run("info", "--repo=2", "--output=text", "--log-level-console=off")
+        assert "full backup" in told
+        assert label not in told, "a repository has its own names"
+        assert backups.verify()["lines"]
+        assert backups.drill(label)["label"] == label
+    first = next(iter(remote.files))
+    (folder / first).write_text("another")
+    assert backups.set_up(True, **declared)["steps"] == [f"write {folder / first}"]
+    steps = backups.set_up()["steps"]
+    assert sorted(steps) == [f"change {backups.conf}", *(f"delete {folder / name}" for name in sorted(remote.files))]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_repository_elsewhere_that_is_away(
+    backups: Backups, address: str, elsewhere: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first repository gets its backups and all of its log; the other one catches up."""
+    elsewhere.setattr(pgbackrest, "IO_TIMEOUT", 2)
+    remote = SftpHost(address, tmp_path)
+    declared = {"repository_options": {**remote.options, "repo2-retention-full": 2}, "repository_files": remote.files}
+    assert "repository 2 can't be read" in refused(backups, lambda: backups.set_up(**declared))
+    assert list((backups.conf.parent / "files").iterdir()) == []
+    with remote.serving():
+        backups.set_up(**declared)
+    for _ in range(3):
+        backups.sql("INSERT INTO noted SELECT i, 'away' FROM generate_series(1, 1000) AS i; SELECT pg_switch_wal()")
+    with pytest.raises(
+        DasTernError, match="was taken and verified, but not in every repository: repository 2"
+    ) as refusal:
+        backups.take()
+    label = refusal.value.facts["label"]
+    assert backups.records[0].label == label
+    verified = backups.verify()
+    assert verified["checks"][label]["ok"]
+    assert "repository 2: pgBackRest failed" in verified["problems"][-1]
+    assert backups.drill(label)["label"] == label
+    again = backups.set_up(**declared)
+    assert again["changed"] is False
+    assert "repository 2 can't be read" in again["lines"][-1]
+    with remote.serving():
+        assert backups.take()["changed"] is True
+        newest = max(path.name for path in backups.segments())[:24]
+        wait_until(lambda: list(remote.folder.glob(f"das-tern/archive/dastern/17-1/*/{newest}-*")))
+    backups.set_up()
 
 
 def test_disk_full_in_the_repository(backups: Backups, elsewhere: pytest.MonkeyPatch) -> None:

@@ -60,3 +60,8 @@ def test_the_newest_stays_though_it_is_archived(backups: Path) -> None:
 def test_what_no_backup_reaches_goes(backups: Path) -> None:
     prune(backups, "7", 2, set(), "00000001000000000000000A")
     assert [name for name in left(backups) if name.startswith(FIRST)] == [f"{FIRST}/{SEGMENTS[2]}.partial"]
+
+
+def test_once_nothing_is_received_only_what_is_not_archived_stays(backups: Path) -> None:
+    prune(backups, "7", 1, SEGMENTS, "", receiving=False)
+    assert [name for name in left(backups) if name.startswith(FIRST)] == []

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import census, pgbackrest
+from . import census, pgbackrest, received
 from .backup_logical import refuse_elsewhere
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .pgbackrest import MARK, STANZA, Heard, Info, PgBackRest
 
 ARCHIVE_SECONDS = 120.0
-"""How long a finished segment of the WAL may take into the repository."""
+"""How long a finished segment of the WAL may take into the repository; thrice as long where there are further ones."""
 TELL_SECONDS = 10.0
 MANIFEST = ("backup.manifest", "backup.manifest.copy")
 _SERVER = """
@@ -32,6 +32,9 @@ SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_contr
 _READY = """
 SELECT pg_reload_conf();
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest [backup]%';
+"""
+_TIMELINE = """
+SELECT json_build_array((SELECT system_identifier::text FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8))
 """
 _ARCHIVED = """
 SELECT json_build_object('waits', EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = '{name}.ready'),
@@ -262,11 +265,14 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
     if only:
         return found
     _gaps(info, segments, told.wal, found)
-    for repository in info.further:
-        if not program.verify(f"--repo={repository}").ok:
-            found.problems.append(
-                f"repository {repository}: `pgbackrest --repo={repository} verify` reports damage there"
-            )
+    for repository in program.further():
+        try:
+            if program.verify(f"--repo={repository}").ok:
+                continue
+            why = f"`pgbackrest --repo={repository} verify` reports damage there"
+        except DasTernError as refusal:
+            why = refusal.message
+        found.problems.append(f"repository {repository}: {why}")
     return found
 
 
@@ -285,10 +291,10 @@ def trim(program: PgBackRest) -> None:
     program.expire_archive(sum(one["type"] == "full" for one in program.info().sets))
 
 
-def further(program: PgBackRest, info: Info, kind: str, say: Callable[[str], None]) -> list[str]:
+def further(program: PgBackRest, kind: str, say: Callable[[str], None]) -> list[str]:
     """The same backup in the other repositories, whose retention their options say; why it wasn't possible."""
     failed = []
-    for repository in info.further:
+    for repository in program.further():
         say(f"repository {repository} ...")
         try:
             program.run("backup", f"--repo={repository}", f"--type={kind}")
@@ -337,21 +343,39 @@ def _gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str
             )
 
 
+def forget_received(place: Place, program: PgBackRest, receiving: bool = True) -> None:
+    """Delete what the receiver of zero loss wrote and nothing needs, as the archive has it by now."""
+    if not (place.folder / received.FOLDER).exists():
+        return
+    system, timeline = place.superuser.value(_TIMELINE)
+    info = program.info()
+    archived = program.archived().get(info.archive, set())
+    oldest = min((one["archive"]["start"] for one in info.sets if one["in"] == info.archive), default="")
+    received.prune(place.folder, system, int(timeline, 16), archived, oldest, receiving)
+
+
+def _in_first(place: Place, segment: str) -> bool:
+    """Whether a segment waits for a further repository alone."""
+    program = PgBackRest(place.containers, place.container)
+    return bool(program.further()) and segment in program.archived().get(program.info().archive, set())
+
+
 def archive_all(place: Place) -> tuple[int, str]:
-    """Have all WAL up to now in the repository; timeline and position."""
+    """Have all WAL up to now in the first repository; timeline and position."""
     lsn, current = place.superuser.value(
         "SELECT json_build_array(lsn, pg_walfile_name(lsn)) FROM pg_switch_wal() AS lsn"
     )
     timeline = int(current[:8], 16)
     name = pgbackrest.segment(timeline, lsn)
-    end = time.monotonic() + ARCHIVE_SECONDS
+    limit = ARCHIVE_SECONDS * (3 if PgBackRest(place.containers, place.container).further() else 1)
+    end = time.monotonic() + limit
     while True:
         state = place.superuser.value(_ARCHIVED.format(name=name))
-        if not state["waits"]:
+        if not state["waits"] or (state["failed"] and _in_first(place, name)):
             return timeline, lsn
         if time.monotonic() > end:
             raise DasTernError(
-                f"WAL segment {name} isn't in the repository after {ARCHIVE_SECONDS:.0f} s"
+                f"WAL segment {name} isn't in the repository after {limit:.0f} s"
                 + (f": the archive_command fails at {state['failed']}" if state["failed"] else "")
                 + f". `docker logs --tail 20 {place.container}` says why; mend that, then run again. The backup doesn't count.",
             )

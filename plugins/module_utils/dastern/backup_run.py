@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import backup_logical, backup_records, migration_backup, received
+from . import backup_logical, backup_records, migration_backup
 from . import backup_physical as physical
 from .backup_health import AHEAD
 from .backup_records import Check, Place, Record, now
@@ -77,6 +77,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         else:
             program.alone(params["wait"], say)
             found, info = physical.usable(place, program)
+            physical.forget_received(place, program)  # the disk that a backup needs may be full of it
             swept = physical.sweep(place, program, info)
             kind, why = physical.effective(place, info, kind)
             if why:
@@ -84,13 +85,10 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             record = physical.take(place, program, found, kind, params["name"], params["reason"], say)
             swept += physical.sweep(place, program, program.info())
             lines += [f"deleted {label}, which a killed run left incomplete" for label in swept]
-            failed = physical.further(program, info, kind, say)
+            failed = physical.further(program, kind, say)
         deleted = _delete(place, program, keep, say)
-        if kind != "logical" and (place.folder / received.FOLDER).exists():
-            info = program.info()
-            archived = program.archived().get(info.archive, set())
-            oldest = min((one["archive"]["start"] for one in info.sets if one["in"] == info.archive), default="")
-            received.prune(place.folder, found.system, record.timeline, archived, oldest)
+        if kind != "logical":
+            physical.forget_received(place, program)
         lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
         lines += expire_old(place)
         if not record.exact:

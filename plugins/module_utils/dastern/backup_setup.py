@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,15 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "processes": {"type": "int", "default": 2},
     "cipher_pass": {"type": "str", "default": "", "no_log": True},
     "repository_options": {"type": "dict", "default": {}, "no_log": True},
+    "repository_files": {"type": "dict", "default": {}, "no_log": True},
     "keep": {"type": "dict", "default": {}},
     "wait": {"type": "int", "default": 600},
     "nice": {"type": "int", "default": 10},
     "assume_absent": {"type": "bool", "default": False},
 }
-_PAST = {"write": "wrote", "change": "changed", "make": "made", "take": "took"}
+_PAST = {"write": "wrote", "change": "changed", "delete": "deleted", "make": "made", "take": "took"}
+FILES = "files"
+"""Folder beside pgbackrest.conf: what the options of further repositories name, such as certificates and keys."""
 OWNER = 999
 """User and group `postgres` of the image."""
 
@@ -44,10 +47,11 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         return {"changed": False, "steps": [], "lines": [line], "next": []}
     text = _configuration(params)
     backup_run.retention(params["keep"])
-    path = Path(os.path.expanduser(params["config_dir"])) / "pgbackrest" / "pgbackrest.conf"
+    folder = Path(os.path.expanduser(params["config_dir"])) / "pgbackrest"
+    path, files = folder / "pgbackrest.conf", _Files(folder / FILES, params["repository_files"])
     before = path.read_text("utf-8") if path.exists() else ""
     differs = before != text or path.stat().st_mode & 0o777 != 0o600
-    steps = [f"{'write' if not before else 'change'} {path}"] if differs else []
+    steps = [*files.steps, *([f"{'write' if not before else 'change'} {path}"] if differs else [])]
     diff = {
         "before_header": str(path) if before else "absent", "after_header": str(path), "before": masked(before),
         "after": masked(text),
@@ -61,8 +65,14 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         return _result([*steps, f"have the repository, once container {place.container} runs"], True, [diff])
     _alone_there(place)
     program = PgBackRest(place.containers, place.container, params["nice"])
-    with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up"):
-        found, info = physical.server(place), program.info(text)
+    # What needs files that aren't there yet can't be tried.
+    tried = _configuration({**params, "repository_options": {}}) if check_mode and files.steps else text
+    with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up"), files.there(check_mode):
+        found, info = physical.server(place), program.info(tried, every=True)
+        if info.away and (differs or files.steps):
+            raise DasTernError(
+                f"{'; '.join(info.away)}. Mend `backup_repository_options`, or what they name, then run again. Nothing was changed."
+            )
         if info.system and info.system != found.system:
             steps.append(
                 f"take in cluster {found.system}, which replaced {info.system} in container {place.container}; the former one's "
@@ -80,6 +90,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
     if first and check_mode:
         steps.append("take a first full backup")
     result = _result(steps, check_mode, [diff] if differs else [])
+    result["lines"] += info.away
     if first and not check_mode:
         taken = backup_run.take(
             {"backup_type": "full", "name": "", "reason": "the first", "lock_timeout": "", **params}, say=say
@@ -118,6 +129,57 @@ def _have(
         place.superuser.run("SELECT pg_reload_conf();")
 
 
+class _Files:
+    """The files that the options of further repositories name, in a folder that the server's container sees."""
+
+    def __init__(self, folder: Path, declared: Mapping[str, Any]) -> None:
+        wrong = [
+            name for name, content in declared.items()
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(name)) or not isinstance(content, str) or not content
+        ]  # fmt: skip
+        if wrong:
+            raise DasTernError(
+                f"`backup_repository_files`: {', '.join(map(str, wrong))} can't be written; wanted are names of files, of letters, "
+                "digits, dots and dashes, each with its content as text, such as "
+                "`ca.crt: \"{{ lookup('ansible.builtin.file', 'ca.crt') }}\"`."
+            )
+        self._folder = folder
+        self._wanted = {name: content.rstrip("\n").encode() + b"\n" for name, content in declared.items()}
+        try:
+            self._former = {file.name: file.read_bytes() for file in folder.iterdir()} if folder.exists() else {}
+        except OSError as error:
+            raise DasTernError(f"{folder} can't be read: {error.strerror}. Run the play as root.") from None
+        self.steps = [
+            f"write {folder / name}" for name, content in self._wanted.items()
+            if self._former.get(name) != content or (folder / name).stat().st_mode & 0o777 != 0o600
+        ] + [f"delete {folder / name}" for name in self._former if name not in self._wanted]  # fmt: skip
+
+    @contextlib.contextmanager
+    def there(self, check_mode: bool) -> Iterator[None]:
+        """They are as declared inside, and as they were again if what was tried with them is refused."""
+        if check_mode or not self.steps:
+            yield
+            return
+        try:
+            self._have(self._wanted)
+            yield
+        except BaseException:
+            self._have(self._former)
+            raise
+
+    def _have(self, files: Mapping[str, bytes]) -> None:
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            os.chown(self._folder, OWNER, OWNER)
+            for name, content in files.items():
+                write(self._folder / name, content, owner=(OWNER, OWNER))
+            for file in self._folder.iterdir():
+                if file.name not in files:
+                    file.unlink()
+        except OSError as error:
+            raise DasTernError(f"{self._folder} can't be written: {error.strerror}. Run the play as root.") from None
+
+
 def _alone_there(place: Place) -> None:
     """Refuse a folder that another server archives into: each would make the other's WAL archive fail."""
     for one in place.containers.listed(label=[f"{ROLE_LABEL}=postgres"], status=["running"]):
@@ -147,6 +209,11 @@ def _configuration(params: Mapping[str, Any]) -> str:
         raise DasTernError(
             f"`backup_repository_options` has {', '.join(map(str, wrong))}; wanted are names of a further repository's options, "
             "such as repo2-type or repo2-s3-bucket. The first repository is this project's own."
+        )
+    if wrong := [name for name in options if re.match(r"repo\d+-host", name)]:
+        raise DasTernError(
+            f"`backup_repository_options` has {', '.join(wrong)}: backups in such a repository would have to be started on that "
+            "host. Wanted is one that is written to from here: repo2-type sftp, s3, azure, gcs, or posix for a folder."
         )
     wrong = [
         name for name, value in options.items()

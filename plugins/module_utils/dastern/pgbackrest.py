@@ -18,9 +18,10 @@ from typing import Any
 from .containers import Containers, Output
 from .errors import DasTernError
 from .quantities import amount
-from .survey import BACKUPS, PGDATA, STANZA
+from .survey import BACKUPS, PGBACKREST_FOLDER, PGDATA, STANZA
 
 REPOSITORY = f"{BACKUPS}/repository"
+SPOOL = "/tmp/pgbackrest-spool"  # noqa: S108 - the container's own
 FOREVER = 9999999
 """The most that the retention options take: nothing goes unless we say so."""
 MARK = "das-tern"
@@ -29,6 +30,8 @@ SEGMENT = 16 * 1024 * 1024
 """Bytes of one file of the WAL, initdb's default."""
 FULL = 32 * 1024 * 1024
 """Bytes; with less a failure is for want of them."""
+IO_TIMEOUT = 30
+"""Seconds without a byte from a further repository after which it is away."""
 LONGEST = 1800.0
 """Seconds that a command may say nothing: copying one file, waiting for one segment."""
 
@@ -82,15 +85,15 @@ class Info:
     """What the repository says of itself."""
 
     complete: bool
-    """Whether every repository has its stanza."""
+    """Whether every repository that was asked and answers has its stanza."""
     system: str
     """Identifier of the cluster whose WAL it takes."""
     archive: str
     """Where that goes, such as `17-1`: the server's version and the number of the cluster."""
     sets: list[dict[str, Any]]
     """As `pgbackrest info` describes them, the oldest first; `in` is the archive that has a set's WAL."""
-    further: list[int]
-    """Numbers of the repositories besides the first."""
+    away: list[str]
+    """Repositories that can't be read, each with the reason."""
 
     def set(self, label: str) -> dict[str, Any] | None:
         return next((one for one in self.sets if one["label"] == label), None)
@@ -125,9 +128,12 @@ class PgBackRest:
             raise _refusal(command, Output(done.rc, out, done.err), self._free())
         return out
 
-    def info(self, config: str = "") -> Info:
+    def info(self, config: str = "", *, every: bool = False) -> Info:
+        """What the first repository says, or `every` one."""
         # It writes a message of several lines as it is into its JSON.
-        told = json.loads(self.run("info", "--output=json", "--log-level-console=off", config=config), strict=False)[0]
+        # For one that is away it waits as long several times; by itself, a minute.
+        options = ["--output=json", "--log-level-console=off", "--io-timeout=5", *([] if every else ["--repo=1"])]
+        told = json.loads(self.run("info", *options, config=config), strict=False)[0]
         refuse_unreadable(told)
         systems = [str(one["system-id"]) for one in told["db"] if one["repo-key"] == 1]
         archives = {one["database"]["id"]: one["id"] for one in told["archive"] if one["database"]["repo-key"] == 1}
@@ -136,9 +142,17 @@ class PgBackRest:
             for one in told["backup"] if one["database"]["repo-key"] == 1
         ]  # fmt: skip
         return Info(
-            all(one["status"]["code"] in (0, 2) for one in told["repo"]), systems[-1] if systems else "", archives[max(archives)] if archives else "", sets,
-            [one["key"] for one in told["repo"] if one["key"] != 1],
+            all(one["status"]["code"] in (0, 2) for one in told["repo"] if one["status"]["code"] in _STATES), systems[-1] if systems else "", archives[max(archives)] if archives else "", sets,
+            [
+                f"repository {one['key']} can't be read: {_first(one['status']['message'])}"
+                for one in told["repo"] if one["status"]["code"] not in _STATES
+            ],
         )  # fmt: skip
+
+    def further(self) -> list[int]:
+        """Numbers of the repositories besides the first."""
+        done = self.containers.execute(self.container, ["cat", f"{PGBACKREST_FOLDER}/pgbackrest.conf"])
+        return sorted({int(number) for number in re.findall(r"(?m)^repo(\d+)-", done.out)} - {1})
 
     def verify(self, *options: str) -> Verified:
         # Without --job-retry a damaged segment is read three times, 15 s apart.
@@ -237,8 +251,11 @@ def refuse_unreadable(told: Mapping[str, Any]) -> None:
             crypto=True,
         )
     if status["code"] not in _STATES:
-        first = " ".join(message.split("HINT")[0].split())
-        raise DasTernError(f"The backup repository can't be read: {first}. Nothing was changed.")
+        raise DasTernError(f"The backup repository can't be read: {_first(message)}. Nothing was changed.")
+
+
+def _first(message: str) -> str:
+    return " ".join(re.split(r"HINT|\*\*\* Path", message)[0].split()).rstrip(":")
 
 
 def configuration(compress_level: int, processes: int, cipher_pass: str, options: Mapping[str, Any]) -> str:
@@ -262,9 +279,13 @@ def configuration(compress_level: int, processes: int, cipher_pass: str, options
         "start-fast": "y",
         "log-level-console": "info",
         "log-level-file": "off",
+        # The segments that a backup needs reach the first repository behind a few tries of one that is away.
+        **({"io-timeout": IO_TIMEOUT, "archive-timeout": 300} if others else {}),
     }
     text = "".join(f"{name}={value}\n" for name, value in lines.items())
-    return f"[global]\n{text}\n[{STANZA}]\npg1-path={PGDATA}\npg1-database=postgres\n"
+    # One segment at a time, the first that a repository which is away doesn't take would keep all later ones from the others.
+    aside = f"\n[global:archive-push]\narchive-async=y\nspool-path={SPOOL}\n" if others else ""
+    return f"[global]\n{text}{aside}\n[{STANZA}]\npg1-path={PGDATA}\npg1-database=postgres\n"
 
 
 def masked(text: str) -> str:

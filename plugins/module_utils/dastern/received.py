@@ -20,7 +20,7 @@ _NAME = re.compile(r"([0-9A-F]{24})(\.partial)?")
 _FORK = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 GET = f"""
 get() {{
-  pgbackrest --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "$3" >&2 && return
+  pgbackrest --repo=1 --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "$3" >&2 && return
   system=$(pg_controldata "$1" | sed -n 's/^Database system identifier: *//p')
   file={BACKUPS}/{FOLDER}/$system-$(printf %.8s "$2")/$2
   cp "$file" "$3" 2>/dev/null || cp "$file.partial" "$3" 2>/dev/null
@@ -57,17 +57,18 @@ class Received:
                     found.setdefault(line, {})[segment_number(name)] = path.stat().st_mtime
         return found
 
-    def surplus(self, timeline: int, archived: Collection[str], oldest: str) -> list[Path]:
+    def surplus(self, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True) -> list[Path]:
         """What nothing needs any more, for a server on `timeline`.
 
         A segment that is in the archive, under its own name or under that of the timeline that left it; one from before
-        the oldest backup, which begins with segment `oldest`. The newest of `timeline` stays: the receiver goes on there.
+        the oldest backup, which begins with segment `oldest`. The newest of `timeline` stays while the receiver is there:
+        it goes on with it.
         """
         # The segment that has the end of that timeline.
         left = {line: segment_name(timeline, end // SEGMENT) for line, end in self.forks.get(timeline, [])}
         gone = []
         for line, files in self.files.items():
-            newest = max(files) if line == timeline else ""
+            newest = max(files) if line == timeline and receiving else ""
             for name, path in sorted(files.items()):
                 heir = left.get(line, "")
                 inherited = heir[8:] == name[8:] and heir in archived
@@ -76,10 +77,13 @@ class Received:
         return gone
 
 
-def prune(backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str) -> None:
-    """Delete that, and folders of other timelines with nothing left in them."""
-    for path in Received(backups, system).surplus(timeline, archived, oldest):
+def prune(
+    backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True
+) -> None:
+    """Delete that, and folders with nothing left in them where nothing is received any more."""
+    for path in Received(backups, system).surplus(timeline, archived, oldest, receiving):
         path.unlink(missing_ok=True)
     for folder in (backups / FOLDER).glob(f"{system}-*"):
-        if folder.name != f"{system}-{timeline:08X}" and all(path.suffix == ".history" for path in folder.iterdir()):
+        own = receiving and folder.name == f"{system}-{timeline:08X}"
+        if not own and all(path.suffix == ".history" for path in folder.iterdir()):
             shutil.rmtree(folder)

@@ -36,7 +36,7 @@ set -eu
 folder=$1 label=$2 timeline=$3
 rm -rf "$folder"
 mkdir -m 0700 "$folder"
-pgbackrest --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
+pgbackrest --repo=1 --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
   --target-timeline="$timeline" restore
 # Zero loss comes back when its receiver is there; until then nothing is to wait for it.
 sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|synchronous_standby_names|max_slot_wal_keep_size) *=/d' \
@@ -53,7 +53,7 @@ pg_waldump "/tmp/$2" "$3" 2>/dev/null | tail -n 1 | sed -nE 's/.* lsn: ([0-9A-F]
 """
 _RESTORE = """\
 from={backups}/{folder}/{system}-$(printf %%.8s %f)/%f; \
-pgbackrest --stanza={stanza} --pg1-path={pgdata} archive-get %f "%p" || cp "$from" "%p" 2>/dev/null || cp "$from.partial" "%p" 2>/dev/null"""
+pgbackrest --repo=1 --stanza={stanza} --pg1-path={pgdata} archive-get %f "%p" || cp "$from" "%p" 2>/dev/null || cp "$from.partial" "%p" 2>/dev/null"""
 _LOOK = r"""
 df -B1 --output=avail "$1" | tail -n 1
 ls -A "$1" | tr '\n' ' '; echo
@@ -185,8 +185,8 @@ class Site:
         }  # fmt: skip
 
     def pgbackrest(self, *words: str) -> str:
-        """What `pgbackrest` says that isn't part of its log; a refusal where it fails."""
-        done = self.seen('exec pgbackrest --stanza="$STANZA" --log-level-console=off "$@"', *words)
+        """What `pgbackrest` says of the first repository, without its log; a refusal where it fails."""
+        done = self.seen('exec pgbackrest --repo=1 --stanza="$STANZA" --log-level-console=off "$@"', *words)
         if done.rc:
             raise DasTernError(f"pgBackRest can't read the repository ({words[0]}): {errors_of(done)}.")
         return done.out
