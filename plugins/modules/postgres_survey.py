@@ -32,7 +32,7 @@ options:
   backup_dir: {description: Directory of the host for backups., type: path, required: true}
   wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
   archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
-  zero_loss: {description: Whether a receiver of the WAL may connect., type: bool, default: false}
+  zero_loss: {description: Whether commits will wait for a receiver of the WAL., type: bool, default: false}
 attributes:
   check_mode:
     support: full

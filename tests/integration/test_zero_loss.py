@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from ansible.module_utils.dastern import backup_health, backup_run, restore_run, zero_loss
+from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.errors import DasTernError
 from conftest import Play, docker, instance_variables, remove_instance
 from migrating import wait_until
@@ -168,6 +170,23 @@ def test_continue_commits_go_on_and_zero_loss_comes_back(server: Server) -> None
     assert server.keep(away="block") == [f"write {server.config_dir}/pgbackrest/zero-loss"]
 
 
+def test_without_a_receiver_the_log_kept_for_it_is_bounded(server: Server) -> None:
+    """As after a restore: neither line is there, and the receiver is away before commits waited for it again."""
+    docker("pause", RECEIVER)
+    delete = "sed -i -E '/^(synchronous_standby_names|max_slot_wal_keep_size) *=/d' $PGDATA/postgresql.auto.conf"
+    docker("exec", "-u", "postgres", NAME, "sh", "-c", delete)
+    server.sql("SELECT pg_reload_conf(), pg_terminate_backend(pid) FROM pg_stat_replication")
+    wait_until(lambda: server.sql("SHOW max_slot_wal_keep_size") == "1GB")
+    assert server.sql("SHOW synchronous_standby_names") == ""
+    docker("unpause", RECEIVER)
+    wait_until(server.on)
+
+
+def test_where_nothing_is_to_do_nobody_is_waited_for(server: Server) -> None:
+    with Place(server.params({})).alone(0, "a test"):
+        assert server.keep(wait=0) == []
+
+
 def test_a_backup_deletes_what_is_archived(server: Server) -> None:
     server.sql("SELECT pg_switch_wal()")
     backup_run.take(server.params(backup_run.ARGUMENT_SPEC), say=lambda _: None)
@@ -227,6 +246,11 @@ def server_label(server: Server) -> str:
 
 def test_turned_off_nothing_is_left(server: Server) -> None:
     steps = server.keep(check_mode=True, enabled=False)
+    system = server.sql("SELECT system_identifier FROM pg_control_system()")
+    timeline = server.sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)")
+    only = server.folder / "received" / f"{system}-00000009" / "0000000900000000000000FE"
+    only.parent.mkdir()
+    only.write_bytes(b"not in the archive")
     assert server.on()
     assert "commits wait" in server.health(declared=False)[1][0]
     assert server.keep(enabled=False) == steps
@@ -234,8 +258,11 @@ def test_turned_off_nothing_is_left(server: Server) -> None:
     assert docker("ps", "-aq", "--filter", f"name=^{RECEIVER}$").stdout == ""
     assert server.sql("SELECT count(*) FROM pg_roles WHERE rolname = 'das_tern_receiver'") == "0"
     assert server.sql("SELECT count(*) FROM pg_replication_slots") == "0"
-    assert not (server.folder / "received").exists()
+    assert only.exists(), "it may be the only copy"
+    assert not (server.folder / "received" / f"{system}-{timeline}").exists()
+    shutil.rmtree(server.folder / "received")
     assert not (server.config_dir / "receiver").exists()
+    assert "max_slot_wal_keep_size" not in server.sql("SELECT pg_read_file('postgresql.auto.conf')")
     assert server.health(declared=False) == ("", [])
     # The one that the undo put aside waited for the receiver when it was live.
     server.restore(undo=True)

@@ -26,11 +26,12 @@ def content(
     extra: Sequence[str],
     *,
     createdb: bool,
-    receiver: bool = False,
 ) -> str:
     """The whole file. With `createdb` the application's user may enter the databases that it makes (Prisma's shadow).
 
-    Without, only its own and the scratch databases that the superuser makes for it. With `receiver` zero loss is on.
+    Without, only its own and the scratch databases that the superuser makes for it. The receiver of zero loss has its line
+    whatever is declared: a run that is cut short mustn't leave commits that wait for one which can't come back. Without
+    zero loss there is no such role.
     """
     for line in extra:
         if not isinstance(line, str) or not line.strip() or "\n" in line or "\r" in line:
@@ -44,7 +45,7 @@ def content(
         f"local all {identifier(superuser)} peer",
         "local all all reject",
         f"host all {identifier(superuser)} all reject",
-        *([f"host replication {RECEIVER} samenet scram-sha-256"] if receiver else []),
+        f"host replication {RECEIVER} samenet scram-sha-256",
         *(line.strip() for line in extra),
         f"host {'all' if createdb else own} {identifier(app_user)} all scram-sha-256",
         f"host {identifier(database)} {identifier(readonly_user)} all scram-sha-256",

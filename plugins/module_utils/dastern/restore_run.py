@@ -29,7 +29,7 @@ from .quantities import amount, duration
 from .restore_target import Target, resolve
 from .restored_server import RestoredServer, Site
 from .sql_values import identifier, literal
-from .survey import MOUNT, PGBACKREST_FOLDER
+from .survey import MOUNT
 
 SITE_SPEC: dict[str, Any] = {
     **PLACE,
@@ -54,11 +54,12 @@ UNDO = f"{COMMAND} -e undo=true"
 START = 120.0
 """Seconds that a swapped server gets to answer."""
 
-# One that comes back after zero loss was turned off mustn't wait for a receiver that nobody looks after.
+# One that comes back mustn't wait for a receiver that is gone or has another password by now; if it is there and streams,
+# the healthcheck makes commits wait again.
 _SWAP = f"""
 set -eu
 cd {MOUNT}
-[ -e {PGBACKREST_FOLDER}/zero-loss ] || sed -i '/^synchronous_standby_names *=/d' "$1/postgresql.auto.conf"
+sed -i '/^synchronous_standby_names *=/d' "$1/postgresql.auto.conf"
 if [ -e pgdata ]; then mv -T pgdata "$2"; fi
 mv -T "$1" pgdata
 sync .
@@ -353,9 +354,13 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
     run.lines.append(f"cluster restored to {goal.words}, in {seconds:.1f} s beside the live one")
     run.lines += [_held(run.database, found), *came]
     after = _kept_lines(run, entry, refused)
-    # Passwords are those of the target's time.
-    return {"next": ["ansible-playbook playbooks/provision.yml", *after], "target": goal.words, "seconds": round(seconds, 1),
+    return {"next": [*_passwords("cluster"), *after], "target": goal.words, "seconds": round(seconds, 1),
             "refused_seconds": refused}  # fmt: skip
+
+
+def _passwords(what: str) -> list[str]:
+    """A cluster's passwords are those of its time."""
+    return ["ansible-playbook playbooks/provision.yml"] if what == "cluster" else []
 
 
 def _came_along(run: Run, psql: Psql) -> list[str]:
@@ -428,7 +433,8 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
     entry = _entry(run, last["what"], incoming=last["kept"], kept=kept, words=f"undo of {last['at']}")
     refused = _swap_folders(run, entry) if last["what"] == "cluster" else _swap_databases(run, entry)
     run.lines.append(f"brought back {words}")
-    return {"target": last["kept"], "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
+    after = _kept_lines(run, entry, refused)
+    return {"target": last["kept"], "refused_seconds": refused, "next": [*_passwords(last["what"]), *after]}
 
 
 def _entry(run: Run, what: str, *, incoming: str, kept: str, words: str) -> dict[str, Any]:

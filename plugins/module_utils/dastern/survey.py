@@ -28,6 +28,7 @@ HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
 BACKUPS = "/backups"
 """Where the container sees `postgres_backup_dir`."""
 PGBACKREST_FOLDER = "/etc/pgbackrest"
+NAMES = "synchronous_standby_names"
 STANZA = "dastern"
 UID = 999
 """User and group `postgres` in every image that serves here."""
@@ -132,14 +133,29 @@ def declared_command(params: Mapping[str, Any]) -> list[str]:
     return settings.command({**own, **declared})
 
 
+def check_zero_loss(declared: bool, wal_archive: bool, own: Mapping[str, str]) -> None:
+    """Refuse, before anything is touched, what zero loss can't be with; `own` are the server's declared settings."""
+    if declared and not wal_archive:
+        raise DasTernError(
+            "`backup_zero_loss` is true, and `postgres_wal_archive` is false: what was received would lead on from no backup. Set "
+            "`postgres_wal_archive: true`, too. Nothing was changed."
+        )
+    if declared and own.get(NAMES):
+        raise DasTernError(
+            f"`postgres_settings_extra` has {NAMES} `{own[NAMES]}`, and `backup_zero_loss` sets it itself. Take it out. Nothing "
+            "was changed."
+        )
+
+
 def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Everything found, nothing changed; DasTernError names the first thing that can't be."""
     checked_names(params)
     checked_passwords(params)
     command = declared_command(params)
+    check_zero_loss(params["zero_loss"], params["wal_archive"], settings.of_command(command))
     rules = hba.content(
         SUPERUSER, params["database"], params["app_user"], params["readonly_user"], params["hba_extra"],
-        createdb=params["app_createdb"], receiver=params["zero_loss"],
+        createdb=params["app_createdb"],
     )  # fmt: skip
     containers = Containers(params["endpoint"])
     container = own_container(containers, params["container"])

@@ -27,8 +27,9 @@ from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
 from .hba import RECEIVER
+from .pgbackrest import PgBackRest
 from .sql_values import literal
-from .survey import BACKUPS, PGBACKREST_FOLDER, UID, stale_folders
+from .survey import BACKUPS, PGBACKREST_FOLDER, UID, check_zero_loss, stale_folders
 from .text_files import current
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -55,7 +56,7 @@ _WATCH = f"""\
 away=@AWAY@
 umask 077
 exec 9> /var/run/postgresql/.zero-loss
-flock -n 9 || exit 0
+flock -w "${{1:-0}}" 9 || exit 0
 conf=$PGDATA/postgresql.auto.conf
 export PGCONNECT_TIMEOUT=2 PGOPTIONS='-c statement_timeout=2s'
 ask() {{ psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d postgres -c "$1"; }}
@@ -77,6 +78,7 @@ case "$away $state" in
 "off "*) ! grep -qE '^(synchronous_standby_names|max_slot_wal_keep_size) *=' "$conf" || keep '' ;;
 *"  there") keep "${{limit}}synchronous_standby_names = '{RECEIVER}'\\n" ;;
 "continue {RECEIVER} away") keep "$limit" ;;
+*"  away" | *"  behind") grep -q '^max_slot_wal_keep_size *=' "$conf" || keep "$limit" ;;
 esac
 """
 _RUN = f"""\
@@ -117,6 +119,8 @@ _FOUND = f"""
 SELECT json_build_object(
   'names', current_setting('synchronous_standby_names'),
   'source', (SELECT source FROM pg_settings WHERE name = 'synchronous_standby_names'),
+  'kept', EXISTS (SELECT FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'
+             AND name IN ('synchronous_standby_names', 'max_slot_wal_keep_size')),
   'role', (SELECT json_build_object('verifier', rolpassword, 'right', rolcanlogin AND rolreplication
              AND NOT (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls)) FROM pg_authid WHERE rolname = '{RECEIVER}'),
   'slot', EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{RECEIVER}'),
@@ -211,7 +215,7 @@ class ZeroLoss:
         if check_mode or not steps:
             return steps
         self._write({self.switch: _WATCH.replace("@AWAY@", "off")})
-        if not self._until(lambda now: now["names"] != RECEIVER):
+        if not self._until(lambda now: now["names"] != RECEIVER and not now["kept"]):
             raise DasTernError(
                 f"synchronous_standby_names is still `{self.found()['names']}`: commits wait for the receiver. See "
                 f"`docker logs --tail 20 {self.place.container}`, then run `{backup_run.PROVISION}` again."
@@ -233,25 +237,32 @@ class ZeroLoss:
         return steps
 
     def _forget_received(self) -> None:
-        """What was received goes once the server's own log is archived; that of another cluster stays."""
-        server = physical.server(self.place)
-        if server.archiving:
-            physical.archive_all(self.place)
-        folder = self.place.folder / received.FOLDER
-        for path in folder.glob(f"{server.system}-*"):
-            shutil.rmtree(path)
+        """What was received goes as far as the archive has it; the rest may be the only copy, and a later backup deletes it.
+
+        First what is archived by now: the archive may need its room.
+        """
+        if not physical.server(self.place).archiving:
+            return
+        program = PgBackRest(self.place.containers, self.place.container)
+        physical.forget_received(self.place, program, receiving=False)
+        physical.archive_all(self.place)
+        physical.forget_received(self.place, program, receiving=False)
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            (self.place.folder / received.FOLDER).rmdir()
 
     def _until(self, done: Callable[[dict[str, Any]], bool]) -> bool:
-        """Do what the healthcheck does, until what is found is so; False where it isn't in time."""
+        """Do what the healthcheck does, until what is found is so; False where it isn't in time.
+
+        At least once, and behind one that is at work: it may have begun with the switch as it was before.
+        """
         end = time.monotonic() + STREAMS
-        while not done(self.found()):
+        while True:
+            self.containers.execute(self.place.container, ["sh", "-c", f"[ ! -r {_INSIDE} ] || sh {_INSIDE} 10"])
+            if done(self.found()):
+                return True
             if time.monotonic() > end:
                 return False
-            self.containers.execute(self.place.container, ["sh", "-c", f"[ ! -r {_INSIDE} ] || sh {_INSIDE}"])
             time.sleep(0.1)
-        return True
 
     def _write(self, files: Mapping[Path, str]) -> None:
         try:
@@ -302,11 +313,7 @@ class ZeroLoss:
 def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
     """Have zero loss as declared; what was or would be done is in `steps`."""
     enabled = params["enabled"]
-    if enabled and not params["wal_archive"]:
-        raise DasTernError(
-            "`backup_zero_loss` is true, and `postgres_wal_archive` is false: what was received would lead on from no backup. Set "
-            "`postgres_wal_archive: true`, too. Nothing was changed."
-        )
+    check_zero_loss(enabled, params["wal_archive"], {})
     if params["assume_absent"]:
         return _result(["make a receiver that every commit waits for"] if enabled else [], True, params)
     place = Place(dict(params))
@@ -314,10 +321,16 @@ def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         if not check_mode:
             raise backup_run.not_running(place)
         return _result([f"have a receiver, once container {place.container} runs"] if enabled else [], True, params)
-    with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up zero loss"):
+
+    def steps(check_mode: bool) -> list[str]:
         one = ZeroLoss(params, place)
-        steps = one.on(check_mode, say) if enabled else one.off(check_mode)
-    return _result(steps, check_mode, params)
+        return one.on(check_mode, say) if enabled else one.off(check_mode)
+
+    found = steps(check_mode=True)
+    if found and not check_mode:
+        with place.alone(params["wait"], "setting up zero loss"):
+            found = steps(check_mode=False)
+    return _result(found, check_mode, params)
 
 
 _PAST = {"make": "made", "change": "changed", "write": "wrote", "replace": "replaced", "start": "started",
