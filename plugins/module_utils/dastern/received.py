@@ -41,11 +41,11 @@ class Received:
         self.files: dict[int, dict[str, Path]] = {}
         """By timeline and name of the segment."""
         self.forks: dict[int, list[tuple[int, int]]] = {}
-        for folder in (backups / FOLDER).glob(f"{system}-*"):
-            for path in folder.iterdir():
-                if found := _NAME.fullmatch(path.name):
-                    self.files.setdefault(int(found[1][:8], 16), {})[found[1]] = path
-                elif path.suffix == ".history":
+        for path in (backups / FOLDER).glob(f"{system}-*/*"):
+            if found := _NAME.fullmatch(path.name):
+                self.files.setdefault(int(found[1][:8], 16), {})[found[1]] = path
+            elif path.suffix == ".history":
+                with contextlib.suppress(FileNotFoundError):  # somebody else tidies up at this moment
                     self.forks[int(path.stem, 16)] = forks(path.read_text("utf-8"))
 
     def times(self) -> dict[int, dict[int, float]]:
@@ -85,5 +85,5 @@ def prune(
         path.unlink(missing_ok=True)
     for folder in (backups / FOLDER).glob(f"{system}-*"):
         own = receiving and folder.name == f"{system}-{timeline:08X}"
-        if not own and all(path.suffix == ".history" for path in folder.iterdir()):
-            shutil.rmtree(folder)
+        if not own and all(path.suffix == ".history" for path in folder.glob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
