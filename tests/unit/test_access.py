@@ -10,6 +10,7 @@ from ansible.module_utils.dastern import hba, scram
 from ansible.module_utils.dastern.access import Declared, plan
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.sql_values import identifier, literal
+from ansible.module_utils.dastern.survey import check_zero_loss
 
 PASSWORDS = {"app": "application-password", "ro": "read-only-password"}
 DECLARED = Declared("db", "app", "ro", "development", False, PASSWORDS)
@@ -141,3 +142,12 @@ def test_hba_lines_go_between_the_superusers_refusal_and_the_application() -> No
     ]
     with pytest.raises(DasTernError, match="isn't one line of pg_hba.conf"):
         hba.content("postgres", "db", "app", "ro", ["a\nb"], createdb=False)
+
+
+def test_what_zero_loss_cant_be_with_is_refused_before_anything_is_touched() -> None:
+    check_zero_loss(True, True, {"max_connections": "20"})
+    check_zero_loss(False, False, {"synchronous_standby_names": "other"})
+    with pytest.raises(DasTernError, match="`postgres_wal_archive` is false"):
+        check_zero_loss(True, False, {})
+    with pytest.raises(DasTernError, match="has synchronous_standby_names `other`.*Take it out"):
+        check_zero_loss(True, True, {"synchronous_standby_names": "other"})
