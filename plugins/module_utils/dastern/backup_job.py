@@ -72,7 +72,7 @@ class Job:
         return began < self.calendar.last(now - timedelta(seconds=self._delay()))
 
     def forget_received(self) -> None:
-        """Keep what the receiver of zero loss writes, up to 22 GB a day, from filling the disk, whatever becomes of backups."""
+        """Keep what the receiver of zero loss writes, up to 24 GB a day, from filling the disk, whatever becomes of backups."""
         from . import backup_physical, pgbackrest  # type: ignore[attr-defined,unused-ignore]
 
         with contextlib.suppress(DasTernError):

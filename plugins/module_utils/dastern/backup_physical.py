@@ -354,12 +354,6 @@ def forget_received(place: Place, program: PgBackRest, receiving: bool = True) -
     received.prune(place.folder, system, int(timeline, 16), archived, oldest, receiving)
 
 
-def _in_first(place: Place, segment: str) -> bool:
-    """Whether a segment waits for a further repository alone."""
-    program = PgBackRest(place.containers, place.container)
-    return bool(program.further()) and segment in program.archived().get(program.info().archive, set())
-
-
 def archive_all(place: Place) -> tuple[int, str]:
     """Have all WAL up to now in the first repository; timeline and position."""
     lsn, current = place.superuser.value(
@@ -367,11 +361,16 @@ def archive_all(place: Place) -> tuple[int, str]:
     )
     timeline = int(current[:8], 16)
     name = pgbackrest.segment(timeline, lsn)
-    limit = ARCHIVE_SECONDS * (3 if PgBackRest(place.containers, place.container).further() else 1)
+    program = PgBackRest(place.containers, place.container)
+    several = bool(program.further())
+    limit = ARCHIVE_SECONDS * (3 if several else 1)
     end = time.monotonic() + limit
     while True:
         state = place.superuser.value(_ARCHIVED.format(name=name))
-        if not state["waits"] or (state["failed"] and _in_first(place, name)):
+        if not state["waits"]:
+            return timeline, lsn
+        # It may wait for a further repository alone.
+        if several and state["failed"] and name in program.archived().get(program.info().archive, set()):
             return timeline, lsn
         if time.monotonic() > end:
             raise DasTernError(
