@@ -23,4 +23,6 @@ class ActionModule(HostAction):
         return setup(params, self._task.check_mode, Display().display)
 
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        if not result.get("lines"):
+            return {}
         return {"backup": {name: result[name] for name in ("lines", "next", "steps") if name in result}}

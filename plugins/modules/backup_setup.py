@@ -16,6 +16,7 @@ options:
   processes: {description: How many processes compress and copy., type: int, default: 2}
   cipher_pass: {description: Password of the repository; empty is no encryption., type: str, default: ""}
   repository_options: {description: "pgBackRest's options of further repositories, by name, such as repo2-type.", type: dict, default: {}}
+  repository_secrets: {description: Those of them that nobody is to see., type: dict, default: {}}
   repository_files: {description: "Content of files that these options name, by name; the server sees them in /etc/pgbackrest/files.", type: dict, default: {}}
   keep:
     description:
@@ -25,6 +26,10 @@ options:
     default: {}
   wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+  lost:
+    description: Write the configuration where there is none, and do nothing else; for a restore where the server is lost.
+    type: bool
+    default: false
   assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
 extends_documentation_fragment: [backups]
 attributes:

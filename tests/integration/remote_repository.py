@@ -37,10 +37,23 @@ server.start()
 """
 
 
+class _SftpServer(asyncssh.SFTPServer):
+    def __init__(self, channel: asyncssh.SSHServerChannel[bytes], host: SftpHost) -> None:
+        super().__init__(channel, chroot=str(host.folder))
+        self._host = host
+
+    async def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> object:
+        if b"/backup/dastern/2" in path:
+            await asyncio.sleep(self._host.delay)
+        return super().open(path, pflags, attrs)
+
+
 class SftpHost:
     """A host with an SFTP server that can go away and come back; `options` and `files` are what the inventory declares."""
 
     def __init__(self, address: str, folder: Path) -> None:
+        self.delay = 0.0
+        """Seconds that each file of a backup takes."""
         self.folder = folder / "sftp"
         self.folder.mkdir()
         self._address, self._port = address, free_port(address)
@@ -72,7 +85,7 @@ class SftpHost:
         async def listen() -> asyncssh.SSHAcceptor:
             return await asyncssh.listen(
                 self._address, self._port, server_host_keys=[self._host_key], authorized_client_keys=self._authorized,
-                sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(self.folder)),
+                sftp_factory=lambda channel: _SftpServer(channel, self),
             )  # fmt: skip
 
         server = asyncio.run_coroutine_threadsafe(listen(), loop).result()

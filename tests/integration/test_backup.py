@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ansible.module_utils.dastern.drill import ARGUMENT_SPEC as DRILL_SPEC
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC as RESTORE_SPEC
+from ansible.module_utils.dastern.restore_run import restore
 from conftest import IMAGE, Play, docker, instance_variables, remove_instance
 from migrating import ROOT, wait_until
 from remote_repository import Bucket, SftpHost
@@ -59,6 +62,10 @@ class Backups:
     def drill(self, label: str) -> dict[str, Any]:
         own = {"config_dir": str(self.config_dir), "volume": f"{self.container}-data", "target": label}
         return drill(self.params(DRILL_SPEC, **own))
+
+    def restore(self, **changes: Any) -> dict[str, Any]:
+        own = {"config_dir": str(self.config_dir), "volume": f"{self.container}-data", **changes}
+        return restore(self.params(RESTORE_SPEC, **own))
 
     def listed(self) -> dict[str, Any]:
         return backup_run.listed(self.params({}))
@@ -517,13 +524,16 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     assert record.label == made["record"]["label"]
     result = backup_physical.verify(backups.place, backups.program, [record])
     assert (result.checks[record.label].ok, result.problems) == (True, [])
+    assert backup_physical.verify_further(backups.program) == []
     for words, changed in (("without", ""), ("another one", "not the right one")):
         assert words in refused(backups, lambda value=changed: backups.set_up(**{**declared, "cipher_pass": value}))
     damage(backups.folder / "encrypted/backup/dastern" / record.label / "backup.manifest", "flip")
     damage(next((backups.folder / "second/backup/dastern").glob("*F/bundle/1")), "flip")
     result = backup_physical.verify(backups.place, backups.program, [record])
     assert "damaged: backup.manifest" in result.checks[record.label].message
-    assert result.problems == ["repository 2: `pgbackrest --repo=2 verify` reports damage there"]
+    assert backup_physical.verify_further(backups.program) == [
+        "repository 2: `pgbackrest --repo=2 verify` reports damage there"
+    ]
     backups.place.forget(record.label)
 
 
@@ -551,9 +561,15 @@ def test_a_repository_elsewhere(
         assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
         assert backups.set_up(**declared)["changed"] is False
         label = backups.take()["label"]
-        told = backups.program.run("info", "--repo=2", "--output=text", "--log-level-console=off")
-        assert "full backup" in told
-        assert label not in told, "a repository has its own names"
+        (there,) = backups.program.info(repository=2).sets
+        assert (there["type"], there["label"] != label) == ("full", True), "a repository has its own names"
+        backups.sql("INSERT INTO noted SELECT i, 'behind it' FROM generate_series(1, 500) AS i")
+        for target, rows in ((there["label"], "20000"), ("latest", "20500")):
+            copy = backups.restore(target=target, what="database", into="from_afar", repository=2)
+            assert there["label"] in copy["target"]
+            assert backups.sql("\\c from_afar\nSELECT count(*) FROM noted") == rows
+            backups.sql("DROP DATABASE from_afar")
+        backups.sql("DELETE FROM noted WHERE words = 'behind it'")
         assert backups.verify()["lines"]
         assert backups.drill(label)["label"] == label
     first = next(iter(remote.files))
@@ -569,6 +585,7 @@ def test_a_repository_elsewhere_that_is_away(
 ) -> None:
     """The first repository gets its backups and all of its log; the other one catches up."""
     elsewhere.setattr(pgbackrest, "IO_TIMEOUT", 2)
+    elsewhere.setattr(pgbackrest, "ARCHIVE_IO_TIMEOUT", 2)
     remote = SftpHost(address, tmp_path)
     declared = {"repository_options": {**remote.options, "repo2-retention-full": 2}, "repository_files": remote.files}
     assert "repository 2 can't be read" in refused(backups, lambda: backups.set_up(**declared))
@@ -587,6 +604,9 @@ def test_a_repository_elsewhere_that_is_away(
     assert verified["checks"][label]["ok"]
     assert "repository 2: pgBackRest failed" in verified["problems"][-1]
     assert backups.drill(label)["label"] == label
+    copy = backups.restore(target="latest", what="database", into="meanwhile")
+    assert "what the live server holds now" in copy["target"]
+    backups.sql("DROP DATABASE meanwhile")
     again = backups.set_up(**declared)
     assert again["changed"] is False
     assert "repository 2 can't be read" in again["lines"][-1]
@@ -594,6 +614,29 @@ def test_a_repository_elsewhere_that_is_away(
         assert backups.take()["changed"] is True
         newest = max(path.name for path in backups.segments())[:24]
         wait_until(lambda: list(remote.folder.glob(f"das-tern/archive/dastern/17-1/*/{newest}-*")))
+    backups.set_up()
+
+
+def test_a_backup_goes_before_a_copy_elsewhere_that_is_under_way(
+    backups: Backups, address: str, elsewhere: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    remote = SftpHost(address, tmp_path)
+    declared = {"repository_options": {**remote.options, "repo2-retention-full": 2}, "repository_files": remote.files}
+    told: list[str] = []
+    running = ["exec", backups.container, "sh", "-c", "cat /proc/[0-9]*/cmdline"]
+    with remote.serving():
+        backups.set_up(**declared)
+        remote.delay = 10
+        with ThreadPoolExecutor(1) as beside:
+            first = beside.submit(backups.take)
+            wait_until(lambda: "--repo=2" in docker(*running, check=False).stdout)
+            remote.delay = 0
+            second = backups.take(say=told.append)
+            with pytest.raises(DasTernError, match="verified, but not in every repository: repository 2") as refusal:
+                first.result()
+        assert len(backups.program.info(repository=2).sets) == 1
+    assert any("Ending the backup into a further repository" in line for line in told), told
+    assert [one.label for one in backups.records[:2]] == [second["label"], refusal.value.facts["label"]]
     backups.set_up()
 
 
@@ -635,3 +678,81 @@ def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
     verified = backups.verify()
     assert {check["ok"] for check in verified["checks"].values()} == {True}
     assert backups.set_up()["changed"] is False
+
+
+def test_everything_is_lost_but_the_repository_elsewhere(
+    backups: Backups, play: Callable[..., Play], tmp_path: Path
+) -> None:
+    """Another machine brings it back: without server, data, configuration and first repository."""
+    address = docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge").stdout.strip()
+    remote = SftpHost(address, tmp_path)
+    secret = "hidden in the file, too"
+    variables = backups.variables | {
+        "backup_repository_files": remote.files,
+        "backup_repository_options": {
+            **remote.options, "repo2-retention-full": 2, "repo2-cipher-type": "aes-256-cbc", "repo2-cipher-pass": secret,
+        },
+    }  # fmt: skip
+
+    def lose() -> None:
+        remove_instance(backups.container)
+        shutil.rmtree(backups.folder)
+        shutil.rmtree(backups.config_dir)
+
+    with remote.serving():
+        made = play(SET_UP, variables)
+        assert made.rc == 0, made.stdout
+        assert play(SET_UP, variables).changed == 0
+        backups.sql("CREATE TABLE afar AS SELECT i FROM generate_series(1, 3000) AS i")
+        taken = play("playbooks/backup.yml", variables, "-e", "label=before-launch")
+        assert taken.rc == 0, taken.stdout
+        backups.sql("INSERT INTO afar SELECT i FROM generate_series(3001, 5000) AS i")
+        backups.sql("SELECT pg_switch_wal()")
+        waiting = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+        wait_until(lambda: backups.sql(waiting) == "0")
+        lose()
+
+        anew = play(SET_UP, variables)
+        assert anew.rc != 0
+        assert "Repository 2 has the backups of cluster" in anew.flat
+        assert "restore.yml -e repository=2" in anew.flat
+        assert not backups.conf.exists()
+        lose()
+
+        check = play("playbooks/restore.yml", variables, "-e", "repository=2", "--check")
+        assert check.rc == 0, check.stdout
+        assert "once pgBackRest's configuration is as declared" in check.section("restore")["lines"][0]
+        assert not backups.conf.exists()
+        assert (
+            "Repository 3 isn't configured; further ones are: 2"
+            in play("playbooks/restore.yml", variables, "-e", "repository=3", "-e", "confirm=dastern").flat
+        )
+        options = variables["backup_repository_options"]
+        wrong = variables | {"backup_repository_options": options | {"repo2-cipher-pass": "another one, too"}}
+        told = play("playbooks/restore.yml", wrong, "-e", "repository=2").flat
+        assert "can't be read with this `repo2-cipher-pass` (`backup_repository_options`)" in told
+        check = play("playbooks/restore.yml", variables, "-e", "repository=2", "--check")
+        assert "once pgBackRest's configuration is as declared" in check.section("restore")["lines"][0]
+        asked = play("playbooks/restore.yml", variables, "-e", "repository=2", "-e", "target=before-launch")
+        assert "-e target=before-launch -e what=cluster -e repository=2 -e confirm=dastern" in asked.flat
+        check = play("playbooks/restore.yml", variables, "-e", "repository=2", "--check")
+        assert "the end of the archive" in check.section("restore")["target"]
+        done = play("playbooks/restore.yml", variables, "-e", "repository=2", "-e", "confirm=dastern")
+        assert done.rc == 0, done.stdout
+        assert secret not in asked.stdout + done.stdout
+        assert docker("ps", "-aq", "--filter", f"name={backups.container}").stdout == ""
+        made = play(SET_UP, variables)
+        assert made.rc == 0, made.stdout
+        assert backups.sql("SELECT count(*) FROM afar") == "5000"
+        assert play(SET_UP, variables).changed == 0
+        assert backups.records[0].type == "full"
+
+        # The disk of the backups was carried to another machine.
+        remove_instance(backups.container)
+        shutil.rmtree(backups.config_dir)
+        done = play("playbooks/restore.yml", variables, "-e", "confirm=dastern")
+        assert done.rc == 0, done.stdout
+        assert f"wrote {backups.conf}" in done.section("backup")["lines"]
+        made = play(SET_UP, variables)
+        assert made.rc == 0, made.stdout
+        assert backups.sql("SELECT count(*) FROM afar") == "5000"

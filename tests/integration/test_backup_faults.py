@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,32 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dastern import backup_health
+from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC, SITE_SPEC, Site, restore
-from conftest import Instance, Play, docker, instance_variables, remove_instance
+from conftest import IMAGE, Instance, Play, docker, instance_variables, remove_instance
 from faults.backups import WORKS, Live, campaign, round_trip
+from migrating import wait_until
 
 SET_UP = """
 - hosts: dastern
   gather_facts: false
   roles: [postgres, backup]
 """
+
+
+def test_a_container_that_is_ended_while_it_speaks_has_no_result(image: dict[str, str]) -> None:
+    name = f"dastern-test-ended-{os.getpid()}"
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(
+            Containers("unix:///var/run/docker.sock").run_once, IMAGE, "echo said; sleep 60", name=name
+        )
+        wait_until(lambda: "said" in docker("logs", name, check=False).stdout)
+        docker("kill", name)
+        found = running.result()
+    assert (found.rc, found.out) == (-1, "")
+    assert "ended from outside" in found.err
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from ansible.module_utils.dastern import backup_health, backup_metrics
 from ansible.module_utils.dastern.backup_health import ARGUMENT_SPEC, KINDS, Health, examine
 from ansible.module_utils.dastern.backup_records import Check, Place, Record
+from ansible.module_utils.dastern.containers import Containers, Output
 
 NOW = datetime(2026, 2, 8, 12, 0, tzinfo=UTC)
 GOOD = Check((NOW - timedelta(hours=2)).isoformat(), True, 1.0)
@@ -224,6 +225,22 @@ def test_the_archive(backups: Backups, archive: dict[str, Any]) -> None:
     archive["mode"] = "off"
     assert backups.found() == {}
     assert "archive_mode is off" in backups.found(wal_archive=True)["archive_off"]
+
+
+def test_the_log_has_to_reach_the_further_repositories_too(
+    backups: Backups, archive: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(_: Any, __: str, command: list[str]) -> Output:
+        return Output(0, "repo1-path=/a\nrepo2-type=s3\n" if command[0] == "cat" else "Avail Size\n 90 1000\n", "")
+
+    monkeypatch.setattr(Containers, "execute", told)
+    backups.add()
+    archive |= {"last_failed": NOW.timestamp() - 20, "failed_wal": "000000010000000000000007"}
+    assert "in repository 2 as well; or, where that stays away" in backups.found()["archive_failing"]
+    assert backups.found(disk_free=9) == backups.found()
+    assert (
+        backups.found(disk_free=10)["disk"] == "disk of the data: 90 B of 1000 B free; wanted: 10 % (backup_disk_free)"
+    )
 
 
 def test_the_disk_fills(backups: Backups) -> None:

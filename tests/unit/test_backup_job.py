@@ -197,6 +197,19 @@ def test_a_trial_restore_that_fails_is_a_failure_beside_a_good_backup(
     assert host.status["drill"]["outcome"] == "failed"
 
 
+def test_a_backup_that_lacks_elsewhere_is_a_failure_and_is_tried(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.error = DasTernError("It isn't right.", label="the new one")
+    assert host.call("run") == 1
+    assert "drill" not in host.status
+    capsys.readouterr()
+    host.error = DasTernError("It isn't in repository 2.", label="the new one", lines=[])
+    assert host.call("run") == 1
+    assert capsys.readouterr().err == "It isn't in repository 2.\n"
+    assert (host.status["run"]["outcome"], host.status["drill"]["outcome"]) == ("failed", "ok")
+
+
 def test_never_two_at_a_time(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     with (host.backups / backup_job.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

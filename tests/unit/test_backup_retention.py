@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_run, pgbackrest
+from ansible.module_utils.dastern import backup_run, migration_backup, pgbackrest
 from ansible.module_utils.dastern.backup_records import Check, Record
 from ansible.module_utils.dastern.errors import DasTernError
 
@@ -103,6 +103,34 @@ def test_a_retention_that_cant_be_meant_is_refused(given: Any, words: str) -> No
 
 def test_a_retention_is_filled_up_with_the_default() -> None:
     assert backup_run.retention({"full": {"count": "5"}})["full"] == {"count": 5, "days": 14}
+
+
+@pytest.mark.parametrize(
+    ("drilled", "drill", "left"),
+    [
+        ([None, True, True], True, "cba"),  # nobody could try the newest: the proved one behind it stays
+        ([None, None, True], True, "ca"),
+        ([True, True, True], True, "ca"),
+        ([False, True, True], True, "cba"),
+        ([False, False, None], True, "ca"),
+        ([None, None, None], False, "ca"),
+    ],
+)
+def test_before_migrations_what_was_never_tried_replaces_nothing_that_was(
+    monkeypatch: pytest.MonkeyPatch, drilled: list[bool | None], drill: bool, left: str
+) -> None:
+    """`c` and `b` are of one history, `a` of another."""
+    records = [
+        record(
+            9 - n, "logical", label=label, reason=migration_backup.MIGRATING, census={"migrations": [history]},
+            drilled=None if ok is None else Check(NOW, ok, 1),
+        )
+        for n, (label, history, ok) in enumerate(zip("cba", ("m1 x", "m1 x", "m0 x"), drilled, strict=True))
+    ]  # fmt: skip
+    monkeypatch.setattr(migration_backup, "listed", lambda *_: records)
+    monkeypatch.setattr(migration_backup, "remove", lambda *_: None)
+    gone_ = migration_backup._prune(None, records[0], 5, drill)  # type: ignore[arg-type]
+    assert gone_ == [label for label in "cba" if label not in left]
 
 
 def test_names_of_wal_segments() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import backup_physical
 from ansible.module_utils.dastern.received import Received, prune
 
 FIRST, SECOND = "7-00000001", "7-00000002"
@@ -55,6 +58,32 @@ def test_a_timeline_goes_when_its_end_is_archived_under_the_next_ones_name(backu
 def test_the_newest_stays_though_it_is_archived(backups: Path) -> None:
     prune(backups, "7", 1, SEGMENTS, "")
     assert [name for name in left(backups) if name.startswith(FIRST)] == [f"{FIRST}/{SEGMENTS[2]}.partial"]
+
+
+@pytest.mark.parametrize(
+    ("starts", "waiting", "receiving", "kept"),
+    [
+        (["00000001000000000000000B"], [], True, []),
+        # By number, not by timeline: from the second one the log is needed from 09 on.
+        (["00000001000000000000000B", "000000020000000000000009"], [], True, SEGMENTS[1:2]),
+        ([], SEGMENTS[:1], True, SEGMENTS[:1]),
+        ([], SEGMENTS[:1], False, SEGMENTS[:1]),
+    ],
+)
+def test_what_is_archived_goes_but_not_what_waits_for_another_repository(
+    backups: Path, starts: list[str], waiting: list[str], receiving: bool, kept: list[str]
+) -> None:
+    archived = {"17-1": {SEGMENTS[0], "00000002000000000000000A"} if not starts else set()}
+    sets = [{"in": "17-1", "archive": {"start": start}} for start in starts]
+    place: Any = SimpleNamespace(
+        folder=backups, container="pg",
+        superuser=SimpleNamespace(value=lambda _: ["7", "00000002", waiting]),
+        containers=SimpleNamespace(inspect=lambda *_: {} if receiving else None),
+    )  # fmt: skip
+    program: Any = SimpleNamespace(info=lambda: SimpleNamespace(archive="17-1", sets=sets), archived=lambda: archived)
+    backup_physical.forget_received(place, program)
+    first = [Path(name).name for name in left(backups) if name.startswith(FIRST)]
+    assert [name for name in first if name in SEGMENTS[: 3 if starts else 1]] == kept
 
 
 def test_what_no_backup_reaches_goes(backups: Path) -> None:

@@ -5,6 +5,7 @@ Asks as far as it gets: an absent engine, container or folder is no failure of t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,7 +20,9 @@ from .backup_calendar import moment, shown
 from .backup_records import Check, Place, Record
 from .errors import DasTernError
 from .hba import RECEIVER
+from .pgbackrest import PgBackRest
 from .quantities import amount, duration
+from .survey import PGDATA
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
@@ -107,6 +110,10 @@ class Health:
     """`_RECEIVER`; None where the server can't be asked, or zero loss is neither declared nor there."""
     disk: tuple[int, int] | None = None
     """Bytes free and in all, of the file system that the folder is in."""
+    data_disk: tuple[int, int] | None = None
+    """The same of the data's, where what isn't archived waits; None where the server's container can't be asked."""
+    further: list[int] = field(default_factory=list)
+    """Numbers of the further repositories, which the log has to reach as well."""
     damaged: list[str] = field(default_factory=list)
     """Labels whose record isn't what was written."""
     problems: list[Problem] = field(default_factory=list)
@@ -186,6 +193,11 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
         health.receiver = found if params["zero_loss"] or found["names"] == RECEIVER else None
     except (DasTernError, OSError) as error:
         health.unasked = str(error)
+    with contextlib.suppress(DasTernError, ValueError, IndexError):
+        health.further = PgBackRest(place.containers, place.container).further()
+        told = place.containers.execute(place.container, ["df", "-B1", "--output=avail,size", PGDATA]).out
+        free, size = told.splitlines()[-1].split()
+        health.data_disk = int(free), int(size)
     there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
     disk = os.statvfs(there)
     health.disk = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
@@ -280,7 +292,9 @@ def _job(health: Health, params: dict[str, Any]) -> None:
         if noted.get("outcome") != "failed":
             continue
         began = moment(noted.get("began"))
-        if deed == "run" and began and health.last and _ended(health.last) > began:
+        ended = began + timedelta(seconds=noted.get("seconds", 0)) if began else None
+        # One that the run itself took may lack in a further repository.
+        if deed == "run" and ended and health.last and (moment(health.last.began) or ended) > ended:
             continue  # somebody took one since
         if deed == "drill" and any(one.kind == "drill" for one in health.problems):
             continue
@@ -316,6 +330,11 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
     if found is None:
         return
     logs = f"docker logs --tail 50 {health.container}"
+    # It waits in pg_wal, on the data's disk.
+    elsewhere = (
+        f", in repository {', '.join(map(str, health.further))} as well; or, where that stays away, its options taken out of "
+        "backup_repository_options and `ansible-playbook playbooks/provision.yml`"
+    ) if health.further else ""  # fmt: skip
     if found["mode"] == "off":
         if params["wal_archive"]:
             health.problems.append(
@@ -327,7 +346,7 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
         health.problems.append(
             Problem("archive_failing", "archive_command",
                     f"fails on {found['failed_wal']}, {health.ago(datetime.fromtimestamp(found['last_failed'], UTC))}",
-                    "every segment archived", logs)
+                    f"every segment archived{elsewhere}", logs)
         )  # fmt: skip
     if found["waiting_seconds"] > params["archive_lag"]:
         health.problems.append(
@@ -359,13 +378,13 @@ def _zero_loss(health: Health, params: dict[str, Any]) -> None:
 
 
 def _disk(health: Health, params: dict[str, Any], folder: Path) -> None:
-    if health.disk is None or not health.disk[1]:
-        return
-    free, size = health.disk
     full = next((one.stored for one in health.records if one.type == "full"), 0)
-    if free < max(size * params["disk_free"] / 100, full):
-        wanted = f"{params['disk_free']} % (backup_disk_free)"
-        wanted += f" and the last full backup's {amount(full)}" if full else ""
-        health.problems.append(
-            Problem("disk", f"disk of {folder}", f"{amount(free)} of {amount(size)} free", wanted, f"df -h {folder}")
-        )
+    data = f"docker exec {health.container} df -h {PGDATA}"
+    for what, disk, least, command in (
+        (f"disk of {folder}", health.disk, full, f"df -h {folder}"), ("disk of the data", health.data_disk, 0, data),
+    ):  # fmt: skip
+        free, size = disk or (0, 0)
+        if size and free < max(size * params["disk_free"] / 100, least):
+            wanted = f"{params['disk_free']} % (backup_disk_free)"
+            wanted += f" and the last full backup's {amount(least)}" if least else ""
+            health.problems.append(Problem("disk", what, f"{amount(free)} of {amount(size)} free", wanted, command))

@@ -49,9 +49,17 @@ class Job:
         """Take a backup; one of type `auto` is followed by the trial restore if that is due. What was done, in words."""
         with self._alone():
             chosen = self._type() if kind == "auto" else kind
-            done = self._noted("run", lambda: self._take(chosen), type=chosen)
+            failed = None
+            try:
+                done = self._noted("run", lambda: self._take(chosen), type=chosen)
+            except DasTernError as refusal:
+                if "lines" not in refusal.facts:
+                    raise
+                done, failed = "", refusal  # it is there, and not in every repository
             if kind == "auto" and self._drill_due():
                 done += "; " + self._noted("drill", self._drill)
+            if failed:
+                raise failed
         return f"{done}; next {shown(self.calendar.next(_now()))}"
 
     def drill(self) -> str:

@@ -18,6 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,8 +124,11 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
         partial = folder / f"{label}.partial"
         try:
             census = _dump(place, database, partial.name, lock_wait)
-            files = _synced(partial)
-            if wrong := _misread(place, partial.name, census.tables):
+            with ThreadPoolExecutor(1) as beside:
+                hashing = beside.submit(_synced, partial)
+                wrong = _misread(place, partial.name, census.tables)
+                files = hashing.result()
+            if wrong:
                 raise DasTernError(f"The backup of database {database} can't be read back, and was deleted: {wrong}.")
             checked = Check(now(), True, round(time.monotonic() - began, 1))
             partial.rename(folder / label)

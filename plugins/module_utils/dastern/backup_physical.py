@@ -20,7 +20,11 @@ from .errors import DasTernError
 from .pgbackrest import MARK, STANZA, Heard, Info, PgBackRest
 
 ARCHIVE_SECONDS = 120.0
-"""How long a finished segment of the WAL may take into the repository; thrice as long where there are further ones."""
+"""How long a finished segment of the WAL may take into the repository, where there are no further ones."""
+LOCKED = "050"
+"""pgBackRest's code where another backup is at work."""
+ENDED = "063"
+"""Its code where it was told to end."""
 TELL_SECONDS = 10.0
 MANIFEST = ("backup.manifest", "backup.manifest.copy")
 _SERVER = """
@@ -34,10 +38,12 @@ SELECT pg_reload_conf();
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest [backup]%';
 """
 _TIMELINE = """
-SELECT json_build_array((SELECT system_identifier::text FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8))
+SELECT json_build_array((SELECT system_identifier::text FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8),
+  (SELECT coalesce(json_agg(left(name, 24)), '[]') FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'))
 """
 _ARCHIVED = """
-SELECT json_build_object('waits', EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = '{name}.ready'),
+SELECT json_build_object('waiting', (SELECT coalesce(json_agg(left(name, 24)), '[]') FROM pg_ls_archive_statusdir()
+    WHERE name ~ '^[0-9A-F]{{24}}\\.ready$' AND left(name, 24) <= '{name}'),
   'failed', (SELECT last_failed_wal FROM pg_stat_archiver WHERE last_failed_time > coalesce(last_archived_time, '-infinity')))
 """
 
@@ -175,35 +181,34 @@ def good(record: Record) -> bool:
 
 
 def take(
-    place: Place, program: PgBackRest, found: Server, kind: str, name: str, reason: str, say: Callable[[str], None]
-) -> Record:
+    place: Place, program: PgBackRest, found: Server, kind: str, name: str, reason: str, wait: float,
+    say: Callable[[str], None],
+) -> Record:  # fmt: skip
     """Back the cluster up, verify that, and write the record; raises, and leaves what the next run deletes."""
     began, clock = now(), time.monotonic()
     place.superuser.run(_READY)
     heard = Heard()
-    with telling(lambda: f"{kind} backup: {heard.percent or 0} %", say):
-        program.run(
-            "backup", "--repo=1", f"--type={kind}", f"--annotation={MARK}=incomplete", "--log-level-console=detail",
-            heard=heard,
-        )  # fmt: skip
-    label = heard.text.rpartition("new backup label = ")[2].split()[0]
+
+    def copy() -> None:
+        with telling(lambda: f"{kind} backup: {heard.percent or 0} %", say):
+            program.run(
+                "backup", "--repo=1", f"--type={kind}", f"--annotation={MARK}=incomplete", "--log-level-console=detail",
+                heard=heard,
+            )  # fmt: skip
+
+    try:
+        copy()
+    except DasTernError as refusal:
+        if LOCKED not in refusal.facts.get("code", []):
+            raise
+        program.alone(wait, say)  # a copy into a further repository began in the same moment
+        copy()
+    label = heard.label
     say(f"{label}: copied in {time.monotonic() - clock:.1f} s; counting, and waiting for its WAL ...")
-    point = f"das-tern-{label}"
     with telling(lambda: "counting, and waiting for its WAL", say):
-        counted, exact = census.count_at(place.superuser, place.database, point)
-        timeline, lsn = archive_all(place)
-    info = program.info()
-    one = info.set(label)
-    if one is None:
-        raise DasTernError(f"pgBackRest doesn't list the backup {label} that it made. Run again.")
-    record = Record(
-        label=label, kind="physical", type=one["type"], database=place.database, system=found.system,
-        server=found.version, tool=f"pgBackRest {one['backrest']['version']}", began=began,
-        seconds=round(time.monotonic() - clock, 1), bytes=one["info"]["size"],
-        stored=one["info"]["repository"]["delta"], census=counted.as_dict(), exact=exact, name=name, reason=reason,
-        restore_point=point, lsn=lsn, timeline=timeline, prior=one["prior"] or "",
-        files={MANIFEST[0]: {"sha256": program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}").popitem()[1]}},
-    )  # fmt: skip
+        record = _counted(place, program, found, label, began, clock, name, reason)
+    manifest = program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}").popitem()[1]
+    record = replace(record, files={MANIFEST[0]: {"sha256": manifest}})
     say(f"{label}: verifying ...")
     with telling(lambda: "verifying", say):
         check = verify(place, program, [record], f"--set={label}").checks[label]
@@ -219,8 +224,28 @@ def take(
     return record
 
 
+def _counted(
+    place: Place, program: PgBackRest, found: Server, label: str, began: str, clock: float, name: str, reason: str,
+    repository: int = 1,
+) -> Record:  # fmt: skip
+    """The record of a set, with what the database holds at a restore point behind it."""
+    point = f"das-tern-{label}"
+    counted, exact = census.count_at(place.superuser, place.database, point)
+    timeline, lsn = archive_all(place, repository)
+    one = program.info(repository=repository).set(label)
+    if one is None:
+        raise DasTernError(f"pgBackRest doesn't list the backup {label} that it made. Run again.")
+    return Record(
+        label=label, kind="physical", type=one["type"], database=place.database, system=found.system,
+        server=found.version, tool=f"pgBackRest {one['backrest']['version']}", began=began,
+        seconds=round(time.monotonic() - clock, 1), bytes=one["info"]["size"],
+        stored=one["info"]["repository"]["delta"], census=counted.as_dict(), exact=exact, name=name, reason=reason,
+        restore_point=point, lsn=lsn, timeline=timeline, prior=one["prior"] or "",
+    )  # fmt: skip
+
+
 def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: str) -> Found:
-    """Read everything in the repository, and say of each of `records`, physical ones, whether it can be restored.
+    """Read everything in the first repository, and say of each of `records`, physical ones, whether it can be restored.
 
     `only`, an option such as `--set=LABEL`, reads the files of one.
     """
@@ -265,15 +290,21 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
     if only:
         return found
     _gaps(info, segments, told.wal, found)
+    return found
+
+
+def verify_further(program: PgBackRest) -> list[str]:
+    """Read everything in the other repositories; what is wrong there."""
+    problems = []
     for repository in program.further():
         try:
-            if program.verify(f"--repo={repository}").ok:
+            if program.verify(f"--repo={repository}", silence=census.LONGEST).ok:
                 continue
             why = f"`pgbackrest --repo={repository} verify` reports damage there"
         except DasTernError as refusal:
             why = refusal.message
-        found.problems.append(f"repository {repository}: {why}")
-    return found
+        problems.append(f"repository {repository}: {why}")
+    return problems
 
 
 def remove(place: Place, program: PgBackRest, labels: Sequence[str]) -> None:
@@ -291,16 +322,37 @@ def trim(program: PgBackRest) -> None:
     program.expire_archive(sum(one["type"] == "full" for one in program.info().sets))
 
 
-def further(program: PgBackRest, kind: str, say: Callable[[str], None]) -> list[str]:
-    """The same backup in the other repositories, whose retention their options say; why it wasn't possible."""
+def further(
+    place: Place, program: PgBackRest, found: Server, kind: str, name: str, reason: str, say: Callable[[str], None]
+) -> list[str]:
+    """The same backup in the other repositories, whose retention their options say; why it wasn't possible.
+
+    Nobody waits for it: the lock of the backups isn't held, and the next backup ends one that is under way.
+    """
     failed = []
     for repository in program.further():
-        say(f"repository {repository} ...")
         try:
-            program.run("backup", f"--repo={repository}", f"--type={kind}")
+            _copy(place, program, found, repository, kind, name, reason, say)
         except DasTernError as refusal:
             failed.append(f"repository {repository}: {refusal.message}")
+            if ENDED in refusal.facts.get("code", []):
+                break  # by a backup that goes first, also before the next repository
     return failed
+
+
+def _copy(
+    place: Place, program: PgBackRest, found: Server, repository: int, kind: str, name: str, reason: str,
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """One of them, with its record: where the first repository is lost, that is all that is left."""
+    began, clock, heard = now(), time.monotonic(), Heard()
+    with telling(lambda: f"repository {repository}: {heard.percent or 0} %", say):
+        program.run(
+            "backup", f"--repo={repository}", f"--type={kind}", f"--annotation={MARK}=further", "--log-level-console=detail",
+            heard=heard, silence=census.LONGEST,  # for one file; pgBackRest itself gives up a repository that is away
+        )  # fmt: skip
+        record = _counted(place, program, found, heard.label, began, clock, name, reason, repository)
+        program.run("repo-put", pgbackrest.record_path(record.label), f"--repo={repository}", stdin=record.text)
 
 
 def _broken(archive: str, first: str, last: str, there: set[str], damaged: set[tuple[str, str]]) -> list[str]:
@@ -343,39 +395,44 @@ def _gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str
             )
 
 
-def forget_received(place: Place, program: PgBackRest, receiving: bool = True) -> None:
+def forget_received(place: Place, program: PgBackRest) -> None:
     """Delete what the receiver of zero loss wrote and nothing needs, as the archive has it by now."""
     if not (place.folder / received.FOLDER).exists():
         return
-    system, timeline = place.superuser.value(_TIMELINE)
+    # First what still waits: commits wait for the receiver again from when it has all of that.
+    system, timeline, waiting = place.superuser.value(_TIMELINE)
     info = program.info()
-    archived = program.archived().get(info.archive, set())
-    oldest = min((one["archive"]["start"] for one in info.sets if one["in"] == info.archive), default="")
+    archived = program.archived().get(info.archive, set()) - set(waiting)
+    starts = [one["archive"]["start"] for one in info.sets if one["in"] == info.archive]
+    oldest = min(starts, key=lambda start: start[8:], default="")
+    receiving = place.containers.inspect("container", f"{place.container}-receiver") is not None
     received.prune(place.folder, system, int(timeline, 16), archived, oldest, receiving)
 
 
-def archive_all(place: Place) -> tuple[int, str]:
-    """Have all WAL up to now in the first repository; timeline and position."""
+def archive_all(place: Place, repository: int = 1) -> tuple[int, str]:
+    """Have all WAL up to now in a repository; timeline and position."""
     lsn, current = place.superuser.value(
         "SELECT json_build_array(lsn, pg_walfile_name(lsn)) FROM pg_switch_wal() AS lsn"
     )
     timeline = int(current[:8], 16)
-    name = pgbackrest.segment(timeline, lsn)
+    wait_until_archived(place, pgbackrest.segment(timeline, lsn), repository, "The backup doesn't count.")
+    return timeline, lsn
+
+
+def wait_until_archived(place: Place, name: str, repository: int, otherwise: str) -> None:
+    """Wait until a repository has the log up to segment `name`; `otherwise` says in a refusal what follows."""
     program = PgBackRest(place.containers, place.container)
     several = bool(program.further())
-    limit = ARCHIVE_SECONDS * (3 if several else 1)
+    limit = pgbackrest.ARCHIVE_TIMEOUT if several else ARCHIVE_SECONDS
     end = time.monotonic() + limit
-    while True:
-        state = place.superuser.value(_ARCHIVED.format(name=name))
-        if not state["waits"]:
-            return timeline, lsn
-        # It may wait for a further repository alone.
-        if several and state["failed"] and name in program.archived().get(program.info().archive, set()):
-            return timeline, lsn
+    while waiting := set((state := place.superuser.value(_ARCHIVED.format(name=name)))["waiting"]):
+        # For another repository alone, perhaps.
+        if several and waiting <= program.archived(repository).get(program.info(repository=repository).archive, set()):
+            return
         if time.monotonic() > end:
             raise DasTernError(
                 f"WAL segment {name} isn't in the repository after {limit:.0f} s"
                 + (f": the archive_command fails at {state['failed']}" if state["failed"] else "")
-                + f". `docker logs --tail 20 {place.container}` says why; mend that, then run again. The backup doesn't count.",
+                + f". `docker logs --tail 20 {place.container}` says why; mend that, then run again. {otherwise}"
             )
-        time.sleep(0.1)
+        time.sleep(2 if several else 0.1)

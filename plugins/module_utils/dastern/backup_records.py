@@ -32,6 +32,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_dir": {"type": "path", "required": True},
 }
 """The options of every module that works with backups; `Place` reads them."""
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
+"""What reading a record raises that isn't what was written."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,16 @@ class Record:
         """What restores it as a database beside the live one."""
         return f"ansible-playbook playbooks/restore.yml -e target={self.label} -e what=database -e {quote(f'into={self.database}_restored')}"
 
+    @property
+    def text(self) -> str:
+        kept = self.as_dict()
+        return json.dumps({**kept, "sha256": _digest(kept)}, indent=2, ensure_ascii=False) + "\n"
+
     @classmethod
-    def read(cls, path: Path) -> Record:
-        """What `Place.save` wrote; an exception of its own kind where that isn't what is there."""
-        kept = json.loads(path.read_text("utf-8"))
-        if kept.pop("sha256") != _digest(kept) or kept["label"] != path.stem:
+    def read(cls, text: str, label: str) -> Record:
+        """Of a record's `text`; one of `UNREADABLE` where that isn't what is there."""
+        kept = json.loads(text)
+        if kept.pop("sha256") != _digest(kept) or kept["label"] != label:
             raise ValueError("not what was written")
         return cls.of(kept)
 
@@ -144,8 +151,8 @@ class Place:
         found, damaged = [], []
         for path in self.records_folder.glob("[!.]*.json"):
             try:
-                found.append(Record.read(path))
-            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                found.append(Record.read(path.read_text("utf-8"), path.stem))
+            except (OSError, *UNREADABLE):
                 damaged.append(path.stem)
         return sorted(found, key=lambda one: (one.began, one.label), reverse=True), sorted(damaged)
 
@@ -167,12 +174,10 @@ class Place:
 
     def save(self, record: Record) -> None:
         """Write a record, in one step."""
-        kept = record.as_dict()
-        content = json.dumps({**kept, "sha256": _digest(kept)}, indent=2, ensure_ascii=False) + "\n"
         path = self.record_path(record.label)
         try:
             self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(path, content.encode())
+            write(path, record.text.encode())
         except OSError as error:
             raise DasTernError(f"{path} can't be written: {error.strerror}. Make room there, then run again.") from None
 

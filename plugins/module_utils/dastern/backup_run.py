@@ -68,7 +68,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         return _planned(place, keep, kind, params)
     with place.alone(params["wait"], "a backup"):
         program = PgBackRest(place.containers, place.container, params["nice"])
-        lines, failed = [], []
+        lines: list[str] = []
         if kind == "logical":
             with physical.telling(lambda: "logical backup", say):
                 record = backup_logical.take(
@@ -82,17 +82,19 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             kind, why = physical.effective(place, info, kind)
             if why:
                 lines.append(f"a full one, because {why}")
-            record = physical.take(place, program, found, kind, params["name"], params["reason"], say)
+            record = physical.take(place, program, found, kind, params["name"], params["reason"], params["wait"], say)
             swept += physical.sweep(place, program, program.info())
             lines += [f"deleted {label}, which a killed run left incomplete" for label in swept]
-            failed = physical.further(program, kind, say)
-        deleted = _delete(place, program, keep, say)
+        deleted = _delete(place, program, keep, kind)
         if kind != "logical":
             physical.forget_received(place, program)
         lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
         lines += expire_old(place)
         if not record.exact:
             lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
+    failed = []
+    if kind != "logical":
+        failed = physical.further(place, program, found, kind, params["name"], params["reason"], say)
     if failed:
         raise DasTernError(
             f"Backup {record.label} was taken and verified, but not in every repository: {'; '.join(failed)}",
@@ -115,9 +117,10 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
         records, damaged = place.records(), place.damaged()
         found = physical.Found()
         own = [record for record in records if record.kind == "physical"]
+        program = PgBackRest(place.containers, place.container, params["nice"])
+        there = bool(own or damaged) and bool(program.info().system)
         if own or damaged:
-            program = PgBackRest(place.containers, place.container, params["nice"])
-            if program.info().system:
+            if there:
                 with physical.telling(lambda: "verifying the repository", say):
                     found = physical.verify(place, program, own)
             else:
@@ -130,12 +133,15 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
         for label, check in found.checks.items():
             if not check_mode:
                 place.note(label, verified=check)
-        lines = [
-            f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
-            for record in records if (check := found.checks[record.label])
-        ]  # fmt: skip
-        lines += [f"{label} HAS A DAMAGED RECORD, {place.records_folder}/{label}.json" for label in damaged]
-        lines += [f"DAMAGED: {problem}" for problem in found.problems] + [f"lost: {note}" for note in found.notes]
+    if there:  # over a slow line for hours, for which nobody waits
+        with physical.telling(lambda: "verifying the further repositories", say):
+            found.problems += physical.verify_further(program)
+    lines = [
+        f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
+        for record in records if (check := found.checks[record.label])
+    ]  # fmt: skip
+    lines += [f"{label} HAS A DAMAGED RECORD, {place.records_folder}/{label}.json" for label in damaged]
+    lines += [f"DAMAGED: {problem}" for problem in found.problems] + [f"lost: {note}" for note in found.notes]
     wrong = [label for label, check in found.checks.items() if not check.ok] + damaged
     result: dict[str, Any] = {
         "changed": bool(found.checks) and not check_mode,
@@ -243,17 +249,16 @@ def surplus(
     return [record for record in records if record.label not in kept]
 
 
-def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], say: Say) -> list[tuple[str, str]]:
-    """Delete what may go; label and words of each."""
-    records = place.records()
-    info = program.info() if any(record.kind == "physical" for record in records) else None
+def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], taken: str) -> list[tuple[str, str]]:
+    """Delete what may go, physical ones behind a physical one that was `taken`; label and words of each."""
+    records = [record for record in place.records() if record.kind == "logical" or taken != "logical"]
+    info = None if taken == "logical" else program.info()
     gone = surplus(records, keep, physical.needed(place, info) if info else ())
     for record in gone:
         if record.kind == "logical":
             backup_logical.remove(place, record)
     if info:
-        sets = [record.label for record in gone if record.kind == "physical"]
-        physical.remove(place, program, sets)
+        physical.remove(place, program, [record.label for record in gone if record.kind == "physical"])
         physical.trim(program)
     return [(record.label, _described(record)) for record in gone]
 
@@ -261,8 +266,9 @@ def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], 
 def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """What `take` would do."""
     lines, records, program = [], place.records(), PgBackRest(place.containers, place.container)
+    info = None
     if kind == "logical":
-        info = program.info() if any(record.kind == "physical" for record in records) else None
+        records = [record for record in records if record.kind == "logical"]
     else:
         _, info = physical.usable(place, program)
         kind, why = physical.effective(place, info, kind)

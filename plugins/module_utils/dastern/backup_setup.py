@@ -26,13 +26,17 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "compress_level": {"type": "int", "default": 1},
     "processes": {"type": "int", "default": 2},
     "cipher_pass": {"type": "str", "default": "", "no_log": True},
-    "repository_options": {"type": "dict", "default": {}, "no_log": True},
+    "repository_options": {"type": "dict", "default": {}, "no_log": False},
+    "repository_secrets": {"type": "dict", "default": {}, "no_log": True},
     "repository_files": {"type": "dict", "default": {}, "no_log": True},
     "keep": {"type": "dict", "default": {}},
     "wait": {"type": "int", "default": 600},
     "nice": {"type": "int", "default": 10},
     "assume_absent": {"type": "bool", "default": False},
+    "lost": {"type": "bool", "default": False},
 }
+_NONE: dict[str, Any] = {"repository_options": {}, "repository_secrets": {}}
+_NOTHING: dict[str, Any] = {"changed": False, "steps": [], "lines": [], "next": []}
 _PAST = {"write": "wrote", "change": "changed", "delete": "deleted", "make": "made", "take": "took"}
 FILES = "files"
 """Folder beside pgbackrest.conf: what the options of further repositories name, such as certificates and keys."""
@@ -43,6 +47,8 @@ OWNER = 999
 def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
     """Make it so; what was or would be done is in `steps`."""
     if not params["wal_archive"]:
+        if params["lost"]:
+            return _NOTHING
         line = "`postgres_wal_archive` is false: there are only logical backups, no WAL and no restore to a moment"
         return {"changed": False, "steps": [], "lines": [line], "next": []}
     text = _configuration(params)
@@ -56,6 +62,15 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         "before_header": str(path) if before else "absent", "after_header": str(path), "before": masked(before),
         "after": masked(text),
     }  # fmt: skip
+    if params["lost"]:
+        place = Place(dict(params))
+        # What is there goes with the server that is there, which may run on another one for a reason.
+        if not steps or place.containers.inspect("container", place.container) is not None:
+            return _NOTHING
+        if not check_mode:
+            with files.there(check_mode):
+                _write(path, text)
+        return _result(steps, check_mode, [diff] if differs else [])
     if params["assume_absent"]:
         return _result([*steps, "make the repository", "take a first full backup"], True, [diff])
     place = Place(dict(params))
@@ -66,16 +81,17 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
     _alone_there(place)
     program = PgBackRest(place.containers, place.container, params["nice"])
     # What needs files that aren't there yet can't be tried.
-    tried = _configuration({**params, "repository_options": {}}) if check_mode and files.steps else text
+    tried = _configuration({**params, **_NONE}) if check_mode and files.steps else text
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up"), files.there(check_mode):
         found, info = physical.server(place), program.info(tried, every=True)
         if info.away and (differs or files.steps):
             raise DasTernError(
                 f"{'; '.join(info.away)}. Mend `backup_repository_options`, or what they name, then run again. Nothing was changed."
             )
-        if info.system and info.system != found.system:
+        _refuse_foreign(place, found, info)
+        for former in _replaced(found, info):
             steps.append(
-                f"take in cluster {found.system}, which replaced {info.system} in container {place.container}; the former one's "
+                f"take in cluster {found.system}, which replaced {former} in container {place.container}; the former one's "
                 "backups stay"
             )
         if not info.complete:
@@ -86,7 +102,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
             for one in place.records()
         )
         if not check_mode:
-            _have(place, program, path, text, differs, found, info, say)
+            _have(place, program, path, text, differs, found, info, params["wait"], say)
     if first and check_mode:
         steps.append("take a first full backup")
     result = _result(steps, check_mode, [diff] if differs else [])
@@ -107,6 +123,7 @@ def _have(
     differs: bool,
     found: physical.Server,
     info: Info,
+    wait: int,
     say: Say,
 ) -> None:
     """The stanza first, by the text that isn't written yet: one that doesn't work leaves everything as it was."""
@@ -115,18 +132,43 @@ def _have(
             f"Container {program.container} doesn't archive its WAL yet (archive_mode is off). Run "
             f"`{backup_run.PROVISION}`, which starts it anew with `postgres_wal_archive`."
         )
-    if info.system and info.system != found.system:
-        say(f"The repository takes in cluster {found.system}, which replaced {info.system} ...")
+    replaced = _replaced(found, info)
+    if replaced or not info.complete:
+        program.alone(wait, say)
+    if replaced:
+        say(f"The repository takes in cluster {found.system}, which replaced {' and '.join(replaced)} ...")
         program.run("stanza-upgrade", config=text)
     if not info.complete:
         program.run("stanza-create", config=text)
     if differs:
-        try:
-            write(path, text.encode(), owner=(OWNER, OWNER))
-        except OSError as error:
-            raise DasTernError(f"{path} can't be written: {error.strerror}. Run the play as root.") from None
+        _write(path, text)
         # An archiver that failed sleeps for a minute; this wakes it.
         place.superuser.run("SELECT pg_reload_conf();")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write(path, text.encode(), owner=(OWNER, OWNER))
+    except OSError as error:
+        raise DasTernError(f"{path} can't be written: {error.strerror}. Run the play as root.") from None
+
+
+def _replaced(found: physical.Server, info: Info) -> list[str]:
+    """Which cluster a repository still takes instead of the running one; one that was away then is behind the first."""
+    return sorted({known[-1] for known in info.systems.values()} - {found.system})
+
+
+def _refuse_foreign(place: Place, found: physical.Server, info: Info) -> None:
+    """Refuse a further repository of a cluster that was never here: archiving into it fails, and the log piles up."""
+    own = {found.system, *info.systems.get(1, [])}
+    for number, known in info.systems.items():
+        if known[-1] not in own:
+            raise DasTernError(
+                f"Repository {number} has the backups of cluster {known[-1]}, and container {place.container} runs "
+                f"{found.system}. Give it a folder of its own (`repo{number}-path` in `backup_repository_options`), as every server "
+                "needs one. If it is what is left of a server that was lost, bring that back instead: `ansible-playbook "
+                f"playbooks/restore.yml -e repository={number}`, before anything runs here. Nothing was changed."
+            )
 
 
 class _Files:
@@ -198,7 +240,7 @@ def _alone_there(place: Place) -> None:
 
 def _configuration(params: Mapping[str, Any]) -> str:
     """The declared one; refused in words, and without a secret, where it can't be right."""
-    cipher_pass, options = params["cipher_pass"], params["repository_options"]
+    cipher_pass, options = params["cipher_pass"], {**params["repository_options"], **params["repository_secrets"]}
     if cipher_pass and not scram.acceptable(cipher_pass):
         raise DasTernError(
             f"`backup_cipher_pass` can't be used; wanted is printable ASCII of {scram.MINIMUM_LENGTH} characters or more, "

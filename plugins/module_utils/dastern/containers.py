@@ -175,8 +175,8 @@ class Containers(Engine):
             raise
         stream.connection.settimeout(silence)
         out, err = stream.talk(stdin)
-        out, _, ended = out.rpartition(f"\n{_ENDED}")
-        if not ended:
+        out, marked, ended = out.rpartition(f"\n{_ENDED}")
+        if not marked or not ended.strip().isdecimal():
             return Output(-1, "", f"{err} the container was ended from outside (memory limit?)")
         return Output(int(ended), out, err)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .backup_logical import damage, remove, take
@@ -59,7 +59,7 @@ def backed_up(
     finally:
         # Whatever came of the drill, and not before it: one that can't be restored stands for no older one.
         with contextlib.suppress(DasTernError), place.alone(WAIT, f"a backup {reason}"):
-            gone = _prune(place, record, params["backup_keep"])
+            gone = _prune(place, record, params["backup_keep"], params["backup_drill"])
     return {"backup": told, "backups_deleted": gone}
 
 
@@ -91,22 +91,25 @@ def applied(record: Record) -> list[str]:
     return [one.partition(" ")[0] for one in record.census["migrations"]]
 
 
-def _prune(place: Place, newest: Record, keep: int) -> list[str]:
+def _prune(place: Place, newest: Record, keep: int, drill: bool) -> list[str]:
     """Of the backups from here keep the newest of each of the last `keep` histories of migrations; gives what went.
 
     A migration that fails again and again is backed up each time: that mustn't cost the backups from before others. One
-    that failed its drill stands for none, and goes when it isn't the newest.
+    that failed its drill stands for none, and goes when it isn't the newest. Where they are drilled, one that wasn't does
+    not replace one that was.
     """
     gone = []
-    histories: list[Sequence[str]] = []
+    proved: dict[tuple[str, ...], bool] = {}
+    """By history."""
     for record in listed(place, newest.database, newest.system):
         if record.reason not in REASONS:
             continue
+        history, good = tuple(applied(record)), not drill or record.drilled is not None
         if record.drilled and not record.drilled.ok:
             if record.label == newest.label:
                 continue
-        elif applied(record) not in histories and len(histories) < max(keep, 1):
-            histories.append(applied(record))
+        elif (good and not proved[history]) if history in proved else len(proved) < max(keep, 1):
+            proved[history] = good
             continue
         remove(place, record)
         gone.append(record.label)

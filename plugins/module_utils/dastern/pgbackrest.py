@@ -32,6 +32,10 @@ FULL = 32 * 1024 * 1024
 """Bytes; with less a failure is for want of them."""
 IO_TIMEOUT = 30
 """Seconds without a byte from a further repository after which it is away."""
+ARCHIVE_IO_TIMEOUT = 3
+"""The same while the log is archived: it tries 6 to 22 times, and so long the first repository waits behind one that is away."""
+ARCHIVE_TIMEOUT = 600
+"""Seconds for one segment where there are further repositories: of one that is away two or three such rounds."""
 LONGEST = 1800.0
 """Seconds that a command may say nothing: copying one file, waiting for one segment."""
 
@@ -79,6 +83,11 @@ class Heard:
     def text(self) -> str:
         return "\n".join([*self._kept, self._rest.decode(errors="replace")])
 
+    @property
+    def label(self) -> str:
+        """Of the set that was made."""
+        return self.text.rpartition("new backup label = ")[2].split()[0]
+
 
 @dataclass(frozen=True)
 class Info:
@@ -87,7 +96,9 @@ class Info:
     complete: bool
     """Whether every repository that was asked and answers has its stanza."""
     system: str
-    """Identifier of the cluster whose WAL it takes."""
+    """Identifier of the cluster whose WAL it takes; '' if it takes none yet."""
+    systems: dict[int, list[str]]
+    """Identifiers of the clusters whose WAL each repository has, the newest last."""
     archive: str
     """Where that goes, such as `17-1`: the server's version and the number of the cluster."""
     sets: list[dict[str, Any]]
@@ -117,32 +128,44 @@ class PgBackRest:
     def __init__(self, containers: Containers, container: str, nice: int = 0) -> None:
         self.containers, self.container, self.nice = containers, container, nice
 
-    def run(self, command: str, *options: str, config: str = "", heard: Heard | None = None) -> str:
+    def run(
+        self, command: str, *options: str, config: str = "", stdin: str = "", heard: Heard | None = None,
+        silence: float = LONGEST,
+    ) -> str:  # fmt: skip
         """What it prints; a failure is a refusal in its own words."""
         words = ["nice", "-n", str(self.nice), "pgbackrest", f"--stanza={STANZA}", command, *options]
         if config:
             words.append("--config=/dev/stdin")
-        done = self.containers.execute(self.container, words, config, silence=LONGEST, into=heard)  # type: ignore[arg-type]
+        done = self.containers.execute(self.container, words, config or stdin, silence=silence, into=heard)  # type: ignore[arg-type]
         out = heard.text if heard else done.out
         if done.rc != 0:
             raise _refusal(command, Output(done.rc, out, done.err), self._free())
         return out
 
-    def info(self, config: str = "", *, every: bool = False) -> Info:
-        """What the first repository says, or `every` one."""
+    def info(self, config: str = "", *, repository: int = 1, every: bool = False) -> Info:
+        """What a repository says of itself; with `every` the others are asked, too, for `systems` and `away`."""
         # It writes a message of several lines as it is into its JSON.
         # For one that is away it waits as long several times; by itself, a minute.
-        options = ["--output=json", "--log-level-console=off", "--io-timeout=5", *([] if every else ["--repo=1"])]
+        options = [
+            "--output=json",
+            "--log-level-console=off",
+            "--io-timeout=5",
+            *([] if every else [f"--repo={repository}"]),
+        ]
         told = json.loads(self.run("info", *options, config=config), strict=False)[0]
-        refuse_unreadable(told)
-        systems = [str(one["system-id"]) for one in told["db"] if one["repo-key"] == 1]
-        archives = {one["database"]["id"]: one["id"] for one in told["archive"] if one["database"]["repo-key"] == 1}
+        refuse_unreadable(told, repository)
+        systems: dict[int, list[str]] = {}
+        for one in told["db"]:
+            systems.setdefault(one["repo-key"], []).append(str(one["system-id"]))
+        archives = {
+            one["database"]["id"]: one["id"] for one in told["archive"] if one["database"]["repo-key"] == repository
+        }
         sets = [
             {**one, "in": archives.get(one["database"]["id"], "")}
-            for one in told["backup"] if one["database"]["repo-key"] == 1
+            for one in told["backup"] if one["database"]["repo-key"] == repository
         ]  # fmt: skip
         return Info(
-            all(one["status"]["code"] in (0, 2) for one in told["repo"] if one["status"]["code"] in _STATES), systems[-1] if systems else "", archives[max(archives)] if archives else "", sets,
+            all(one["status"]["code"] in (0, 2) for one in told["repo"] if one["status"]["code"] in _STATES), systems.get(repository, [""])[-1], systems, archives[max(archives)] if archives else "", sets,
             [
                 f"repository {one['key']} can't be read: {_first(one['status']['message'])}"
                 for one in told["repo"] if one["status"]["code"] not in _STATES
@@ -151,12 +174,11 @@ class PgBackRest:
 
     def further(self) -> list[int]:
         """Numbers of the repositories besides the first."""
-        done = self.containers.execute(self.container, ["cat", f"{PGBACKREST_FOLDER}/pgbackrest.conf"])
-        return sorted({int(number) for number in re.findall(r"(?m)^repo(\d+)-", done.out)} - {1})
+        return further(self.containers.execute(self.container, ["cat", f"{PGBACKREST_FOLDER}/pgbackrest.conf"]).out)
 
-    def verify(self, *options: str) -> Verified:
+    def verify(self, *options: str, silence: float = LONGEST) -> Verified:
         # Without --job-retry a damaged segment is read three times, 15 s apart.
-        told = self.run("verify", *options, "--output=text", "--verbose", "--job-retry=0")
+        told = self.run("verify", *options, "--output=text", "--verbose", "--job-retry=0", silence=silence)
         sets = {label: status.strip() == "valid" for label, status in _SET.findall(told)}
         damaged: dict[str, list[str]] = {}
         wal: set[tuple[str, str]] = set()
@@ -167,11 +189,16 @@ class PgBackRest:
                 damaged[found[1]].append(found[2])
         return Verified(sets, damaged, wal, bool(re.search(r"^status: ok$", told, re.MULTILINE)))
 
-    def archived(self) -> dict[str, set[str]]:
-        """Names of the segments in the first repository, by archive such as `17-1`."""
+    def archived(self, repository: int = 1) -> dict[str, set[str]]:
+        """Names of the segments in a repository, by archive such as `17-1`."""
         files = json.loads(
             self.run(
-                "repo-ls", f"archive/{STANZA}", "--repo=1", "--recurse", "--output=json", "--log-level-console=off"
+                "repo-ls",
+                f"archive/{STANZA}",
+                f"--repo={repository}",
+                "--recurse",
+                "--output=json",
+                "--log-level-console=off",
             )
         )
         found: dict[str, set[str]] = {}
@@ -201,7 +228,8 @@ class PgBackRest:
     def alone(self, seconds: float, say: Callable[[str], None]) -> None:
         """End the backup that a killed run left here; wait `seconds` for somebody else's pgBackRest.
 
-        Whoever calls holds the lock of the backups: no run of ours is at work that anybody waits for.
+        Whoever calls holds the lock of the backups: at work is at most one of ours into a further repository, which takes
+        hours on a slow line, and the first one goes first.
         """
         end = time.monotonic() + seconds
         told: set[str] = set()
@@ -211,7 +239,10 @@ class PgBackRest:
                     continue
                 told.add(pid)
                 if f"--annotation={MARK}=" in command:
-                    say("Ending a backup that a killed run left behind ...")
+                    say(
+                        "Ending a backup that a killed run left behind ..." if "--repo=1" in command.split()
+                        else "Ending the backup into a further repository that is still under way ..."
+                    )  # fmt: skip
                     self.containers.execute(self.container, ["sh", "-c", 'kill -TERM "$1"', "sh", pid])
                 else:
                     say(f"Waiting for another pgBackRest in container {self.container}: {command} ...")
@@ -238,12 +269,17 @@ class PgBackRest:
                 yield pid, command.strip()
 
 
-def refuse_unreadable(told: Mapping[str, Any]) -> None:
-    """Refuse where `info`, which ends well whatever it finds, couldn't read the first repository of what it told."""
-    status = next(one["status"] for one in told["repo"] if one["key"] == 1)
+def refuse_unreadable(told: Mapping[str, Any], repository: int = 1) -> None:
+    """Refuse where `info`, which ends well whatever it finds, couldn't read a repository of what it told."""
+    status = next(one["status"] for one in told["repo"] if one["key"] == repository)
     message = status["message"]
     # Without a password what is encrypted is read as a text, and quoted.
     if "CryptoError" in message or "Salted__" in message or not message.replace("\n", "").isprintable():
+        if repository != 1:
+            raise DasTernError(
+                f"Repository {repository} can't be read with this `repo{repository}-cipher-pass` (`backup_repository_options`): it was "
+                "made with another one, or without. Set the one that it was made with. Nothing was changed."
+            )
         raise DasTernError(
             "The backup repository can't be read with this `backup_cipher_pass`: it was made with another one, or "
             "without. Set the one that it was made with; to begin a new repository, move the folder `repository` in "
@@ -251,7 +287,8 @@ def refuse_unreadable(told: Mapping[str, Any]) -> None:
             crypto=True,
         )
     if status["code"] not in _STATES:
-        raise DasTernError(f"The backup repository can't be read: {_first(message)}. Nothing was changed.")
+        which = "The backup repository" if repository == 1 else f"Repository {repository}"
+        raise DasTernError(f"{which} can't be read: {_first(message)}. Nothing was changed.")
 
 
 def _first(message: str) -> str:
@@ -280,12 +317,25 @@ def configuration(compress_level: int, processes: int, cipher_pass: str, options
         "log-level-console": "info",
         "log-level-file": "off",
         # The segments that a backup needs reach the first repository behind a few tries of one that is away.
-        **({"io-timeout": IO_TIMEOUT, "archive-timeout": 300} if others else {}),
+        **({"io-timeout": IO_TIMEOUT, "archive-timeout": ARCHIVE_TIMEOUT} if others else {}),
     }
     text = "".join(f"{name}={value}\n" for name, value in lines.items())
     # One segment at a time, the first that a repository which is away doesn't take would keep all later ones from the others.
-    aside = f"\n[global:archive-push]\narchive-async=y\nspool-path={SPOOL}\n" if others else ""
+    aside = "\n[global:archive-push]\n" + "".join(
+        f"{name}={value}\n"
+        for name, value in (("archive-async", "y"), ("spool-path", SPOOL), ("io-timeout", ARCHIVE_IO_TIMEOUT))
+    ) if others else ""  # fmt: skip
     return f"[global]\n{text}{aside}\n[{STANZA}]\npg1-path={PGDATA}\npg1-database=postgres\n"
+
+
+def further(text: str) -> list[int]:
+    """Numbers of the repositories besides the first, in a configuration."""
+    return sorted({int(number) for number in re.findall(r"(?m)^repo(\d+)-", text)} - {1})
+
+
+def record_path(label: str) -> str:
+    """Where a further repository has the record of a set: with it goes, too."""
+    return f"backup/{STANZA}/{label}/das-tern.json"
 
 
 def masked(text: str) -> str:

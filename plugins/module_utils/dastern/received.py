@@ -20,7 +20,7 @@ _NAME = re.compile(r"([0-9A-F]{24})(\.partial)?")
 _FORK = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 GET = f"""
 get() {{
-  pgbackrest --repo=1 --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "$3" >&2 && return
+  pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "$3" >&2 && return
   system=$(pg_controldata "$1" | sed -n 's/^Database system identifier: *//p')
   file={BACKUPS}/{FOLDER}/$system-$(printf %.8s "$2")/$2
   cp "$file" "$3" 2>/dev/null || cp "$file.partial" "$3" 2>/dev/null

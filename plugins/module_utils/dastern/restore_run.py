@@ -47,6 +47,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "table": {"type": "str", "default": ""},
     "confirm": {"type": "str", "default": ""},
     "undo": {"type": "bool", "default": False},
+    "repository": {"type": "int", "default": 1},
+    "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
 }
 COMMAND = "ansible-playbook playbooks/restore.yml"
@@ -146,6 +148,9 @@ def restore(
 ) -> dict[str, Any]:
     """Restore what `params` (the options of the module `restore`) ask for; what the module returns. Raises `DasTernError`."""
     place = Place(dict(params))
+    if params["unconfigured"]:
+        words = f"would restore {params['target']}; from which backup is seen once pgBackRest's configuration is as declared"
+        return {"changed": True, "target": params["target"], "next": [_command(params)], "lines": [words]}
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore"):
         run = Run(params, place, Site(params, place), State(place), [], say)
         if check_mode:
@@ -239,7 +244,7 @@ def refuse_version(site: Site, record: Record) -> None:
 
 def _logical(run: Run) -> Record | None:
     """The logical backup that is meant, if it is one that is meant."""
-    records = run.place.records()
+    records = run.place.records() if run.site.repository == 1 else []
     if run.params["target"] == "latest":
         own = (record for record in records if record.database == run.database and good(record))
         return None if any(record.kind == "physical" for record in records) else next(own, None)
@@ -678,6 +683,7 @@ def _held(database: str, found: Census) -> str:
 
 def _command(params: Mapping[str, Any]) -> str:
     words = [f"-e {name}={params[name]}" for name in ("what", "table", "into") if params[name]]
+    words += [f"-e repository={params['repository']}"] if params["repository"] != 1 else []
     target = params["target"]
     return " ".join([COMMAND, f"-e 'target=\"{target}\"'" if " " in target else f"-e target={target}", *words])
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from .backup_physical import wait_until_archived
 from .backup_records import Record
 from .errors import DasTernError
 from .pgbackrest import SEGMENT, WAL_FILE, position, segment_name, segment_number
@@ -30,12 +30,6 @@ _MARK = """
 SELECT json_build_object('xid', pg_current_xact_id()::text);
 SELECT json_build_object('lsn', pg_create_restore_point({point})::text, 'timeline', timeline_id) FROM pg_control_checkpoint();
 SELECT json_build_object('file', pg_walfile_name(pg_switch_wal()));
-"""
-_ARCHIVED = """
-SELECT json_build_object('missing', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name ~ '^[0-9A-F]{{24}}\\.ready$'
-    AND left(name, 24) <= {file}), 'mode', current_setting('archive_mode'),
-  'failed', CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') THEN last_failed_wal END)
-FROM pg_stat_archiver
 """
 # The newest first; the one behind stays for a record that reaches into it. /tmp holds four.
 _SEARCH = rf"""
@@ -145,11 +139,14 @@ class Archive:
             end = self.end_of_line(timeline, int(backup["archive"]["start"][:8], 16))
             if before(backup) and (end is None or position(backup["lsn"]["stop"]) <= end):
                 return backup
-        oldest = usable[0] if usable else None
+        if not usable:
+            raise DasTernError(
+                f"None of the {len(self.backups)} backups in the repository has a record, by which what is restored is compared. "
+                "Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what is in the first repository."
+            )
         raise DasTernError(
-            f"{what} is older than the oldest backup that leads there"
-            + (f": {oldest['label']} was complete at {_time(oldest)} ({oldest['lsn']['stop']})" if oldest else "")
-            + ". Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
+            f"{what} is older than the oldest backup that leads there: {usable[0]['label']} was complete at {_time(usable[0])} "
+            f"({usable[0]['lsn']['stop']}). Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
         )
 
     def backup(self, label: str) -> dict[str, Any]:
@@ -164,10 +161,10 @@ class Archive:
 
 def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Record]:
     """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first."""
-    records = [record for record in site.place.records() if record.kind == "physical"]
+    archive = Archive(site)
+    records = site.records([one["label"] for one in archive.backups])
     named = next((record for record in records if target in (record.label, record.name or None)), None)
     moment = None if named else _moment(target)
-    archive = Archive(site)
     if named:
         backup = archive.backup(named.label)
         timeline = int(backup["archive"]["start"][:8], 16)
@@ -283,23 +280,16 @@ def _archived(site: Site, latest: bool) -> dict[str, Any]:
     mark: dict[str, Any] = {"name": name}
     for line in site.psql.run(_MARK.format(point=literal(name))).split("\n"):
         mark |= json.loads(line) if line.strip() else {}
-    end = time.monotonic() + 60
-    while True:
-        state = site.psql.value(_ARCHIVED.format(file=literal(mark["file"])))
-        if state["mode"] == "off":
-            raise DasTernError(
-                "The live server doesn't archive its write-ahead log (archive_mode is off): there is nothing to recover with but "
-                "each backup's own end. Name a backup (`-e target=LABEL`), or set `postgres_wal_archive: true` for the next time."
-            )
-        if state["missing"] == 0:
-            return mark
-        if time.monotonic() > end:
-            failed = f"; archive_command fails for {state['failed']}" if state["failed"] else ""
-            raise DasTernError(
-                f"{state['missing']} segments of the write-ahead log aren't archived within 60 s{failed}. Nothing was done. See "
-                f"`docker logs {site.name}`; a backup's own end can be restored without them (`-e target=LABEL`)."
-            )
-        time.sleep(0.1)
+    if site.psql.run("SHOW archive_mode;").strip() == "off":
+        raise DasTernError(
+            "The live server doesn't archive its write-ahead log (archive_mode is off): there is nothing to recover with but "
+            "each backup's own end. Name a backup (`-e target=LABEL`), or set `postgres_wal_archive: true` for the next time."
+        )
+    wait_until_archived(
+        site.place, mark["file"], site.repository,
+        "Nothing was restored; a backup's own end can be, without what lacks (`-e target=LABEL`).",
+    )  # fmt: skip
+    return mark
 
 
 def _written(site: Site) -> str:
@@ -324,7 +314,7 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
     if done.rc:
         raise DasTernError(f"The archive can't be searched: {errors_of(done)}.")
     if hit is None:
-        there = ", ".join(record.label for record in site.place.records()[:10])
+        there = ", ".join(record.label for record in site.records([one["label"] for one in archive.backups])[:10])
         raise DasTernError(
             f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
             "Nothing was done. A target is `latest`, a backup's label or name, a time with its offset, an LSN, a transaction's "

@@ -1,4 +1,5 @@
-"""A server made of a backup, beside the live one: without network, reached over its socket alone, gone afterwards.
+"""A server made of a backup, beside the live one: without network, unless another repository than the first is read; reached
+over its socket alone, gone afterwards.
 
 It recovers to a target that is always named. Without one, PostgreSQL promotes at the first piece of the write-ahead log
 that is missing or damaged, and serves part of the rows without a word.
@@ -6,20 +7,21 @@ that is missing or damaged, and serves part of the rows without a word.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from . import settings
-from .backup_records import Place
+from .backup_records import UNREADABLE, Place, Record
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
-from .pgbackrest import refuse_unreadable, segment_name, segment_number
+from .pgbackrest import further, record_path, refuse_unreadable, segment_name, segment_number
 from .psql import Psql
 from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
@@ -36,7 +38,7 @@ set -eu
 folder=$1 label=$2 timeline=$3
 rm -rf "$folder"
 mkdir -m 0700 "$folder"
-pgbackrest --repo=1 --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
+pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
   --target-timeline="$timeline" restore
 # Zero loss comes back when its receiver is there; until then nothing is to wait for it.
 sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|synchronous_standby_names|max_slot_wal_keep_size) *=/d' \
@@ -53,12 +55,21 @@ pg_waldump "/tmp/$2" "$3" 2>/dev/null | tail -n 1 | sed -nE 's/.* lsn: ([0-9A-F]
 """
 _RESTORE = """\
 from={backups}/{folder}/{system}-$(printf %%.8s %f)/%f; \
-pgbackrest --repo=1 --stanza={stanza} --pg1-path={pgdata} archive-get %f "%p" || cp "$from" "%p" 2>/dev/null || cp "$from.partial" "%p" 2>/dev/null"""
+pgbackrest --repo={repository} --stanza={stanza} --pg1-path={pgdata} archive-get %f "%p" || cp "$from" "%p" 2>/dev/null || cp "$from.partial" "%p" 2>/dev/null"""
 _LOOK = r"""
 df -B1 --output=avail "$1" | tail -n 1
 ls -A "$1" | tr '\n' ' '; echo
 [ ! -s "$1/pgdata/global/pg_control" ] || printf 'cluster'; echo
 df -B1 --output=avail /backups | tail -n 1
+"""
+# What is encrypted is so by the repository's password itself, and not by that of a set, as pgBackRest reads what lies there.
+_RECORDS = rf"""
+PGBACKREST_CIPHER_PASS=$(sed -n "s/^repo$REPO-cipher-pass=//p" {PGBACKREST_FOLDER}/pgbackrest.conf)
+[ -z "$PGBACKREST_CIPHER_PASS" ] || export PGBACKREST_CIPHER_PASS
+for file; do
+  pgbackrest --repo="$REPO" --stanza="$STANZA" --log-level-console=off repo-get --ignore-missing "$file" | tr '\n' ' '
+  echo
+done
 """
 _SERVE = """
 echo 'local all all peer' > /tmp/hba.conf
@@ -75,6 +86,8 @@ class Site:
         self.helper = f"{self.name}-restore"
         """Whatever serves, restores or waits for a swap beside the live container is called so: what was left is found."""
         self.config = Path(params["config_dir"]).expanduser()
+        self.repository: int = params.get("repository", 1)
+        """The one that backups and log are read from."""
         self.containers = Containers(place.containers.endpoint.url, timeout=900)
         self.psql = Psql(self.containers, self.name)
         self.container = self.containers.inspect("container", self.name)
@@ -92,6 +105,31 @@ class Site:
                 "with. `ansible-playbook playbooks/restore.yml` gets or builds it; a module alone is given `image`."
             )
         self.backups = place.folder
+        if self.repository != 1:
+            self._refuse_unknown_repository()
+
+    def _refuse_unknown_repository(self) -> None:
+        path = self.config / "pgbackrest" / "pgbackrest.conf"
+        try:
+            there = further(path.read_text("utf-8"))
+        except OSError as error:
+            raise DasTernError(f"{path} can't be read: {error.strerror}. Run the play as root.") from None
+        if self.repository not in there:
+            raise DasTernError(
+                f"Repository {self.repository} isn't configured; further ones are: {', '.join(map(str, there)) or 'none'}. Nothing was "
+                f"done. `backup_repository_options` names them (repo{self.repository}-type and so on)."
+            )
+
+    def records(self, labels: Sequence[str]) -> list[Record]:
+        """Those of physical backups, the newest first; of a further repository what came with its sets `labels`."""
+        if self.repository == 1:
+            return [record for record in self.place.records() if record.kind == "physical"]
+        found = []
+        told = self.seen(_RECORDS, *map(record_path, labels))
+        for label, line in zip(labels, told.out.split("\n"), strict=False):
+            with contextlib.suppress(*UNREADABLE):
+                found.append(Record.read(line, label))
+        return found[::-1]
 
     @property
     def running(self) -> bool:
@@ -145,6 +183,8 @@ class Site:
                 *([f"{volume}:{MOUNT}"] if volume else []),
             ],
             "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=64m", _SOCKETS: _OWNED},  # noqa: S108 - its own
+            # A server in it listens nowhere.
+            **({} if self.repository == 1 else {"NetworkMode": live.get("NetworkMode") or "bridge"}),
             "Memory": live.get("Memory", 0),
             "MemorySwap": live.get("MemorySwap", 0),
             "ShmSize": live.get("ShmSize") or 256 * 1024**2,
@@ -156,14 +196,14 @@ class Site:
             self.remove_helper()
         return self.containers.run_once(
             self.image, script, words, stdin=stdin, name=self.helper if named else "", labels={ROLE_LABEL: ROLE},
-            env={"STANZA": STANZA, "LANG": "C.UTF-8"}, host_config=self.host_config(self.volume if volume is None else volume),
+            env={"STANZA": STANZA, "REPO": str(self.repository), "LANG": "C.UTF-8"}, host_config=self.host_config(self.volume if volume is None else volume),
             silence=LONGEST,
         )  # fmt: skip
 
     def seen(self, script: str, *words: str) -> Output:
         """Run a script that reads, in the live container if it runs: that takes a fifth of the time."""
         if self.running:
-            command = ["env", f"STANZA={STANZA}", "sh", "-c", script, "sh", *words]
+            command = ["env", f"STANZA={STANZA}", f"REPO={self.repository}", "sh", "-c", script, "sh", *words]
             return self.containers.execute(self.name, command, silence=LONGEST)
         return self.once(script, *words, volume=self.volume if self.volume_there() else "")
 
@@ -185,8 +225,8 @@ class Site:
         }  # fmt: skip
 
     def pgbackrest(self, *words: str) -> str:
-        """What `pgbackrest` says of the first repository, without its log; a refusal where it fails."""
-        done = self.seen('exec pgbackrest --repo=1 --stanza="$STANZA" --log-level-console=off "$@"', *words)
+        """What `pgbackrest` says of the repository, without its log; a refusal where it fails."""
+        done = self.seen('exec pgbackrest --repo="$REPO" --stanza="$STANZA" --log-level-console=off "$@"', *words)
         if done.rc:
             raise DasTernError(f"pgBackRest can't read the repository ({words[0]}): {errors_of(done)}.")
         return done.out
@@ -215,6 +255,8 @@ class Site:
             "hot_standby": "off", "logging_collector": "off", "log_destination": "stderr",
             # Nobody receives what it writes: its first commit would wait for ever.
             "synchronous_standby_names": "",
+            # A subscription that it has is the live one's, too.
+            "max_logical_replication_workers": "0",
             **recovery,
         }  # fmt: skip
         self._create(volume, ["/bin/sh", "-c", _SERVE, "sh"], settings.command({**live, **own})[1:], folder)
@@ -293,7 +335,10 @@ class RestoredServer:
 
     def serve(self, recovery: Mapping[str, str]) -> Psql:
         """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server."""
-        fetch = _RESTORE.format(backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder)
+        fetch = _RESTORE.format(
+            backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder,
+            repository=self.site.repository,
+        )  # fmt: skip
         return self.site.serve(
             self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery}
         )
@@ -321,10 +366,11 @@ def info(site: Site) -> dict[str, Any]:
     told = json.loads(site.pgbackrest("info", "--output=json") or "[]", strict=False)
     found = next((one for one in told if one.get("name") == STANZA), None)
     if found:
-        refuse_unreadable(found)
+        refuse_unreadable(found, site.repository)
     if found is None or not found.get("backup"):
+        where = site.backups if site.repository == 1 else f"repository {site.repository}"
         raise DasTernError(
-            f"No physical backup is in {site.backups}. `ansible-playbook playbooks/backup.yml` takes one; "
+            f"No physical backup is in {where}. `ansible-playbook playbooks/backup.yml` takes one; "
             "`ansible-playbook playbooks/list_backups.yml` shows what is there."
         )
     return dict(found)

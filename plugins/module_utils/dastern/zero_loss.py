@@ -244,9 +244,9 @@ class ZeroLoss:
         if not physical.server(self.place).archiving:
             return
         program = PgBackRest(self.place.containers, self.place.container)
-        physical.forget_received(self.place, program, receiving=False)
+        physical.forget_received(self.place, program)
         physical.archive_all(self.place)
-        physical.forget_received(self.place, program, receiving=False)
+        physical.forget_received(self.place, program)
         with contextlib.suppress(OSError):
             (self.place.folder / received.FOLDER).rmdir()
 
