@@ -427,7 +427,7 @@ def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups) -> None:
     assert "Another pgBackRest works in container" in refusal.value.message
     assert f"Waiting for another pgBackRest in container {backups.container}" in told[0]
     assert (backups.records, at_work(backups)) == (before, True)
-    docker("exec", "-u", "postgres", backups.container, "sh", "-c", kill_script("TERM"))
+    docker("exec", "-u", "postgres", backups.container, "sh", "-c", kill_script("KILL"))
     session = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'"
     wait_until(lambda: not at_work(backups) and backups.sql(session) == "0")
 

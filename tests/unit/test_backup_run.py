@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, backup_physical, backup_run, plain_sql
+from ansible.module_utils.dastern import backup_logical, backup_physical, backup_run, pgbackrest, plain_sql
 from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
@@ -45,6 +45,24 @@ def test_others_are_waited_for_before_the_repository_is_read(
     with pytest.raises(DasTernError, match="enough"):
         backup_run.take(params)
     assert asked == ["alone", "info"]
+
+
+def test_what_a_killed_run_left_is_killed_where_it_does_not_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pgbackrest, "PATIENCE", 0.3)
+    sent: list[str] = []
+
+    def execute(_: str, words: list[str], **__: Any) -> Output:
+        if words[2] == pgbackrest._PROCESSES:
+            left = "" if "KILL" in sent else "42 pgbackrest --annotation=das-tern=incomplete --repo=1 backup"
+            return Output(0, left, "")
+        assert words[-1] == "42"
+        sent.append(words[-2])
+        return Output(0, "", "")
+
+    monkeypatch.setattr(place.containers, "execute", execute)
+    told: list[str] = []
+    PgBackRest(place.containers, "pg").alone(60, told.append)
+    assert (sent, told) == (["TERM", "KILL"], ["Ending a backup that a killed run left behind ..."])
 
 
 def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,9 @@ class Build:
         """The INVALID indexes, by qualified name, that it can have left and that nobody is building now."""
         if self.verb == "DROP":
             return []
-        return [name for name, valid in self._indexes(connection) if not valid]
+        found = [name for name, valid in self._indexes(connection) if not valid]
+        # Locks are read later than the catalogue: a build that ends in between looks abandoned at the first look.
+        return [name for name, valid in self._indexes(connection) if not valid and name in found] if found else []
 
     def _indexes(self, connection: psycopg.Connection[Any]) -> list[tuple[str, bool]]:
         values = {"name": self.name, "target": self.target, "copies": self.verb == "REINDEX"}

@@ -260,7 +260,7 @@ class Runner:
         left = []
         for index in indexes:
             try:
-                self._connection.execute(f"DROP INDEX CONCURRENTLY {index}")  # type: ignore[arg-type]
+                self._connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")  # type: ignore[arg-type]
             except psycopg.errors.InsufficientPrivilege:
                 left.append(index)
         return (

@@ -36,6 +36,8 @@ ARCHIVE_IO_TIMEOUT = 3
 """The same while the log is archived: it tries 6 to 22 times, and so long the first repository waits behind one that is away."""
 ARCHIVE_TIMEOUT = 600
 """Seconds for one segment where there are further repositories: of one that is away two or three such rounds."""
+PATIENCE = 20.0
+"""Seconds after which a pgBackRest that was asked to end is killed."""
 LONGEST = 1800.0
 """Seconds that a command may say nothing: copying one file, waiting for one segment."""
 
@@ -231,22 +233,26 @@ class PgBackRest:
         Whoever calls holds the lock of the backups: at work is at most one of ours into a further repository, which takes
         hours on a slow line, and the first one goes first.
         """
-        end = time.monotonic() + seconds
-        told: set[str] = set()
+        began = time.monotonic()
+        told: dict[str, str] = {}
         while others := list(self._others()):
+            waited = time.monotonic() - began
             for pid, command in others:
-                if pid in told:
-                    continue
-                told.add(pid)
                 if f"--annotation={MARK}=" in command:
-                    say(
+                    # It cleans up inside its signal handler, which can hang.
+                    how = "KILL" if waited > PATIENCE else "TERM"
+                    words = (
                         "Ending a backup that a killed run left behind ..." if "--repo=1" in command.split()
                         else "Ending the backup into a further repository that is still under way ..."
                     )  # fmt: skip
-                    self.containers.execute(self.container, ["sh", "-c", 'kill -TERM "$1"', "sh", pid])
+                    if told.get(pid) != how:
+                        self.containers.execute(self.container, ["sh", "-c", 'kill -"$1" "$2"', "sh", how, pid])
                 else:
-                    say(f"Waiting for another pgBackRest in container {self.container}: {command} ...")
-            if time.monotonic() > end:
+                    how, words = "", f"Waiting for another pgBackRest in container {self.container}: {command} ..."
+                if pid not in told:
+                    say(words)
+                told[pid] = how
+            if waited > seconds:
                 raise DasTernError(
                     f"Another pgBackRest works in container {self.container}: {others[0][1]} (process {others[0][0]} there). Run "
                     f"again when it is done, or end it: `docker exec {self.container} kill {others[0][0]}`."
