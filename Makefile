@@ -3,6 +3,8 @@
 # Further arguments: make up ARGS='--check --diff'
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Without its cache Python compiles Ansible anew for each playbook, which takes longer than most playbooks.
+unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/sh
 E ?=
 ARGS ?=
