@@ -35,6 +35,7 @@ backups: {description: "Each record, with C(ratio), C(rows) and C(good); the new
 incomplete: {description: Labels of what killed runs left., returned: always, type: list, elements: str}
 damaged: {description: Labels with a damaged record., returned: always, type: list, elements: str}
 unknown: {description: Labels in the repository without a record., returned: always, type: list, elements: str}
+further: {description: "Further repositories by number, each with its records like C(backups).", returned: always, type: dict}
 bytes: {description: Size of the folder., returned: always, type: int}
 lines: {description: The same as a table., returned: always, type: list, elements: str}
 """

@@ -26,7 +26,6 @@ options:
   table: {description: "Which table, with its schema, for O(what=table).", type: str, default: ""}
   confirm: {description: "The database's name once more, without which nothing is replaced.", type: str, default: ""}
   undo: {description: Bring back what the last restore replaced., type: bool, default: false}
-  repository: {description: "From which repository; a further one is for when the first is lost.", type: int, default: 1}
   unconfigured:
     description: Say no more than that it would be done, where a check hasn't written pgBackRest's configuration.
     type: bool

@@ -59,8 +59,8 @@ class Backups:
     def verify(self, **changes: Any) -> dict[str, Any]:
         return backup_run.verify(self.params(backup_run.VERIFY_SPEC), say=lambda _: None, **changes)
 
-    def drill(self, label: str) -> dict[str, Any]:
-        own = {"config_dir": str(self.config_dir), "volume": f"{self.container}-data", "target": label}
+    def drill(self, label: str, **changes: Any) -> dict[str, Any]:
+        own = {"config_dir": str(self.config_dir), "volume": f"{self.container}-data", "target": label, **changes}
         return drill(self.params(DRILL_SPEC, **own))
 
     def restore(self, **changes: Any) -> dict[str, Any]:
@@ -524,16 +524,27 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     assert record.label == made["record"]["label"]
     result = backup_physical.verify(backups.place, backups.program, [record])
     assert (result.checks[record.label].ok, result.problems) == (True, [])
-    assert backup_physical.verify_further(backups.program) == []
+    listed = backups.listed()
+    (further,) = listed["further"]["2"]
+    assert (further["type"], further["verified"], further["drilled"]) == ("full", None, None)
+    assert any(line.startswith(further["label"]) and line.count("never") == 2 for line in listed["lines"])
+    assert backup_physical.verify_further(backups.place, backups.program) == []
+    assert backups.listed()["further"]["2"][0]["verified"]["ok"] is True
+    with pytest.raises(DasTernError, match=f"No backup `{record.label}` is in repository 2; there: {further['label']}"):
+        backups.drill(record.label, repository=2)
+    assert backups.drill("", repository=2)["label"] == further["label"]
+    assert backups.listed()["further"]["2"][0]["drilled"]["ok"] is True
+    assert backups.records == [record, *backups.records[1:]], "the first repository's are as they were"
     for words, changed in (("without", ""), ("another one", "not the right one")):
         assert words in refused(backups, lambda value=changed: backups.set_up(**{**declared, "cipher_pass": value}))
     damage(backups.folder / "encrypted/backup/dastern" / record.label / "backup.manifest", "flip")
     damage(next((backups.folder / "second/backup/dastern").glob("*F/bundle/1")), "flip")
     result = backup_physical.verify(backups.place, backups.program, [record])
     assert "damaged: backup.manifest" in result.checks[record.label].message
-    assert backup_physical.verify_further(backups.program) == [
-        "repository 2: `pgbackrest --repo=2 verify` reports damage there"
-    ]
+    (told,) = backup_physical.verify_further(backups.place, backups.program)
+    assert f"repository 2: {further['label']} is damaged: damaged: bundle/1" in told
+    assert any("DAMAGED" in line for line in backups.listed()["lines"])
+    assert "FAILED its drill" in backups.drill("", repository=2)["lines"][-1]
     backups.place.forget(record.label)
 
 

@@ -207,8 +207,6 @@ def take(
     say(f"{label}: copied in {time.monotonic() - clock:.1f} s; counting, and waiting for its WAL ...")
     with telling(lambda: "counting, and waiting for its WAL", say):
         record = _counted(place, program, found, label, began, clock, name, reason)
-    manifest = program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}").popitem()[1]
-    record = replace(record, files={MANIFEST[0]: {"sha256": manifest}})
     say(f"{label}: verifying ...")
     with telling(lambda: "verifying", say):
         check = verify(place, program, [record], f"--set={label}").checks[label]
@@ -235,28 +233,33 @@ def _counted(
     one = program.info(repository=repository).set(label)
     if one is None:
         raise DasTernError(f"pgBackRest doesn't list the backup {label} that it made. Run again.")
+    manifest = program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}", repository=repository).popitem()[1]
     return Record(
         label=label, kind="physical", type=one["type"], database=place.database, system=found.system,
         server=found.version, tool=f"pgBackRest {one['backrest']['version']}", began=began,
         seconds=round(time.monotonic() - clock, 1), bytes=one["info"]["size"],
         stored=one["info"]["repository"]["delta"], census=counted.as_dict(), exact=exact, name=name, reason=reason,
         restore_point=point, lsn=lsn, timeline=timeline, prior=one["prior"] or "",
+        files={MANIFEST[0]: {"sha256": manifest}},
     )  # fmt: skip
 
 
-def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: str) -> Found:
-    """Read everything in the first repository, and say of each of `records`, physical ones, whether it can be restored.
+def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: str, repository: int = 1) -> Found:
+    """Read everything in a repository, and say of each of `records`, its physical ones, whether it can be restored.
 
     `only`, an option such as `--set=LABEL`, reads the files of one.
     """
     clock = time.monotonic()
     found = Found()
-    info = program.info()
-    told = program.verify("--repo=1", *only)
-    segments = program.archived()
+    info = program.info(repository=repository)
+    # Of a file of 1 GB on a slow line nothing is heard for hours.
+    silence = pgbackrest.LONGEST if repository == 1 else census.LONGEST
+    told = program.verify(f"--repo={repository}", *only, silence=silence)
+    segments = program.archived(repository)
     sums = program.sums(
         *(f"backup/{STANZA}/{record.label}/{file}" for record in records for file in MANIFEST),
         *(f"{kind}/{STANZA}/{kind}.info{copy}" for kind in ("archive", "backup") for copy in ("", ".copy")),
+        repository=repository,
     )
     bad: dict[str, list[str]] = {}
     unreadable: set[str] = set()
@@ -293,17 +296,19 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
     return found
 
 
-def verify_further(program: PgBackRest) -> list[str]:
-    """Read everything in the other repositories; what is wrong there."""
+def verify_further(place: Place, program: PgBackRest, note: bool = True) -> list[str]:
+    """Read everything in the other repositories, and note it in the records there; what is wrong."""
     problems = []
     for repository in program.further():
         try:
-            if program.verify(f"--repo={repository}", silence=census.LONGEST).ok:
-                continue
-            why = f"`pgbackrest --repo={repository} verify` reports damage there"
+            records = program.records(repository, [one["label"] for one in program.info(repository=repository).sets])
+            found = verify(place, program, records, repository=repository)
+            wrong = [f"{label} is damaged: {check.message}" for label, check in found.checks.items() if not check.ok]
+            for record in records if note else ():
+                program.keep(repository, replace(record, verified=found.checks[record.label]))
         except DasTernError as refusal:
-            why = refusal.message
-        problems.append(f"repository {repository}: {why}")
+            found, wrong = Found(), [refusal.message]
+        problems += [f"repository {repository}: {words}" for words in wrong + found.problems]
     return problems
 
 
@@ -352,7 +357,7 @@ def _copy(
             heard=heard, silence=census.LONGEST,  # for one file; pgBackRest itself gives up a repository that is away
         )  # fmt: skip
         record = _counted(place, program, found, heard.label, began, clock, name, reason, repository)
-        program.run("repo-put", pgbackrest.record_path(record.label), f"--repo={repository}", stdin=record.text)
+        program.keep(repository, record)
 
 
 def _broken(archive: str, first: str, last: str, there: set[str], damaged: set[tuple[str, str]]) -> list[str]:

@@ -156,9 +156,12 @@ class Place:
                 damaged.append(path.stem)
         return sorted(found, key=lambda one: (one.began, one.label), reverse=True), sorted(damaged)
 
-    def find(self, target: str) -> Record:
-        """The backup called `target`, by label or by its newest of that name; `latest` is the newest. Refuses in words."""
-        records = self.records()
+    def find(self, target: str, records: list[Record] | None = None, where: str = "") -> Record:
+        """The backup called `target`, by label or by its newest of that name; `latest` is the newest. Refuses in words.
+
+        `records` are those in a further repository, which is `where`.
+        """
+        records = self.records() if records is None else records
         for record in records:
             if target in (record.label, record.name or None) or target == "latest":
                 return record
@@ -169,7 +172,7 @@ class Place:
             )
         there = ", ".join(record.label for record in records[:10]) or "none"
         raise DasTernError(
-            f"No backup `{target}` is in {self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
+            f"No backup `{target}` is in {where or self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
         )
 
     def save(self, record: Record) -> None:

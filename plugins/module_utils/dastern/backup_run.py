@@ -135,7 +135,7 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
                 place.note(label, verified=check)
     if there:  # over a slow line for hours, for which nobody waits
         with physical.telling(lambda: "verifying the further repositories", say):
-            found.problems += physical.verify_further(program)
+            found.problems += physical.verify_further(place, program, not check_mode)
     lines = [
         f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
         for record in records if (check := found.checks[record.label])
@@ -168,10 +168,12 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     place = Place(dict(params))
     backups = [_shown(record) for record in place.records()]
     damaged, unfinished, others, lines = place.damaged(), [], [], []
+    further: dict[str, list[dict[str, Any]]] = {}
     if running(place):
         info = None
+        program = PgBackRest(place.containers, place.container)
         try:
-            info = PgBackRest(place.containers, place.container).info()
+            info = program.info()
         except DasTernError as refusal:
             if backups:
                 lines.append(refusal.message)
@@ -181,6 +183,9 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
             there = {one["label"] for one in info.sets}
             for backup in backups:
                 backup["missing"] = backup["kind"] == "physical" and backup["label"] not in there
+            for number in program.further():
+                further[str(number)], told = _further(program, number)
+                lines += told
     elif backups:
         lines.append(f"container {place.container} doesn't run: what is in its repository can't be compared")
     total = _bytes(place.folder)
@@ -194,7 +199,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     never = backups and not any(backup["drilled"] for backup in backups)
     return {
         "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others,
-        "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
+        "further": further, "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
     }  # fmt: skip
 
 
@@ -352,6 +357,20 @@ def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
     ]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The backups in a further repository, and the same in words."""
+    try:
+        labels = [one["label"] for one in program.info(repository=number).sets]
+        backups = [_shown(record) for record in program.records(number, labels)]
+    except DasTernError as refusal:
+        return [], [refusal.message]
+    lacking = set(labels) - {backup["label"] for backup in backups}
+    return backups, [
+        f"repository {number}: {len(backups)} backups", *_table(backups),
+        *(f"{label} has no record: it wasn't copied whole, or the record was damaged" for label in sorted(lacking)),
+    ]  # fmt: skip
 
 
 def _checked(check: Mapping[str, Any] | None) -> str:

@@ -15,11 +15,12 @@ from .backup_records import Check, Place, Record, now
 from .census import Census
 from .connection import conninfo
 from .errors import DasTernError
+from .pgbackrest import PgBackRest
 from .psql import Psql
 from .quantities import amount
 from .restore_run import SITE_SPEC, State, checked, healed, refuse_version
 from .restore_target import Archive, Target
-from .restored_server import LONGEST, RestoredServer, Site
+from .restored_server import LONGEST, RestoredServer, Site, info
 from .sql_values import identifier
 from .survey import PGDATA
 
@@ -34,15 +35,16 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     """
     place = Place(dict(params))
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore drill"):
-        record = _chosen(place, params["target"])
-        words = f"{record.type} backup {record.label} ({amount(record.bytes)}, {record.began})"
-        if check_mode:
+        site = Site(params, place) if params["repository"] != 1 or not check_mode else None
+        record = _chosen(place, site, params["target"])
+        of = "" if params["repository"] == 1 else f" of repository {params['repository']}"
+        words = f"{record.type} backup {record.label}{of} ({amount(record.bytes)}, {record.began})"
+        if site is None or check_mode:
             return {
                 "changed": True,
                 "label": record.label,
                 "lines": [f"would restore {words} for trial, and compare it"],
             }
-        site = Site(params, place)
         refuse_version(site, record)
         lines = healed(site, State(place))
         needed, free = int(record.bytes * 1.1) + 64 * 1024**2, site.look()["free"]
@@ -62,8 +64,14 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             site.remove_helper()
             site.remove_volume(f"{site.helper}-data")
         seconds = round(time.monotonic() - began, 1)
-        place.note(record.label, drilled=Check(at, not failure, seconds, failure),
-                   restore_seconds=serving if serving is not None else record.restore_seconds)  # fmt: skip
+        record = replace(record, drilled=Check(at, not failure, seconds, failure),
+                         restore_seconds=serving if serving is not None else record.restore_seconds)  # fmt: skip
+        if site.repository == 1:
+            place.save(record)
+        elif site.running:
+            PgBackRest(place.containers, place.container).keep(site.repository, record)
+        else:
+            lines.append(f"repository {site.repository} doesn't know of it: container {site.name} doesn't run")
     result = {"changed": True, "label": record.label, "seconds": seconds, "restore_seconds": serving}
     if failure:
         return {**result, "failed": True, "lines": [*lines, f"{words} FAILED its drill: {failure}"],
@@ -78,12 +86,15 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     ]}  # fmt: skip
 
 
-def _chosen(place: Place, target: str) -> Record:
+def _chosen(place: Place, site: Site | None, target: str) -> Record:
+    if site is None or site.repository == 1:
+        records, where = place.records(), str(place.folder)
+    else:
+        records, where = site.records([one["label"] for one in info(site)["backup"]]), f"repository {site.repository}"
     if target:
-        return place.find(target)
-    records = place.records()
+        return place.find(target, records, where)
     if not records:
-        raise DasTernError(f"No backup is in {place.folder}. `ansible-playbook playbooks/backup.yml` takes one.")
+        raise DasTernError(f"No backup is in {where}. `ansible-playbook playbooks/backup.yml` takes one.")
     return next((record for record in records if record.drilled is None), records[0])
 
 

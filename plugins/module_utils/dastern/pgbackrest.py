@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .backup_records import UNREADABLE, Record
 from .containers import Containers, Output
 from .errors import DasTernError
 from .quantities import amount
@@ -57,8 +58,19 @@ done
 """
 _SUMS = r"""
 for f; do
-  s=$(pgbackrest --repo=1 --log-level-console=off --log-level-stderr=off repo-get "$f" | sha256sum)
+  s=$(pgbackrest --repo="$0" --log-level-console=off --log-level-stderr=off repo-get "$f" | sha256sum)
   echo "$f ${s%% *}"
+done
+"""
+
+
+# What is encrypted is so by the repository's password itself, and not by that of a set, as pgBackRest reads what lies there.
+RECORDS = rf"""
+PGBACKREST_CIPHER_PASS=$(sed -n "s/^repo$REPO-cipher-pass=//p" {PGBACKREST_FOLDER}/pgbackrest.conf)
+[ -z "$PGBACKREST_CIPHER_PASS" ] || export PGBACKREST_CIPHER_PASS
+for file; do
+  pgbackrest --repo="$REPO" --stanza={STANZA} --log-level-console=off repo-get --ignore-missing "$file" | tr '\n' ' '
+  echo
 done
 """
 
@@ -209,11 +221,21 @@ class PgBackRest:
                 found.setdefault(segment[1], set()).add(segment[2])
         return found
 
-    def sums(self, *files: str) -> dict[str, str]:
-        """SHA-256 of files of the repository, decrypted; '' where one can't be read."""
-        done = self.containers.execute(self.container, ["sh", "-c", _SUMS, "sh", *files], silence=LONGEST)
+    def sums(self, *files: str, repository: int = 1) -> dict[str, str]:
+        """SHA-256 of files of a repository, decrypted; '' where one can't be read."""
+        done = self.containers.execute(self.container, ["sh", "-c", _SUMS, str(repository), *files], silence=LONGEST)
         found = dict(line.split(" ", 1) for line in done.out.splitlines())
         return {file: "" if found.get(file) == _NOTHING else found.get(file, "") for file in files}
+
+    def records(self, repository: int, labels: Sequence[str]) -> list[Record]:
+        """What was put beside sets of a further repository, the newest first."""
+        paths = map(record_path, labels)
+        command = ["env", f"REPO={repository}", "sh", "-c", RECORDS, "sh", *paths]
+        return records_of(self.containers.execute(self.container, command, silence=LONGEST).out, labels)
+
+    def keep(self, repository: int, record: Record) -> None:
+        """Put a record beside its set in a further repository."""
+        self.run("repo-put", record_path(record.label), f"--repo={repository}", stdin=record.text)
 
     def mark(self, label: str, state: str) -> None:
         self.run("annotate", "--repo=1", f"--set={label}", f"--annotation={MARK}={state}")
@@ -342,6 +364,15 @@ def further(text: str) -> list[int]:
 def record_path(label: str) -> str:
     """Where a further repository has the record of a set: with it goes, too."""
     return f"backup/{STANZA}/{label}/das-tern.json"
+
+
+def records_of(told: str, labels: Sequence[str]) -> list[Record]:
+    """Those that `RECORDS` told of these sets; none of a set that wasn't copied whole."""
+    found = []
+    for label, line in zip(labels, told.split("\n"), strict=False):
+        with contextlib.suppress(*UNREADABLE):
+            found.append(Record.read(line, label))
+    return found[::-1]
 
 
 def masked(text: str) -> str:

@@ -36,6 +36,7 @@ SITE_SPEC: dict[str, Any] = {
     "volume": {"type": "str", "required": True},
     "config_dir": {"type": "path", "required": True},
     "image": {"type": "str", "default": ""},
+    "repository": {"type": "int", "default": 1},
     "wait": {"type": "int", "default": 60},
 }
 """The options of every module that makes a server of a backup."""
@@ -47,7 +48,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "table": {"type": "str", "default": ""},
     "confirm": {"type": "str", "default": ""},
     "undo": {"type": "bool", "default": False},
-    "repository": {"type": "int", "default": 1},
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
 }

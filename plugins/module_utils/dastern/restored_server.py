@@ -7,7 +7,6 @@ that is missing or damaged, and serves part of the rows without a word.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import time
@@ -18,10 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 from . import settings
-from .backup_records import UNREADABLE, Place, Record
+from .backup_records import Place, Record
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
-from .pgbackrest import further, record_path, refuse_unreadable, segment_name, segment_number
+from .pgbackrest import RECORDS, further, record_path, records_of, refuse_unreadable, segment_name, segment_number
 from .psql import Psql
 from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
@@ -61,15 +60,6 @@ df -B1 --output=avail "$1" | tail -n 1
 ls -A "$1" | tr '\n' ' '; echo
 [ ! -s "$1/pgdata/global/pg_control" ] || printf 'cluster'; echo
 df -B1 --output=avail /backups | tail -n 1
-"""
-# What is encrypted is so by the repository's password itself, and not by that of a set, as pgBackRest reads what lies there.
-_RECORDS = rf"""
-PGBACKREST_CIPHER_PASS=$(sed -n "s/^repo$REPO-cipher-pass=//p" {PGBACKREST_FOLDER}/pgbackrest.conf)
-[ -z "$PGBACKREST_CIPHER_PASS" ] || export PGBACKREST_CIPHER_PASS
-for file; do
-  pgbackrest --repo="$REPO" --stanza="$STANZA" --log-level-console=off repo-get --ignore-missing "$file" | tr '\n' ' '
-  echo
-done
 """
 _SERVE = """
 echo 'local all all peer' > /tmp/hba.conf
@@ -124,12 +114,7 @@ class Site:
         """Those of physical backups, the newest first; of a further repository what came with its sets `labels`."""
         if self.repository == 1:
             return [record for record in self.place.records() if record.kind == "physical"]
-        found = []
-        told = self.seen(_RECORDS, *map(record_path, labels))
-        for label, line in zip(labels, told.out.split("\n"), strict=False):
-            with contextlib.suppress(*UNREADABLE):
-                found.append(Record.read(line, label))
-        return found[::-1]
+        return records_of(self.seen(RECORDS, *map(record_path, labels)).out, labels)
 
     @property
     def running(self) -> bool:
