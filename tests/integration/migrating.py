@@ -131,7 +131,7 @@ def running(database: Database, words: str) -> bool:
     return bool(database.query(query, database.name, f"%{words}%"))
 
 
-def wait_until(condition: Any, seconds: float = 60) -> None:
+def wait_until(condition: Any, seconds: float = 180) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "waited too long"

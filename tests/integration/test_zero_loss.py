@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ SET_UP = """
 
 
 class Server:
-    """A server with zero loss."""
+    """A server with zero loss, whose backups have a small disk of their own."""
 
     def __init__(self, variables: dict[str, Any]) -> None:
         self.variables = variables
@@ -81,6 +82,8 @@ def server(
     config_dir = tmp_path_factory.mktemp("zero-loss") / "config"
     own = {"postgres_wal_archive": True, "backup_zero_loss": True}
     one = Server({**image, **instance_variables(NAME, PORT, config_dir), **own})
+    one.folder.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=0700", "tmpfs", str(one.folder)], check=True)
     made = play(SET_UP, one.variables)
     assert made.rc == 0, made.stdout
     assert "made commits wait for it" in made.section("zero_loss")["lines"]
@@ -89,6 +92,7 @@ def server(
     yield one
     docker("rm", "-f", RECEIVER, check=False)
     remove_instance(NAME)
+    subprocess.run(["umount", "--lazy", str(one.folder)], check=True)
 
 
 def test_it_is_on_and_a_second_run_changes_nothing(server: Server, play: Callable[..., Play]) -> None:
@@ -182,6 +186,23 @@ def test_without_a_receiver_the_log_kept_for_it_is_bounded(server: Server) -> No
     wait_until(server.on)
 
 
+def test_its_disk_is_full(server: Server) -> None:
+    server.keep(away="continue")
+    filler = server.folder / "filler"
+    with filler.open("wb") as file:
+        for _ in range((shutil.disk_usage(server.folder).free >> 20) - 4):
+            file.write(bytes(1 << 20))
+    for number in range(40, 43):
+        server.sql(f"INSERT INTO doses VALUES (-{number}); SELECT pg_switch_wal()")
+    wait_until(lambda: "commits go on without it" in "".join(server.health()[1]))
+    assert "No space left on device" in docker("logs", "--tail", "20", RECEIVER).stdout
+    server.sql("INSERT INTO doses VALUES (-43)")
+    filler.unlink()
+    wait_until(server.on)
+    assert server.health()[1] == []
+    server.keep(away="block")
+
+
 def test_where_nothing_is_to_do_nobody_is_waited_for(server: Server) -> None:
     with Place(server.params({})).alone(0, "a test"):
         assert server.keep(wait=0) == []
@@ -226,7 +247,7 @@ def test_nothing_acknowledged_is_lost_with_the_data(server: Server, play: Callab
     assert made.rc == 0, made.stdout
     there = {int(number) for number in server.sql("SELECT id FROM doses").split()}
     assert set(acknowledged) - there == set()
-    assert len(there) <= len(acknowledged) + 4 + 5  # in flight; the tests above
+    assert len(there) <= len(acknowledged) + 4 + 9  # in flight; the tests above
     assert server.on()
 
 

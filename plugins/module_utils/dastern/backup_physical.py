@@ -187,23 +187,13 @@ def take(
     """Back the cluster up, verify that, and write the record; raises, and leaves what the next run deletes."""
     began, clock = now(), time.monotonic()
     place.superuser.run(_READY)
-    heard = Heard()
-
-    def copy() -> None:
-        with telling(lambda: f"{kind} backup: {heard.percent or 0} %", say):
-            program.run(
-                "backup", "--repo=1", f"--type={kind}", f"--annotation={MARK}=incomplete", "--log-level-console=detail",
-                heard=heard,
-            )  # fmt: skip
-
     try:
-        copy()
+        label = _copied(program, kind, say)
     except DasTernError as refusal:
         if LOCKED not in refusal.facts.get("code", []):
             raise
         program.alone(wait, say)  # a copy into a further repository began in the same moment
-        copy()
-    label = heard.label
+        label = _copied(program, kind, say)
     say(f"{label}: copied in {time.monotonic() - clock:.1f} s; counting, and waiting for its WAL ...")
     with telling(lambda: "counting, and waiting for its WAL", say):
         record = _counted(place, program, found, label, began, clock, name, reason)
@@ -220,6 +210,23 @@ def take(
     place.save(record)
     program.mark(label, "complete")
     return record
+
+
+def _copied(program: PgBackRest, kind: str, say: Callable[[str], None], repository: int = 1) -> str:
+    """Have pgBackRest copy the cluster into a repository; the label of the set."""
+    heard = Heard()
+    mark, what = ("incomplete", f"{kind} backup") if repository == 1 else ("further", f"repository {repository}")
+    with telling(lambda: f"{what}: {heard.percent or 0} %", say):
+        program.run(
+            "backup", f"--repo={repository}", f"--type={kind}", f"--annotation={MARK}={mark}", "--log-level-console=detail",
+            heard=heard, silence=_silence(repository),
+        )  # fmt: skip
+    return heard.label
+
+
+def _silence(repository: int) -> float:
+    """Seconds that pgBackRest may say nothing: one file on a slow line takes hours; one that is away it gives up itself."""
+    return pgbackrest.LONGEST if repository == 1 else census.LONGEST
 
 
 def _counted(
@@ -252,9 +259,7 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
     clock = time.monotonic()
     found = Found()
     info = program.info(repository=repository)
-    # Of a file of 1 GB on a slow line nothing is heard for hours.
-    silence = pgbackrest.LONGEST if repository == 1 else census.LONGEST
-    told = program.verify(f"--repo={repository}", *only, silence=silence)
+    told = program.verify(f"--repo={repository}", *only, silence=_silence(repository))
     segments = program.archived(repository)
     sums = program.sums(
         *(f"backup/{STANZA}/{record.label}/{file}" for record in records for file in MANIFEST),
@@ -337,27 +342,16 @@ def further(
     failed = []
     for repository in program.further():
         try:
-            _copy(place, program, found, repository, kind, name, reason, say)
+            began, clock = now(), time.monotonic()
+            label = _copied(program, kind, say, repository)
+            with telling(lambda: f"repository {repository}: counting, and waiting for its WAL", say):  # noqa: B023
+                record = _counted(place, program, found, label, began, clock, name, reason, repository)
+                program.keep(repository, record)
         except DasTernError as refusal:
             failed.append(f"repository {repository}: {refusal.message}")
             if ENDED in refusal.facts.get("code", []):
                 break  # by a backup that goes first, also before the next repository
     return failed
-
-
-def _copy(
-    place: Place, program: PgBackRest, found: Server, repository: int, kind: str, name: str, reason: str,
-    say: Callable[[str], None],
-) -> None:  # fmt: skip
-    """One of them, with its record: where the first repository is lost, that is all that is left."""
-    began, clock, heard = now(), time.monotonic(), Heard()
-    with telling(lambda: f"repository {repository}: {heard.percent or 0} %", say):
-        program.run(
-            "backup", f"--repo={repository}", f"--type={kind}", f"--annotation={MARK}=further", "--log-level-console=detail",
-            heard=heard, silence=census.LONGEST,  # for one file; pgBackRest itself gives up a repository that is away
-        )  # fmt: skip
-        record = _counted(place, program, found, heard.label, began, clock, name, reason, repository)
-        program.keep(repository, record)
 
 
 def _broken(archive: str, first: str, last: str, there: set[str], damaged: set[tuple[str, str]]) -> list[str]:
