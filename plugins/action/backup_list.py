@@ -26,7 +26,7 @@ class ActionModule(HostAction):
         return {
             "backups": {
                 name: result[name]
-                for name in ("lines", "next", "backups", "incomplete", "damaged", "unknown", "bytes")
+                for name in ("lines", "next", "backups", "incomplete", "damaged", "unknown", "further", "bytes")
                 if name in result
             }
         }

@@ -477,8 +477,8 @@ def test_another_password_is_refused(backups: Backups) -> None:
         ({"repo1-path": "/x"}, "has repo1-path; wanted are names of a further repository's options"),
         ({"pg1-path": "/x"}, "has pg1-path"),
         ({"repo2-host": "other"}, "would have to be started on that host"),
-        ({"repo2-path": "/x\nrepo1-path=/y"}, "repo2-path isn't one line"),
-        ({"repo2-path": ""}, "repo2-path isn't one line"),
+        ({"repo2-path": "/x\nrepo1-path=/y"}, "repo2-path is empty, or isn't one line"),
+        ({"repo2-path": ""}, "repo2-path is empty"),
     ],
 )
 def test_options_that_arent_a_further_repositorys_are_refused(backups: Backups, options: Any, words: str) -> None:
@@ -530,7 +530,8 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     (further,) = listed["further"]["2"]
     assert (further["type"], further["verified"], further["drilled"]) == ("full", None, None)
     assert any(line.startswith(further["label"]) and line.count("never") == 2 for line in listed["lines"])
-    assert backup_physical.verify_further(backups.place, backups.program) == []
+    elsewhere_found = backup_physical.verify_further(backups.place, backups.program, 20, True)
+    assert (elsewhere_found.problems, elsewhere_found.notes) == ([], [])
     assert backups.listed()["further"]["2"][0]["verified"]["ok"] is True
     with pytest.raises(DasTernError, match=f"No backup `{record.label}` is in repository 2; there: {further['label']}"):
         backups.drill(record.label, repository=2)
@@ -543,7 +544,7 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     damage(next((backups.folder / "second/backup/dastern").glob("*F/bundle/1")), "flip")
     result = backup_physical.verify(backups.place, backups.program, [record])
     assert "damaged: backup.manifest" in result.checks[record.label].message
-    (told,) = backup_physical.verify_further(backups.place, backups.program)
+    (told,) = backup_physical.verify_further(backups.place, backups.program, 20, True).problems
     assert f"repository 2: {further['label']} is damaged: damaged: bundle/1" in told
     assert any("DAMAGED" in line for line in backups.listed()["lines"])
     assert "FAILED its drill" in backups.drill("", repository=2)["lines"][-1]
@@ -615,7 +616,7 @@ def test_a_repository_elsewhere_that_is_away(
     assert backups.records[0].label == label
     verified = backups.verify()
     assert verified["checks"][label]["ok"]
-    assert "repository 2: pgBackRest failed" in verified["problems"][-1]
+    assert "repository 2: Repository 2 can't be read" in verified["problems"][-1]
     assert backups.drill(label)["label"] == label
     copy = backups.restore(target="latest", what="database", into="meanwhile")
     assert "what the live server holds now" in copy["target"]

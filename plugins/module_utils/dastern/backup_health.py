@@ -369,7 +369,7 @@ def _zero_loss(health: Health, params: dict[str, Any]) -> None:
         missing = ", and its slot was given up" if found["lost"] else ""
         what = f"the receiver is away{since}{missing}: "
         what += f"COMMITS WAIT, {found['waiting']} of them now" if waits else "commits go on without it"
-        command = f"docker logs --tail 20 {health.container}-receiver"
+        command = f"{provision}  # why: docker logs --tail 20 {health.container}-receiver"
     elif not waits:
         what = "the receiver is there, commits don't wait for it yet"
     else:

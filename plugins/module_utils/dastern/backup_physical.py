@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,14 +17,13 @@ from . import census, pgbackrest, received
 from .backup_logical import refuse_elsewhere
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
-from .pgbackrest import MARK, STANZA, Heard, Info, PgBackRest
+from .pgbackrest import ENDED, MARK, STANZA, Heard, Info, PgBackRest
+from .survey import PGDATA
 
 ARCHIVE_SECONDS = 120.0
 """How long a finished segment of the WAL may take into the repository, where there are no further ones."""
 LOCKED = "050"
 """pgBackRest's code where another backup is at work."""
-ENDED = "063"
-"""Its code where it was told to end."""
 TELL_SECONDS = 10.0
 MANIFEST = ("backup.manifest", "backup.manifest.copy")
 _SERVER = """
@@ -193,6 +192,7 @@ def take(
         if LOCKED not in refusal.facts.get("code", []):
             raise
         program.alone(wait, say)  # a copy into a further repository began in the same moment
+        place.superuser.run(_READY)
         label = _copied(program, kind, say)
     say(f"{label}: copied in {time.monotonic() - clock:.1f} s; counting, and waiting for its WAL ...")
     with telling(lambda: "counting, and waiting for its WAL", say):
@@ -241,6 +241,8 @@ def _counted(
     if one is None:
         raise DasTernError(f"pgBackRest doesn't list the backup {label} that it made. Run again.")
     manifest = program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}", repository=repository).popitem()[1]
+    if not manifest:
+        raise DasTernError(f"{MANIFEST[0]} of the backup {label} can't be read back. Run again.")
     return Record(
         label=label, kind="physical", type=one["type"], database=place.database, system=found.system,
         server=found.version, tool=f"pgBackRest {one['backrest']['version']}", began=began,
@@ -266,6 +268,8 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
         *(f"{kind}/{STANZA}/{kind}.info{copy}" for kind in ("archive", "backup") for copy in ("", ".copy")),
         repository=repository,
     )
+    later = {info.archive, *(one["in"] for one in info.sets)} if any(one.timeline > 1 for one in records) else set()
+    histories = {archive: program.histories(archive, repository) for archive in later}
     bad: dict[str, list[str]] = {}
     unreadable: set[str] = set()
     for record in sorted(records, key=lambda one: one.began):
@@ -279,13 +283,18 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
         if not told.sets[record.label]:
             words.append(f"damaged: {', '.join(files[:5]) or 'its files or those that it is built upon'}")
         for file in MANIFEST:
-            if sums[f"backup/{STANZA}/{record.label}/{file}"] != record.files[MANIFEST[0]]["sha256"]:
+            found_sum = sums[f"backup/{STANZA}/{record.label}/{file}"]
+            if not found_sum and repository != 1 and told.sets[record.label]:  # the line broke meanwhile
+                raise DasTernError(f"{file} of {record.label} can't be read. Run again.")
+            if found_sum != record.files[MANIFEST[0]]["sha256"]:
                 words.append(f"damaged: {file}")
         if record.prior in unreadable:
             words.append(f"it needs {record.prior}, which isn't right")
         if words:
             unreadable.add(record.label)
         first, last = one["archive"]["start"], pgbackrest.segment(record.timeline, record.lsn)
+        if record.timeline > 1 and (history := _history(record.timeline)) not in histories[one["in"]]:
+            words.append(f"{history} is missing, without which nothing is recovered along its timeline")
         words += _broken(one["in"], first, last, segments.get(one["in"], set()), told.wal)
     seconds = round(time.monotonic() - clock, 1)
     found.checks = {label: Check(now(), not words, seconds, "; ".join(words)) for label, words in bad.items()}
@@ -298,23 +307,42 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
     if only:
         return found
     _gaps(info, segments, told.wal, found)
+    if repository != 1 and not (told.ok or found.problems or found.notes or any(bad.values())):
+        found.problems.append(f"`pgbackrest --repo={repository} verify` reports damage")
     return found
 
 
-def verify_further(place: Place, program: PgBackRest, note: bool = True) -> list[str]:
-    """Read everything in the other repositories, and note it in the records there; what is wrong."""
-    problems = []
-    for repository in program.further():
+def verify_further(place: Place, program: PgBackRest, wait: float, note: bool) -> Found:
+    """Read everything in the other repositories, and note it in the records there; only what is wrong is told.
+
+    That takes hours on a slow line, in which other runs come and go.
+    """
+    all_found = Found()
+    for number in program.further():
+        found = Found()
         try:
-            records = program.records(repository, [one["label"] for one in program.info(repository=repository).sets])
-            found = verify(place, program, records, repository=repository)
-            wrong = [f"{label} is damaged: {check.message}" for label, check in found.checks.items() if not check.ok]
-            for record in records if note else ():
-                program.keep(repository, replace(record, verified=found.checks[record.label]))
+            labels = [one["label"] for one in program.info(repository=number).sets]
+            records = program.records(number, labels)
+            found = verify(place, program, records, repository=number)
+            with place.alone(wait, "noting a verification") if note else nullcontext():
+                labels = [one["label"] for one in program.info(repository=number).sets]
+                records = program.records(number, labels)
+                found.checks = {label: check for label, check in found.checks.items() if label in labels}
+                for record in records:
+                    if note and record.label in found.checks:
+                        program.keep(number, replace(record, verified=found.checks[record.label]))
+            if lacking := sorted(set(labels) - {record.label for record in records}):
+                told = found.notes if records else found.problems
+                told.append(
+                    f"{', '.join(lacking)} can't be restored: no readable record is there. It wasn't copied whole, is being counted, "
+                    "or the record is damaged"
+                )
         except DasTernError as refusal:
-            found, wrong = Found(), [refusal.message]
-        problems += [f"repository {repository}: {words}" for words in wrong + found.problems]
-    return problems
+            found.problems.append(refusal.message)
+        wrong = [f"{label} is damaged: {check.message}" for label, check in found.checks.items() if not check.ok]
+        all_found.problems += [f"repository {number}: {words}" for words in wrong + found.problems]
+        all_found.notes += [f"repository {number}: {words}" for words in found.notes]
+    return all_found
 
 
 def remove(place: Place, program: PgBackRest, labels: Sequence[str]) -> None:
@@ -415,7 +443,24 @@ def archive_all(place: Place, repository: int = 1) -> tuple[int, str]:
     )
     timeline = int(current[:8], 16)
     wait_until_archived(place, pgbackrest.segment(timeline, lsn), repository, "The backup doesn't count.")
+    _archive_history(PgBackRest(place.containers, place.container), timeline, repository)
     return timeline, lsn
+
+
+def _history(timeline: int) -> str:
+    return f"{timeline:08X}.history"
+
+
+def _archive_history(program: PgBackRest, timeline: int, repository: int) -> None:
+    """The server archives it once, when the timeline begins: a repository that was made later doesn't have it."""
+    name = _history(timeline)
+    if timeline == 1 or name in program.histories(archive := program.info(repository=repository).archive, repository):
+        return
+    try:
+        program.run("archive-push", "--no-archive-async", f"{PGDATA}/pg_wal/{name}")
+    except DasTernError:  # perhaps for another repository that is away
+        if name not in program.histories(archive, repository):
+            raise
 
 
 def wait_until_archived(place: Place, name: str, repository: int, otherwise: str) -> None:

@@ -109,15 +109,20 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
 def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
     """Read every backup, and keep in its record what came of it; gives `failed` with what is damaged and what to do."""
     place = Place(dict(params))
-    if not place.records() and not place.damaged():
-        return {"changed": False, "lines": [f"no backups in {place.folder}"], "next": [BACKUP], "checks": {}}
+    nothing = {"changed": False, "lines": [f"no backups in {place.folder}"], "next": [BACKUP], "checks": {}}
+    empty = not place.records() and not place.damaged()
     if not running(place):
+        if empty:
+            return nothing
         raise not_running(place)
+    program = PgBackRest(place.containers, place.container, params["nice"])
+    further = program.further()
+    if empty and not further:
+        return nothing
     with place.alone(params["wait"], "a verification"):
         records, damaged = place.records(), place.damaged()
         found = physical.Found()
         own = [record for record in records if record.kind == "physical"]
-        program = PgBackRest(place.containers, place.container, params["nice"])
         there = bool(own or damaged) and bool(program.info().system)
         if own or damaged:
             if there:
@@ -133,9 +138,11 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
         for label, check in found.checks.items():
             if not check_mode:
                 place.note(label, verified=check)
-    if there:  # over a slow line for hours, for which nobody waits
+    if further:  # over a slow line for hours, for which nobody waits
         with physical.telling(lambda: "verifying the further repositories", say):
-            found.problems += physical.verify_further(place, program, not check_mode)
+            told = physical.verify_further(place, program, params["wait"], not check_mode)
+        found.problems += told.problems
+        found.notes += told.notes
     lines = [
         f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
         for record in records if (check := found.checks[record.label])
@@ -183,9 +190,9 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
             there = {one["label"] for one in info.sets}
             for backup in backups:
                 backup["missing"] = backup["kind"] == "physical" and backup["label"] not in there
-            for number in program.further():
-                further[str(number)], told = _further(program, number)
-                lines += told
+        for number in program.further():
+            further[str(number)], told = _further(program, number)
+            lines += told
     elif backups:
         lines.append(f"container {place.container} doesn't run: what is in its repository can't be compared")
     total = _bytes(place.folder)
@@ -291,7 +298,11 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
     )  # fmt: skip
     gone = surplus([new, *records], keep, physical.needed(place, info) if info else ())
     called = f" called {params['name']}" if params["name"] else ""
-    lines = [f"would take a {kind} backup{called}", *lines, *(f"would delete {_described(one)}" for one in gone)]
+    lines = [
+        f"would take {'an' if kind == 'incr' else 'a'} {kind} backup{called}",
+        *lines,
+        *(f"would delete {_described(one)}" for one in gone),
+    ]
     return {"changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": []}
 
 
@@ -369,7 +380,7 @@ def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], li
     lacking = set(labels) - {backup["label"] for backup in backups}
     return backups, [
         f"repository {number}: {len(backups)} backups", *_table(backups),
-        *(f"{label} has no record: it wasn't copied whole, or the record was damaged" for label in sorted(lacking)),
+        *(f"{label} has no record: it wasn't copied whole, is being counted, or the record is damaged" for label in sorted(lacking)),
     ]  # fmt: skip
 
 

@@ -263,7 +263,7 @@ def _configuration(params: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if wrong:
         raise DasTernError(
-            f"`backup_repository_options`: {', '.join(wrong)} isn't one line of text or a number; wanted is one of them."
+            f"`backup_repository_options`: {', '.join(wrong)} is empty, or isn't one line of text or a number."
         )
     for name, least, most in (("compress_level", -7, 22), ("processes", 1, 999)):
         if not least <= params[name] <= most:

@@ -106,10 +106,11 @@ def system_identifier(connection: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def conninfo(database: str, application_name: str) -> str:
-    """What a client program in the server's container takes for `database`."""
+def conninfo(database: str, application_name: str, *, local: bool = False) -> str:
+    """What a client program in the server's container takes for `database`; its commits are `local`, or wait as declared."""
     escaped = database.replace("\\", "\\\\").replace("'", "\\'")
-    return f"dbname='{escaped}' application_name='{application_name}'"
+    options = " options='-c synchronous_commit=local'" if local else ""
+    return f"dbname='{escaped}' application_name='{application_name}'{options}"
 
 
 def _escaped(value: str) -> str:

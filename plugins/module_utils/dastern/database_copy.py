@@ -93,7 +93,7 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
 def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
     """A database `name` of a logical backup, all of it or one table."""
     expected = Census.of(record.census)
-    tables = (_table(expected, table),) if table else ()
+    tables = (table_of(expected, table),) if table else ()
     create(place.superuser, name, expected)
     backup_logical.restore(place, record, name, tables, properties=False)
     return _compared(place.superuser, name, expected, tables[0] if tables else "")
@@ -112,13 +112,13 @@ def from_physical(
             server.fill(goal.label, goal.timeline)
             psql = server.serve(goal.settings(server))
             expected = check(psql, database, record, goal)
-            exact = _table(expected, table) if table else ""
+            exact = table_of(expected, table) if table else ""
             script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
             _run(site, site.helper, script, f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact)
         finally:
             server.discard()
         create(site.psql, name, expected)
-        _run(site, site.name, _FILL, f"{folder}/dump", conninfo(name, backup_logical.RESTORING))
+        _run(site, site.name, _FILL, f"{folder}/dump", conninfo(name, backup_logical.RESTORING, local=True))
         return _compared(site.psql, name, expected, exact)
     finally:
         site.once('rm -rf "$1"', folder, volume="")
@@ -144,13 +144,13 @@ def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:
     return found
 
 
-def _table(census: Census, table: str) -> str:
+def table_of(census: Census, table: str) -> str:
     """The table as PostgreSQL writes it; quotes may be left out."""
     plain = re.sub('"', "", table)
     for name in census.tables:
         if re.sub('"', "", name) in (plain, f"public.{plain}"):
             return name
     raise DasTernError(
-        f"The backed-up database has no table {table}; it has {', '.join(list(census.tables)[:12]) or 'none'}. Write it with its "
+        f"The backed-up database has no table {table}; it has {', '.join(census.tables) or 'none'}. Write it with its "
         "schema: `-e table=public.users`."
     )

@@ -24,6 +24,8 @@ from .restored_server import LONGEST, RestoredServer, Site, info
 from .sql_values import identifier
 from .survey import PGDATA
 
+# pgBackRest's words where a further repository doesn't answer.
+_LINE = re.compile(r"unable to|timeout|timed out|connection|unexpected eof|request failed|libssh2", re.IGNORECASE)
 ARGUMENT_SPEC: dict[str, Any] = {**SITE_SPEC, "target": {"type": "str", "default": ""}}
 
 
@@ -33,11 +35,11 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     What a module returns; `failed` with `msg` where the backup isn't what its record says. Raises `DasTernError` where
     nothing could be tried.
     """
-    place = Place(dict(params))
+    place, repository = Place(dict(params)), params.get("repository", 1)
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore drill"):
-        site = Site(params, place) if params["repository"] != 1 or not check_mode else None
+        site = Site(params, place) if repository != 1 or not check_mode else None
         record = _chosen(place, site, params["target"])
-        of = "" if params["repository"] == 1 else f" of repository {params['repository']}"
+        of = "" if repository == 1 else f" of repository {repository}"
         words = f"{record.type} backup {record.label}{of} ({amount(record.bytes)}, {record.began})"
         if site is None or check_mode:
             return {
@@ -57,7 +59,8 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
         try:
             serving = (_physical if record.kind == "physical" else _logical)(site, record, began)
         except DasTernError as refusal:
-            if "status" in refusal.facts:  # the engine's trouble says nothing of the backup
+            # The engine's trouble, or that of the line to a further repository, says nothing of the backup.
+            if "status" in refusal.facts or (repository != 1 and _LINE.search(refusal.message)):
                 raise
             failure = refusal.message
         finally:
@@ -66,12 +69,13 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
         seconds = round(time.monotonic() - began, 1)
         record = replace(record, drilled=Check(at, not failure, seconds, failure),
                          restore_seconds=serving if serving is not None else record.restore_seconds)  # fmt: skip
-        if site.repository == 1:
+        if repository == 1:
             place.save(record)
-        elif site.running:
-            PgBackRest(place.containers, place.container).keep(site.repository, record)
         else:
-            lines.append(f"repository {site.repository} doesn't know of it: container {site.name} doesn't run")
+            try:
+                PgBackRest(place.containers, place.container).keep(repository, record)
+            except DasTernError as refusal:
+                lines.append(f"repository {repository} doesn't know of this drill: {refusal.message}")
     result = {"changed": True, "label": record.label, "seconds": seconds, "restore_seconds": serving}
     if failure:
         return {**result, "failed": True, "lines": [*lines, f"{words} FAILED its drill: {failure}"],
@@ -94,7 +98,7 @@ def _chosen(place: Place, site: Site | None, target: str) -> Record:
     if target:
         return place.find(target, records, where)
     if not records:
-        raise DasTernError(f"No backup is in {where}. `ansible-playbook playbooks/backup.yml` takes one.")
+        raise DasTernError(f"No backup with a record is in {where}. `ansible-playbook playbooks/backup.yml` takes one.")
     return next((record for record in records if record.drilled is None), records[0])
 
 

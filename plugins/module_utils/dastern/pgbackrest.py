@@ -25,6 +25,8 @@ REPOSITORY = f"{BACKUPS}/repository"
 SPOOL = "/tmp/pgbackrest-spool"  # noqa: S108 - the container's own
 FOREVER = 9999999
 """The most that the retention options take: nothing goes unless we say so."""
+ENDED = "063"
+"""Its code where it was told to end."""
 MARK = "das-tern"
 """Annotation of our sets: `incomplete` until the record is written, then `complete`."""
 SEGMENT = 16 * 1024 * 1024
@@ -166,7 +168,12 @@ class PgBackRest:
             "--io-timeout=5",
             *([] if every else [f"--repo={repository}"]),
         ]
-        told = json.loads(self.run("info", *options, config=config), strict=False)[0]
+        text = self.run("info", *options, config=config)
+        if "configuration file contains" in text:  # a warning that stands before the JSON
+            raise DasTernError(
+                f"`backup_repository_options`: {_first(text.partition('WARN: ')[2].splitlines()[0])}. Nothing was changed."
+            )
+        told = json.loads(text, strict=False)[0]
         refuse_unreadable(told, repository)
         systems: dict[int, list[str]] = {}
         for one in told["db"]:
@@ -221,6 +228,12 @@ class PgBackRest:
                 found.setdefault(segment[1], set()).add(segment[2])
         return found
 
+    def histories(self, archive: str, repository: int = 1) -> set[str]:
+        """Names of the timelines' histories in an archive such as `17-1`; no recovery goes along a timeline without its own."""
+        options = (f"--repo={repository}", "--output=json", "--log-level-console=off")
+        told = json.loads(self.run("repo-ls", f"archive/{STANZA}/{archive}", *options))
+        return {name for name in told if name.endswith(".history")}
+
     def sums(self, *files: str, repository: int = 1) -> dict[str, str]:
         """SHA-256 of files of a repository, decrypted; '' where one can't be read."""
         done = self.containers.execute(self.container, ["sh", "-c", _SUMS, str(repository), *files], silence=LONGEST)
@@ -256,24 +269,24 @@ class PgBackRest:
         hours on a slow line, and the first one goes first.
         """
         began = time.monotonic()
-        told: dict[str, str] = {}
+        told: dict[str, tuple[str, float]] = {}
         while others := list(self._others()):
-            waited = time.monotonic() - began
+            waited = (moment := time.monotonic()) - began
             for pid, command in others:
                 if f"--annotation={MARK}=" in command:
                     # It cleans up inside its signal handler, which can hang.
-                    how = "KILL" if waited > PATIENCE else "TERM"
+                    how = "KILL" if moment - told.get(pid, ("", moment))[1] > PATIENCE else "TERM"
                     words = (
                         "Ending a backup that a killed run left behind ..." if "--repo=1" in command.split()
                         else "Ending the backup into a further repository that is still under way ..."
                     )  # fmt: skip
-                    if told.get(pid) != how:
+                    if pid not in told or told[pid][0] != how:
                         self.containers.execute(self.container, ["sh", "-c", 'kill -"$1" "$2"', "sh", how, pid])
                 else:
                     how, words = "", f"Waiting for another pgBackRest in container {self.container}: {command} ..."
                 if pid not in told:
                     say(words)
-                told[pid] = how
+                told[pid] = (how, told.get(pid, ("", moment))[1])
             if waited > seconds:
                 raise DasTernError(
                     f"Another pgBackRest works in container {self.container}: {others[0][1]} (process {others[0][0]} there). Run "
@@ -406,12 +419,17 @@ def _refusal(command: str, done: Output, free: int | None) -> DasTernError:
     if done.rc in (137, 143) or done.rc < 0:
         return DasTernError(
             f"pgBackRest was killed during `{command}`. What it left doesn't count as a backup, and the next run removes it: "
-            "run again."
-        )
+            "run again.", code=[ENDED],
+        )  # fmt: skip
     found = _ERROR.findall(done.out + done.err)
     words = "; ".join(dict.fromkeys(words for _, words in found)) or done.last_words
     mend = " Run again."
-    if "No space left" in done.out + done.err or (free is not None and free < FULL):
+    if any(code in ("031", "032", "037", "038") for code, _ in found):
+        mend = " Set `backup_repository_options` right, whose names and values are pgBackRest's."
+    elif "FormatError" in words or not words.isprintable():
+        words = "what is in the repository can't be read"
+        mend = " It was made with another password (`backup_cipher_pass`; of a further one `repo2-cipher-pass` and so on), or without."
+    elif "No space left" in done.out + done.err or (free is not None and free < FULL):
         mend = f" Its disk has {amount(free or 0)} left: make room in `postgres_backup_dir`, or move it to another disk; then run again."
     elif "CryptoError" in words or "cipher" in words:
         mend = " Set `backup_cipher_pass` to the one that the repository was made with."

@@ -59,7 +59,21 @@ class Psql:
         """
         done = self.containers.execute(
             self.container,
-            ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-U", "postgres", "-d", database],
+            # What is done here by the superuser must not hang where a receiver that commits wait for is away.
+            [
+                "env",
+                "PGOPTIONS=-c synchronous_commit=local",
+                "psql",
+                "-XqAt",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-v",
+                "VERBOSITY=verbose",
+                "-U",
+                "postgres",
+                "-d",
+                database,
+            ],
             sql + "\n",
             silence=silence,
         )

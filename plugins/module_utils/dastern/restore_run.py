@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from typing import Any
 
 from . import database_copy
@@ -186,10 +187,13 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
         goal, record = resolve(run.site, target, check_mode=check_mode or not confirmed)
         words = goal.words
     refuse_version(run.site, record)
+    if params["table"] and (goal is None or goal.own):  # otherwise it may have come later
+        database_copy.table_of(Census.of(record.census), params["table"])
     told = _preflight(run, goal, record, words)
     if not confirmed and not check_mode:
+        given = f" `confirm` is {params['confirm']!r}, wanted is {run.database!r}." if params["confirm"] else ""
         raise DasTernError(
-            f"Restoring replaces the live {'cluster' if what == 'cluster' else f'database {run.database}'}. Nothing was done. "
+            f"Restoring replaces the live {'cluster' if what == 'cluster' else f'database {run.database}'}. Nothing was done.{given} "
             f"{'; '.join(told)}. To do it: `{_command(params)} -e confirm={run.database}`.",
             preflight=told,
         )
@@ -222,10 +226,14 @@ def _refuse_senseless(run: Run) -> None:
     # With one of these PostgreSQL's programs would read it as a connection string.
     if into and ("=" in into or "://" in into):
         raise DasTernError(f"`into` is the name of a database, without `=` and `://`: {into}. Nothing was done.")
-    if into and (into in _databases(run.site.psql) or len(into.encode()) > 63):
+    if len(into.encode()) > 63:
         raise DasTernError(
-            f"Database {into} exists already, or its name has more than 63 bytes. Nothing was done; choose another `into`, or "
-            f"drop it if nobody needs it (`docker exec -u postgres {run.site.name} dropdb {into}`)."
+            f"`into` is a name of {len(into.encode())} bytes: {into}. PostgreSQL takes 63. Nothing was done."
+        )
+    if into and into in _databases(run.site.psql):
+        raise DasTernError(
+            f"`into` is a new database, and {into} exists already. Nothing was done; choose another name. "
+            f"`docker exec -u postgres {run.site.name} psql -l` shows what there is."
         )
 
 
@@ -406,7 +414,7 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
         ]}  # fmt: skip
     run.lines.append(_held(into or run.database, found))
     if into:
-        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {into}"]}
+        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {quote(into)}"]}
     entry = _entry(run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words)
     refused = _swap_databases(run, entry)
     return {**result, "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
