@@ -129,7 +129,7 @@ def arguments() -> argparse.Namespace:
         "--patients", type=int, default=14_000, help="of the volume seed; 14000 (the default) make 2 GB"
     )
     parser.add_argument("--rounds", type=int, default=2, help="default: 2; `psql <` and `pg_restore` have one")
-    parser.add_argument("--port", type=int, default=55520, help="of the instance (default: 55520)")
+    parser.add_argument("--port", type=int, default=25520, help="of the instance (default: 25520)")
     parser.add_argument("--write", action="store_true", help="write the result to benchmarks/results/backups.md")
     parser.add_argument("--keep", action="store_true", help=f"leave the instance {NAME} running afterwards")
     return parser.parse_args()

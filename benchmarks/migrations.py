@@ -37,7 +37,7 @@ from common import ANSIBLE_PLAYBOOK, HERE, ROOT, TARGETS_HEAD, Failed, in_turn, 
 
 PRISMA = ROOT / "tests" / "prisma"
 RESULTS = HERE / "results" / "migrations.md"
-CONTAINER, PORT = "dastern-bench", 55500
+CONTAINER, PORT = "dastern-bench", 25500
 INSTANCE = {"postgres_container_name": CONTAINER, "postgres_port": PORT}
 REMOVE = {**INSTANCE, "postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{CONTAINER}-data"}
 

@@ -41,7 +41,7 @@ ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 from ansible.module_utils.dastern import seed_volume  # noqa: E402
 
 SCHEMA = ROOT / "files" / "sql" / "migrations" / "20260208074559_init" / "migration.sql"
-IMAGE, CONTAINER, PORT = "das-tern/postgres:17", "dastern-bench-seed", 55510
+IMAGE, CONTAINER, PORT = "das-tern/postgres:17", "dastern-bench-seed", 25510
 TUNING = {
     "max_connections": "20",
     "shared_buffers": "256MB",

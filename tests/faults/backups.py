@@ -512,7 +512,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--kinds", default=",".join(WORKS))
     parser.add_argument("--container", default=NAME)
-    parser.add_argument("--port", type=int, default=55260)
+    parser.add_argument("--port", type=int, default=25260)
     given = parser.parse_args()
     kinds = given.kinds.split(",")
     if unknown := set(kinds) - set(WORKS):

@@ -458,7 +458,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--port", type=int, default=55250)
+    parser.add_argument("--port", type=int, default=25250)
     given = parser.parse_args()
     kinds = given.kinds.split(",")
     if unknown := set(kinds) - set(KINDS):

@@ -1,7 +1,8 @@
 """What the integration tests share: `play` runs a playbook, `instance` is one running database for all of them.
 
-Containers are named `dastern-test-*` and listen on 127.0.0.1:55000-55999. Set `DASTERN_TEST_IMAGE` to test another
-image than the one that the project builds, `DASTERN_TEST_INSTANCE=NAME:PORT` to have two runs beside each other.
+Containers are named `dastern-test-*` and listen on 127.0.0.1:25000-25999; an outgoing connection can have taken a port from
+32768 on. Set `DASTERN_TEST_IMAGE` to test another image than the one that the project builds,
+`DASTERN_TEST_INSTANCE=NAME:PORT` to have two runs beside each other.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def instance(
 ) -> Iterator[Instance]:
     """A running, empty database for the tests of everything that works inside a database."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{55100 + int(worker)}")
+    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{25100 + int(worker)}")
     container, _, number = given.partition(":")
     port = int(number)
     remove_instance(container)

@@ -117,7 +117,7 @@ def backups(
 ) -> Iterator[Backups]:
     """A server with an archive and a first backup; looked at in check mode before it was there."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{55180 + worker}")
+    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{25180 + worker}")
     container, _, port = given.partition(":")
     container += "-backups"
     remove_instance(container)

@@ -47,7 +47,7 @@ def test_a_container_that_is_ended_while_it_speaks_has_no_result(image: dict[str
 def live(play: Callable[..., Play], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A server with a backup of each kind; its data and its backups have small disks of their own."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{55190 + worker}")
+    given = os.environ.get("DASTERN_TEST_INSTANCE", f"dastern-test-pg{worker}:{25190 + worker}")
     container, _, port = given.partition(":")
     container += "-faults"
     remove_instance(container)

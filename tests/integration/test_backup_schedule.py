@@ -85,7 +85,7 @@ def made_image() -> None:
 @pytest.fixture(scope="module")
 def server(play: Runner, image: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """A server that archives its WAL, into a repository that nobody has made yet."""
-    name, _, port = os.environ.get("DASTERN_TEST_INSTANCE", "dastern-test:55210").partition(":")
+    name, _, port = os.environ.get("DASTERN_TEST_INSTANCE", "dastern-test:25210").partition(":")
     container, number = f"{name}-archiving", int(port) + 1
     remove_instance(container)
     config_dir = tmp_path_factory.mktemp("archiving") / "config"

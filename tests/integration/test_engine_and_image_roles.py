@@ -33,7 +33,7 @@ SAVE = (
     "    - ansible.builtin.import_role: {name: postgres_image, tasks_from: save}\n"
 )
 # No image of these names, and nobody listens there.
-NOWHERE = {"postgres_image_name": "127.0.0.1:55801/nowhere", "postgres_image_local": "das-tern-test/none:17"}
+NOWHERE = {"postgres_image_name": "127.0.0.1:25801/nowhere", "postgres_image_local": "das-tern-test/none:17"}
 Runner = Callable[..., Play]
 # Ids of the images that a test made.
 MADE: set[str] = set()
@@ -263,7 +263,7 @@ class TestPresent:
     def test_not_there(self, play: Runner) -> None:
         result = play(BOTH, {**NOWHERE, "postgres_image_source": "present"})
         assert (result.rc != 0, result.changed) == (True, 0)
-        assert "has none of these images: das-tern-test/none:17, 127.0.0.1:55801/nowhere:17" in result.flat
+        assert "has none of these images: das-tern-test/none:17, 127.0.0.1:25801/nowhere:17" in result.flat
 
     @pytest.mark.parametrize(("major", "words"), [("16", "holds PostgreSQL 16"), ("", "unknown version (no PG_MAJOR")])
     def test_another_major_version(self, play: Runner, major: str, words: str) -> None:
@@ -362,7 +362,7 @@ class TestArchive:
         result = play(BOTH, {**NOWHERE, "postgres_image_archive": str(tmp_path / "image.tar")})
         assert result.rc == 0, result.stdout
         line = result.section("image")["lines"][0]
-        assert "127.0.0.1:55801/nowhere:17 could not be pulled (" in line
+        assert "127.0.0.1:25801/nowhere:17 could not be pulled (" in line
         assert "connection refused" in line
         assert f"loaded from {tmp_path}/image.tar" in line
         assert result.seconds < 60
@@ -421,9 +421,9 @@ def registry() -> Iterator[tuple[str, str]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 55802), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 25802), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield "127.0.0.1:55802/pg", digest(manifest)
+    yield "127.0.0.1:25802/pg", digest(manifest)
     server.shutdown()
     server.server_close()
 
@@ -465,9 +465,9 @@ class TestPull:
         assert f"{registry[0]}:99 can't be pulled" in result.flat.replace("''", "'")
 
     def test_a_registry_that_never_answers_holds_nobody_up(self, play: Runner) -> None:
-        with socket.create_server(("127.0.0.1", 55803)):
+        with socket.create_server(("127.0.0.1", 25803)):
             began = time.monotonic()
-            variables = {**NOWHERE, "postgres_image_name": "127.0.0.1:55803/none", "postgres_image_pull_timeout": 2}
+            variables = {**NOWHERE, "postgres_image_name": "127.0.0.1:25803/none", "postgres_image_pull_timeout": 2}
             result = play(BOTH, {**variables, "postgres_image_source": "pull"})
             assert time.monotonic() - began < 30
         assert result.rc != 0

@@ -56,7 +56,7 @@ def test_disk_full_in_the_middle_of_a_migration(
     ):
         (folder / name).mkdir(parents=True)
         (folder / name / "migration.sql").write_text(text)
-    wanted = variables(container, 55900, tmp_path, migrations_dir=str(folder), seed_allowed=False)
+    wanted = variables(container, 25900, tmp_path, migrations_dir=str(folder), seed_allowed=False)
     try:
         failed = play(SITE, wanted)
         assert failed.rc != 0
@@ -88,7 +88,7 @@ def engine(image: dict[str, str]) -> Iterator[Engine]:
 
 def test_engine_dies_at_any_moment(play: Callable[..., Play], engine: Engine, tmp_path: Path) -> None:
     """Also proves that an engine named by DOCKER_HOST is used, and no other."""
-    wanted = variables("dastern-test-engine", 55910, tmp_path, docker_engine_install=False)
+    wanted = variables("dastern-test-engine", 25910, tmp_path, docker_engine_install=False)
     for moment in ("_init", "healthy"):
         began = start(wanted, engine.folder, engine)
         wait_until(lambda moment=moment: reached(engine, moment), moment)
@@ -133,7 +133,7 @@ def test_play_killed_when_something_is_there(
 ) -> None:
     container = "dastern-test-killed"
     remove_instance(container)
-    wanted = variables(container, 55920, tmp_path)
+    wanted = variables(container, 25920, tmp_path)
     try:
         kind, name = {"its network": ("network", f"{container}-net"), "the server": ("container", container)}[moment]
         began = start(wanted, tmp_path)

@@ -17,7 +17,7 @@ import pytest
 from docker.errors import APIError
 from docker.models.containers import Container
 
-PORT = 55810
+PORT = 25810
 # What the postgres role runs it with.
 HARDENED: dict[str, Any] = {
     "read_only": True,

@@ -95,7 +95,7 @@ def role(play: Run, image: dict[str, str], tmp_path_factory: pytest.TempPathFact
     """An instance that the tests below share; each leaves it as declared."""
     name = "dastern-test-pgrole"
     remove_instance(name)
-    made = Role(play, image, name, 55110, tmp_path_factory.mktemp("role"))
+    made = Role(play, image, name, 25110, tmp_path_factory.mktemp("role"))
     made.done()
     yield made
     remove_instance(name)
@@ -106,7 +106,7 @@ def fresh(play: Run, image: dict[str, str], tmp_path: Path) -> Iterator[Role]:
     """Names for an instance that isn't there yet."""
     name = "dastern-test-pgfresh"
     remove_instance(name)
-    yield Role(play, image, name, 55111, tmp_path)
+    yield Role(play, image, name, 25111, tmp_path)
     remove_instance(name)
 
 

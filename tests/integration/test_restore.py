@@ -23,7 +23,7 @@ from ansible.module_utils.dastern.restore_run import State, expire_old, restore
 from conftest import docker, remove_instance
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME, PORT = "dastern-test-restore", 55860
+NAME, PORT = "dastern-test-restore", 25860
 ROWS = """
 CREATE EXTENSION pg_trgm;
 CREATE TYPE "DoseState" AS ENUM ('TAKEN', 'MISSED');

@@ -18,7 +18,7 @@ from ansible.module_utils.dastern.errors import DasTernError
 from conftest import Play, docker, instance_variables, remove_instance
 from migrating import wait_until
 
-NAME, PORT = "dastern-test-zero-loss", 55880
+NAME, PORT = "dastern-test-zero-loss", 25880
 RECEIVER = f"{NAME}-receiver"
 SET_UP = """
 - hosts: dastern

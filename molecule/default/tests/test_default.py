@@ -17,7 +17,7 @@ sys.path.append(str(ROOT / "tests"))
 
 from catalogue import catalogue, expected  # noqa: E402
 
-NAME, PORT, DATABASE, USER = "dastern-molecule", 55432, "dastern", "dastern_user"
+NAME, PORT, DATABASE, USER = "dastern-molecule", 25432, "dastern", "dastern_user"
 SECRETS = Path("/etc/das-tern") / NAME
 
 
