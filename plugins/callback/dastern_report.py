@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ SECTIONS = (
     "plain_sql",
     "schedule",
 )
+# What tells one instance from another: a command that is named has to be given it as well.
+INSTANCE = (
+    "postgres_container_name",
+    "postgres_host",
+    "postgres_port",
+    "postgres_database",
+    "postgres_volume_name",
+    "postgres_config_dir",
+    "postgres_backup_dir",
+)
 
 
 class CallbackModule(CallbackBase):
@@ -61,6 +72,7 @@ class CallbackModule(CallbackBase):
         self._ours = False
         self._check = bool(context.CLIARGS.get("check", False))
         self._report_file: str | None = None
+        self._given = ""
         self._failures: dict[str, dict[str, str]] = {}
         self._sections: dict[str, dict[str, Any]] = {}
 
@@ -70,7 +82,10 @@ class CallbackModule(CallbackBase):
         self._ours = Path(playbook._file_name).resolve().parent in (ROOT, ROOT / "playbooks")
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        self._report_file = play.get_variable_manager().extra_vars.get("report_file")
+        extra = play.get_variable_manager().extra_vars
+        self._report_file = extra.get("report_file")
+        given = [f"{name}={extra[name]}" for name in INSTANCE if name in extra]
+        self._given = " ".join(f"-e {shlex.quote(one)}" for one in given)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         stats = result._result.get("ansible_stats") or {}
@@ -142,13 +157,18 @@ class CallbackModule(CallbackBase):
                 told.append(line)
             commands += [command for command in section.get("next", []) if command not in commands]
         if summary["failed"] and (failure := self._failures.get(host)):
-            why = failure["message"].partition("\n")[0]
+            why, _, rest = failure["message"].partition("\n")
+            if why.endswith("failed:"):  # as Ansible says it of arguments
+                why += f" {'; '.join(rest.splitlines())}"
+            told.append(why)
             if f"failed: {why}" not in told:
                 self._display.display(f"  {'failed':<12} {why}")
         if self._check and commands and summary["changed"]:
             commands = ["the same command without --check"]
         for number, command in enumerate(commands):
             self._display.display(f"  {'' if number else 'next':<12} {command}")
+        if self._given and any("ansible-playbook" in words for words in (*commands, *told)):
+            self._display.display(f"  {'each with':<12} {self._given}")
 
     def _write(self, path: Path, report: dict[str, Any]) -> None:
         path = path.expanduser()

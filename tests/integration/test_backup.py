@@ -479,6 +479,11 @@ def test_another_password_is_refused(backups: Backups) -> None:
         ({"repo2-host": "other"}, "would have to be started on that host"),
         ({"repo2-path": "/x\nrepo1-path=/y"}, "repo2-path is empty, or isn't one line"),
         ({"repo2-path": ""}, "repo2-path is empty"),
+        ({"repo2-typ": "posix"}, "configuration file contains invalid option 'repo2-typ'"),
+        (
+            {"repo2-type": "s4", "repo2-path": "/x"},
+            "'s4' is not allowed for 'repo2-type' option. Set `backup_repository_options` right",
+        ),
     ],
 )
 def test_options_that_arent_a_further_repositorys_are_refused(backups: Backups, options: Any, words: str) -> None:
@@ -769,3 +774,18 @@ def test_everything_is_lost_but_the_repository_elsewhere(
         made = play(SET_UP, variables)
         assert made.rc == 0, made.stdout
         assert backups.sql("SELECT count(*) FROM afar") == "5000"
+
+        # A repository that begins on a later timeline, whose history the server archived into the former one.
+        former = backups.records
+        (backups.folder / "repository").rename(backups.folder / "repository.former")
+        made = play(SET_UP, variables)
+        assert made.rc == 0, made.stdout
+        (anew,) = backups.records
+        assert anew.timeline > 1
+        assert {path.stem for path in (backups.folder / "records/former").iterdir()} == {one.label for one in former}
+        assert backups.drill("")["label"] == anew.label
+        history = next((backups.folder / "repository").glob(f"archive/dastern/17-1/{anew.timeline:08X}.history"))
+        history.unlink()
+        assert f"{history.name} is missing" in backups.verify()["checks"][anew.label]["message"]
+        assert backups.take()["record"]["verified"]["ok"]
+        assert backups.verify()["problems"] == []

@@ -32,6 +32,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_dir": {"type": "path", "required": True},
 }
 """The options of every module that works with backups; `Place` reads them."""
+FORMER = "former"
+"""Folder of the records whose repository was moved away."""
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 """What reading a record raises that isn't what was written."""
 
@@ -187,6 +189,19 @@ class Place:
     def note(self, label: str, **changes: Any) -> None:
         """Change fields of a record that is there."""
         self.save(replace(self.find(label), **changes))
+
+    def put_aside(self) -> None:
+        """Physical backups are those of a repository that isn't here any more: nobody is to count on them."""
+        folder = self.records_folder / FORMER
+        try:
+            for record in self.records():
+                if record.kind == "physical":
+                    folder.mkdir(mode=0o700, exist_ok=True)
+                    self.record_path(record.label).replace(folder / f"{record.label}.json")
+        except OSError as error:
+            raise DasTernError(
+                f"Records can't be moved into {folder}: {error.strerror}. Mend that, then run again."
+            ) from None
 
     def forget(self, label: str) -> None:
         path = self.record_path(label)

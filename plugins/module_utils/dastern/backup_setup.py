@@ -140,6 +140,8 @@ def _have(
         program.run("stanza-upgrade", config=text)
     if not info.complete:
         program.run("stanza-create", config=text)
+        if not info.system:
+            place.put_aside()
     if differs:
         _write(path, text)
         # An archiver that failed sleeps for a minute; this wakes it.
