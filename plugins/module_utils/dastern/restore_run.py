@@ -57,6 +57,11 @@ UNDO = f"{COMMAND} -e undo=true"
 START = 120.0
 """Seconds that a swapped server gets to answer."""
 
+_WAITS = """
+SELECT to_json(current_setting('synchronous_standby_names') <> ''
+  AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming'))
+"""
+
 # One that comes back mustn't wait for a receiver that is gone or has another password by now; if it is there and streams,
 # the healthcheck makes commits wait again.
 _SWAP = f"""
@@ -222,6 +227,12 @@ def _refuse_senseless(run: Run) -> None:
         raise DasTernError(
             f"The live server in container {run.site.name} doesn't answer, and a {what} is restored into it. Nothing was done. "
             f"`ansible-playbook playbooks/provision.yml` starts it; `{COMMAND} -e what=cluster` restores all of it."
+        )
+    if what != "cluster" and run.site.psql.value(_WAITS):
+        raise DasTernError(
+            f"Commits in container {run.site.name} wait for the receiver of zero loss, which is away, and so would this restore: a "
+            "waiting commit keeps PostgreSQL from dropping a database. Nothing was done. `ansible-playbook playbooks/provision.yml` "
+            "starts the receiver; with `-e backup_zero_loss_away=continue` commits go on without it."
         )
     # With one of these PostgreSQL's programs would read it as a connection string.
     if into and ("=" in into or "://" in into):
