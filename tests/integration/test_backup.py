@@ -179,6 +179,8 @@ def at_work(backups: Backups) -> bool:
 def elsewhere(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A test may configure another repository; the configuration is as it was when it is over."""
     before = backups.conf.read_text()
+    # The first repository isn't gone: another path is given to it for a while.
+    monkeypatch.setattr(Place, "put_aside", lambda _: None)
     yield monkeypatch
     backups.conf.write_text(before)
 

@@ -100,6 +100,8 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             f"Backup {record.label} was taken and verified, but not in every repository: {'; '.join(failed)}",
             label=record.label, lines=lines,
         )  # fmt: skip
+    if kind != "logical" and (others := program.further()):
+        lines.append(f"repository {', '.join(map(str, others))} has one as well")
     return {
         "changed": True, "label": record.label, "record": record.as_dict(), "lines": lines,
         "deleted": [label for label, _ in deleted], "next": [LIST],

@@ -142,6 +142,8 @@ class PgBackRest:
     """pgBackRest in a running container."""
 
     def __init__(self, containers: Containers, container: str, nice: int = 0) -> None:
+        if not 0 <= nice <= 19:
+            raise DasTernError(f"`backup_priority` is {nice}; wanted is a number from 0 to 19. Nothing was done.")
         self.containers, self.container, self.nice = containers, container, nice
 
     def run(
@@ -428,7 +430,7 @@ def _refusal(command: str, done: Output, free: int | None) -> DasTernError:
         mend = " Set `backup_repository_options` right, whose names and values are pgBackRest's."
     elif "FormatError" in words or not words.isprintable():
         words = "what is in the repository can't be read"
-        mend = " It was made with another password (`backup_cipher_pass`; of a further one `repo2-cipher-pass` and so on), or without."
+        mend = " It was made with another password (`backup_cipher_pass`; of a further one `repo2-cipher-pass` and so on), without one, or is damaged."
     elif "No space left" in done.out + done.err or (free is not None and free < FULL):
         mend = f" Its disk has {amount(free or 0)} left: make room in `postgres_backup_dir`, or move it to another disk; then run again."
     elif "CryptoError" in words or "cipher" in words:
