@@ -316,8 +316,13 @@ def refuse_unreadable(told: Mapping[str, Any], repository: int = 1) -> None:
     """Refuse where `info`, which ends well whatever it finds, couldn't read a repository of what it told."""
     status = next(one["status"] for one in told["repo"] if one["key"] == repository)
     message = status["message"]
-    # Without a password what is encrypted is read as a text, and quoted.
-    if "CryptoError" in message or "Salted__" in message or not message.replace("\n", "").isprintable():
+    # Without a password what is encrypted is read as a text, and quoted; a wrong one makes garbage of it once in 256 times.
+    if (
+        "CryptoError" in message
+        or "outside of section at line 1" in message
+        or "Salted__" in message
+        or not message.replace("\n", "").isprintable()
+    ):
         if repository != 1:
             raise DasTernError(
                 f"Repository {repository} can't be read with this `repo{repository}-cipher-pass` (`backup_repository_options`): it was "
