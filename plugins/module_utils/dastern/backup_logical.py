@@ -359,15 +359,8 @@ def _fill(place: Place, record: Record, database: str, chosen: Sequence[str]) ->
     if chosen:
         listed = place.containers.execute(place.container, ["pg_restore", "--list", path])
         contents = "\n".join(line for line in listed.out.splitlines() if _wanted(line, chosen)) + "\n"
-    command = [
-        "sh",
-        "-c",
-        _RESTORE,
-        "sh",
-        conninfo(database, RESTORING, local=True),
-        path,
-        *(["chosen"] if chosen else []),
-    ]
+    to = conninfo(database, RESTORING, local=True)
+    command = ["sh", "-c", _RESTORE, "sh", to, path, *(["chosen"] if chosen else [])]
     done = place.containers.execute(place.container, command, contents, silence=LONGEST)
     if done.rc != 0:
         role = re.search(r'role "[^"]*" does not exist', done.err)

@@ -25,7 +25,10 @@ from .sql_values import identifier
 from .survey import PGDATA
 
 # pgBackRest's words where a further repository doesn't answer.
-_LINE = re.compile(r"unable to|timeout|timed out|connection|unexpected eof|request failed|libssh2", re.IGNORECASE)
+_LINE = re.compile(
+    r"unable to (?:connect|get address)|timeout|timed out|connection|unexpected eof|request failed|libssh2",
+    re.IGNORECASE,
+)
 ARGUMENT_SPEC: dict[str, Any] = {**SITE_SPEC, "target": {"type": "str", "default": ""}}
 
 
