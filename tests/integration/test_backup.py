@@ -283,6 +283,21 @@ def test_damage_is_found_and_named(kept: Backups, what: str, how: str) -> None:
     assert kept.listed()["damaged"] == ([damaged] if what == "record" else [])
 
 
+def test_a_manifest_that_ends_pgbackrest_hides_no_other_damage(kept: Backups) -> None:
+    wrong, other, whole = (kept.take(kind)["label"] for kind in ("incr", "diff", "full"))
+    manifest = kept.sets / wrong / "backup.manifest"
+    content = manifest.read_bytes()
+    assert b'"reference":"20' in content
+    manifest.write_bytes(content.replace(b'"reference":"20', b'"reference":"30', 1))
+    damage(kept.sets / other / "bundle" / "1", "flip")
+    result = kept.verify()
+    assert f"{wrong}: damaged: backup.manifest" in result["msg"]
+    assert f"{other}: damaged: bundle/1" in result["msg"]
+    assert result["notes"] == ["the WAL between the backups wasn't read: what is damaged ended that"]
+    assert {other, wrong} <= set(result["damaged"])
+    assert result["checks"][whole]["ok"] is True
+
+
 def test_what_is_missing_is_found(kept: Backups) -> None:
     full = next(one for one in kept.records if one.type == "full")
     wal = kept.segment(pgbackrest.segment(1, full.lsn))

@@ -423,7 +423,9 @@ def registry() -> Iterator[tuple[str, str]]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 25802), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    docker("image", "rm", "-f", "127.0.0.1:25802/pg:17", check=False)
     yield "127.0.0.1:25802/pg", digest(manifest)
+    docker("image", "rm", "-f", "127.0.0.1:25802/pg:17", check=False)
     server.shutdown()
     server.server_close()
 

@@ -44,7 +44,9 @@ PATIENCE = 20.0
 LONGEST = 1800.0
 """Seconds that a command may say nothing: copying one file, waiting for one segment."""
 
-_ERROR = re.compile(r"ERROR: \[(\d{3})\]: (.*)")
+ASSERTION = "025"
+"""Code of its own mistakes, such as what a damaged manifest leads it to."""
+_ERROR = re.compile(r"(?:ERROR|ASSERT): \[(\d{3})\]: (.*)")
 _PERCENT = re.compile(r", ([\d.]+)%\)")
 _SET_FILE = re.compile(r" P\d+ +INFO: .* '?(\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?)/([^\s':]+)")
 _SET = re.compile(r"^  backup: (\S+), status: (\w[\w ]*)", re.MULTILINE)
