@@ -416,14 +416,23 @@ class Bench:
     # -------------------------------------------------------------------------------------- incremental
 
     def incremental(self) -> None:
-        """Ours and PostgreSQL's own, after one row of `SHARE` was changed; each is built upon the one before."""
+        """Ours and PostgreSQL's own, after one row of `SHARE` was changed; each is built upon the one before.
+
+        The recent ones first: what is scattered gets its new versions at the end of the table, where the recent rows are.
+        """
         base = "pg_basebackup -U postgres -c fast -D /backups/bench/out"
         incremental = f"{base} --incremental=/backups/bench/manifest"
         self.take("full")
         inside(base)
-        for number in range(self.rounds):
-            for kind in ("recent", "scattered"):
-                inside("mv /backups/bench/out/backup_manifest /backups/bench/manifest; rm -r /backups/bench/out")
+        for kind in ("recent", "scattered"):
+            for number in range(self.rounds):
+                # Whoever reads a changed row first notes in its page that the change was committed: the page changes again.
+                inside("psql -XqAtU postgres -c 'SELECT count(*) FROM dose_events' -c CHECKPOINT dastern > /dev/null")
+                self.take("incr")
+                inside(
+                    "mv /backups/bench/out/backup_manifest /backups/bench/manifest; rm -r /backups/bench/out; "
+                    f"{incremental}; mv /backups/bench/out/backup_manifest /backups/bench/manifest; rm -r /backups/bench/out"
+                )
                 before = self.change(kind, number)
                 changed = changed_pages(self.pgdata / "base", before)
                 self.bytes.setdefault(f"{kind}: pages changed", []).append(changed)
@@ -451,7 +460,7 @@ class Bench:
             lsn, pages = row_
             where = f"ctid >= '({pages - pages // SHARE},0)'::tid"
             if kind == "scattered":
-                where = f"hashtext(id::text) % {SHARE} = {number}"
+                where = f"(hashtext(id::text) & 2147483647) % {SHARE} = {number}"
             done = connection.execute(f'UPDATE dose_events SET "updatedAt" = now() WHERE {where}')  # type: ignore[arg-type]
             say(f"{done.rowcount} rows changed, {kind}")
         inside("psql -XqU postgres -c CHECKPOINT")

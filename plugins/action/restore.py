@@ -25,4 +25,4 @@ class ActionModule(HostAction):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         if result.get("failed"):
             return {}
-        return {"restore": {name: value for name, value in result.items() if name != "changed"}}
+        return {"restore": {name: value for name, value in result.items() if name not in ("changed", "diff")}}

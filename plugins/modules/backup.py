@@ -33,8 +33,8 @@ attributes:
     support: full
     description: Says what would be taken and deleted; writes nothing.
   diff_mode:
-    support: none
-    description: A backup has no former state.
+    support: full
+    description: The backups that there are, before and after.
   idempotent:
     support: none
     description: Each run takes a backup.

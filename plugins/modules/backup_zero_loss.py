@@ -29,8 +29,8 @@ attributes:
     support: full
     description: Says what would be done.
   diff_mode:
-    support: none
-    description: The steps say what changes.
+    support: full
+    description: Whether there is a receiver, whether commits wait for it, and what they do when it is away.
   idempotent:
     support: full
     description: Changes what differs.

@@ -37,8 +37,8 @@ attributes:
     support: full
     description: Says what would be done, what is newer in the live database, and the disk that it takes.
   diff_mode:
-    support: none
-    description: What is newer in the live database is said in words.
+    support: full
+    description: The rows of each table and the migrations, in the live database and in the backup.
   idempotent:
     support: none
     description: Restores each time.

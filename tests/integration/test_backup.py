@@ -221,6 +221,8 @@ def test_each_type_is_taken_verified_and_recorded(backups: Backups, monkeypatch:
         assert (planned["backup_type"], backups.records) == (wanted, before)
         taken = backups.take(kind, name=f"my {kind}", say=told.append)
         newest = backups.records[0]
+        assert planned["diff"]["after"] == taken["diff"]["after"].replace(newest.label, "the new one", 1)
+        assert taken["diff"]["before"] == planned["diff"]["before"] == taken["diff"]["after"].partition("\n")[2]
         assert (newest.label, newest.type, newest.name) == (taken["label"], wanted, f"my {kind}")
         assert newest.census["tables"]["public.noted"] == 20000
         assert newest.restore_point == f"das-tern-{newest.label}"
@@ -231,6 +233,8 @@ def test_each_type_is_taken_verified_and_recorded(backups: Backups, monkeypatch:
         assert newest.verified
         assert newest.verified.ok
     assert any("full backup: " in line for line in told), told
+    same = f"{backups.records[0].label} is called my full as well: as a target that is the newest of them"
+    assert same in backups.take(name="my full")["lines"]
     assert backups.program.archived()[backups.program.info().archive] >= {
         pgbackrest.segment(one.timeline, one.lsn) for one in backups.records
     }
@@ -306,8 +310,9 @@ def test_what_is_missing_is_found(kept: Backups) -> None:
     assert result["damaged"] == [full.label]
     assert f"its WAL is missing: {wal.name[:24]}" in result["msg"]
     shutil.rmtree(kept.sets / full.label)
+    before = kept.records
     result = kept.verify(check_mode=True)
-    assert result["changed"] is False
+    assert (result["changed"], kept.records) == (True, before)
     assert "it isn't in the repository any more" in result["checks"][full.label]["message"]
 
 

@@ -20,8 +20,9 @@ import pytest
 import yaml
 from ansible.module_utils.dastern import backup_health, backup_schedule
 from ansible.module_utils.dastern.backup_calendar import Calendar
+from ansible.module_utils.dastern.backup_records import Place
 from conftest import Instance, Play, docker, instance_variables, remove_instance
-from migrating import wait_until
+from migrating import ROOT, wait_until
 
 IMAGE = "dastern-test/systemd:bookworm"
 PLAYBOOK = "playbooks/backup_schedule.yml"
@@ -214,8 +215,9 @@ def test_the_service_runs_hardened_and_its_failure_is_told(scheduled: dict[str, 
     box.sh("rm /srv/backups/fail")
 
 
-def test_the_archive_of_a_real_server(server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the host's Python in an empty environment: archive_command fails, then the repository is made and it doesn't."""
+@pytest.fixture
+def real(server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Options that put the job of a real server into a folder of the test's own."""
     for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS"):
         monkeypatch.setattr(backup_schedule, name, tmp_path / name)
     params = {name: option.get("default") for name, option in backup_schedule.ARGUMENT_SPEC.items()}
@@ -226,11 +228,21 @@ def test_the_archive_of_a_real_server(server: Instance, tmp_path: Path, monkeypa
         "archive_lag": 1,
         "disk_free": 0,
     }
-    backup_schedule.schedule(params)
-    program = [str(tmp_path / "LIBRARY" / server.container / "das-tern-backup"), "health"]
+    return params
+
+
+def called(server: Instance, command: str) -> subprocess.CompletedProcess[str]:
+    """The job, by the host's Python in an empty environment."""
+    program = backup_schedule.LIBRARY / server.container / "das-tern-backup"
+    return subprocess.run([str(program), command], env={}, cwd="/", capture_output=True, text=True)
+
+
+def test_the_archive_of_a_real_server(server: Instance, real: dict[str, Any]) -> None:
+    """archive_command fails, then the repository is made and it doesn't."""
+    backup_schedule.schedule(real)
 
     def health() -> str:
-        done = subprocess.run(program, env={}, cwd="/", capture_output=True, text=True)
+        done = called(server, "health")
         assert done.returncode == 2, done.stderr  # no backup
         return done.stdout
 
@@ -251,7 +263,7 @@ def test_the_archive_of_a_real_server(server: Instance, tmp_path: Path, monkeypa
     )  # wakes the archiver, which rests a minute after three failures
     wait_until(lambda: "WAL archive: 0 segments wait" in health(), 120)
     assert "archive_command" not in health()
-    metrics = Path(params["backup_dir"], "metrics.prom").read_text()
+    metrics = Path(real["backup_dir"], "metrics.prom").read_text()
     assert 'kind="archive_failing"} 0' in metrics
     assert f'dastern_backup_archive_waiting_segments{{container="{server.container}",database="dastern"}} 0' in metrics
 
@@ -263,6 +275,23 @@ def test_status_shows_it_and_ends_with_2(play: Runner, server: Instance) -> None
     assert {one["kind"] for one in found["problems"]} >= {"age"}
     assert found["next"][0] == "ansible-playbook playbooks/backup.yml"
     assert "problem: no backup: none is there; wanted: one in the last 26 h (backup_expected_hours)" in shown.flat
+
+
+def test_a_run_and_its_trial_restore_at_a_real_server(server: Instance, real: dict[str, Any]) -> None:
+    """With what the role gives it."""
+    given = {"keep": {}, "wait": 60, "nice": 0, "lock_timeout": "10s", "image": "", "target": ""}
+    given |= {"volume": f"{server.container}-data", "config_dir": str(server.config_dir)}
+    tasks = yaml.safe_load((ROOT / "roles/backup/tasks/schedule.yml").read_text())
+    (task,) = (one["backup_schedule"] for one in tasks if "backup_schedule" in one)
+    own = {part: {name: given[name] for name in task[part]} for part in ("take", "drill")}
+    backup_schedule.schedule({**real, **own, "drill_days": 7})
+    done = called(server, "run")
+    assert done.returncode == 0, done.stderr
+    (record,) = Place(real).records()
+    assert record.reason == "scheduled"
+    assert record.drilled
+    assert record.drilled.ok
+    assert f"took {record.label}" in done.stdout
 
 
 def test_cron_calls_and_the_job_decides(scheduled: dict[str, Box]) -> None:

@@ -192,6 +192,8 @@ def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, recor
     later = server.fingerprint()
     told = restore(server.with_(target=record.label), check_mode=True)
     assert 'public."doseEvents" +1, public.users -10' in " ".join(told["lines"])
+    assert "public.users: 40 rows\n" in told["diff"]["before"]
+    assert "public.users: 50 rows\n" in told["diff"]["after"]
     assert server.fingerprint() == later
 
     result = server.restore(target=record.label)
@@ -228,6 +230,7 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     state.kept[-1]["until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
     state.save()
     refused(server, target="nonsense")
+    assert "`target` is empty. Nothing was done. Wanted is `latest`" in refused(server, target=" ").message
     restore(server.with_(undo=True))
     assert server.fingerprint() == later
 

@@ -41,10 +41,13 @@ class Server:
         return {**defaults, **own, "config_dir": str(self.config_dir), "wait": 20, **changes}
 
     def keep(self, check_mode: bool = False, **changes: Any) -> list[str]:
-        own = {"network": f"{NAME}-net", "wal_archive": True, "enabled": True, **changes}
-        result = zero_loss.keep(self.params(zero_loss.ARGUMENT_SPEC, **own), check_mode, lambda _: None)
-        assert result["changed"] == bool(result["steps"])
+        result = self.kept(check_mode, **changes)
+        assert result["changed"] == bool(result["steps"]) == bool(result["diff"])
         return list(result["steps"])
+
+    def kept(self, check_mode: bool, **changes: Any) -> dict[str, Any]:
+        own = {"network": f"{NAME}-net", "wal_archive": True, "enabled": True, **changes}
+        return zero_loss.keep(self.params(zero_loss.ARGUMENT_SPEC, **own), check_mode, lambda _: None)
 
     def restore(self, **changes: Any) -> dict[str, Any]:
         own = {"volume": f"{NAME}-data", "image": self.variables["postgres_image_reference"], **changes}
@@ -99,6 +102,11 @@ def test_it_is_on_and_a_second_run_changes_nothing(server: Server, play: Callabl
     assert server.on()
     assert server.health() == ("zero loss: on; the receiver is 0 B behind", [])
     assert server.keep(check_mode=True) == []
+    off = server.kept(check_mode=True, enabled=False)["diff"]
+    assert (
+        off["before"] == "receiver: running\nsynchronous_standby_names = 'das_tern_receiver'\nwhile it is away: block\n"
+    )
+    assert off["after"] == "receiver: none\nsynchronous_standby_names = ''\nwhile it is away: -\n"
     again = play(SET_UP, server.variables)
     assert (again.rc, again.changed) == (0, 0), again.stdout
     found = json.loads(docker("inspect", RECEIVER).stdout)[0]

@@ -103,6 +103,11 @@ def test_a_name_that_is_another_target_is_refused(params: dict[str, Any], name: 
             backup_run.take({**params, "name": name}, check_mode)
 
 
+def test_a_time_that_is_none_is_refused_before_it_is_needed(params: dict[str, Any]) -> None:
+    with pytest.raises(DasTernError, match="`backup_lock_timeout` is 'soon'; wanted is a duration"):
+        backup_run.take({**params, "lock_timeout": "soon"}, check_mode=True)
+
+
 def test_a_name_in_words_is_none_of_these(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup_run, "running", lambda _: False)
     for name in ("", "before 17.6", "2026 spring", "latest but one", "មុនពេល​ផ្លាស់ប្តូរ", "v1/2"):

@@ -179,6 +179,8 @@ def test_from_cron_to_systemd(host: Host) -> None:
         ({"delay": -1}, "`backup_schedule_delay` is -1; wanted is a number from 0 on"),
         ({"expected_hours": 0}, "`backup_expected_hours` is 0"),
         ({"size_factor": 1.0}, "`backup_size_factor` is 1.0; wanted is a number above 1"),
+        ({"take": {"lock_timeout": "soon"}}, "`backup_lock_timeout` is 'soon'; wanted is a duration"),
+        ({"take": {"keep": {"full": {"count": 0}}}}, "`backup_keep.full.count` is `0`"),
         ({"metrics_file": "/srv/dastern.txt"}, "ends in .prom"),
         ({"metrics_file": "dastern.prom"}, "backup_metrics_file is `dastern.prom`; wanted is an absolute path"),
     ],

@@ -42,13 +42,25 @@ _DUMPED = "das-tern: dumped"
 _TAKE = f"""
 umask 077
 mkdir -p {BACKUPS}/{_FOLDER} || exit 1
-export FOLDER="$1" TO="$2" LOCK_WAIT="$3"
+export FOLDER="$1" TO="$2" LOCK_WAIT="$3" COUNT="$4"
 exec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
 """
-# As it is written in psql's `\\!`, where the snapshot of the session stands still meanwhile.
-_SHELL = f"""{_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO" -f "$FOLDER" &&
- pg_dumpall --globals-only --no-role-passwords -U postgres -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}' &&
- {" ".join(SCHEMA)} --snapshot="$SNAPSHOT" -d "$TO" && echo '{_DUMPED}'""".replace("\n", "")
+# As it is written in psql's `\\!`, where the snapshot of the session stands still meanwhile. One table is most of the
+# database, and pg_dump reads a table by one process: the rest is done beside it.
+_SHELL = f"""{_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO" -f "$FOLDER" & dump=$!;
+ printf %s "$COUNT" | psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO" && echo '{_DUMPED}' &&
+ {" ".join(SCHEMA)} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO" && wait $dump &&
+ pg_dumpall --globals-only --no-role-passwords -U postgres -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}'
+ || kill $dump 2>/dev/null""".replace("\n", "")
+_BESIDE = f"""
+SET statement_timeout = 0; SET transaction_timeout = 0;
+\\getenv snapshot SNAPSHOT
+\\getenv lock_wait LOCK_WAIT
+SET lock_timeout = :'lock_wait';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET TRANSACTION SNAPSHOT :'snapshot';
+{SNAPSHOT}COMMIT;
+"""
 SESSION = (
     "SET lock_timeout = {lock_wait}; SET statement_timeout = 0; SET transaction_timeout = 0; "
     "SET idle_in_transaction_session_timeout = 0;\n"
@@ -310,9 +322,9 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
     path = f"{BACKUPS}/{_FOLDER}/{folder}"
     script = (
         SESSION.format(lock_wait=literal(lock_wait))
-        + f"{SNAPSHOT}\\! {_SHELL}\n\\o {path}/database.sql\n{_PROPERTIES};\n\\o\nCOMMIT;\n"
+        + f"\\! {_SHELL}\n\\o {path}/database.sql\n{_PROPERTIES};\n\\o\nCOMMIT;\n"
     )
-    command = ["sh", "-c", _TAKE, "sh", path, conninfo(database, APPLICATION), lock_wait]
+    command = ["sh", "-c", _TAKE, "sh", path, conninfo(database, APPLICATION), lock_wait, _BESIDE]
     done = place.containers.execute(place.container, command, script, silence=LONGEST)
     counted, *rest = done.out.split(f"{_DUMPED}\n")
     if done.rc != 0 or len(rest) != 2:

@@ -102,6 +102,11 @@ class Record:
         return f"{self.label} ({amount(self.stored)}, {self.began})"
 
     @property
+    def called(self) -> str:
+        """Its label, and what the operator called it."""
+        return f"{self.label} ({self.name})" if self.name else self.label
+
+    @property
     def restore_command(self) -> str:
         """What restores it as a database beside the live one."""
         return f"ansible-playbook playbooks/restore.yml -e target={self.label} -e what=database -e {quote(f'into={self.database}_restored')}"
@@ -172,7 +177,7 @@ class Place:
                 f"The record of backup `{target}`, {self.record_path(target)}, isn't what was written. Use another backup: "
                 "`ansible-playbook playbooks/list_backups.yml` shows all."
             )
-        there = ", ".join(record.label for record in records[:10]) or "none"
+        there = ", ".join(record.called for record in records[:10]) or "none"
         raise DasTernError(
             f"No backup `{target}` is in {where or self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
         )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import backup_logical, backup_records, migration_backup
+from . import backup_logical, backup_records, migration_backup, sql_values
 from . import backup_physical as physical
 from .backup_health import AHEAD
 from .backup_records import Check, Place, Record, now
@@ -58,6 +58,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             "one line: not `latest`, a number, an LSN, a time or another backup's label."
         )
     place, keep = Place(dict(params)), retention(params["keep"])
+    sql_values.duration("backup_lock_timeout", params["lock_timeout"])
     if not running(place):
         if not check_mode:
             raise not_running(place)
@@ -69,6 +70,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
     with place.alone(params["wait"], "a backup"):
         program = PgBackRest(place.containers, place.container, params["nice"])
         lines: list[str] = []
+        before = place.records()
         if kind == "logical":
             with physical.telling(lambda: "logical backup", say):
                 record = backup_logical.take(
@@ -90,6 +92,9 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             physical.forget_received(place, program)
         lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
         lines += expire_old(place)
+        after = place.records()
+        if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:
+            lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
         if not record.exact:
             lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
     failed = []
@@ -104,7 +109,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         lines.append(f"repository {', '.join(map(str, others))} has one as well")
     return {
         "changed": True, "label": record.label, "record": record.as_dict(), "lines": lines,
-        "deleted": [label for label, _ in deleted], "next": [LIST],
+        "deleted": [label for label, _ in deleted], "next": [LIST], "diff": _difference(before, after),
     }  # fmt: skip
 
 
@@ -153,7 +158,7 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
     lines += [f"DAMAGED: {problem}" for problem in found.problems] + [f"lost: {note}" for note in found.notes]
     wrong = [label for label, check in found.checks.items() if not check.ok] + damaged
     result: dict[str, Any] = {
-        "changed": bool(found.checks) and not check_mode,
+        "changed": bool(found.checks),
         "checks": {label: check.__dict__ for label, check in found.checks.items()},
         "damaged": wrong, "problems": found.problems, "notes": found.notes, "lines": lines, "next": [],
     }  # fmt: skip
@@ -296,7 +301,7 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
     new = Record(
         label="the new one", kind="logical" if kind == "logical" else "physical", type=kind, database=place.database,
         system="", server="", tool="", began=now(), seconds=0, bytes=0, stored=0, census={}, exact=True,
-        prior=prior.label if prior else "", verified=Check(now(), True, 0),
+        prior=prior.label if prior else "", verified=Check(now(), True, 0), name=params["name"],
     )  # fmt: skip
     gone = surplus([new, *records], keep, physical.needed(place, info) if info else ())
     called = f" called {params['name']}" if params["name"] else ""
@@ -305,7 +310,20 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
         *lines,
         *(f"would delete {_described(one)}" for one in gone),
     ]
-    return {"changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": []}
+    before = place.records()
+    return {
+        "changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": [],
+        "diff": _difference(before, [new, *(one for one in before if one not in gone)]),
+    }  # fmt: skip
+
+
+def _difference(before: Sequence[Record], after: Sequence[Record]) -> dict[str, str]:
+    """For --diff."""
+
+    def text(records: Sequence[Record]) -> str:
+        return "".join(f"{one.called}, {one.type}\n" for one in records)
+
+    return {"before_header": "backups", "after_header": "backups", "before": text(before), "after": text(after)}
 
 
 def running(place: Place) -> bool:
@@ -337,9 +355,8 @@ def _bytes(folder: Path) -> int:
 
 
 def _described(record: Record) -> str:
-    name = f" ({record.name})" if record.name else ""
     return (
-        f"{record.label}{name}, {record.type}, {amount(record.bytes)} in {amount(record.stored)}, {record.seconds:.1f} s, "
+        f"{record.called}, {record.type}, {amount(record.bytes)} in {amount(record.stored)}, {record.seconds:.1f} s, "
         f"{_age(record.began)} old"
     )
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import backup_health
+from . import backup_health, backup_run, sql_values
 from .backup_calendar import CLOCK, ZONE, Calendar, shown
 from .backup_health import LOCK, STATUS
 from .errors import DasTernError
@@ -219,6 +219,8 @@ def _present(params: dict[str, Any], systemd: bool) -> Wanted:
             raise DasTernError(f"`{_VARIABLES[name]}` is {params[name]}; wanted is a number from {least} on.")
     if params["size_factor"] <= 1:
         raise DasTernError(f"`backup_size_factor` is {params['size_factor']}; wanted is a number above 1.")
+    backup_run.retention(params["take"].get("keep") or {})
+    sql_values.duration("backup_lock_timeout", params["take"].get("lock_timeout", "10s"))
     container, library = params["container"], LIBRARY / params["container"]
     program, python = library / "das-tern-backup", interpreter()
     settings = Path(params["config_dir"], "backup.json")

@@ -109,7 +109,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
     result["lines"] += info.away
     if first and not check_mode:
         taken = backup_run.take(
-            {"backup_type": "full", "name": "", "reason": "the first", "lock_timeout": "", **params}, say=say
+            {"backup_type": "full", "name": "", "reason": "the first", "lock_timeout": "10s", **params}, say=say
         )
         result |= {"changed": True, "record": taken["record"], "lines": [*map(_done, steps), *taken["lines"]]}
     return result

@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from shlex import quote
 from typing import Any
@@ -143,6 +143,7 @@ class Run:
     state: State
     lines: list[str]
     say: Callable[[str], None]
+    diff: dict[str, str] = field(default_factory=dict)
 
     @property
     def database(self) -> str:
@@ -176,7 +177,7 @@ def restore(
         except DasTernError as refusal:
             before = " ".join(f"{line[:1].upper()}{line[1:]}." for line in run.lines)
             raise DasTernError(f"{refusal.message} {before}".strip(), **refusal.facts) from None
-    return {"changed": True, **result, "lines": run.lines}
+    return {"changed": True, **result, "lines": run.lines, "diff": run.diff}
 
 
 def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
@@ -299,7 +300,13 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
     look = site.look()
     live = site.answers() and run.database in _databases(site.psql)
     if live and params["what"] != "table" and not params["into"]:
-        told += _newer(count(site.psql, run.database), record, own=goal is None or goal.own)
+        now, own = count(site.psql, run.database), goal is None or goal.own
+        told += _newer(now, record, own=own)
+        run.diff = {
+            "before_header": f"the live database {run.database}", "before": _content(now),
+            "after_header": f"backup {record.label}{'' if own else ', with what was committed before the target'}",
+            "after": _content(Census.of(record.census)),
+        }  # fmt: skip
         if since := goal.moment if goal else datetime.fromisoformat(record.began):
             told.append(
                 f"the live database is {duration((datetime.now(UTC) - since).total_seconds())} younger than the target"
@@ -342,6 +349,12 @@ def _newer(live: Census, record: Record, *, own: bool) -> list[str]:
     if not changes:
         return [f"the live database has as many rows in each table as backup {record.label}"]
     return [f"rows of the live database against backup {record.label}: {', '.join(changes[:12])}{more}{behind}"]
+
+
+def _content(census: Census) -> str:
+    """For --diff."""
+    migrations = [f"migration {one.partition(' ')[0]}\n" for one in census.migrations]
+    return "".join([*(f"{table}: {rows} rows\n" for table, rows in sorted(census.tables.items())), *migrations])
 
 
 def checked(psql: Psql, database: str, record: Record, goal: Target) -> Census:

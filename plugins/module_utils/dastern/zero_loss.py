@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import time
@@ -144,6 +145,7 @@ class ZeroLoss:
         self.passfile = self.folder / "passfile"
         self.run = self.folder / "run"
         self.switch = config / "pgbackrest" / "zero-loss"
+        self.diff: dict[str, str] = {}
         self.containers = place.containers
         self.container = self.containers.inspect("container", self.name)
         if self.container and (self.container["Config"]["Labels"] or {}).get(ROLE_LABEL) != ROLE:
@@ -155,6 +157,19 @@ class ZeroLoss:
     def found(self) -> dict[str, Any]:
         return dict(self.place.superuser.value(_FOUND))
 
+    def _differs_from(self, names: str, enabled: bool) -> None:
+        """For --diff: what is, and what is to be."""
+        there = bool(self.container and self.container["State"]["Running"])
+        away = re.search(r"(?m)^away=(\w+)$", current(self.switch, _MEND))
+
+        def text(names: str, there: bool, away: str) -> str:
+            return f"receiver: {'running' if there else 'none'}\nsynchronous_standby_names = '{names}'\nwhile it is away: {away}\n"
+
+        self.diff = {
+            "before_header": "zero loss", "before": text(names, there, away[1] if away else "-"), "after_header": "zero loss",
+            "after": text(RECEIVER, True, self.params["away"]) if enabled else text("" if names == RECEIVER else names, False, "-"),
+        }  # fmt: skip
+
     def on(self, check_mode: bool, say: Say) -> list[str]:
         """Have it; the steps."""
         found = self.found()
@@ -163,6 +178,7 @@ class ZeroLoss:
                 f"synchronous_standby_names is `{found['names']}` ({found['source']}), and `backup_zero_loss` sets it itself. "
                 "Take it out of `postgres_settings_extra` and run `ansible-playbook playbooks/provision.yml`. Nothing was changed."
             )
+        self._differs_from(found["names"], enabled=True)
         steps = []
         password = current(self.passfile, _MEND).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
         sql = _role(found["role"], password)
@@ -205,6 +221,7 @@ class ZeroLoss:
     def off(self, check_mode: bool) -> list[str]:
         """Have nothing of it; the steps."""
         found = self.found()
+        self._differs_from(found["names"], enabled=False)
         steps = [f"remove container {self.name}"] if self.container else []
         if found["names"] == RECEIVER:
             steps.append("let commits go without it")
@@ -322,15 +339,15 @@ def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             raise backup_run.not_running(place)
         return _result([f"have a receiver, once container {place.container} runs"] if enabled else [], True, params)
 
-    def steps(check_mode: bool) -> list[str]:
+    def steps(check_mode: bool) -> tuple[list[str], dict[str, str]]:
         one = ZeroLoss(params, place)
-        return one.on(check_mode, say) if enabled else one.off(check_mode)
+        return (one.on(check_mode, say) if enabled else one.off(check_mode)), one.diff
 
-    found = steps(check_mode=True)
+    found, diff = steps(check_mode=True)
     if found and not check_mode:
         with place.alone(params["wait"], "setting up zero loss"):
-            found = steps(check_mode=False)
-    return _result(found, check_mode, params)
+            found, diff = steps(check_mode=False)
+    return {**_result(found, check_mode, params), "diff": diff if found else {}}
 
 
 _PAST = {"make": "made", "change": "changed", "write": "wrote", "replace": "replaced", "start": "started",
