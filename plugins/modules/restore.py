@@ -37,8 +37,8 @@ attributes:
     support: full
     description: Says what would be done, what is newer in the live database, and the disk that it takes.
   diff_mode:
-    support: full
-    description: The rows of each table and the migrations, in the live database and in the backup.
+    support: partial
+    description: Rows and migrations of the live database, before and after; for O(undo) and O(into) nothing, and in check mode only for a backup's own end.
   idempotent:
     support: none
     description: Restores each time.

@@ -297,9 +297,23 @@ def test_a_manifest_that_ends_pgbackrest_hides_no_other_damage(kept: Backups) ->
     result = kept.verify()
     assert f"{wrong}: damaged: backup.manifest" in result["msg"]
     assert f"{other}: damaged: bundle/1" in result["msg"]
-    assert result["notes"] == ["the WAL between the backups wasn't read: what is damaged ended that"]
+    assert result["problems"] == [
+        "a damaged manifest ended `pgbackrest verify`, so this wasn't read: the WAL between the backups"
+    ]
     assert {other, wrong} <= set(result["damaged"])
     assert result["checks"][whole]["ok"] is True
+    damage(kept.sets / whole / "bundle" / "1", "flip")
+    kept.place.forget(wrong)
+    result = kept.verify()
+    assert f"{whole}: damaged: bundle/1" in result["msg"]
+    assert result["problems"][0].endswith(f"wasn't read: the WAL between the backups, {wrong}")
+
+
+def test_a_backup_that_pgbackrest_says_nothing_of_isnt_right(kept: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PgBackRest, "verify", lambda *_, **__: pgbackrest.Verified({}, ok=False))
+    result = kept.verify()
+    assert set(result["damaged"]) == {one.label for one in kept.records}
+    assert "pgBackRest didn't read it" in result["msg"]
 
 
 def test_what_is_missing_is_found(kept: Backups) -> None:

@@ -125,7 +125,7 @@ def test_the_disk_of_the_data_is_full(live: Live, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Site, "look", lambda site: {**look(site), "free": 1 << 40})
     with full(live.folder / "data", 8 * 1024**2):
         message = refused(live, lambda: restore(asked(live)))
-    assert "No space left on device" in message
+    assert "data has no space left: make room there" in message
     assert "The live database was not touched and serves; what had been restored was removed" in message
 
 

@@ -280,7 +280,7 @@ def test_pg_dump_is_killed(place: Place, rich: Database, record: Record) -> None
     with dumping(place, rich):
         thread, said = fails(place)
         place.containers.execute(place.container, ["bash", "-c", kill])
-        thread.join(60)
+        thread.join(120)
     assert "could not be backed up" in said[0]
     assert there(place) == before
     backup_logical.remove(place, take(place))
@@ -291,7 +291,7 @@ def test_the_container_is_stopped(place: Place, rich: Database, record: Record) 
     with dumping(place, rich):
         thread, said = fails(place)
         subprocess.run(["docker", "kill", place.container], check=True, capture_output=True)
-        thread.join(60)
+        thread.join(120)
     assert said, thread
     subprocess.run(["docker", "start", place.container], check=True, capture_output=True)
     ready = ["docker", "exec", place.container, "pg_isready", "-qh127.0.0.1"]

@@ -198,6 +198,7 @@ def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, recor
 
     result = server.restore(target=record.label)
     assert server.fingerprint() == then
+    assert result["diff"] == told["diff"] | {"after_header": result["target"]}
     assert result["refused_seconds"] < 30
     assert server.sql("SELECT pg_is_in_recovery()") == "f"
     assert server.left() == []

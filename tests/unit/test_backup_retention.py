@@ -91,6 +91,7 @@ def test_what_somebody_elses_set_is_built_upon_stays() -> None:
     [
         ({"weekly": {"count": 1}}, "has weekly; it takes full, diff, incr, logical"),
         ({"full": {"weeks": 1}}, "has full.weeks"),
+        ({"full": 3}, "`backup_keep.full` is `3`; wanted is `count` and `days`"),
         ({"full": {"count": 0}}, "`backup_keep.full.count` is `0`; wanted is a number from 1 on"),
         ({"incr": {"days": "x"}}, "`backup_keep.incr.days` is `x`; wanted is a number from 0 on"),
     ],

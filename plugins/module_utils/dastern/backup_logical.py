@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .backup_records import Check, Place, Record, now
-from .census import LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
+from .census import LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
 from .connection import conninfo
 from .errors import DasTernError
 from .files import sync_folder
@@ -46,17 +46,16 @@ export FOLDER="$1" TO="$2" LOCK_WAIT="$3" COUNT="$4"
 exec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
 """
 # As it is written in psql's `\\!`, where the snapshot of the session stands still meanwhile. One table is most of the
-# database, and pg_dump reads a table by one process: the rest is done beside it.
-_SHELL = f"""{_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO" -f "$FOLDER" & dump=$!;
- printf %s "$COUNT" | psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO" && echo '{_DUMPED}' &&
- {" ".join(SCHEMA)} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO" && wait $dump &&
- pg_dumpall --globals-only --no-role-passwords -U postgres -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}'
- || kill $dump 2>/dev/null""".replace("\n", "")
+# database, and pg_dump reads a table by one process: the rows are counted beside it.
+_SHELL = f"""printf %s "$COUNT" | psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO" & count=$!;
+ {_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO" -f "$FOLDER" && wait $count &&
+ pg_dumpall --globals-only --no-role-passwords -U postgres -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}' &&
+ {" ".join(SCHEMA)} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO" && echo '{_DUMPED}' ||
+ {{ kill $count; wait $count; }} 2>/dev/null""".replace("\n", "")
 _BESIDE = f"""
-SET statement_timeout = 0; SET transaction_timeout = 0;
 \\getenv snapshot SNAPSHOT
 \\getenv lock_wait LOCK_WAIT
-SET lock_timeout = :'lock_wait';
+SET lock_timeout = :'lock_wait'; SET statement_timeout = 0; SET transaction_timeout = 0;
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET TRANSACTION SNAPSHOT :'snapshot';
 {SNAPSHOT}COMMIT;
@@ -322,7 +321,7 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
     path = f"{BACKUPS}/{_FOLDER}/{folder}"
     script = (
         SESSION.format(lock_wait=literal(lock_wait))
-        + f"\\! {_SHELL}\n\\o {path}/database.sql\n{_PROPERTIES};\n\\o\nCOMMIT;\n"
+        + f"{LOCK}\\! {_SHELL}\n\\o {path}/database.sql\n{_PROPERTIES};\n\\o\nCOMMIT;\n"
     )
     command = ["sh", "-c", _TAKE, "sh", path, conninfo(database, APPLICATION), lock_wait, _BESIDE]
     done = place.containers.execute(place.container, command, script, silence=LONGEST)

@@ -266,7 +266,7 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
         *(f"{kind}/{STANZA}/{kind}.info{copy}" for kind in ("archive", "backup") for copy in ("", ".copy")),
         repository=repository,
     )
-    told = _read(program, records, sums, only, repository, found)
+    told = _read(program, info, records, sums, only, repository, found)
     segments = program.archived(repository)
     later = {info.archive, *(one["in"] for one in info.sets)} if any(one.timeline > 1 for one in records) else set()
     histories = {archive: program.histories(archive, repository) for archive in later}
@@ -289,6 +289,8 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
                 raise DasTernError(f"{file} of {record.label} can't be read. Run again.")
             if found_sum != record.files[MANIFEST[0]]["sha256"]:
                 words.append(f"damaged: {file}")
+        if read is None and not words:
+            words.append("pgBackRest didn't read it")
         if record.prior in unreadable:
             words.append(f"it needs {record.prior}, which isn't right")
         if words:
@@ -318,9 +320,14 @@ def _sum(sums: Mapping[str, str], record: Record, file: str) -> str:
 
 
 def _read(
-    program: PgBackRest, records: Sequence[Record], sums: Mapping[str, str], only: Sequence[str], repository: int, found: Found
+    program: PgBackRest, info: Info, records: Sequence[Record], sums: Mapping[str, str], only: Sequence[str], repository: int,
+    found: Found,
 ) -> Verified:  # fmt: skip
-    """What `pgbackrest verify` says. One damaged manifest can end it before it says anything: then each other set is read."""
+    """What `pgbackrest verify` says.
+
+    One damaged manifest can end it before it says anything: then each other set is read by itself, with what it is built upon
+    each time.
+    """
 
     def read(*options: str) -> Verified:
         return program.verify(f"--repo={repository}", *options, silence=_silence(repository))
@@ -328,12 +335,15 @@ def _read(
     try:
         return read(*only)
     except DasTernError as refusal:
-        whole = [one for one in records if _sum(sums, one, MANIFEST[0]) == one.files[MANIFEST[0]]["sha256"]]
-        if pgbackrest.ASSERTION not in refusal.facts.get("code", []) or len(whole) == len(records):
+        if only or pgbackrest.ASSERTION not in refusal.facts.get("code", []):
             raise
-    found.notes.append("the WAL between the backups wasn't read: what is damaged ended that")
+    others = sorted({one["label"] for one in info.sets} - {record.label for record in records})
+    unread = ", ".join(["the WAL between the backups", *others])
+    found.problems.append(f"a damaged manifest ended `pgbackrest verify`, so this wasn't read: {unread}")
     every = Verified({})
-    for record in whole:
+    for record in records:
+        if _sum(sums, record, MANIFEST[0]) != record.files[MANIFEST[0]]["sha256"]:
+            continue
         one = read(f"--set={record.label}")
         every.sets.update(one.sets)
         every.damaged.update(one.damaged)

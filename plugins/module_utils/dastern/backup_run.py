@@ -219,6 +219,10 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def retention(given: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """`backup_keep` with its defaults; refused in words where it says something else."""
+    if wrong := [kind for kind, of in given.items() if of and not isinstance(of, Mapping)]:
+        raise DasTernError(
+            f"`backup_keep.{wrong[0]}` is `{given[wrong[0]]}`; wanted is `count` and `days`, such as {{count: 2, days: 14}}."
+        )
     keep = {kind: {**of, **(given.get(kind) or {})} for kind, of in KEEP.items()}
     unknown = [name for name in given if name not in KEEP]
     unknown += [f"{kind}.{name}" for kind, of in keep.items() for name in of if name not in KEEP[kind]]
@@ -284,7 +288,8 @@ def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], 
 
 def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """What `take` would do."""
-    lines, records, program = [], place.records(), PgBackRest(place.containers, place.container)
+    before = place.records()
+    lines, records, program = [], before, PgBackRest(place.containers, place.container)
     info = None
     if kind == "logical":
         records = [record for record in records if record.kind == "logical"]
@@ -310,7 +315,6 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
         *lines,
         *(f"would delete {_described(one)}" for one in gone),
     ]
-    before = place.records()
     return {
         "changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": [],
         "diff": _difference(before, [new, *(one for one in before if one not in gone)]),

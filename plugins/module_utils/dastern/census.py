@@ -43,6 +43,11 @@ SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname) ORDER BY n.nspnam
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {_COUNTED}
 """
+LOCK = f"""
+SELECT format('LOCK TABLE %s IN ACCESS SHARE MODE', string_agg(format('ONLY %I.%I', n.nspname, c.relname), ', '))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} HAVING count(*) > 0 \\gexec
+"""
+"""psql's statement that keeps what `SNAPSHOT` counts from being altered or truncated, for as long as its transaction lasts."""
 _PROPERTIES = """
 SELECT json_build_object(
   'owner', pg_get_userbyid(datdba), 'encoding', pg_encoding_to_char(encoding),

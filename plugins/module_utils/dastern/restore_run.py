@@ -27,7 +27,7 @@ from .errors import DasTernError
 from .files import write
 from .psql import Psql
 from .quantities import amount, duration
-from .restore_target import Target, resolve
+from .restore_target import TARGETS, Target, resolve
 from .restored_server import RestoredServer, Site
 from .sql_values import identifier, literal
 from .survey import MOUNT
@@ -144,6 +144,8 @@ class Run:
     lines: list[str]
     say: Callable[[str], None]
     diff: dict[str, str] = field(default_factory=dict)
+    live: Census | None = None
+    """What is to be replaced."""
 
     @property
     def database(self) -> str:
@@ -154,6 +156,8 @@ def restore(
     params: Mapping[str, Any], *, check_mode: bool = False, say: Callable[[str], None] = lambda words: None
 ) -> dict[str, Any]:
     """Restore what `params` (the options of the module `restore`) ask for; what the module returns. Raises `DasTernError`."""
+    if not (params["undo"] or params["target"].strip()):
+        raise DasTernError(f"`target` is empty. Nothing was done. Wanted is {TARGETS}.")
     place = Place(dict(params))
     if params["unconfigured"]:
         words = f"would restore {params['target']}; from which backup is seen once pgBackRest's configuration is as declared"
@@ -300,13 +304,10 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
     look = site.look()
     live = site.answers() and run.database in _databases(site.psql)
     if live and params["what"] != "table" and not params["into"]:
-        now, own = count(site.psql, run.database), goal is None or goal.own
-        told += _newer(now, record, own=own)
-        run.diff = {
-            "before_header": f"the live database {run.database}", "before": _content(now),
-            "after_header": f"backup {record.label}{'' if own else ', with what was committed before the target'}",
-            "after": _content(Census.of(record.census)),
-        }  # fmt: skip
+        run.live, own = count(site.psql, run.database), goal is None or goal.own
+        told += _newer(run.live, record, own=own)
+        if own:  # otherwise it is known when it was restored
+            _compare(run, Census.of(record.census), words)
         if since := goal.moment if goal else datetime.fromisoformat(record.began):
             told.append(
                 f"the live database is {duration((datetime.now(UTC) - since).total_seconds())} younger than the target"
@@ -351,10 +352,19 @@ def _newer(live: Census, record: Record, *, own: bool) -> list[str]:
     return [f"rows of the live database against backup {record.label}: {', '.join(changes[:12])}{more}{behind}"]
 
 
-def _content(census: Census) -> str:
+def _compare(run: Run, restored: Census, words: str) -> None:
     """For --diff."""
-    migrations = [f"migration {one.partition(' ')[0]}\n" for one in census.migrations]
-    return "".join([*(f"{table}: {rows} rows\n" for table, rows in sorted(census.tables.items())), *migrations])
+    if run.live is None:
+        return
+
+    def text(census: Census) -> str:
+        migrations = [f"migration {one.partition(' ')[0]}\n" for one in census.migrations]
+        return "".join([*(f"{table}: {rows} rows\n" for table, rows in sorted(census.tables.items())), *migrations])
+
+    run.diff = {
+        "before_header": f"the live database {run.database}", "before": text(run.live),
+        "after_header": words, "after": text(restored),
+    }  # fmt: skip
 
 
 def checked(psql: Psql, database: str, record: Record, goal: Target) -> Census:
@@ -390,6 +400,7 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
     refused = _swap_folders(run, entry)
     run.lines.append(f"cluster restored to {goal.words}, in {seconds:.1f} s beside the live one")
     run.lines += [_held(run.database, found), *came]
+    _compare(run, found, goal.words)
     after = _kept_lines(run, entry, refused)
     return {"next": [*_passwords("cluster"), *after], "target": goal.words, "seconds": round(seconds, 1),
             "refused_seconds": refused}  # fmt: skip
@@ -441,6 +452,7 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
         return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {quote(into)}"]}
     entry = _entry(run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words)
     refused = _swap_databases(run, entry)
+    _compare(run, found, words)
     return {**result, "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
 
 

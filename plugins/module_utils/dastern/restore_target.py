@@ -22,7 +22,7 @@ from .restored_server import RestoredServer, Site, errors_of, info
 from .sql_values import literal
 from .survey import PGDATA
 
-_TARGETS = "`latest`, a backup's label or name, a time with its offset, an LSN, a transaction's number, or the name of a restore point"
+TARGETS = "`latest`, a backup's label or name, a time with its offset, an LSN, a transaction's number, or the name of a restore point"
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _OFFSET = re.compile(r"(Z|[+-]\d\d(:?\d\d)?)$")
@@ -162,8 +162,6 @@ class Archive:
 
 def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Record]:
     """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first."""
-    if not target.strip():
-        raise DasTernError(f"`target` is empty. Nothing was done. Wanted is {_TARGETS}.")
     archive = Archive(site)
     records = site.records([one["label"] for one in archive.backups])
     named = next((record for record in records if target in (record.label, record.name or None)), None)
@@ -320,7 +318,7 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
         there = ", ".join(record.called for record in site.records([one["label"] for one in archive.backups])[:10])
         raise DasTernError(
             f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
-            f"Nothing was done. A target is {_TARGETS}."
+            f"Nothing was done. A target is {TARGETS}."
         )
     return hit[1]
 

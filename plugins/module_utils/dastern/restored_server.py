@@ -20,7 +20,7 @@ from . import settings
 from .backup_records import Place, Record
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
-from .pgbackrest import RECORDS, further, record_path, records_of, refuse_unreadable, segment_name, segment_number
+from .pgbackrest import FULL, RECORDS, further, record_path, records_of, refuse_unreadable, segment_name, segment_number
 from .psql import Psql
 from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
@@ -38,7 +38,7 @@ folder=$1 label=$2 timeline=$3
 rm -rf "$folder"
 mkdir -m 0700 "$folder"
 pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
-  --target-timeline="$timeline" restore
+  --target-timeline="$timeline" restore || { code=$?; df -B1 --output=avail "$folder"; exit $code; }
 # Zero loss comes back when its receiver is there; until then nothing is to wait for it.
 sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|synchronous_standby_names|max_slot_wal_keep_size) *=/d' \
   "$folder/postgresql.auto.conf"
@@ -303,10 +303,16 @@ class RestoredServer:
         """
         done = self.site.once(_FILL, self.folder, label, str(timeline), volume=self.volume, named=True)
         if done.rc:
+            left = re.search(r"Avail\s+(\d+)\s*$", done.out)
+            full = left is not None and int(left[1]) < FULL  # pgBackRest doesn't always say that itself
+            mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole; take another one (`-e target=LABEL`)."
+            if full:
+                mend = f"The disk of volume {self.volume} has no space left: make room there (`docker system df` shows what Docker holds), then run again."
             raise DasTernError(
-                f"Backup {label} can't be restored: {errors_of(done)}. `ansible-playbook playbooks/verify_backups.yml` shows "
-                "which backups are whole; take another one (`-e target=LABEL`).",
-                **({"status": 0} if done.rc == -1 else {}),  # ended from outside
+                f"Backup {label} can't be restored: {errors_of(done)}. {mend}",
+                **(
+                    {"status": 0} if done.rc == -1 or full else {}
+                ),  # ended from outside: that says nothing of the backup
             )
         self.system = done.out.split()[-1]
 
