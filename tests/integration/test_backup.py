@@ -453,7 +453,7 @@ def test_killed_before_the_record_was_written(backups: Backups, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("slow")
-def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups) -> None:
+def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups, slow: None) -> None:
     before = backups.records
     command = ["pgbackrest", "--stanza=dastern", "backup", "--type=full"]
     docker("exec", "-d", "-u", "postgres", backups.container, *command)
