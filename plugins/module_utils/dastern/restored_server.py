@@ -308,12 +308,9 @@ class RestoredServer:
             mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole; take another one (`-e target=LABEL`)."
             if full:
                 mend = f"The disk of volume {self.volume} has no space left: make room there (`docker system df` shows what Docker holds), then run again."
-            raise DasTernError(
-                f"Backup {label} can't be restored: {errors_of(done)}. {mend}",
-                **(
-                    {"status": 0} if done.rc == -1 or full else {}
-                ),  # ended from outside: that says nothing of the backup
-            )
+            # What was ended from outside, or by a full disk, says nothing of the backup.
+            status = {"status": 0} if done.rc == -1 or full else {}
+            raise DasTernError(f"Backup {label} can't be restored: {errors_of(done)}. {mend}", **status)
         self.system = done.out.split()[-1]
 
     def end_of(self, segment: str) -> str:
