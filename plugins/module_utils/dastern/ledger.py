@@ -171,7 +171,7 @@ class Ledger:
         """Write the row of a migration that somebody says is applied. Prisma's `resolve --applied`."""
         self._connection.execute(
             f"INSERT INTO {self._table} (id, checksum, migration_name, logs, started_at, finished_at) "  # type: ignore[arg-type]
-            f"VALUES (%s, %s, %s, '', {_NOW}, {_NOW})",
+            f"SELECT %s, %s, %s, '', now, now FROM {_NOW} AS now",  # read twice, the clock may have gone on between
             (str(uuid.uuid4()), migration.checksum, migration.name),
         )
 
