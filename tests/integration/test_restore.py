@@ -393,6 +393,95 @@ def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     assert server.sql("SELECT 1") == "1"
 
 
+@pytest.mark.parametrize("how", ["restarted", "stopped", "unheard"])
+def test_a_swap_of_databases_whose_server_goes_away(
+    server: Server, state: State, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It takes connections again as soon as it is back; what happened unheard has happened."""
+    incoming, kept = "dastern_restored_20260101_000000000", "dastern_before_x"
+    server.sql(f"CREATE DATABASE {incoming}", "postgres")
+    site = restore_run.Site(server.params, server.place)
+    run = restore_run.Run(server.params, server.place, site, state, [], lambda words: None)
+    run_sql = site.psql.run
+
+    def cut(sql: str, database: str = "postgres", silence: float = 0) -> str:
+        if "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname" not in sql:
+            return run_sql(sql, database, silence)
+        run_sql(sql if how == "unheard" else sql.partition("SELECT pg_terminate")[0], database, silence)
+        if how != "unheard":
+            docker("restart" if how == "restarted" else "kill", NAME)
+        raise DasTernError("Cut.")
+
+    monkeypatch.setattr(site.psql, "run", cut)
+    monkeypatch.setattr(restore_run, "START", 1.0 if how == "stopped" else 60.0)
+    swap = entry(incoming=incoming, kept=kept)
+    if how == "unheard":
+        restore_run._swap_databases(run, swap)
+        assert State(server.place).kept[-1]["kept"] == kept
+        server.sql(f"DROP DATABASE dastern; ALTER DATABASE {kept} RENAME TO dastern", "postgres")
+        server.sql("ALTER DATABASE dastern ALLOW_CONNECTIONS true", "postgres")
+    else:
+        words = "wasn't replaced and serves as before" if how == "restarted" else "MAY REFUSE CONNECTIONS"
+        with pytest.raises(DasTernError, match=words):
+            restore_run._swap_databases(run, swap)
+        if how == "stopped":
+            docker("start", NAME)
+            assert site.wait_until_answers(60)
+            assert "was taken back" in refused_after_healing(server)
+    assert server.sql("SELECT 1") == "1"
+    assert server.left() == []
+
+
+def test_a_helper_that_is_ended_in_the_swap(server: Server, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
+    site = restore_run.Site(server.params, server.place)
+    run = restore_run.Run(server.params, server.place, site, state, [], lambda words: None)
+    within = restore_run.Site.within
+
+    def ended(self: Any, *words: str) -> Any:
+        docker("kill", self.helper, check=False)
+        return within(self, *words)
+
+    monkeypatch.setattr(restore_run.Site, "within", ended)
+    with pytest.raises(DasTernError, match="The former cluster is back and serves"):
+        restore_run._swap_folders(run, entry("cluster", incoming="restored-x", kept="replaced-x"))
+    assert server.sql("SELECT 1") == "1"
+    assert server.left() == []
+
+
+def test_the_volume_of_another_server_is_not_taken_for_a_leftover(server: Server, state: State) -> None:
+    volume = f"{NAME}-restore-data"
+    docker("volume", "create", "--label", "org.dastern.role=postgres", volume)
+    try:
+        for work, target in ((restore, "latest"), (drill, "")):
+            with pytest.raises(DasTernError, match="isn't of a restore"):
+                work(server.with_(target=target))
+        assert docker("volume", "ls", "-q", "--filter", f"name={volume}").stdout.split() == [volume]
+    finally:
+        docker("volume", "rm", volume)
+
+
+def test_a_kept_one_that_cannot_be_removed_is_told(server: Server, state: State) -> None:
+    server.sql("CREATE DATABASE dastern_before_x", "postgres")
+    server.sql("ALTER DATABASE dastern_before_x IS_TEMPLATE true", "postgres")
+    state.kept += [entry(kept=name, until=now()) for name in ("dastern_before_x", "dastern_before_y")]
+    state.save()
+    stays, removed = expire_old(server.place)
+    assert "database dastern_before_x" in stays
+    assert "can't be removed" in stays
+    assert "dastern_before_y" in removed
+    assert [one["kept"] for one in State(server.place).kept if "before_" in one["kept"]][-1] == "dastern_before_x"
+    server.sql("ALTER DATABASE dastern_before_x IS_TEMPLATE false", "postgres")
+    assert "was removed" in expire_old(server.place)[0]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"kept": [{"what": "cluster"}], "pending": null}', "[]"])
+def test_a_damaged_state_is_refused_in_words(server: Server, state: State, text: str) -> None:
+    state.path.write_text(text)
+    assert "move the file away" in refused(server, target="latest").message
+    assert "move the file away" in expire_old(server.place)[0]
+
+
 def test_undo_is_for_the_database_that_was_replaced(server: Server, state: State) -> None:
     server.sql("CREATE DATABASE other_before_x", "postgres")
     state.kept.append(entry(kept="other_before_x", database="other"))

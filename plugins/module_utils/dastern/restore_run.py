@@ -20,7 +20,7 @@ from typing import Any
 from . import database_copy
 from .backup_physical import good
 from .backup_records import ARGUMENT_SPEC as PLACE
-from .backup_records import Place, Record
+from .backup_records import UNREADABLE, Place, Record
 from .census import Census, count, differences
 from .containers import ROLE_LABEL
 from .errors import DasTernError
@@ -80,6 +80,7 @@ if [ -e "$2" ]; then mv -T "$2" pgdata; fi
 sync .
 """
 _SWAP_DATABASES = """
+SET application_name = 'das-tern swap';
 ALTER DATABASE {live} WITH ALLOW_CONNECTIONS false;
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = {name};
 BEGIN;
@@ -88,6 +89,7 @@ ALTER DATABASE {incoming} RENAME TO {live};
 ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;
 COMMIT;
 """
+_END_SWAP = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'das-tern swap';"
 
 
 class State:
@@ -97,14 +99,15 @@ class State:
         self.path = place.folder / "restore.json"
         try:
             found = json.loads(self.path.read_text("utf-8"))
+            self.kept: list[dict[str, Any]] = [_checked_entry(one) for one in found["kept"]]
+            self.pending: dict[str, Any] | None = found["pending"] and _checked_entry(found["pending"])
         except FileNotFoundError:
-            found = {}
-        except (OSError, ValueError) as error:
+            self.kept, self.pending = [], None
+        except (OSError, *UNREADABLE) as error:
             raise DasTernError(
-                f"{self.path} can't be read: {error}. Run the play as root; or move the file away."
+                f"{self.path} can't be read: {error}. Run the play as root; or move the file away: what restores replaced is then "
+                "kept until somebody removes it."
             ) from None
-        self.kept: list[dict[str, Any]] = found.get("kept", [])
-        self.pending: dict[str, Any] | None = found.get("pending")
 
     def save(self) -> None:
         text = json.dumps({"kept": self.kept, "pending": self.pending}, indent=2, ensure_ascii=False) + "\n"
@@ -131,6 +134,14 @@ class State:
     def given_up(self) -> None:
         self.pending = None
         self.save()
+
+
+def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of `restore.json`; one of `UNREADABLE` where that isn't what was written."""
+    for name in ("what", "incoming", "kept", "words", "database", "volume", "at"):
+        entry[name].encode()
+    datetime.fromisoformat(entry["until"])
+    return entry
 
 
 @dataclass
@@ -314,7 +325,10 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
             )
     elif not live:
         told.append("the live database doesn't answer: what is newer in it isn't known")
-    needed = int(record.bytes * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
+    size = record.bytes
+    if live and params["target"] == "latest":  # it has grown since
+        size = max(size, site.psql.value("SELECT sum(pg_database_size(oid)) FROM pg_database"))
+    needed = int(size * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
     disks = [(f"volume {site.volume}", needed, look["free"])]
     if goal and params["what"] != "cluster":  # its dump goes through there
         disks.append((f"folder {site.backups}", Census.of(record.census).bytes, look["free_backups"]))
@@ -481,7 +495,7 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
     kept = f"replaced-{stamp}" if last["what"] == "cluster" else _named(run.database, "before", stamp)
     entry = _entry(run, last["what"], incoming=last["kept"], kept=kept, words=f"undo of {last['at']}")
     refused = _swap_folders(run, entry) if last["what"] == "cluster" else _swap_databases(run, entry)
-    run.lines.append(f"brought back {words}")
+    run.lines.append(f"brought back {words}; what was written since isn't in it")
     after = _kept_lines(run, entry, refused)
     return {"target": last["kept"], "refused_seconds": refused, "next": [*_passwords(last["what"]), *after]}
 
@@ -513,7 +527,13 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
                 raise DasTernError(f"The folders in volume {site.volume} can't be renamed: {moved.last_words}.")
             _serve(site)
         except BaseException as error:  # Ctrl-C, too, mustn't leave the server down
-            failure = f"{error} {_put_back(site, entry)}"
+            try:
+                failure = f"{error} {_put_back(site, entry)}"
+            except DasTernError as refusal:
+                raise DasTernError(
+                    f"{error} {refusal.message} CONTAINER {site.name} MAY BE STOPPED. The next run of `{COMMAND}` has the former "
+                    "cluster serve again; without `confirm` it does nothing else."
+                ) from None
             state.given_up()
             if not isinstance(error, DasTernError):
                 raise
@@ -551,7 +571,11 @@ def _put_back(site: Site, entry: dict[str, Any]) -> str:
     """The former folder serves again; in words."""
     if site.container:
         site.stop()
-    moved = site.within(_PUT_BACK, entry["incoming"], entry["kept"] or "none")
+    folders = entry["incoming"], entry["kept"] or "none"
+    try:
+        moved = site.within(_PUT_BACK, *folders)
+    except DasTernError:  # somebody ended the container that waits
+        moved = site.once(_PUT_BACK, *folders, named=True)
     if moved.rc:
         return (
             f"The former folder {entry['kept']} in volume {site.volume} can't be put back: {moved.last_words}. Rename it to "
@@ -581,17 +605,42 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
     began = time.monotonic()
     try:
         site.psql.run(script)
-    except BaseException as error:
+    except DasTernError as error:
+        site.wait_until_answers(START)  # it may be the server that ended, and is coming back
+        try:
+            happened = _settled(site, state)
+        except DasTernError as refusal:
+            raise DasTernError(
+                f"{error.message} {refusal.message} DATABASE {run.database} MAY REFUSE CONNECTIONS. When container {site.name} runs "
+                f"again, the next run of `{COMMAND}` ends that; without `confirm` it does nothing else."
+            ) from None
+        if not happened:
+            run.lines += cleaned(site, state)
+            raise DasTernError(
+                f"{error.message} Database {run.database} wasn't replaced and serves as before."
+            ) from None
+    except BaseException:
         with contextlib.suppress(DasTernError):
             site.psql.run(f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;")
-        if not isinstance(error, DasTernError):
-            raise  # psql may still be at work in the container: what came of it, the next run sees
-        state.given_up()
-        run.lines += cleaned(site, state)
-        raise DasTernError(f"{error.message} Database {run.database} wasn't replaced and serves as before.") from None
-    seconds = round(time.monotonic() - began, 2)
-    state.done()
-    return seconds
+        raise  # psql may still be at work in the container: what came of it, the next run sees
+    else:
+        state.done()
+    return round(time.monotonic() - began, 2)
+
+
+def _settled(site: Site, state: State) -> bool:
+    """Have an end of a swap of databases that was cut short, after which the live one takes connections; whether it happened."""
+    assert state.pending is not None
+    live, incoming = state.pending["database"], state.pending["incoming"]
+    site.psql.run(_END_SWAP)  # psql may still be at work in the container
+    there = _databases(site.psql)
+    if incoming not in there:
+        state.done()
+        return True
+    if live in there:
+        site.psql.run(f"ALTER DATABASE {identifier(live)} WITH ALLOW_CONNECTIONS true;")
+    state.given_up()
+    return False
 
 
 def healed(site: Site, state: State) -> list[str]:
@@ -602,14 +651,8 @@ def healed(site: Site, state: State) -> list[str]:
         if entry["what"] == "cluster":
             told.append(_healed_folders(site, state, entry))
         elif site.answers():
-            done = entry["incoming"] not in _databases(site.psql)
-            if not done:
-                with contextlib.suppress(DasTernError):
-                    site.psql.run(f"ALTER DATABASE {identifier(entry['database'])} WITH ALLOW_CONNECTIONS true;")
-            state.done() if done else state.given_up()
-            told.append(
-                f"a swap of databases that was killed at {entry['at']} {'had happened' if done else 'was taken back'}"
-            )
+            what = "had happened" if _settled(site, state) else "was taken back"
+            told.append(f"a swap of databases that was killed at {entry['at']} {what}")
     return told + cleaned(site, state)
 
 
@@ -645,6 +688,12 @@ def cleaned(site: Site, state: State) -> list[str]:
     if left:
         site.remove_helper()
         told.append(f"container {site.helper}, left by a restore that was killed, was removed")
+    volume = site.containers.inspect("volume", f"{site.helper}-data")
+    if volume and (volume["Labels"] or {}).get(ROLE_LABEL) != "restore":
+        raise DasTernError(
+            f"Volume {site.helper}-data isn't of a restore: it has no label {ROLE_LABEL}=restore, and its name is needed. Nothing "
+            "was done; is it another server's (`postgres_volume_name`)? Then one of the two needs another name."
+        )
     if site.remove_volume(f"{site.helper}-data"):
         told.append(f"volume {site.helper}-data, left by a restore that was killed, was removed")
     folders = [name for name in (site.look()["entries"] if site.volume_there() else []) if name.startswith("restored-")]
@@ -664,28 +713,46 @@ def cleaned(site: Site, state: State) -> list[str]:
     return told
 
 
+def overdue(state: State) -> list[dict[str, Any]]:
+    """What restores replaced and what was to be kept until now."""
+    return [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
+
+
 def expire_old(place: Place) -> list[str]:
-    """Remove what restores replaced and what was to be kept until now; in words. Call it under `Place.alone`."""
-    state, told = State(place), []
-    for entry in [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]:
-        container = place.containers.inspect("container", place.container)
-        if container is None:
-            continue
-        if entry["what"] == "cluster":
-            done = place.containers.run_once(
-                container["Image"], f'rm -rf {MOUNT}/"$1"', [entry["kept"]], labels={ROLE_LABEL: "restore"},
-                host_config={"Binds": [f"{entry['volume']}:{MOUNT}"]},
-            )  # fmt: skip
-            if done.rc:
-                raise DasTernError(f"{entry['kept']} in volume {entry['volume']} can't be removed: {done.last_words}.")
-        elif container["State"]["Running"]:
-            place.superuser.run(f"DROP DATABASE IF EXISTS {identifier(entry['kept'])} WITH (FORCE);")
-        else:
-            continue
-        state.kept.remove(entry)
-        state.save()
-        told.append(f"{entry['what']} {entry['kept']}, replaced by a restore at {entry['at']}, was removed")
+    """Remove what is overdue; in words, also where it can't be: what was done before is done. Under `Place.alone`."""
+    try:
+        state, told = State(place), []
+    except DasTernError as refusal:
+        return [f"what restores replaced can't be removed: {refusal.message.rstrip('.')}"]
+    for entry in overdue(state):
+        words = f"{entry['what']} {entry['kept']}, replaced by a restore at {entry['at']},"
+        try:
+            if _removed(place, entry):
+                state.kept.remove(entry)
+                state.save()
+                told.append(f"{words} was removed")
+        except DasTernError as refusal:
+            told.append(f"{words} can't be removed: {refusal.message.rstrip('.')}")
     return told
+
+
+def _removed(place: Place, entry: dict[str, Any]) -> bool:
+    """False where the server has to be there for it, and isn't."""
+    container = place.containers.inspect("container", place.container)
+    if container is None:
+        return False
+    if entry["what"] == "cluster":
+        done = place.containers.run_once(
+            container["Image"], f'rm -rf {MOUNT}/"$1"', [entry["kept"]], labels={ROLE_LABEL: "restore"},
+            host_config={"Binds": [f"{entry['volume']}:{MOUNT}"]},
+        )  # fmt: skip
+        if done.rc:
+            raise DasTernError(f"{entry['kept']} in volume {entry['volume']} can't be removed: {done.last_words}.")
+        return True
+    if not container["State"]["Running"]:
+        return False
+    place.superuser.run(f"DROP DATABASE IF EXISTS {identifier(entry['kept'])} WITH (FORCE);")
+    return True
 
 
 @contextlib.contextmanager

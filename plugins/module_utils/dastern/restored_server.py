@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -222,8 +222,11 @@ class Site:
         self._create(self.volume, ["sleep", "infinity"], [], PGDATA)
         try:
             yield
-        finally:
-            self.remove_helper()
+        except BaseException:
+            with suppress(DasTernError):  # of what ended the swap, nothing is to be lost
+                self.remove_helper()
+            raise
+        self.remove_helper()
 
     def within(self, script: str, *words: str) -> Output:
         """Run a script in the container that waits."""
