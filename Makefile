@@ -57,6 +57,7 @@ molecule: prepare ## The roles on a real host: check, converge, idempotence, ver
 faults: prepare ## 200 migrations, 100 backups and restores hit by kill -9 at random moments; ten at once, full disks, lost volumes
 	python tests/faults/campaign.py $(ARGS)
 	python tests/faults/backups.py
+	python tests/faults/backups.py --runs 0 --round-trips 0 --zero-loss
 	$(PYTEST) tests/integration/test_faults.py tests/integration/test_migration_alone.py -k "disk_full or blocked"
 
 docs: setup-dev ## Write the tables of variables into the READMEs

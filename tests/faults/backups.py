@@ -342,6 +342,9 @@ def disturbed(live: Live, work: str, kind: str, share: float, *, playbook: bool 
     result.faults, result.hits = int(struck), int(struck and not good)
     if "Traceback" in run.said or (not good and not struck):
         result.wrong.append(run.said)
+    # Where neither the run nor the server was killed, the run itself leaves the live one serving.
+    if struck and kind in (*PROGRAMS, "helper") and not answers(live.database):
+        result.wrong.append(f"nobody is served: {run.said[-600:]}")
     try:
         result.wrong += live.heal(kind if struck else "", work)
         result.wrong += _wrong_end(live, work, good, before, after, known)
