@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,39 @@ def test_a_logical_one_stands_for_no_physical_one(backups: Backups) -> None:
     found = backups.found(wal_archive=True)
     assert found["age"].startswith("no recent physical backup: the newest ended 1 d 5 h ago")
     assert "no disk" in found["run"]
+
+
+def test_a_logical_one_proves_nothing_of_physical_ones(backups: Backups) -> None:
+    backups.add(hours=200, drilled=Check((NOW - timedelta(days=9)).isoformat(), True, 1))
+    backups.add(hours=3, kind="incr", drilled=None)
+    backups.add(hours=1, kind="logical")
+    drill = next(one for one in backups.look(wal_archive=True).problems if one.kind == "drill")
+    assert drill.found == "9 d 0 h ago"
+    assert drill.command == "ansible-playbook playbooks/restore_drill.yml -e target=incr3"
+    backups.add(hours=3, kind="incr", drilled=Check(NOW.isoformat(), False, 1, "no rows"))
+    assert backups.found(wal_archive=True)["drill"].startswith("trial restore: incr3 failed: no rows")
+    backups.add(hours=3, kind="incr", verified=None)
+    assert backups.found(wal_archive=True) == {"unverified": "backup incr3: not verified; wanted: verified"}
+    backups.add(hours=3, kind="incr")
+    assert backups.found(wal_archive=True) == {}
+    backups.place.forget("full200")
+    backups.place.forget("incr3")
+    assert "drill" not in backups.found(wal_archive=True)  # where there are no others it is all that there is
+
+
+@pytest.mark.parametrize("wal_archive", [True, False])
+def test_the_newest_of_each_kind_may_not_be_damaged(backups: Backups, wal_archive: bool) -> None:
+    bad = Check(NOW.isoformat(), False, 1.0, "one page is wrong")
+    for kinds in (("full", "logical"), ("logical", "full")):
+        backups.add(2, kinds[0], verified=bad)
+        backups.add(1, kinds[1])
+        words = f"backup {kinds[0]}2: damaged: one page is wrong; wanted: verified"
+        assert backups.found(wal_archive=wal_archive)["unverified"] == words
+        for one in backups.place.records():
+            backups.place.forget(one.label)
+    backups.add()
+    backups.add(0.5, "logical", drilled=replace(bad, message="no rows"))
+    assert "failed: no rows" in backups.found(wal_archive=wal_archive)["drill"]
 
 
 def test_one_that_is_still_to_come_hides_nothing(backups: Backups) -> None:

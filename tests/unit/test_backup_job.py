@@ -38,6 +38,8 @@ class Host:
         os.utime(self.path, (NOW.timestamp() - 7 * 86400,) * 2)
         self.now = NOW
         self.asked: list[str] = []
+        self.targets: list[str] = []
+        """What was drilled."""
         self.error: BaseException | None = None
 
     def configure(self, **changes: Any) -> None:
@@ -58,14 +60,15 @@ class Host:
     def drill(self, params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:
         assert params["volume"] == "pg-data"
         self.asked.append("drill")
+        self.targets.append(params["target"])
         self.add("full", drilled=Check(self.now.isoformat(), True, 1))
         return {"changed": True, "lines": ["restored"]}
 
     def add(self, kind: str, at: datetime | None = None, **changes: Any) -> None:
         at = at or self.now
         values: dict[str, Any] = {
-            "label": f"{at:%d%H%M}{kind}", "kind": "physical", "type": kind, "database": "dastern", "system": "1",
-            "server": "17", "tool": "t", "began": at.isoformat(), "seconds": 1, "bytes": 9, "stored": 9, "census": {},
+            "label": f"{at:%d%H%M}{kind}", "kind": "logical" if kind == "logical" else "physical", "type": kind,
+            "database": "dastern", "system": "1", "server": "17", "tool": "t", "began": at.isoformat(), "seconds": 1, "bytes": 9, "stored": 9, "census": {},
             "exact": True, "verified": Check(at.isoformat(), True, 1),
         }  # fmt: skip
         self.job.place.save(Record(**(values | changes)))
@@ -163,6 +166,18 @@ def test_trial_restores_on_their_days(host: Host) -> None:
     assert host.asked == ["incr", "full"]
     assert host.call("drill") == 0
     assert host.asked == ["incr", "full", "drill"]
+
+
+def test_a_logical_one_is_drilled_for_no_physical_one(host: Host) -> None:
+    host.add("logical", drilled=Check(NOW.isoformat(), True, 1))
+    assert host.call("run") == 0
+    assert host.asked == ["full", "drill"]
+    host.now += timedelta(days=1)
+    host.add("logical", host.now + timedelta(minutes=1))
+    assert host.call("drill") == 0
+    host.configure(wal_archive=False)
+    assert host.call("drill") == 0
+    assert host.targets == ["071940full", "071940full", "081941logical"]
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,14 @@ class Health:
     problems: list[Problem] = field(default_factory=list)
     last: Record | None = None
     """The newest of those that the job takes: with a WAL archive a logical one says nothing of them."""
+    counted: list[Record] = field(default_factory=list)
+    """`counted` of the records."""
 
     @property
     def drilled(self) -> tuple[Record, Check] | None:
-        """The newest drill, and the backup it was of; one that is still to come, by its time, is none."""
+        """The newest drill of those that count, and its backup; one that is still to come, by its time, is none."""
         latest = (self.at + AHEAD).isoformat()
-        found = [(one, one.drilled) for one in self.records if one.drilled and one.drilled.at <= latest]
+        found = [(one, one.drilled) for one in self.counted if one.drilled and one.drilled.at <= latest]
         return max(found, key=lambda pair: pair[1].at, default=None)
 
     def ago(self, when: datetime) -> str:
@@ -187,6 +189,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
         [one for one in place.records() if one.kind == "physical" or one.database == place.database],
         read_status(place.folder), damaged=place.damaged(),
     )  # fmt: skip
+    health.counted = counted(health.records, params["wal_archive"])
     try:
         health.archive = place.superuser.value(_ARCHIVE)
         found = place.superuser.value(_RECEIVER)
@@ -226,6 +229,19 @@ def read_status(folder: Path, *, mine: bool = False) -> dict[str, Any]:
     return dict(found)
 
 
+def counted(records: list[Record], wal_archive: bool) -> list[Record]:
+    """Those of `records` that have to be verified and drilled: with a WAL archive the physical ones, if there are any.
+
+    A logical one, such as each migration takes, proves nothing of them.
+    """
+    return [one for one in records if wal_archive and one.kind == "physical"] or records
+
+
+def to_drill(records: list[Record]) -> str:
+    """Label of the newest of `records` that was never drilled, or of the newest; empty where there is none."""
+    return next((one.label for one in records if one.drilled is None), records[0].label if records else "")
+
+
 def at_work(folder: Path) -> bool:
     """Whether a job holds its lock."""
     try:
@@ -263,13 +279,20 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
     elif (health.at - _ended(health.last)).total_seconds() > limit * 3600:
         ended = health.ago(_ended(health.last))
         health.problems.append(Problem("age", f"no recent {what}", f"the newest ended {ended}", wanted, backup))
-    if health.newest is None:
+    if not health.records:
         return
-    check = health.newest.verified
-    if check is None or not check.ok:
-        found = f"damaged: {check.message}" if check else "not verified"
-        command = backup if check else "ansible-playbook playbooks/verify_backups.yml"
-        health.problems.append(Problem("unverified", f"backup {health.newest.label}", found, "verified", command))
+    for one in {one.kind: one for one in reversed(health.records)}.values():  # the newest of each kind
+        if one.verified and not one.verified.ok:
+            found = f"damaged: {one.verified.message}"
+            health.problems.append(Problem("unverified", f"backup {one.label}", found, "verified", backup))
+        elif one.verified is None and one is health.counted[0]:
+            verify = "ansible-playbook playbooks/verify_backups.yml"
+            health.problems.append(Problem("unverified", f"backup {one.label}", "not verified", "verified", verify))
+        elif one.drilled and not one.drilled.ok and one not in health.counted:
+            found = f"failed: {one.drilled.message}"
+            health.problems.append(
+                Problem("drill", f"trial restore of {one.label}", found, "one that succeeds", backup)
+            )
     if not (days := params["drill_days"]):
         return
     wanted = f"one that succeeded in the last {days} d (backup_schedule_drill_days)"
@@ -281,9 +304,8 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
         found = health.ago(when)  # the job drills after the first backup that finds it due, so a day is its due
     else:
         return
-    health.problems.append(
-        Problem("drill", "trial restore", found, wanted, "ansible-playbook playbooks/restore_drill.yml")
-    )
+    drill = f"ansible-playbook playbooks/restore_drill.yml -e target={to_drill(health.counted)}"
+    health.problems.append(Problem("drill", "trial restore", found, wanted, drill))
 
 
 def _job(health: Health, params: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ from typing import Any
 
 from . import backup_metrics
 from .backup_calendar import CLOCK, Calendar, moment, shown
-from .backup_health import AHEAD, LOCK, STATUS, Health, at_work, examine, read_status
-from .backup_records import Place
+from .backup_health import AHEAD, LOCK, STATUS, Health, at_work, counted, examine, read_status, to_drill
+from .backup_records import Place, Record
 from .errors import DasTernError
 from .files import write
 
@@ -176,7 +176,7 @@ class Job:
     def _drill(self) -> str:
         from . import drill  # type: ignore[attr-defined,unused-ignore]
 
-        return _one_line(drill.drill({**self.config, **self.config["drill"]}))
+        return _one_line(drill.drill({**self.config, **self.config["drill"], "target": to_drill(self._counted())}))
 
     def _type(self) -> str:
         """A full one if none was taken since the last day for it, else the changes; without WAL archive a logical one."""
@@ -194,9 +194,12 @@ class Job:
     def _drill_due(self) -> bool:
         if not (days := self.config["drill_days"]):
             return False
-        times = [when for one in self.place.records() if one.drilled and (when := moment(one.drilled.at))]
+        times = [when for one in self._counted() if one.drilled and (when := moment(one.drilled.at))]
         # A run begins a little earlier or later than the day before: two hours don't make it another day.
         return not any(-AHEAD <= _now() - when <= timedelta(days=days, hours=-2) for when in times)
+
+    def _counted(self) -> list[Record]:
+        return counted(self.place.records(), self.config["wal_archive"])
 
     def _wait_for_server(self) -> None:
         end = time.monotonic() + WAIT_FOR_SERVER
