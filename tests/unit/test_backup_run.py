@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, backup_physical, backup_run, pgbackrest, plain_sql
+from ansible.module_utils.dastern import (
+    backup_health,
+    backup_logical,
+    backup_physical,
+    backup_run,
+    pgbackrest,
+    plain_sql,
+)
 from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
@@ -102,6 +110,30 @@ def test_a_check_says_that_what_restores_replaced_would_go(
         "would take a logical backup",
         "would remove database d_before_2026, replaced by a restore at then",
     ]
+
+
+def test_status_shows_what_a_verification_found_until_one_finds_nothing(
+    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(PgBackRest, "further", lambda _: [2])
+    monkeypatch.setattr(backup_physical, "verify_further", lambda *_: backup_physical.Found(problems=[*found]))
+
+    def shown() -> list[str]:
+        options = {name: option.get("default") for name, option in backup_health.ARGUMENT_SPEC.items()}
+        return [str(one) for one in backup_health.examine(options | params).problems if one.kind == "unverified"]
+
+    found.append("repository 2: WAL 07 is missing")
+    backup_run.verify(params, check_mode=True)
+    assert shown() == []
+    assert backup_run.verify(params)["failed"]
+    (words,) = shown()
+    assert re.fullmatch(r"the last verification: \d s ago: repository 2: WAL 07 is missing; wanted: .*", words)
+    (place.folder / backup_health.VERIFICATION).write_text("{")
+    assert f"{backup_health.VERIFICATION} can't be read" in shown()[0]
+    found.clear()
+    assert "failed" not in backup_run.verify(params)
+    assert shown() == []
 
 
 def test_what_can_t_be_removed_is_told_behind_all_copies(

@@ -17,7 +17,7 @@ from typing import Any
 
 from . import backup_records
 from .backup_calendar import moment, shown
-from .backup_records import Check, Place, Record
+from .backup_records import UNREADABLE, Check, Place, Record
 from .errors import DasTernError
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
@@ -37,9 +37,11 @@ ARGUMENT_SPEC: dict[str, Any] = {
 AHEAD = timedelta(minutes=5)
 """By so much a backup may be newer than the clock: one that is more so was taken while the clock was wrong."""
 
-# Both are in the folder of the backups, and the job's.
+# These are in the folder of the backups; the first two are the job's.
 STATUS = "status.json"
 LOCK = ".job.lock"
+VERIFICATION = "verification.json"
+"""`at` and `problems` of the last verification, where it found what no record holds, such as a gap in the archived log."""
 
 KINDS = (
     "age",
@@ -205,6 +207,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     disk = os.statvfs(there)
     health.disk = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     _backups(health, params)
+    _verification(health, place.folder)
     _job(health, params)
     _sizes(health, params)
     _archive(health, params)
@@ -306,6 +309,20 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
         return
     drill = f"ansible-playbook playbooks/restore_drill.yml -e target={to_drill(health.counted)}"
     health.problems.append(Problem("drill", "trial restore", found, wanted, drill))
+
+
+def _verification(health: Health, folder: Path) -> None:
+    try:
+        noted = json.loads((folder / VERIFICATION).read_text("utf-8"))
+        found = f"{health.ago(datetime.fromisoformat(noted['at']))}: {'; '.join(noted['problems'])}"
+    except FileNotFoundError:
+        return
+    except (OSError, *UNREADABLE):
+        found = f"{folder / VERIFICATION} can't be read"
+    health.problems.append(
+        Problem("unverified", "the last verification", found, "one that finds nothing",
+                "ansible-playbook playbooks/verify_backups.yml")
+    )  # fmt: skip
 
 
 def _job(health: Health, params: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import unicodedata
@@ -13,9 +14,10 @@ from typing import Any
 
 from . import backup_logical, backup_records, migration_backup, sql_values
 from . import backup_physical as physical
-from .backup_health import AHEAD
+from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
+from .files import write
 from .pgbackrest import PgBackRest
 from .quantities import amount, duration
 from .restore_run import State, expire_old
@@ -154,6 +156,8 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
             told = physical.verify_further(place, program, params["wait"], not check_mode)
         found.problems += told.problems
         found.notes += told.notes
+    if not check_mode:
+        found.problems += _remembered(place, found.problems)
     lines = [
         f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
         for record in records if (check := found.checks[record.label])
@@ -179,6 +183,19 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
             "next": [f"{BACKUP} -e backup_type=full"],
         }
     return result
+
+
+def _remembered(place: Place, problems: list[str]) -> list[str]:
+    """Keep for status what a verification found beside its checks, until one finds nothing; gives what went wrong."""
+    path = place.folder / VERIFICATION
+    try:
+        if problems:
+            write(path, (json.dumps({"at": now(), "problems": problems}, indent=2, ensure_ascii=False) + "\n").encode())
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        return [f"{path} can't be written: {error.strerror}"]
+    return []
 
 
 def listed(params: Mapping[str, Any]) -> dict[str, Any]:
