@@ -369,6 +369,14 @@ def test_plain_sql_that_is_cut_or_not_for_here(place: Place, plain: Path) -> Non
     assert "without psql's own commands" in refused(place, other)
     other.write_bytes(whole.replace(b'"public.child" : 20000', b'"public.child" : 20001'))
     assert "public.child has 20000 rows instead of 20001" in refused(place, other)
+    for start, flipped in (
+        (b"-- das-tern: {", b"-- das-tern: ["),
+        (b'child" : 2', b'child" : \xb2'),
+        (b" : 2", b" : x"),
+    ):
+        assert start in whole
+        other.write_bytes(whole.replace(start, flipped, 1))
+        assert "is damaged: its first line `-- das-tern:`" in refused(place, other)
     other.write_bytes(b"CREATE TABLE a (x text);\nCOPY a FROM stdin;\nabc")
     assert "is cut short" in refused(place, other)
     other.write_bytes(b"SELECT 1/0;\n")

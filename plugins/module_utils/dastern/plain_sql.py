@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from .backup_logical import APPLICATION, RESTORING, SESSION, look, refuse_full_disk, why
 from .backup_records import ARGUMENT_SPEC as PLACE
-from .backup_records import Place
+from .backup_records import UNREADABLE, Place
 from .census import LONGEST, SNAPSHOT, count
 from .connection import conninfo
 from .errors import DasTernError
@@ -204,7 +204,15 @@ def _of_head(path: Path) -> dict[str, int]:
     if _CLUSTER in head:
         raise DasTernError(f"{path} is of a whole cluster (pg_dumpall). Wanted is a file of one database, of pg_dump.")
     first = re.search(rf"^{_MARK}(.*)$".encode(), head, re.MULTILINE)
-    return dict(json.loads(first[1])) if first and first[1] else {}
+    if not first or not first[1]:
+        return {}
+    try:
+        return {table: int(rows) for table, rows in json.loads(first[1]).items()}
+    except UNREADABLE:
+        raise DasTernError(
+            f"{path} is damaged: its first line `{_MARK.strip()}` says how many rows each table has, and can't be read. Nothing was "
+            "done. Use another copy; or delete that line, and the rows are not compared."
+        ) from None
 
 
 class _Script:
