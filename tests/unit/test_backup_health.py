@@ -277,6 +277,21 @@ def test_the_log_has_to_reach_the_further_repositories_too(
     )
 
 
+@pytest.mark.parametrize(("devices", "same"), [("66\n66\n", True), ("66\n51\n", False), ("66\n", False)])
+def test_zero_loss_on_the_disk_of_the_data_is_told(
+    backups: Backups, archive: dict[str, Any], monkeypatch: pytest.MonkeyPatch, devices: str, same: bool
+) -> None:
+    told = {"cat": "", "df": "Avail Size\n 90 100\n", "stat": devices}
+    monkeypatch.setattr(Containers, "execute", lambda _, __, command: Output(0, told[command[0]], ""))
+    backups.add()
+    archive |= {"names": "das_tern_receiver", "streaming": True}
+    health = backups.look(zero_loss=True)
+    assert health.problems == []
+    (line,) = (line for line in health.lines() if line.startswith("zero loss"))
+    assert ("on, but on the same disk as the data" in line) == same
+    assert line.endswith("; the receiver is 0 B behind")
+
+
 def test_the_disk_fills(backups: Backups) -> None:
     backups.add()
     assert "100 % (backup_disk_free)" in backups.found(disk_free=100)["disk"]

@@ -22,7 +22,7 @@ from .errors import DasTernError
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
 from .quantities import amount, duration
-from .survey import PGDATA
+from .survey import BACKUPS, PGDATA
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
@@ -110,6 +110,8 @@ class Health:
     unasked: str = ""
     receiver: dict[str, Any] | None = None
     """`_RECEIVER`; None where the server can't be asked, or zero loss is neither declared nor there."""
+    same_disk: bool = False
+    """Whether the receiver writes to the file system that the data is on; only asked where there is one."""
     disk: tuple[int, int] | None = None
     """Bytes free and in all, of the file system that the folder is in."""
     data_disk: tuple[int, int] | None = None
@@ -177,7 +179,9 @@ class Health:
             ago = f"the last archived {self.ago(datetime.fromtimestamp(last, UTC))}" if last else "none archived yet"
             lines.append(f"WAL archive: {self.archive['waiting']} segments wait, {ago}")
         if (receiver := self.receiver) and receiver["streaming"] and receiver["names"] == RECEIVER:
-            lines.append(f"zero loss: on; the receiver is {amount(receiver['behind'])} behind")
+            but = ", but on the same disk as the data: it protects against a lost volume, not against a lost disk"
+            behind = f"the receiver is {amount(receiver['behind'])} behind"
+            lines.append(f"zero loss: on{but if self.same_disk else ''}; {behind}")
         return lines + [f"problem: {one}" for one in self.problems]
 
 
@@ -203,6 +207,9 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
         told = place.containers.execute(place.container, ["df", "-B1", "--output=avail,size", PGDATA]).out
         free, size = told.splitlines()[-1].split()
         health.data_disk = int(free), int(size)
+        if health.receiver:
+            devices = place.containers.execute(place.container, ["stat", "-c", "%d", PGDATA, BACKUPS]).out.split()
+            health.same_disk = len(devices) == 2 and devices[0] == devices[1]
     there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
     disk = os.statvfs(there)
     health.disk = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
