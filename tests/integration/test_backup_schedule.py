@@ -146,8 +146,8 @@ def schedule(play: Runner, boxes: dict[str, Box], tmp_path_factory: pytest.TempP
         "backup_on_failure_command": 'echo "$DASTERN_CONTAINER: $DASTERN_MESSAGE" > /srv/told',
     }
 
-    def run(*arguments: str, **more: Any) -> Play:
-        return play(PLAYBOOK, {**variables, **more}, "-i", str(inventory), "--limit", "systemd,cron", *arguments)
+    def run(*arguments: str, playbook: str = PLAYBOOK, **more: Any) -> Play:
+        return play(playbook, {**variables, **more}, "-i", str(inventory), "--limit", "systemd,cron", *arguments)
 
     return run
 
@@ -307,6 +307,14 @@ def test_cron_calls_and_the_job_decides(scheduled: dict[str, Box]) -> None:
     wait_until(lambda: box.there("/srv/told"), 150)  # by this call, or by cron's own at the same moment
     assert box.sh("cat /srv/told").endswith("ZeroDivisionError: a mistake of ours (backup_run.py:5)")
     box.sh("service cron stop")
+
+
+def test_a_restore_on_a_new_machine_begins_with_the_engine(boxes: dict[str, Box], schedule: Runner) -> None:
+    new = schedule("--check", "--limit", "cron", playbook="playbooks/restore.yml", docker_engine_host="")
+    assert new.rc == 0, new.stdout
+    assert "would install docker.io" in new.flat
+    assert "would restore latest" in new.flat
+    assert not boxes["cron"].there("/usr/bin/dockerd")
 
 
 def test_absent_takes_all_away(scheduled: dict[str, Box], schedule: Runner) -> None:

@@ -65,7 +65,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
     if params["lost"]:
         place = Place(dict(params))
         # What is there goes with the server that is there, which may run on another one for a reason.
-        if not steps or place.containers.inspect("container", place.container) is not None:
+        if not steps or (not params["assume_absent"] and place.containers.inspect("container", place.container)):
             return _NOTHING
         if not check_mode:
             with files.there(check_mode):
