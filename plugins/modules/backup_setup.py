@@ -69,7 +69,7 @@ from ansible.module_utils.dastern.errors import DasTernError
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        result = setup(module.params, module.check_mode, say=module.debug)
+        result = setup(module.params, module.check_mode, say=module.log)
     except DasTernError as error:
         module.fail_json(msg=error.message, **error.facts)
     module.exit_json(**result)

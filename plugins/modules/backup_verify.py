@@ -51,7 +51,7 @@ from ansible.module_utils.dastern.errors import DasTernError
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        result = verify(module.params, module.check_mode, say=module.debug)
+        result = verify(module.params, module.check_mode, say=module.log)
     except DasTernError as error:
         module.fail_json(msg=error.message, **error.facts)
     if result.get("failed"):

@@ -62,7 +62,7 @@ from ansible.module_utils.dastern.zero_loss import ARGUMENT_SPEC, keep
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        result = keep(module.params, module.check_mode, say=module.debug)
+        result = keep(module.params, module.check_mode, say=module.log)
     except DasTernError as error:
         module.fail_json(msg=error.message, **error.facts)
     module.exit_json(**result)

@@ -74,7 +74,7 @@ from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC, restore
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        result = restore(module.params, check_mode=module.check_mode)
+        result = restore(module.params, check_mode=module.check_mode, say=module.log)
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message, **refusal.facts)
     module.exit_json(**result)

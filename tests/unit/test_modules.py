@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,3 +44,23 @@ def test_the_documentation_is_the_argument_spec(path: Path) -> None:
         for key in ("type", "default", "required", "choices"):
             wanted = option.get(key)
             assert options[name].get(key) == wanted or (key == "required" and not wanted), (name, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("backup", "take"),
+        ("backup_setup", "setup"),
+        ("backup_verify", "verify"),
+        ("backup_zero_loss", "keep"),
+        ("restore", "restore"),
+    ],
+)
+def test_the_host_s_journal_has_how_far_a_module_is(name: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    module = load(PLUGINS / "modules" / f"{name}.py")
+    ansible = SimpleNamespace(params={}, check_mode=False, log=said.append, exit_json=lambda **_: None)
+    monkeypatch.setattr(module, "AnsibleModule", lambda **_: ansible)
+    monkeypatch.setattr(module, function, lambda *_, say, **__: say("half way") or {})
+    module.main()
+    assert said == ["half way"]
