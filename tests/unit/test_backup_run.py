@@ -209,3 +209,18 @@ def test_a_file_that_goes_while_it_is_listed(
     monkeypatch.setattr(backup_run, "running", lambda _: False)
     monkeypatch.setattr(os, "walk", lambda _: [(place.folder, [], ["gone", "there"])])
     assert backup_run.listed(params)["bytes"] == 4
+
+
+def test_records_that_another_user_may_not_read_are_refused_in_words(place: Place) -> None:
+    assert place.records() == []
+    place.records_folder.mkdir()
+    place.records_folder.chmod(0)
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(DasTernError, match=r"/records can't be read: Permission denied\. Run the play as root\."):
+            place.records()
+    finally:
+        os.seteuid(own)
+        place.records_folder.chmod(0o700)

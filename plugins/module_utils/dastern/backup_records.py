@@ -156,11 +156,19 @@ class Place:
 
     def _read(self) -> tuple[list[Record], list[str]]:
         found, damaged = [], []
-        for path in self.records_folder.glob("[!.]*.json"):
-            try:
-                found.append(Record.read(path.read_text("utf-8"), path.stem))
-            except (OSError, *UNREADABLE):
-                damaged.append(path.stem)
+        try:
+            names = [name for name in os.listdir(self.records_folder) if name.endswith(".json") and name[0] != "."]
+            for path in map(self.records_folder.joinpath, names):
+                try:
+                    found.append(Record.read(path.read_text("utf-8"), path.stem))
+                except PermissionError:
+                    raise
+                except (OSError, *UNREADABLE):
+                    damaged.append(path.stem)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise DasTernError(f"{error.filename} can't be read: {error.strerror}. Run the play as root.") from None
         return sorted(found, key=lambda one: (one.began, one.label), reverse=True), sorted(damaged)
 
     def find(self, target: str, records: list[Record] | None = None, where: str = "") -> Record:
