@@ -94,3 +94,14 @@ def test_what_no_backup_reaches_goes(backups: Path) -> None:
 def test_once_nothing_is_received_only_what_is_not_archived_stays(backups: Path) -> None:
     prune(backups, "7", 1, SEGMENTS, "", receiving=False)
     assert [name for name in left(backups) if name.startswith(FIRST)] == []
+
+
+@pytest.mark.parametrize("damaged", [b"1\t0/A0000\xe0\tno recovery target\n", b"1\t0?A000060\tno recovery target\n"])
+def test_a_history_that_is_damaged_is_known_and_lets_nothing_be_deleted(backups: Path, damaged: bytes) -> None:
+    history = backups / "received" / SECOND / "00000002.history"
+    history.write_bytes(damaged)
+    found = Received(backups, "7")
+    assert (found.forks, found.damaged) == ({}, {2: history})
+    before = left(backups)
+    prune(backups, "7", 2, {"00000002000000000000000A"}, "")
+    assert left(backups) == [name for name in before if not name.endswith("/00000002000000000000000A")]

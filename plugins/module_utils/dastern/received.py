@@ -16,8 +16,9 @@ from .pgbackrest import SEGMENT, position, segment_name, segment_number
 from .survey import BACKUPS
 
 FOLDER = "received"
+_HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _NAME = re.compile(r"([0-9A-F]{24})(\.partial)?")
-_FORK = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
+_FORK = re.compile(r"\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)(\s.*)?")
 GET = f"""
 get() {{
   pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$1" archive-get "$2" "$3" >&2 && return
@@ -30,8 +31,14 @@ get() {{
 
 
 def forks(text: str) -> list[tuple[int, int]]:
-    """The timelines of a history file, and where each was left."""
-    return [(int(line), position(lsn)) for line, lsn in _FORK.findall(text)]
+    """The timelines of a history file, and where each was left; ValueError where it isn't one."""
+    found = []
+    for line in filter(str.strip, text.splitlines()):
+        if not line.lstrip().startswith("#"):
+            if (fork := _FORK.fullmatch(line)) is None:
+                raise ValueError(f"not a line of a history: {line}")
+            found.append((int(fork[1]), position(fork[2])))
+    return found
 
 
 class Received:
@@ -40,13 +47,23 @@ class Received:
     def __init__(self, backups: Path, system: str) -> None:
         self.files: dict[int, dict[str, Path]] = {}
         """By timeline and name of the segment."""
+        self.complete: set[str] = set()
+        """Names of those segments that aren't written to any more."""
         self.forks: dict[int, list[tuple[int, int]]] = {}
+        self.damaged: dict[int, Path] = {}
+        """Histories that can't be read; without one nothing is deleted by it."""
         for path in (backups / FOLDER).glob(f"{system}-*/*"):
             if found := _NAME.fullmatch(path.name):
                 self.files.setdefault(int(found[1][:8], 16), {})[found[1]] = path
-            elif path.suffix == ".history":
-                with contextlib.suppress(FileNotFoundError):  # somebody else tidies up at this moment
-                    self.forks[int(path.stem, 16)] = forks(path.read_text("utf-8"))
+                if not found[2]:
+                    self.complete.add(found[1])
+            elif found := _HISTORY.fullmatch(path.name):
+                try:
+                    self.forks[int(found[1], 16)] = forks(path.read_text("utf-8"))
+                except ValueError:
+                    self.damaged[int(found[1], 16)] = path
+                except FileNotFoundError:  # somebody else tidies up at this moment
+                    pass
 
     def times(self) -> dict[int, dict[int, float]]:
         """When each segment was written last, in seconds since 1970, by timeline and number."""
