@@ -94,9 +94,9 @@ def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place) -> None:
 def keep_replaced(place: Place) -> None:
     """As a restore leaves it that was three days ago, and one that was just now."""
     state = State(place)
+    entry = {"what": "database", "incoming": "", "words": "", "database": "d", "volume": "", "at": "then"}
     state.kept = [
-        {"what": "database", "kept": f"d_before_{year}", "at": "then", "until": f"{year}-03-01T00:00:00+00:00"}
-        for year in (2026, 2999)
+        {**entry, "kept": f"d_before_{year}", "until": f"{year}-03-01T00:00:00+00:00"} for year in (2026, 2999)
     ]
     state.save()
 
@@ -134,33 +134,6 @@ def test_status_shows_what_a_verification_found_until_one_finds_nothing(
     found.clear()
     assert "failed" not in backup_run.verify(params)
     assert shown() == []
-
-
-def test_what_can_t_be_removed_is_told_behind_all_copies(
-    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep_replaced(place)
-    made: list[str] = []
-
-    def refused(*_: Any) -> None:
-        raise DasTernError("database d_before_2026 is used by a subscription")
-
-    monkeypatch.setattr(PgBackRest, "alone", lambda *_: None)
-    monkeypatch.setattr(PgBackRest, "info", lambda *_: None)
-    monkeypatch.setattr(backup_physical, "usable", lambda place, _: (backup_physical.server(place), None))
-    monkeypatch.setattr(backup_physical, "sweep", lambda *_: [])
-    monkeypatch.setattr(backup_physical, "effective", lambda *_: ("full", ""))
-    monkeypatch.setattr(backup_physical, "take", lambda *_: record(7))
-    monkeypatch.setattr(backup_physical, "further", lambda *_: made.append("further") or [])
-    monkeypatch.setattr(backup_run, "_delete", lambda *_: [])
-    monkeypatch.setattr(place.containers.__class__, "inspect", lambda *_: {"State": {"Running": True}})
-    monkeypatch.setattr(place.superuser.__class__, "run", refused)
-    with pytest.raises(DasTernError, match="07 was taken and verified, but what a restore replaced can't be") as told:
-        backup_run.take(params)
-    assert "used by a subscription" in told.value.message
-    assert made == ["further"]
-    assert told.value.facts["label"] == "07"
-    assert told.value.facts["lines"]
 
 
 NAMES = [

@@ -6,11 +6,14 @@ annotated `das-tern=incomplete` in the repository and deleted by the next run.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any
 
 from . import census, pgbackrest, received
@@ -18,6 +21,7 @@ from .backup_logical import refuse_elsewhere
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .pgbackrest import ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
+from .sql_values import literal
 from .survey import PGDATA
 
 ARCHIVE_SECONDS = 120.0
@@ -26,6 +30,8 @@ LOCKED = "050"
 """pgBackRest's code where another backup is at work."""
 TELL_SECONDS = 10.0
 MANIFEST = ("backup.manifest", "backup.manifest.copy")
+PAGES = "pages of the live database itself were damaged when it was copied"
+"""pgBackRest only warns of them."""
 _SERVER = """
 SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_control_system()),
   'version', current_setting('server_version'), 'archiving', current_setting('archive_mode') <> 'off')
@@ -39,6 +45,10 @@ SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_
 _TIMELINE = """
 SELECT json_build_array((SELECT system_identifier::text FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8),
   (SELECT coalesce(json_agg(left(name, 24)), '[]') FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'))
+"""
+_RELATIONS = """
+SELECT coalesce(json_object_agg(pg_relation_filepath(oid), oid::regclass::text), '{{}}')
+FROM pg_class WHERE pg_relation_filepath(oid) IN ({files})
 """
 _ARCHIVED = """
 SELECT json_build_object('waiting', (SELECT coalesce(json_agg(left(name, 24)), '[]') FROM pg_ls_archive_statusdir()
@@ -176,14 +186,22 @@ def effective(place: Place, info: Info, wanted: str) -> tuple[str, str]:
 
 def good(record: Record) -> bool:
     """Verified, and not found bad since."""
-    return record.verified is not None and record.verified.ok and (record.drilled is None or record.drilled.ok)
+    return record.verified is not None and not fault(record)
+
+
+def fault(record: Record) -> str:
+    """What is known to be wrong with a backup."""
+    return next((one.message or "damaged" for one in (record.verified, record.drilled) if one and not one.ok), "")
 
 
 def take(
     place: Place, program: PgBackRest, found: Server, kind: str, name: str, reason: str, wait: float,
     say: Callable[[str], None],
 ) -> Record:  # fmt: skip
-    """Back the cluster up, verify that, and write the record; raises, and leaves what the next run deletes."""
+    """Back the cluster up, verify that, and write the record; raises, and leaves what the next run deletes.
+
+    One of a cluster that has damaged pages itself is far better than none: it has a record, and isn't `good`.
+    """
     began, clock = now(), time.monotonic()
     place.superuser.run(_READY)
     try:
@@ -200,7 +218,7 @@ def take(
     say(f"{label}: verifying ...")
     with telling(lambda: "verifying", say):
         check = verify(place, program, [record], f"--set={label}").checks[label]
-    if not check.ok:
+    if not check.ok and not check.message.startswith(PAGES):
         raise DasTernError(
             f"The backup {label} was made but isn't right, and doesn't count: {check.message}. Look at the disk of "
             f"{place.folder}, then run again.",
@@ -235,11 +253,19 @@ def _counted(
 ) -> Record:  # fmt: skip
     """The record of a set, with what the database holds at a restore point behind it."""
     point = f"das-tern-{label}"
-    counted, exact = census.count_at(place.superuser, place.database, point)
-    timeline, lsn = archive_all(place, repository)
     one = program.info(repository=repository).set(label)
     if one is None:
         raise DasTernError(f"pgBackRest doesn't list the backup {label} that it made. Run again.")
+    pages = _pages(place, program, one, repository)
+    try:
+        counted, exact = census.count_at(place.superuser, place.database, point)
+    except DasTernError:
+        if not pages:
+            raise
+        # What can't be read can't be counted. A recovery stops at the first point of that name.
+        place.superuser.run(f"SELECT pg_create_restore_point({literal(point)});")
+        counted, exact = census.Census(place.database, {}, "", {}, [], one["info"]["size"]), False
+    timeline, lsn = archive_all(place, repository)
     manifest = program.sums(f"backup/{STANZA}/{label}/{MANIFEST[0]}", repository=repository).popitem()[1]
     if not manifest:
         raise DasTernError(f"{MANIFEST[0]} of the backup {label} can't be read back. Run again.")
@@ -249,8 +275,38 @@ def _counted(
         seconds=round(time.monotonic() - clock, 1), bytes=one["info"]["size"],
         stored=one["info"]["repository"]["delta"], census=counted.as_dict(), exact=exact, name=name, reason=reason,
         restore_point=point, lsn=lsn, timeline=timeline, prior=one["prior"] or "",
-        files={MANIFEST[0]: {"sha256": manifest}},
+        files={MANIFEST[0]: {"sha256": manifest}}, verified=Check(now(), False, 0, pages) if pages else None,
     )  # fmt: skip
+
+
+def _pages(place: Place, program: PgBackRest, one: Mapping[str, Any], repository: int) -> str:
+    """`PAGES` with their files and tables, if a set has such."""
+    if not one.get("error"):
+        return ""
+    files = program.misread(one["label"], repository)
+    relations = {file: re.sub(r"(_[a-z]+)?(\.\d+)?$", "", file) for file in files[:5]}
+    names: dict[str, str] = {}
+    with contextlib.suppress(DasTernError):  # what is damaged may be the catalogue
+        query = _RELATIONS.format(files=", ".join(map(literal, relations.values())) or "''")
+        names = place.superuser.value(query, place.database)
+    shown = [f"{file} ({names[path]})" if path in names else file for file, path in relations.items()]
+    more = f" and {len(files) - 5} more files" if len(files) > 5 else ""
+    return f"{PAGES}, in {', '.join(shown)}{more}"
+
+
+def damaged_pages(place: Place, record: Record) -> str:
+    """What to do where a backup found pages of the live database damaged."""
+    whole = next((one for one in place.records() if one.kind == "physical" and good(one)), None)
+    beside = f"ansible-playbook playbooks/restore.yml -e what=database -e {quote(f'into={place.database}_whole')}"
+    back = (
+        f"The newest good one is {whole.label}; restored from it and from the log since, what was in those pages comes back: `{beside}`."
+        if whole else "No good physical one is there: save what can be read (`ansible-playbook playbooks/backup.yml -e backup_type=logical`)."
+    )  # fmt: skip
+    return (
+        f"Backup {record.label} was taken and is kept, but isn't good: {fault(record)}. It takes no good one's place, and nothing is "
+        f"built upon it. Look at the disk of the data (`dmesg`), and at what else is damaged: `docker exec -u postgres "
+        f"{place.container} pg_amcheck --install-missing {quote(place.database)}`. {back}"
+    )
 
 
 def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: str, repository: int = 1) -> Found:
@@ -299,6 +355,7 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
         if record.timeline > 1 and (history := _history(record.timeline)) not in histories[one["in"]]:
             words.append(f"{history} is missing, without which nothing is recovered along its timeline")
         words += _broken(one["in"], first, last, segments.get(one["in"], set()), told.wal)
+        words += filter(None, [_pages(place, program, one, repository)])
     seconds = round(time.monotonic() - clock, 1)
     found.checks = {label: Check(now(), not words, seconds, "; ".join(words)) for label, words in bad.items()}
     for kind in ("archive", "backup"):

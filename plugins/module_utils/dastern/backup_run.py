@@ -20,7 +20,7 @@ from .errors import DasTernError
 from .files import write
 from .pgbackrest import PgBackRest
 from .quantities import amount, duration
-from .restore_run import State, expire_old
+from .restore_run import State, expire_old, overdue
 
 TYPES = ("full", "diff", "incr", "logical")
 KEEP = {
@@ -93,24 +93,22 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         if kind != "logical":
             physical.forget_received(place, program)
         lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
-        failed = []
-        try:
-            lines += expire_old(place)
-        except DasTernError as refusal:  # the backup is there, and goes into the further repositories
-            failed.append(f"what a restore replaced can't be removed (the next one tries again): {refusal.message}")
+        lines += expire_old(place)
         after = place.records()
         if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:
             lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
-        if not record.exact:
+        if not record.exact and physical.good(record):
             lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
+    failed = []
     if kind != "logical":
-        lacking = physical.further(place, program, found, kind, params["name"], params["reason"], say)
-        failed += [f"not in every repository: {'; '.join(lacking)}"] if lacking else []
+        failed = physical.further(place, program, found, kind, params["name"], params["reason"], say)
+    words = [] if physical.good(record) else [physical.damaged_pages(place, record)]
     if failed:
-        raise DasTernError(
-            f"Backup {record.label} was taken and verified, but {'; and '.join(failed)}",
-            label=record.label, lines=lines,
-        )  # fmt: skip
+        words.append(
+            f"Backup {record.label} was taken{'' if words else ' and verified'}, but not in every repository: {'; '.join(failed)}"
+        )
+    if words:
+        raise DasTernError(" ".join(words), label=record.label, lines=lines)
     if kind != "logical" and (others := program.further()):
         lines.append(f"repository {', '.join(map(str, others))} has one as well")
     return {
@@ -307,11 +305,6 @@ def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], 
     return [(record.label, _described(record)) for record in gone]
 
 
-def _expired(place: Place) -> list[dict[str, Any]]:
-    """What restores replaced and was to be kept until now."""
-    return [one for one in State(place).kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
-
-
 def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """What `take` would do."""
     before = place.records()
@@ -340,7 +333,10 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
         f"would take {'an' if kind == 'incr' else 'a'} {kind} backup{called}",
         *lines,
         *(f"would delete {_described(one)}" for one in gone),
-        *(f"would remove {one['what']} {one['kept']}, replaced by a restore at {one['at']}" for one in _expired(place)),
+        *(
+            f"would remove {one['what']} {one['kept']}, replaced by a restore at {one['at']}"
+            for one in overdue(State(place))
+        ),
     ]
     return {
         "changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": [],

@@ -50,7 +50,8 @@ _ERROR = re.compile(r"(?:ERROR|ASSERT): \[(\d{3})\]: (.*)")
 _PERCENT = re.compile(r", ([\d.]+)%\)")
 _SET_FILE = re.compile(r" P\d+ +INFO: .* '?(\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?)/([^\s':]+)")
 _SET = re.compile(r"^  backup: (\S+), status: (\w[\w ]*)", re.MULTILINE)
-WAL_FILE = re.compile(r"([\d.]+-\d+)/[0-9A-F]{16}/([0-9A-F]{24})-[0-9a-f]{40}(\.\w+)?")
+WAL_FILE = re.compile(r"([\d.]+-\d+)/[0-9A-F]{16}/([0-9A-F]{24})-([0-9a-f]{40})(\.\w+)?")
+"""A segment in the archive: where, its name, and the SHA-1 of what it holds when it isn't compressed."""
 # Fine, no folder of the stanza, no backups, no data of the stanza.
 _STATES = (0, 1, 2, 3)
 _NOTHING = hashlib.sha256(b"").hexdigest()
@@ -196,6 +197,12 @@ class PgBackRest:
                 for one in told["repo"] if one["status"]["code"] not in _STATES
             ],
         )  # fmt: skip
+
+    def misread(self, label: str, repository: int = 1) -> list[str]:
+        """Files of the cluster in which a set has pages that aren't what their checksums say."""
+        options = (f"--set={label}", f"--repo={repository}", "--output=json", "--log-level-console=off")
+        told = json.loads(self.run("info", *options), strict=False)[0]
+        return list(told["backup"][0].get("error-list") or [])
 
     def further(self) -> list[int]:
         """Numbers of the repositories besides the first."""
