@@ -27,6 +27,8 @@ from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
 from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC as RESTORE_SPEC
 from ansible.module_utils.dastern.restore_run import restore
+from ansible.module_utils.dastern.restore_target import Archive, Target
+from ansible.module_utils.dastern.restored_server import RestoredServer, Site
 from conftest import IMAGE, Play, docker, instance_variables, remove_instance
 from migrating import ROOT, wait_until
 from remote_repository import Bucket, SftpHost
@@ -64,9 +66,9 @@ class Backups:
         own = {"config_dir": str(self.config_dir), "volume": f"{self.container}-data", "target": label, **changes}
         return drill(self.params(DRILL_SPEC, **own))
 
-    def restore(self, **changes: Any) -> dict[str, Any]:
+    def restore(self, *, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
         own = {"config_dir": str(self.config_dir), "volume": f"{self.container}-data", **changes}
-        return restore(self.params(RESTORE_SPEC, **own))
+        return restore(self.params(RESTORE_SPEC, **own), check_mode=check_mode)
 
     def listed(self) -> dict[str, Any]:
         return backup_run.listed(self.params({}))
@@ -159,6 +161,15 @@ def damage(path: Path, how: str) -> None:
     with path.open("r+b") as file:
         file.truncate(0)
         file.write(content)
+
+
+def damage_at(path: Path, position: int) -> None:
+    """Flip a bit; once more, and it is as it was."""
+    with path.open("r+b") as file:
+        file.seek(position)
+        (found,) = file.read(1)
+        file.seek(position)
+        file.write(bytes([found ^ 1]))
 
 
 def refused(backups: Backups, call: Callable[[], Any]) -> str:
@@ -358,6 +369,84 @@ def test_nothing_is_built_upon_a_damaged_backup(kept: Backups) -> None:
     taken = kept.take("incr", keep=AT_ONCE)
     assert taken["record"]["type"] == "full"
     assert any("isn't verified" in line for line in taken["lines"])
+
+
+def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(backups: Backups) -> None:
+    """pgBackRest warns of them and ends well."""
+    good = backups.take()["label"]
+    backups.sql("CREATE TABLE torn AS SELECT i, md5(i::text) FROM generate_series(1, 5000) AS i; CHECKPOINT")
+    file = backups.sql("SELECT pg_relation_filepath('torn')")
+    docker("stop", "-t", "60", backups.container)
+    containers, volume = Containers("unix:///var/run/docker.sock"), f"{backups.container}-data"
+    write = f"printf torn | dd of=/v/pgdata/{file} bs=1 seek=21000 conv=notrunc"
+    assert containers.run_once(IMAGE, write, host_config={"Binds": [f"{volume}:/v"]}).rc == 0
+    docker("start", backups.container)
+    wait_until(lambda: docker("exec", backups.container, "pg_isready", check=False).returncode == 0)
+    with pytest.raises(DasTernError) as refusal:
+        backups.take(keep=AT_ONCE)
+    label = refusal.value.facts["label"]
+    words = f"pages of the live database itself were damaged when it was copied, in {file} (torn)"
+    assert f"Backup {label} was taken and is kept, but isn't good: {words}." in refusal.value.message
+    assert f"The newest good one is {good}" in refusal.value.message
+    shown = {one["label"]: one["good"] for one in backups.listed()["backups"]}
+    assert (shown[label], shown[good], backups.listed()["incomplete"]) == (False, True, [])
+    # It isn't built upon, and pushes no good one out.
+    planned = backups.take(check_mode=True, keep=AT_ONCE)
+    assert planned["backup_type"] == "full"
+    assert backups.verify()["checks"][label]["message"] == words
+    # It can be asked for, and is said to be what it is; the newest state comes from before it.
+    told = backups.restore(target=label, what="database", into="whole", check_mode=True)["target"]
+    assert told == f"backup {label} at its own restore point, which isn't good: {words}"
+    told = backups.restore(what="database", into="whole")["target"]
+    assert f"from backup {good}; {label} is damaged and passed over" in told
+    count = ["psql", "-XAtq", "-U", "postgres", "-d", "whole", "-c", "SELECT count(*) FROM torn"]
+    assert docker("exec", backups.container, *count).stdout.strip() == "5000"
+    for statement in ("DROP DATABASE whole", "DROP TABLE torn"):
+        backups.sql(statement)
+    backups.take("full", keep=AT_ONCE)
+    assert label not in [one.label for one in backups.records]
+
+
+def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -> None:
+    before = backups.conf.read_text()
+    backups.conf.write_text(f"{before}[global:archive-push]\ncompress-type=none\n")  # a segment is there as it is
+    try:
+        backups.sql("CREATE TABLE last AS SELECT md5(i::text) FROM generate_series(1, 5000) AS i")
+        timeline, lsn = backup_physical.archive_all(backups.place)
+    finally:
+        backups.conf.write_text(before)
+    backups.sql("DROP TABLE last")
+    name = pgbackrest.segment(timeline, lsn)
+    (home,) = backups.folder.glob(f"repository/archive/dastern/17-*/*/{name}-*")
+    own = {"config_dir": str(backups.config_dir), "volume": f"{backups.container}-data"}
+    site = Site(backups.params(RESTORE_SPEC, **own), backups.place)
+    received = backups.folder / "received" / f"{backups.records[0].system}-{timeline:08X}" / name
+    received.parent.mkdir(parents=True)
+    partial = received.with_name(f"{name}.partial")
+
+    def end() -> str:
+        target = Target("", "", timeline, {}, segment=name, sums=Archive(site).sums)
+        return target.settings(RestoredServer(site, site.volume, "pgdata"))["recovery_target_lsn"]
+
+    whole = end()
+    damage_at(segment := home, 100_000)
+    try:
+        for path in (home, received):
+            segment = segment.rename(path)
+            with pytest.raises(DasTernError) as refusal:
+                end()
+            assert f"WAL segment {name} is damaged" in refusal.value.message
+            (readable,) = re.findall(r"Up to there: `-e target=(\S+)`", refusal.value.message)
+            assert pgbackrest.position(readable) < pgbackrest.position(whole)
+        # One that was still being written ends anywhere.
+        segment = segment.rename(partial)
+        assert end() == readable
+        segment = segment.rename(received)
+        damage_at(segment, 100_000)
+        assert end() == whole
+    finally:
+        segment.rename(home)
+        shutil.rmtree(received.parent.parent)
 
 
 @pytest.mark.usefixtures("slow")

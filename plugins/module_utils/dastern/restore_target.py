@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from .backup_physical import wait_until_archived
+from .backup_physical import PAGES, fault, needs, wait_until_archived
 from .backup_records import Record
 from .errors import DasTernError
 from .pgbackrest import SEGMENT, WAL_FILE, position, segment_name, segment_number
@@ -59,10 +59,12 @@ class Target:
     own: bool = False
     """Whether this is the backup's own restore point, so that its census has to be found."""
     segment: str = ""
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """`Archive.sums`"""
     moment: datetime | None = None
 
     def settings(self, server: RestoredServer) -> dict[str, str]:
-        recovery = self.recovery or {"recovery_target_lsn": server.end_of(self.segment)}
+        recovery = self.recovery or {"recovery_target_lsn": server.end_of(self.segment, self.sums)}
         return {**recovery, "recovery_target_timeline": str(self.timeline)}
 
 
@@ -72,29 +74,40 @@ class Archive:
     def __init__(self, site: Site) -> None:
         told = info(site)
         self.site = site
-        self.backups: list[dict[str, Any]] = [one for one in told["backup"] if not one.get("error")]
+        self.backups: list[dict[str, Any]] = told["backup"]
         self.id = str(told["archive"][-1]["id"])
         listing = json.loads(site.pgbackrest("repo-ls", "--recurse", "--output=json", "archive/dastern") or "{}")
         self.segments: dict[int, dict[int, float]] = {}
         """When each was archived or received, in seconds since 1970."""
+        self.sums: dict[str, str] = {}
+        """SHA-1 of each that is complete; '' for one that only the receiver has, which keeps none."""
         self.forks: dict[int, list[tuple[int, int]]] = {}
         """For each timeline that began at another: its ancestors, and where each was left."""
         received = Received(site.backups, str(told["db"][-1]["system-id"]))
         self.forks |= received.forks
+        self.damaged = {timeline: str(path) for timeline, path in received.damaged.items()}
+        """Histories of timelines that can't be read."""
         for path, entry in listing.items():
             if (found := WAL_FILE.search(path)) and found[1] == self.id:
                 self.segments.setdefault(int(found[2][:8], 16), {})[segment_number(found[2])] = float(
                     entry.get("time", 0)
                 )
+                self.sums[found[2]] = found[3]
             elif path.startswith(self.id) and path.endswith(".history"):
-                text = site.pgbackrest("repo-get", f"archive/dastern/{path}")
-                self.forks[int(path[-16:-8], 16)] = forks(text)
+                timeline = int(path[-16:-8], 16)
+                try:
+                    self.forks[timeline] = forks(site.pgbackrest("repo-get", f"archive/dastern/{path}"))
+                    self.damaged.pop(timeline, None)
+                except ValueError:
+                    self.damaged[timeline] = f"{path[-16:]} in the archive"
         self.received: set[tuple[int, int]] = set()
         """Those of them that only the receiver of zero loss has."""
         for line, numbers in received.times().items():
             for number in numbers.keys() - self.segments.get(line, {}).keys():
                 self.segments.setdefault(line, {})[number] = numbers[number]
                 self.received.add((line, number))
+                if (name := segment_name(line, number)) in received.complete:
+                    self.sums[name] = ""
 
     def newest(self) -> tuple[int, int]:
         """Timeline and number of the segment that came last."""
@@ -130,16 +143,53 @@ class Archive:
             number += 1
         return number, number < last
 
+    def faults(self, records: list[Record]) -> dict[str, str]:
+        """What is known to be wrong with backups, or with what they are built upon, by label."""
+        found = {record.label: why for record in records if (why := fault(record))}
+        for one in self.backups:
+            if one.get("error"):  # of a time when nobody looked at that
+                found.setdefault(one["label"], PAGES)
+            for base in needs(one):
+                if base in found:
+                    found.setdefault(one["label"], f"it needs {base}, which isn't right")
+        return found
+
+    def refuse_unknown(self, timeline: int) -> None:
+        """Refuse where it can't be said which backups lead to a timeline."""
+        if path := self.damaged.get(timeline):
+            raise DasTernError(
+                f"{path}, the history of timeline {timeline}, isn't what was written: by it is known which backups lead there. Nothing "
+                "was done. Put the file of that name there that is in `pg_wal` of the data directory or in another repository; or "
+                "restore a backup from before that timeline at its own end (`-e target=LABEL`)."
+            )
+
     def choose(
-        self, records: list[Record], timeline: int, before: Callable[[dict[str, Any]], bool], what: str
-    ) -> dict[str, Any]:
-        """The newest backup that is complete before the target and on the way to it."""
+        self, records: list[Record], timeline: int, before: Callable[[dict[str, Any]], bool], number: int, what: str
+    ) -> tuple[dict[str, Any], str]:
+        """The newest backup that is complete before the target in segment `number` and on the way to it, and words that name it.
+
+        One that is known not to be right is passed over where another leads there without a gap.
+        """
+        self.refuse_unknown(timeline)
         known = {record.label for record in records}
         usable = [one for one in self.backups if one["label"] in known]
+        there = []
         for backup in reversed(usable):
             end = self.end_of_line(timeline, int(backup["archive"]["start"][:8], 16))
             if before(backup) and (end is None or position(backup["lsn"]["stop"]) <= end):
-                return backup
+                there.append(backup)
+        if there:
+            bad = self.faults(records)
+            backup = max(
+                there, key=lambda one: (self.reach(one["label"], timeline)[0] >= number, one["label"] not in bad)
+            )
+            words = f"from backup {backup['label']}"
+            if why := bad.get(backup["label"]):
+                return backup, f"{words}, which isn't good, as no other that leads there is: {why}"
+            passed = [one["label"] for one in there[: there.index(backup)]]
+            if passed:
+                words += f"; {', '.join(passed)} {'is' if len(passed) == 1 else 'are'} damaged and passed over"
+            return backup, words
         if not usable:
             raise DasTernError(
                 f"None of the {len(self.backups)} backups in the repository has a record, by which what is restored is compared. "
@@ -170,6 +220,8 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
         backup = archive.backup(named.label)
         timeline = int(backup["archive"]["start"][:8], 16)
         words = f"backup {named.label} at its own restore point"
+        if why := archive.faults(records).get(named.label):
+            words += f", which isn't good: {why}"
         return Target(
             named.label,
             words,
@@ -196,7 +248,9 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
         what = f"The commit of transaction {target}" if xid else f"Restore point `{target}`"
         pattern = rf"tx: +{target}, .*desc: COMMIT" if xid else rf"desc: RESTORE_POINT {re.escape(target)}$"
         lsn = _found(site, archive, timeline, pattern, target, what)
-    backup = archive.choose(records, timeline, lambda one: position(one["lsn"]["stop"]) <= position(lsn), what)
+    backup, origin = archive.choose(
+        records, timeline, lambda one: position(one["lsn"]["stop"]) <= position(lsn), position(lsn) // SEGMENT, what
+    )
     last, gap = archive.reach(backup["label"], timeline)
     # A check archives nothing: what the live server has written will be there.
     written = check_mode and live and not gap and position(lsn) <= position(_written(site))
@@ -207,16 +261,16 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
                else f"newer than the archive, which ends with {segment_name(archive.holder(timeline, last), last)}")
             + ". Nothing was done. An earlier target can be reached."
         )  # fmt: skip
-    target_words = (
-        f"{what} ({lsn}), from backup {backup['label']}" if lsn != target else f"{what}, from backup {backup['label']}"
-    )
-    return Target(backup["label"], target_words, timeline, {"recovery_target_lsn": lsn}), _record(records, backup)
+    words = f"{what} ({lsn}), {origin}" if lsn != target else f"{what}, {origin}"
+    return Target(backup["label"], words, timeline, {"recovery_target_lsn": lsn}), _record(records, backup)
 
 
 def _latest(
     site: Site, archive: Archive, records: list[Record], timeline: int, mark: dict[str, Any] | None, live: bool
 ) -> tuple[Target, Record]:
-    backup = archive.choose(records, timeline, lambda one: True, "The newest state")
+    backup, words = archive.choose(
+        records, timeline, lambda one: True, max(archive.segments.get(timeline, {0: 0})), "The newest state"
+    )
     last, gap = archive.reach(backup["label"], timeline)
     if gap:
         raise DasTernError(
@@ -226,7 +280,6 @@ def _latest(
             f"`-e target={backup['label']}`."
         )
     record = _record(records, backup)
-    words = f"from backup {backup['label']}"
     if mark or live:
         name = mark["name"] if mark else "the restore point written then"
         return Target(
@@ -235,7 +288,8 @@ def _latest(
     holder = archive.holder(timeline, last)
     end = segment_name(holder, last)
     what = "what the receiver has" if (holder, last) in archive.received else "the archive"
-    return Target(backup["label"], f"the end of {what} ({end}), {words}", timeline, {}, segment=end), record
+    words = f"the end of {what} ({end}), {words}"
+    return Target(backup["label"], words, timeline, {}, segment=end, sums=archive.sums), record
 
 
 def _at(archive: Archive, records: list[Record], text: str, moment: datetime, later: bool) -> tuple[Target, Record]:
@@ -248,11 +302,12 @@ def _at(archive: Archive, records: list[Record], text: str, moment: datetime, la
                 "`-e target=latest` restores all of it."
             )
         timeline = archive.newest()[0]
-    backup = archive.choose(
-        records, timeline, lambda one: float(one["timestamp"]["stop"]) < moment.timestamp(), f"Time {text}"
+    number = min((n for n, at in archive.segments.get(timeline, {}).items() if at >= moment.timestamp()), default=0)
+    backup, words = archive.choose(
+        records, timeline, lambda one: float(one["timestamp"]["stop"]) < moment.timestamp(), number, f"Time {text}"
     )
     recovery = {"recovery_target_time": moment.isoformat(sep=" ")}
-    words = f"{moment.isoformat(sep=' ')}, from backup {backup['label']}"
+    words = f"{moment.isoformat(sep=' ')}, {words}"
     return Target(backup["label"], words, timeline, recovery, moment=moment), _record(records, backup)
 
 
@@ -299,6 +354,7 @@ def _written(site: Site) -> str:
 
 def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: str, what: str) -> str:
     """Where a record of the archived log begins; searched from the newest segment backwards."""
+    archive.refuse_unknown(timeline)
     if not archive.backups or not site.look()["cluster"]:
         raise DasTernError(
             f"{what} can't be looked for without a data directory. Nothing was done; name a backup, a time or an LSN."

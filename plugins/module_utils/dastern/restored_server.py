@@ -20,7 +20,18 @@ from . import settings
 from .backup_records import Place, Record
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
-from .pgbackrest import FULL, RECORDS, further, record_path, records_of, refuse_unreadable, segment_name, segment_number
+from .pgbackrest import (
+    FULL,
+    RECORDS,
+    SEGMENT,
+    further,
+    position,
+    record_path,
+    records_of,
+    refuse_unreadable,
+    segment_name,
+    segment_number,
+)
 from .psql import Psql
 from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
@@ -44,13 +55,16 @@ sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|syn
   "$folder/postgresql.auto.conf"
 pg_controldata "$folder" | sed -n 's/^Database system identifier: *//p'
 """
+_EARLIER = "A time before it can be reached, or a backup's own end (`-e target=LABEL`)."
 # The last record of all may begin in the segment before the last, and be the only one there.
 _END = rf"""
 set -eu
 {GET}
 get "$1" "$3" "/tmp/$3"
 get "$1" "$2" "/tmp/$2" || set -- "$1" "$3" "$3"
-pg_waldump "/tmp/$2" "$3" 2>/dev/null | tail -n 1 | sed -nE 's/.* lsn: ([0-9A-F]+\/[0-9A-F]+),.*/\1/p'
+sha1sum "/tmp/$2" "/tmp/$3"
+pg_waldump "/tmp/$2" "$3" 2>/tmp/said | tail -n 1
+cat /tmp/said
 """
 _RESTORE = """\
 from={backups}/{folder}/{system}-$(printf %%.8s %f)/%f; \
@@ -316,13 +330,32 @@ class RestoredServer:
             raise DasTernError(f"Backup {label} can't be restored: {errors_of(done)}. {mend}", **status)
         self.system = done.out.split()[-1]
 
-    def end_of(self, segment: str) -> str:
-        """Where the last record up to the end of a segment begins, in the archive or in what was received."""
+    def end_of(self, segment: str, sums: Mapping[str, str]) -> str:
+        """Where the last record up to the end of a segment begins, in the archive or in what was received.
+
+        Damage looks like an end, and commits behind it would be lost without a word. So an archived segment has to be what
+        was archived, and a complete one that was only received has to be readable to its end; of one that was still being
+        written nothing of the kind is known. `sums` is `Archive.sums`.
+        """
         before = segment_name(int(segment[:8], 16), segment_number(segment) - 1)
         done = self.site.once(_END, self.folder, before, segment, volume=self.volume, named=True)
-        if done.rc or not done.out.strip():
-            raise DasTernError(f"The end of the write-ahead log, {segment}, can't be read: {errors_of(done)}.")
-        return done.out.strip()
+        if done.rc:
+            raise DasTernError(
+                f"The end of the write-ahead log, {segment}, can't be read: {errors_of(done)}. {_EARLIER}"
+            )
+        end = re.search(r" lsn: ([0-9A-F]+/[0-9A-F]+),", done.out)
+        found = {name: digest for digest, name in re.findall(r"^([0-9a-f]{40})  /tmp/(\w+)$", done.out, re.MULTILINE)}
+        damaged = [name for name in sorted(found) if sums.get(name) and found[name] != sums[name]]
+        if said := re.search(r"^pg_waldump: error: .*\b([0-9A-F]+/[0-9A-F]+)", done.out, re.MULTILINE):
+            broken = segment_name(int(segment[:8], 16), position(said[1]) // SEGMENT)
+            damaged += [broken] if sums.get(broken) == "" else []
+        if damaged or not end:
+            readable = f"Up to there: `-e target={end[1]}`. " if end else ""
+            raise DasTernError(
+                f"WAL segment {(damaged or [segment])[0]} is damaged, and what comes behind can't be reached; by itself it would "
+                f"look like the end of the log. {readable}{_EARLIER}"
+            )
+        return end[1]
 
     def serve(self, recovery: Mapping[str, str]) -> Psql:
         """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server."""
