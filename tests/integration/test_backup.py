@@ -401,6 +401,8 @@ def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(ba
     assert f"from backup {good}; {label} is damaged and passed over" in told
     count = ["psql", "-XAtq", "-U", "postgres", "-d", "whole", "-c", "SELECT count(*) FROM torn"]
     assert docker("exec", backups.container, *count).stdout.strip() == "5000"
+    # It comes back as far as it goes: the rows that nobody can read are no reason to be without all others.
+    assert "FAILED its drill: pg_amcheck: " in backups.drill(label)["lines"][-1]
     for statement in ("DROP DATABASE whole", "DROP TABLE torn"):
         backups.sql(statement)
     backups.take("full", keep=AT_ONCE)
@@ -670,6 +672,8 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     assert backups.records == [record, *backups.records[1:]], "the first repository's are as they were"
     for words, changed in (("without", ""), ("another one", "not the right one")):
         assert words in refused(backups, lambda value=changed: backups.set_up(**{**declared, "cipher_pass": value}))
+    other = {"repository_options": {**declared["repository_options"], "repo2-cipher-pass": "not the right one"}}
+    assert "Repository 2 can't be read with this" in refused(backups, lambda: backups.set_up(**declared | other))
     damage(backups.folder / "encrypted/backup/dastern" / record.label / "backup.manifest", "flip")
     damage(next((backups.folder / "second/backup/dastern").glob("*F/bundle/1")), "flip")
     result = backup_physical.verify(backups.place, backups.program, [record])

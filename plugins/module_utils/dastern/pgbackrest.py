@@ -193,7 +193,8 @@ class PgBackRest:
         return Info(
             all(one["status"]["code"] in (0, 2) for one in told["repo"] if one["status"]["code"] in _STATES), systems.get(repository, [""])[-1], systems, archives[max(archives)] if archives else "", sets,
             [
-                f"repository {one['key']} can't be read: {_first(one['status']['message'])}"
+                _password_of(one["key"]) if _other_password(one["status"]["message"])
+                else f"repository {one['key']} can't be read: {_first(one['status']['message'])}"
                 for one in told["repo"] if one["status"]["code"] not in _STATES
             ],
         )  # fmt: skip
@@ -325,18 +326,9 @@ def refuse_unreadable(told: Mapping[str, Any], repository: int = 1) -> None:
     """Refuse where `info`, which ends well whatever it finds, couldn't read a repository of what it told."""
     status = next(one["status"] for one in told["repo"] if one["key"] == repository)
     message = status["message"]
-    # Without a password what is encrypted is read as a text, and quoted; a wrong one makes garbage of it once in 256 times.
-    if (
-        "CryptoError" in message
-        or "outside of section at line 1" in message
-        or "Salted__" in message
-        or not message.replace("\n", "").isprintable()
-    ):
+    if _other_password(message):
         if repository != 1:
-            raise DasTernError(
-                f"Repository {repository} can't be read with this `repo{repository}-cipher-pass` (`backup_repository_options`): it was "
-                "made with another one, or without. Set the one that it was made with. Nothing was changed."
-            )
+            raise DasTernError(f"{_password_of(repository)}. Set the one that it was made with. Nothing was changed.")
         raise DasTernError(
             "The backup repository can't be read with this `backup_cipher_pass`: it was made with another one, or "
             "without. Set the one that it was made with; to begin a new repository, move the folder `repository` in "
@@ -346,6 +338,22 @@ def refuse_unreadable(told: Mapping[str, Any], repository: int = 1) -> None:
     if status["code"] not in _STATES:
         which = "The backup repository" if repository == 1 else f"Repository {repository}"
         raise DasTernError(f"{which} can't be read: {_first(message)}. Nothing was changed.")
+
+
+def _other_password(message: str) -> bool:
+    """Whether a repository was read with another password than the one it was made with.
+
+    Without one what is encrypted is read as a text, and quoted; a wrong one makes garbage of it once in 256 times.
+    """
+    garbage = "Salted__" in message or not message.replace("\n", "").isprintable()
+    return garbage or "CryptoError" in message or "outside of section at line 1" in message
+
+
+def _password_of(repository: int) -> str:
+    return (
+        f"Repository {repository} can't be read with this `repo{repository}-cipher-pass` (`backup_repository_options`): it was made "
+        "with another one, or without"
+    )
 
 
 def _first(message: str) -> str:
