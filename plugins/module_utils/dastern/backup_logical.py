@@ -37,7 +37,8 @@ APPLICATION = "das-tern backup"
 RESTORING = "das-tern restore"
 
 _FOLDER = "logical"
-_DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
+# A timestamptz is written with its offset, so the zone is no part of what is dumped, and UTC is the cheapest to write.
+_DUMP = "PGTZ=UTC pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
 _DUMPED = "das-tern: dumped"
 _TAKE = f"""
 umask 077
