@@ -473,10 +473,13 @@ def test_pgbackrest_killed(backups: Backups) -> None:
     assert backups.take()["record"]["verified"]["ok"] is True
 
 
-def kill_script(how: str) -> str:
+MAIN, COPIES = '"pgbackrest "*" backup "*', '"pgbackrest "*backup:local*'
+
+
+def kill_script(how: str, which: str = f"{MAIN} | {COPIES}") -> str:
     return (
         'for p in /proc/[0-9]*; do c=$(tr "\\0" " " <"$p/cmdline"); '
-        f'case $c in "pgbackrest "*" backup "* | "pgbackrest "*backup:local*) kill -{how} "${{p#/proc/}}";; esac; done; true'
+        f'case $c in {which}) kill -{how} "${{p#/proc/}}";; esac; done; true'
     )
 
 
@@ -543,7 +546,6 @@ def test_killed_before_the_record_was_written(backups: Backups, monkeypatch: pyt
     assert backups.program.info().set(left) is None
 
 
-@pytest.mark.usefixtures("slow")
 def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups, slow: None) -> None:
     before = backups.records
     command = ["pgbackrest", "--stanza=dastern", "backup", "--type=full"]
@@ -555,9 +557,14 @@ def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups, slow: None) -
     assert "Another pgBackRest works in container" in refusal.value.message
     assert f"Waiting for another pgBackRest in container {backups.container}" in told[0]
     assert (backups.records, at_work(backups)) == (before, True)
-    docker("exec", "-u", "postgres", backups.container, "sh", "-c", kill_script("KILL"))
-    session = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'"
-    wait_until(lambda: not at_work(backups) and backups.sql(session) == "0")
+    # Its own process alone is killed, and what copies for it goes on, with the lock.
+    for how, which in (("STOP", COPIES), ("KILL", MAIN)):
+        docker("exec", "-u", "postgres", backups.container, "sh", "-c", kill_script(how, which))
+    told.clear()
+    backups.conf.write_text(backups.conf.read_text().partition("[global:backup]")[0])
+    assert backups.take(say=told.append)["record"]["prior"] == before[0].label
+    assert told[0] == "Ending what is left of a backup whose own process was killed ..."
+    assert at_work(backups) is False
 
 
 def test_never_two_at_a_time(backups: Backups) -> None:

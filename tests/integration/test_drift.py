@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -661,13 +662,14 @@ def test_kill_9_leaves_a_scratch_database_that_a_later_run_drops(live: Live) -> 
         live.run("DELETE FROM _prisma_migrations WHERE id = 'slow'")
     left = live.scratches()
     assert len(left) == 1
-    # The server notices within two seconds that the client is gone.
-    wait_until(lambda: not live.query(f"SELECT FROM pg_stat_activity WHERE datname = '{left[0]}'"))
+    free = partial(live.query, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = '{left[0]}')")
+    wait_until(lambda: bool(free()))  # the server notices within two seconds that the client is gone
     assert live.findings() == []
     assert live.scratches() == left  # too young to be called a leftover
     with live.connect(left[0]):
         assert live.drift(leftover_after=0)["drifted"] is False
         assert live.scratches() == left  # somebody works in it
+    wait_until(lambda: bool(free()))
     live.drift(leftover_after=0)
     assert live.scratches() == []
 

@@ -55,10 +55,20 @@ WAL_FILE = re.compile(r"([\d.]+-\d+)/[0-9A-F]{16}/([0-9A-F]{24})-([0-9a-f]{40})(
 # Fine, no folder of the stanza, no backups, no data of the stanza.
 _STATES = (0, 1, 2, 3)
 _NOTHING = hashlib.sha256(b"").hexdigest()
-_PROCESSES = r"""
+WORKER = "backup:local"
+"""Command of a process that copies for a backup. It has the backup's lock, and its whole file to copy if that one is killed."""
+# Of the processes that copy, those whose backup is gone.
+_PROCESSES = rf"""
+words() {{ tr '\0' ' ' < "/proc/$1/cmdline" 2>/dev/null; }}
 for p in /proc/[0-9]*; do
-  c=$(tr '\0' ' ' < "$p/cmdline" 2>/dev/null) || continue
-  case $c in "pgbackrest "*) echo "${p#/proc/} $c";; esac
+  c=$(words "${{p#/proc/}}") || continue
+  case $c in
+    "pgbackrest "*" {WORKER} "*)
+      case $(words "$(sed -n 's/^PPid:[[:space:]]*//p' "$p/status" 2>/dev/null)") in "pgbackrest "*) continue;; esac;;
+    "pgbackrest "*) ;;
+    *) continue;;
+  esac
+  echo "${{p#/proc/}} $c"
 done
 """
 _SUMS = r"""
@@ -285,7 +295,10 @@ class PgBackRest:
         while others := list(self._others()):
             waited = (moment := time.monotonic()) - began
             for pid, command in others:
-                if f"--annotation={MARK}=" in command:
+                if WORKER in command.split():
+                    how, words = "KILL", "Ending what is left of a backup whose own process was killed ..."
+                    self._end(pid, how)
+                elif f"--annotation={MARK}=" in command:
                     # It cleans up inside its signal handler, which can hang.
                     how = "KILL" if moment - told.get(pid, ("", moment))[1] > PATIENCE else "TERM"
                     words = (
@@ -293,7 +306,7 @@ class PgBackRest:
                         else "Ending the backup into a further repository that is still under way ..."
                     )  # fmt: skip
                     if pid not in told or told[pid][0] != how:
-                        self.containers.execute(self.container, ["sh", "-c", 'kill -"$1" "$2"', "sh", how, pid])
+                        self._end(pid, how)
                 else:
                     how, words = "", f"Waiting for another pgBackRest in container {self.container}: {command} ..."
                 if pid not in told:
@@ -305,6 +318,9 @@ class PgBackRest:
                     f"again when it is done, or end it: `docker exec {self.container} kill {others[0][0]}`."
                 )
             time.sleep(0.2)
+
+    def _end(self, pid: str, how: str) -> None:
+        self.containers.execute(self.container, ["sh", "-c", 'kill -"$1" "$2"', "sh", how, pid])
 
     def _free(self) -> int | None:
         """Bytes free where the repository is, if the container still answers."""
@@ -318,7 +334,7 @@ class PgBackRest:
         for line in told.out.splitlines():
             pid, _, command = line.strip().partition(" ")
             words = command.split()
-            if {"backup", "expire", "stanza-create", "stanza-upgrade"} & set(words):
+            if {"backup", WORKER, "expire", "stanza-create", "stanza-upgrade"} & set(words):
                 yield pid, command.strip()
 
 
