@@ -17,6 +17,7 @@ options:
   cipher_pass: {description: Password of the repository; empty is no encryption., type: str, default: ""}
   repository_options: {description: "pgBackRest's options of further repositories, by name, such as repo2-type.", type: dict, default: {}}
   repository_secrets: {description: Those of them that nobody is to see., type: dict, default: {}}
+  new_cluster: {description: "Whether a cluster without backups may take the place of the one that the repository has backups of.", type: bool, default: false}
   repository_files: {description: "Content of files that these options name, by name; the server sees them in /etc/pgbackrest/files.", type: dict, default: {}}
   keep:
     description:

@@ -627,7 +627,7 @@ def test_options_that_arent_a_further_repositorys_are_refused(backups: Backups, 
 def test_another_cluster_is_refused(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", True))
-        assert "runs cluster 42. If this cluster replaced that one" in refused(backups, backups.take)
+        assert "runs cluster 42. If the data of that one was lost" in refused(backups, backups.take)
     with monkeypatch.context() as patch:
         patch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", False))
         assert "doesn't archive its WAL (archive_mode is off)" in refused(backups, lambda: backups.take("full"))
@@ -825,9 +825,18 @@ def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
     docker("start", backups.container)
     ready = ["exec", "-u", "postgres", backups.container, "createdb", "dastern"]
     wait_until(lambda: docker(*ready, check=False).returncode == 0)
-    assert "If this cluster replaced that one" in refused(backups, backups.take)
-    assert "would take in cluster" in backups.set_up(True)["lines"][0]
-    done = backups.set_up()
+    assert "If the data of that one was lost" in refused(backups, backups.take)
+    # A cluster that nobody has backups of may be what came after a lost disk: the former one can be brought back.
+    for check_mode in (True, False):
+        assert f"(the newest is {former.label})" in refused(backups, lambda mode=check_mode: backups.set_up(mode))
+    system = "SELECT system_identifier FROM pg_control_system()"
+    backups.restore(confirm="dastern")
+    assert backups.sql(system) == former.system
+    assert backups.set_up()["changed"] is False
+    backups.restore(undo=True)
+    assert backups.sql(system) != former.system
+    assert "would take in cluster" in backups.set_up(True, new_cluster=True)["lines"][0]
+    done = backups.set_up(new_cluster=True)
     assert f"which replaced {former.system}" in done["lines"][0]
     assert [one.system == former.system for one in backups.records] == [False, True]
     verified = backups.verify()

@@ -119,8 +119,9 @@ def usable(place: Place, program: PgBackRest) -> tuple[Server, Info]:
     if info.system != found.system:
         raise DasTernError(
             f"The repository in {place.folder} takes backups of cluster {info.system}, and container {place.container} runs "
-            f"cluster {found.system}. If this cluster replaced that one, run `ansible-playbook playbooks/provision.yml`: its "
-            "backups are then kept beside the former ones. If not, give this server a `postgres_backup_dir` of its own."
+            f"cluster {found.system}. If the data of that one was lost, `ansible-playbook playbooks/restore.yml` brings it back. If this "
+            "cluster replaced it, run `ansible-playbook playbooks/provision.yml -e backup_new_cluster=true`: its backups are then kept "
+            "beside the former ones. If neither, give this server a `postgres_backup_dir` of its own."
         )
     return found, info
 

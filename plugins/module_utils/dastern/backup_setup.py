@@ -29,6 +29,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "repository_options": {"type": "dict", "default": {}, "no_log": False},
     "repository_secrets": {"type": "dict", "default": {}, "no_log": True},
     "repository_files": {"type": "dict", "default": {}, "no_log": True},
+    "new_cluster": {"type": "bool", "default": False},
     "keep": {"type": "dict", "default": {}},
     "wait": {"type": "int", "default": 600},
     "nice": {"type": "int", "default": 10},
@@ -89,6 +90,8 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
                 f"{'; '.join(info.away)}. Mend `backup_repository_options`, or what they name, then run again. Nothing was changed."
             )
         _refuse_foreign(place, found, info)
+        if not params["new_cluster"]:
+            _refuse_new(place, found, info)
         for former in _replaced(found, info):
             steps.append(
                 f"take in cluster {found.system}, which replaced {former} in container {place.container}; the former one's "
@@ -171,6 +174,22 @@ def _refuse_foreign(place: Place, found: physical.Server, info: Info) -> None:
                 "needs one. If it is what is left of a server that was lost, bring that back instead: `ansible-playbook "
                 f"playbooks/restore.yml -e repository={number}`, before anything runs here. Nothing was changed."
             )
+
+
+def _refuse_new(place: Place, found: physical.Server, info: Info) -> None:
+    """Refuse to let a cluster without backups take the place of one that has some: that one's data may have been lost.
+
+    Behind it `latest` would be the new one's, and retention would count its backups for the former one's.
+    """
+    records = [record for record in place.records() if record.kind == "physical"]
+    if _replaced(found, info) and records and not any(record.system == found.system for record in records):
+        raise DasTernError(
+            f"The backups in {place.folder} are of cluster {records[0].system} (the newest is {records[0].label}), and container "
+            f"{place.container} runs cluster {found.system}, of which there are none. If the data of that one was lost, this brings it "
+            f"back and keeps what runs now beside it: `ansible-playbook playbooks/restore.yml -e confirm={place.database}`. If this "
+            f"one is meant to take its place: `{backup_run.PROVISION} -e backup_new_cluster=true`; the former one's backups then stay "
+            "until retention deletes them. Nothing was changed in the repository."
+        )
 
 
 class _Files:
