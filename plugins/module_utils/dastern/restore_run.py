@@ -330,7 +330,7 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
     elif not live:
         told.append("the live database doesn't answer: what is newer in it isn't known")
     size = record.bytes
-    if live and params["target"] == "latest":  # it has grown since
+    if live and goal and not goal.own:  # it has grown since
         size = max(size, site.psql.value("SELECT sum(pg_database_size(oid)) FROM pg_database"))
     needed = int(size * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
     disks = [(f"volume {site.volume}", needed, look["free"])]
@@ -769,6 +769,7 @@ def _removed(place: Place, entry: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def _untouched(run: Run, clean: Callable[[], Any]) -> Iterator[None]:
     """While the live database isn't touched: whatever fails is cleaned up and said so."""
+    served = run.site.answers()
     try:
         yield
     except BaseException as error:
@@ -779,7 +780,7 @@ def _untouched(run: Run, clean: Callable[[], Any]) -> Iterator[None]:
             left = f"what had been restored is still there ({refusal.message}) and the next run removes it"
         if not isinstance(error, DasTernError):
             raise
-        serves = "and serves" if run.site.answers() else "(it doesn't answer, as before)"
+        serves = "and serves" if run.site.answers() else f"(it doesn't answer{', as before' if not served else ''})"
         raise DasTernError(
             f"{error.message} The live database was not touched {serves}; {left}.", **error.facts
         ) from None
