@@ -44,6 +44,7 @@ while read -r segment; do
   former=$segment
 done
 """
+_SYSTEM = "SELECT to_json(system_identifier::text) FROM pg_control_system()"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ class Archive:
         """SHA-1 of each that is complete; '' for one that only the receiver has, which keeps none."""
         self.forks: dict[int, list[tuple[int, int]]] = {}
         """For each timeline that began at another: its ancestors, and where each was left."""
-        received = Received(site.backups, str(told["db"][-1]["system-id"]))
+        self.system = str(told["db"][-1]["system-id"])
+        """Identifier of the cluster whose log it takes."""
+        received = Received(site.backups, self.system)
         self.forks |= received.forks
         self.damaged = {timeline: str(path) for timeline, path in received.damaged.items()}
         """Histories of timelines that can't be read."""
@@ -231,10 +234,11 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
             moment=_parsed(named.began),
         ), named
     mark = None
-    if not check_mode and site.answers():
+    # One that was made after the archive's own was lost archives nothing into it, and isn't what is to come back.
+    live = site.answers() and site.psql.value(_SYSTEM) == archive.system
+    if live and not check_mode:
         mark = _archived(site, target == "latest")
         archive = Archive(site)
-    live = site.answers()
     timeline = archive.newest()[0]
     if mark:
         timeline = mark["timeline"]
