@@ -359,6 +359,24 @@ def test_a_break_in_the_wal_ends_what_can_be_restored(kept: Backups) -> None:
     ]
 
 
+@pytest.mark.parametrize("content", ["", "1\t0/3000000?\tnone\n", "2\t0/3000000\tnone\n"])
+def test_a_damaged_history_is_found_and_hides_no_backup(kept: Backups, content: str) -> None:
+    """Of a timeline that no backup is of, as one that was restored to and left again."""
+    archive, label = kept.program.info().archive, kept.records[0].label
+    history = kept.folder / "repository/archive/dastern" / archive / "00000002.history"
+    try:
+        history.write_text(content)
+        result = kept.verify()
+        assert (result["failed"], result["damaged"]) == (True, [])
+        assert f"the history {archive}/{history.name} is damaged" in result["msg"]
+        told = kept.restore(target=label, what="database", into="whole", check_mode=True)["target"]
+        assert told == f"backup {label} at its own restore point"
+        history.write_text("1\t0/3000000\tnone\n")
+        assert "failed" not in kept.verify()
+    finally:
+        history.unlink()
+
+
 def test_nothing_is_built_upon_a_damaged_backup(kept: Backups) -> None:
     full = next(one for one in kept.records if one.type == "full")
     above = kept.take("diff")["label"]
@@ -681,6 +699,16 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
         assert words in refused(backups, lambda value=changed: backups.set_up(**{**declared, "cipher_pass": value}))
     other = {"repository_options": {**declared["repository_options"], "repo2-cipher-pass": "not the right one"}}
     assert "Repository 2 can't be read with this" in refused(backups, lambda: backups.set_up(**declared | other))
+    push = "printf '1\\t0/3000000\\tnone\\n' > /tmp/$1; pgbackrest --stanza=dastern archive-push --no-archive-async /tmp/$1"
+    docker("exec", "-u", "postgres", backups.container, "sh", "-c", push, "sh", "00000002.history")
+    (history,) = (backups.folder / "encrypted").glob("archive/dastern/17-*/00000002.history")
+    whole = history.read_bytes()
+    for how in ("flip", "cut"):
+        damage(history, how)
+        (told,) = backup_physical.verify(backups.place, backups.program, [record]).problems
+        assert f"/{history.name} is damaged" in told
+        assert "failed" not in backups.drill(record.label), "a history of another timeline"
+        history.write_bytes(whole)
     damage(backups.folder / "encrypted/backup/dastern" / record.label / "backup.manifest", "flip")
     damage(next((backups.folder / "second/backup/dastern").glob("*F/bundle/1")), "flip")
     result = backup_physical.verify(backups.place, backups.program, [record])
@@ -932,5 +960,9 @@ def test_everything_is_lost_but_the_repository_elsewhere(
         history = next((backups.folder / "repository").glob(f"archive/dastern/17-1/{anew.timeline:08X}.history"))
         history.unlink()
         assert f"{history.name} is missing" in backups.verify()["checks"][anew.label]["message"]
+        assert backups.take()["record"]["verified"]["ok"]
+        assert backups.verify()["problems"] == []
+        history.write_text("")
+        assert f"{history.name} is damaged" in backups.verify()["checks"][anew.label]["message"]
         assert backups.take()["record"]["verified"]["ok"]
         assert backups.verify()["problems"] == []

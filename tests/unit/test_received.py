@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dastern import backup_physical
-from ansible.module_utils.dastern.received import Received, prune
+from ansible.module_utils.dastern.received import Received, forks, prune
 
 FIRST, SECOND = "7-00000001", "7-00000002"
 SEGMENTS = [f"0000000100000000000000{number}" for number in ("08", "09", "0A")]
@@ -96,7 +96,13 @@ def test_once_nothing_is_received_only_what_is_not_archived_stays(backups: Path)
     assert [name for name in left(backups) if name.startswith(FIRST)] == []
 
 
-@pytest.mark.parametrize("damaged", [b"1\t0/A0000\xe0\tno recovery target\n", b"1\t0?A000060\tno recovery target\n"])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"1\t0/A0000\xe0\tno recovery target\n", b"1\t0?A000060\tno recovery target\n", b"", b"# nothing\n",
+        b"3\t0/A000060\tno recovery target\n", b"1\t0/A000060\tnone\n1\t0/B000060\tnone\n",
+    ],
+)  # fmt: skip
 def test_a_history_that_is_damaged_is_known_and_lets_nothing_be_deleted(backups: Path, damaged: bytes) -> None:
     history = backups / "received" / SECOND / "00000002.history"
     history.write_bytes(damaged)
@@ -105,3 +111,8 @@ def test_a_history_that_is_damaged_is_known_and_lets_nothing_be_deleted(backups:
     before = left(backups)
     prune(backups, "7", 2, {"00000002000000000000000A"}, "")
     assert left(backups) == [name for name in before if not name.endswith("/00000002000000000000000A")]
+
+
+def test_a_history_of_a_recovery_that_ended_before_its_timeline_began() -> None:
+    text = "1\t0/A000060\tno recovery target specified\n\n2\t0/5000028\tbefore 2026-03-01 00:00:00+00\n"
+    assert forks(text, 3) == [(1, 0xA000060), (2, 0x5000028)]

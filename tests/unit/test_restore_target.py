@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import restore_target
 from ansible.module_utils.dastern.backup_records import Check, Record
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_target import Archive
@@ -69,3 +73,33 @@ def test_a_timeline_whose_history_cant_be_read() -> None:
     own.damaged = {1: "/backups/received/7-00000001/00000001.history"}
     with pytest.raises(DasTernError, match=r"00000001\.history, the history of timeline 1, isn't what was written"):
         chosen(own, record("a"))
+
+
+@pytest.fixture
+def archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The histories of a repository as `pgbackrest repo-get` gives them; an exception is raised."""
+    told = {"backup": [], "archive": [{"id": "17-1"}], "db": [{"system-id": 7}]}
+    monkeypatch.setattr(restore_target, "info", lambda _: told)
+
+    def read(**histories: Any) -> Archive:
+        def pgbackrest(command: str, *words: str) -> str:
+            if command == "repo-ls":
+                return json.dumps({f"17-1/{name}.history": {} for name in histories})
+            found = histories[Path(words[0]).stem]
+            if isinstance(found, DasTernError):
+                raise found
+            return str(found)
+
+        site: Any = SimpleNamespace(backups=tmp_path, pgbackrest=pgbackrest)
+        return Archive(site)
+
+    return read
+
+
+def test_a_history_that_cant_be_read_is_damaged_and_ends_nothing_else(archived: Any) -> None:
+    whole, unread = "1\t0/A000060\tnone\n", DasTernError("pgBackRest can't read the repository: [095]: bad decrypt.")
+    own = archived(**{"00000002": unread, "00000003": "", "00000004": whole, "00000005": whole[1:]})
+    assert own.forks == {4: [(1, 0xA000060)]}
+    assert own.damaged == {line: f"0000000{line}.history in the archive" for line in (2, 3, 5)}
+    with pytest.raises(DasTernError, match="was ended"):
+        archived(**{"00000002": DasTernError("It was ended from outside.", status=0)})

@@ -20,7 +20,7 @@ from . import census, pgbackrest, received
 from .backup_logical import refuse_elsewhere
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
-from .pgbackrest import ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
+from .pgbackrest import CRYPTO, ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
 from .sql_values import literal
 from .survey import PGDATA
 
@@ -325,8 +325,13 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
     )
     told = _read(program, info, records, sums, only, repository, found)
     segments = program.archived(repository)
-    later = {info.archive, *(one["in"] for one in info.sets)} if any(one.timeline > 1 for one in records) else set()
-    histories = {archive: program.histories(archive, repository) for archive in later}
+    own = {_history(record.timeline) for record in records if record.timeline > 1}
+    archives = {info.archive, *(one["in"] for one in info.sets)} if own or not only else set()
+    histories = {archive: program.histories(archive, repository) for archive in archives if archive}
+    torn = {
+        (archive, name) for archive, names in histories.items() for name in names
+        if (name in own or not only) and _torn(program, archive, name, repository)
+    }  # fmt: skip
     bad: dict[str, list[str]] = {}
     unreadable: set[str] = set()
     for record in sorted(records, key=lambda one: one.began):
@@ -353,8 +358,10 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
         if words:
             unreadable.add(record.label)
         first, last = one["archive"]["start"], pgbackrest.segment(record.timeline, record.lsn)
-        if record.timeline > 1 and (history := _history(record.timeline)) not in histories[one["in"]]:
+        if record.timeline > 1 and (history := _history(record.timeline)) not in histories.get(one["in"], set()):
             words.append(f"{history} is missing, without which nothing is recovered along its timeline")
+        elif record.timeline > 1 and (one["in"], history) in torn:
+            words.append(f"{history} is damaged, without which nothing is recovered along its timeline")
         words += _broken(one["in"], first, last, segments.get(one["in"], set()), told.wal)
         words += filter(None, [_pages(place, program, one, repository)])
     seconds = round(time.monotonic() - clock, 1)
@@ -367,6 +374,12 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
             )
     if only:
         return found
+    found.problems += [
+        f"the history {archive}/{name} is damaged, without which nothing is recovered along its timeline. Where the server has it, "
+        f"it comes back: `docker exec -u postgres {place.container} pgbackrest --stanza={STANZA} archive-push --no-archive-async "
+        f"{PGDATA}/pg_wal/{name}`"
+        for archive, name in sorted(torn)
+    ]
     _gaps(info, segments, told.wal, found)
     if repository != 1 and not (told.ok or found.problems or found.notes or any(bad.values())):
         found.problems.append(f"`pgbackrest --repo={repository} verify` reports damage")
@@ -548,10 +561,31 @@ def _history(timeline: int) -> str:
     return f"{timeline:08X}.history"
 
 
+def _torn(program: PgBackRest, archive: str, name: str, repository: int) -> bool:
+    """Whether a history in a repository is seen not to be what was written."""
+    try:
+        options = (f"--repo={repository}", "--log-level-console=off")
+        received.forks(program.run("repo-get", f"archive/{STANZA}/{archive}/{name}", *options), int(name[:8], 16))
+    except ValueError:
+        return True
+    except DasTernError as refusal:
+        code = refusal.facts.get("code", [ENDED])
+        if ENDED in code or (repository != 1 and CRYPTO not in code):  # or the line broke meanwhile
+            raise
+        return True
+    return False
+
+
 def _archive_history(program: PgBackRest, timeline: int, repository: int) -> None:
-    """The server archives it once, when the timeline begins: a repository that was made later doesn't have it."""
+    """The server archives it once, when the timeline begins: a repository that was made later doesn't have it.
+
+    One that is damaged there is written anew.
+    """
     name = _history(timeline)
-    if timeline == 1 or name in program.histories(archive := program.info(repository=repository).archive, repository):
+    if timeline == 1:
+        return
+    archive = program.info(repository=repository).archive
+    if name in program.histories(archive, repository) and not _torn(program, archive, name, repository):
         return
     try:
         program.run("archive-push", "--no-archive-async", f"{PGDATA}/pg_wal/{name}")

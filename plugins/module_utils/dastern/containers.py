@@ -41,6 +41,11 @@ class Output:
     err: str
 
     @property
+    def outside(self) -> dict[str, int]:
+        """Facts of a refusal: `status` 0, as where the engine doesn't answer, if the command was ended from outside."""
+        return {"status": 0} if self.rc in (137, 143, -1) else {}
+
+    @property
     def last_words(self) -> str:
         """The last lines of the error output, else of the output, as one paragraph."""
         lines = [line.strip() for line in (self.err.strip() or self.out.strip()).splitlines() if line.strip()]

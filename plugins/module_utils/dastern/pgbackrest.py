@@ -27,6 +27,8 @@ FOREVER = 9999999
 """The most that the retention options take: nothing goes unless we say so."""
 ENDED = "063"
 """Its code where it was told to end."""
+CRYPTO = "095"
+"""Its code where what is encrypted isn't what was written, or the password is another one."""
 MARK = "das-tern"
 """Annotation of our sets: `incomplete` until the record is written, then `complete`."""
 SEGMENT = 16 * 1024 * 1024

@@ -30,14 +30,20 @@ get() {{
 """Shell: `get FOLDER-OF-A-CLUSTER SEGMENT TO`, from the archive or else from here."""
 
 
-def forks(text: str) -> list[tuple[int, int]]:
-    """The timelines of a history file, and where each was left; ValueError where it isn't one."""
+def forks(text: str, timeline: int) -> list[tuple[int, int]]:
+    """The timelines in the history of `timeline`, and where each was left; ValueError where it isn't one.
+
+    Their numbers rise, as PostgreSQL wants. The places needn't: a recovery along a timeline may end before it began.
+    """
     found = []
     for line in filter(str.strip, text.splitlines()):
         if not line.lstrip().startswith("#"):
             if (fork := _FORK.fullmatch(line)) is None:
                 raise ValueError(f"not a line of a history: {line}")
             found.append((int(fork[1]), position(fork[2])))
+    numbers = [*(line for line, _ in found), timeline]
+    if len(numbers) == 1 or numbers != sorted(set(numbers)):
+        raise ValueError(f"not a history of timeline {timeline}")
     return found
 
 
@@ -58,10 +64,11 @@ class Received:
                 if not found[2]:
                     self.complete.add(found[1])
             elif found := _HISTORY.fullmatch(path.name):
+                timeline = int(found[1], 16)
                 try:
-                    self.forks[int(found[1], 16)] = forks(path.read_text("utf-8"))
+                    self.forks[timeline] = forks(path.read_text("utf-8"), timeline)
                 except ValueError:
-                    self.damaged[int(found[1], 16)] = path
+                    self.damaged[timeline] = path
                 except FileNotFoundError:  # somebody else tidies up at this moment
                     pass
 

@@ -99,9 +99,11 @@ class Archive:
             elif path.startswith(self.id) and path.endswith(".history"):
                 timeline = int(path[-16:-8], 16)
                 try:
-                    self.forks[timeline] = forks(site.pgbackrest("repo-get", f"archive/dastern/{path}"))
+                    self.forks[timeline] = forks(site.pgbackrest("repo-get", f"archive/dastern/{path}"), timeline)
                     self.damaged.pop(timeline, None)
-                except ValueError:
+                except (ValueError, DasTernError) as damage:  # encrypted, it can't even be read
+                    if "status" in getattr(damage, "facts", {}):
+                        raise
                     self.damaged[timeline] = f"{path[-16:]} in the archive"
         self.received: set[tuple[int, int]] = set()
         """Those of them that only the receiver of zero loss has."""
@@ -162,7 +164,8 @@ class Archive:
         if path := self.damaged.get(timeline):
             raise DasTernError(
                 f"{path}, the history of timeline {timeline}, isn't what was written: by it is known which backups lead there. Nothing "
-                "was done. Put the file of that name there that is in `pg_wal` of the data directory or in another repository; or "
+                "was done. Put the file of that name there that is in `pg_wal` of the data directory or in another repository, into the "
+                "archive by `pgbackrest archive-push`; or "
                 "restore a backup from before that timeline at its own end (`-e target=LABEL`)."
             )
 

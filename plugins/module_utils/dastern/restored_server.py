@@ -227,7 +227,7 @@ class Site:
         """What `pgbackrest` says of the repository, without its log; a refusal where it fails."""
         done = self.seen('exec pgbackrest --repo="$REPO" --stanza="$STANZA" --log-level-console=off "$@"', *words)
         if done.rc:
-            raise DasTernError(f"pgBackRest can't read the repository ({words[0]}): {errors_of(done)}.")
+            raise DasTernError(f"pgBackRest can't read the repository ({words[0]}): {errors_of(done)}.", **done.outside)
         return done.out
 
     @contextmanager
