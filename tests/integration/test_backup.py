@@ -389,7 +389,9 @@ def test_nothing_is_built_upon_a_damaged_backup(kept: Backups) -> None:
     assert any("isn't verified" in line for line in taken["lines"])
 
 
-def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(backups: Backups) -> None:
+def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
+    backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """pgBackRest warns of them and ends well."""
     good = backups.take()["label"]
     backups.sql("CREATE TABLE torn AS SELECT i, md5(i::text) FROM generate_series(1, 5000) AS i; CHECKPOINT")
@@ -421,10 +423,19 @@ def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(ba
     assert docker("exec", backups.container, *count).stdout.strip() == "5000"
     # It comes back as far as it goes: the rows that nobody can read are no reason to be without all others.
     assert "FAILED its drill: pg_amcheck: " in backups.drill(label)["lines"][-1]
+    # Those that come behind push it out and no good one, and provisioning takes none.
+    with pytest.raises(DasTernError) as refusal:
+        backups.take(keep=AT_ONCE)
+    there = {one.label: one for one in backups.records if one.kind == "physical"}
+    newer = there[refusal.value.facts["label"]]
+    assert (newer.type, label in there, good in there) == ("full", False, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "records", lambda _: [newer])
+        assert [backups.set_up(check_mode)["changed"] for check_mode in (True, False)] == [False, False]
     for statement in ("DROP DATABASE whole", "DROP TABLE torn"):
         backups.sql(statement)
     backups.take("full", keep=AT_ONCE)
-    assert label not in [one.label for one in backups.records]
+    assert newer.label not in [one.label for one in backups.records]
 
 
 def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_run, migration_backup, pgbackrest
+from ansible.module_utils.dastern import backup_physical, backup_run, migration_backup, pgbackrest
 from ansible.module_utils.dastern.backup_records import Check, Record
 from ansible.module_utils.dastern.errors import DasTernError
 
@@ -59,6 +59,20 @@ def test_bad_ones_push_no_good_one_out() -> None:
     assert gone(record(1), *(record(day, ok=None) for day in (2, 3, 4))) == []
     drilled_bad = record(4, drilled=Check(NOW, False, 1))
     assert gone(record(1), record(2), record(3), drilled_bad) == ["01"]
+
+
+def test_those_with_damaged_pages_push_out_each_other_and_no_good_one() -> None:
+    torn = Check(NOW, False, 1, f"{backup_physical.PAGES}, in base/5/16384 (torn)")
+    bad = [record(day, verified=torn) for day in range(10, 16)]
+    assert gone(*bad) == ["13", "12", "11", "10"]
+    assert gone(record(1), *bad) == ["13", "12", "11", "10"]
+    assert gone(record(1), *bad, record(29, verified=torn)) == ["14", "13", "12", "11", "10"]
+    assert gone(record(1), record(2), *bad[:2], record(20), record(21)) == ["11", "10", "02", "01"]
+    # One that is damaged itself stands for none of them.
+    assert gone(*bad[:2], record(20, verified=Check(NOW, False, 1, "damaged: bundle/1"))) == []
+    nothing = {kind: {"count": 0, "days": 0} for kind in backup_run.KEEP}
+    assert gone(record(1), record(2, "incr", "01", verified=torn), keep=nothing) == []
+    assert gone(record(1), record(2, "incr", "01", verified=torn), record(3, verified=torn), keep=nothing) == ["02"]
 
 
 def test_the_newest_good_one_stays_whatever_is_declared() -> None:

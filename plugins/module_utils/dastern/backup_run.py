@@ -266,25 +266,33 @@ def surplus(
     Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
     a kept one is built upon, and `needed`. Where nothing is good nothing goes. Logical ones from before migrations aren't
     looked at: they have a retention of their own.
+
+    While pages of the live database are damaged each backup is a full one with them: these push out each other, too, by the
+    same count and days, and no good one.
     """
     moment = datetime.fromisoformat(at or now())
     prior = {one.label: one.prior for one in records}
     records = [one for one in records if one.kind == "physical" or one.reason not in migration_backup.REASONS]
-    counted: dict[tuple[str, str], int] = {}
+    counted: dict[tuple[str, str, bool], int] = {}
     kept: set[str] = set(needed)
-    newest: set[tuple[str, str]] = set()
+    newest: set[tuple[str, str, bool]] = set()
     for record in records:
         database = record.database if record.kind == "logical" else ""
-        group, kind = (record.type, database), (record.kind, database)
+        pages = physical.fault(record).startswith(physical.PAGES)
         began = datetime.fromisoformat(record.began)
         age = (moment - began).total_seconds() / 86400
-        # One of a time when the clock was ahead stays, but stands for none of those that are really newer.
-        is_good = physical.good(record) and began <= moment + AHEAD
-        if counted.get(group, 0) < keep[record.type]["count"] or age <= keep[record.type]["days"] or kind not in newest:
+        beyond = any(
+            (record.kind, database, one) in newest
+            and counted.get((record.type, database, one), 0) >= keep[record.type]["count"]
+            for one in {False, pages}
+        )
+        if not beyond or age <= keep[record.type]["days"]:
             kept.add(record.label)
-        if is_good:
+        # One of a time when the clock was ahead stays, but stands for none of those that are really newer.
+        if (physical.good(record) or pages) and began <= moment + AHEAD:
+            group = (record.type, database, pages)
             counted[group] = counted.get(group, 0) + 1
-            newest.add(kind)
+            newest.add((record.kind, database, pages))
     for label in list(kept):  # by its time, what is built upon another may seem older, where the clock was put back
         while label := prior.get(label, ""):
             kept.add(label)

@@ -100,10 +100,12 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         if not info.complete:
             steps.append("make the repository")
         there = {one["label"] for one in info.sets}
+        # Of a live database with damaged pages another one would be like the one that is there.
         first = not any(
-            one.type == "full" and one.system == found.system and physical.good(one) and one.label in there
+            one.type == "full" and one.system == found.system and one.label in there
+            and (physical.good(one) or physical.fault(one).startswith(physical.PAGES))
             for one in place.records()
-        )
+        )  # fmt: skip
         if not check_mode:
             _have(place, program, path, text, differs, found, info, params["wait"], say)
     if first and check_mode:
