@@ -601,6 +601,20 @@ def test_a_drill_that_the_engine_ends_says_nothing_of_the_backup(
     assert server.left() == []
 
 
+def test_a_drill_whose_server_is_hit_by_a_kill_says_nothing_of_the_backup(
+    server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the memory limit: one process of it, while the rows are counted."""
+    monkeypatch.setattr(
+        "ansible.module_utils.dastern.drill.checked",
+        lambda psql, *_: psql.run("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'"),
+    )
+    with pytest.raises(DasTernError, match=f"closed the connection.* That says nothing of backup {record.label}"):
+        drill(server.with_(target=record.label))
+    assert server.place.find(record.label) == record
+    assert server.left() == []
+
+
 def test_a_dump_that_does_not_fit_into_the_backups_folder_is_refused(
     server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -377,7 +377,7 @@ def _fill(place: Place, record: Record, database: str, chosen: Sequence[str]) ->
     if done.rc != 0:
         role = re.search(r'role "[^"]*" does not exist', done.err)
         words = f" The roles are in {place.folder}/{_FOLDER}/{record.label}/globals.sql." if role else ""
-        raise DasTernError(f"Backup {record.label} could not be restored: {done.last_words}.{words}")
+        raise DasTernError(f"Backup {record.label} could not be restored: {done.last_words}.{words}", **done.outside)
 
 
 def _wanted(line: str, chosen: Sequence[str]) -> bool:

@@ -200,7 +200,9 @@ def _with_rows(superuser: Psql, database: str, rows: dict[str, int]) -> Census:
         silence=3600,
     )
     if dumped.rc != 0:
-        raise DasTernError(f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.")
+        raise DasTernError(
+            f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.", **dumped.outside
+        )
     migrations: list[str] = []
     for table in superuser.value(_LEDGERS.format(table=literal(LEDGER)), database) or []:
         migrations += superuser.value(_APPLIED.format(table=table), database)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,8 @@ _LINE = re.compile(
     r"unable to (?:connect|get address)|timeout|timed out|connection|unexpected eof|request failed|libssh2",
     re.IGNORECASE,
 )
+# What the trial server or pgBackRest says where a full disk, the memory limit or a kill ended it or a process of it.
+_OUTSIDE = re.compile(r"No space left on device|terminated (?:by|unexpectedly on) signal 9\b")
 ARGUMENT_SPEC: dict[str, Any] = {**SITE_SPEC, "target": {"type": "str", "default": ""}}
 
 
@@ -62,9 +64,17 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
         try:
             serving = (_physical if record.kind == "physical" else _logical)(site, record, began)
         except DasTernError as refusal:
-            # The engine's trouble, or that of the line to a further repository, says nothing of the backup.
-            if "status" in refusal.facts or (repository != 1 and _LINE.search(refusal.message)):
-                raise
+            # The machine's trouble, or that of the line to a further repository, says nothing of the backup.
+            if (
+                "status" in refusal.facts
+                or (repository != 1 and _LINE.search(refusal.message))
+                or _OUTSIDE.search(refusal.message)
+                or _disturbed(site)
+            ):
+                raise DasTernError(
+                    f"{refusal.message} That says nothing of backup {record.label}, and isn't noted in its record. Run the drill again.",
+                    **refusal.facts,
+                ) from None
             failure = refusal.message
         finally:
             site.remove_helper()
@@ -105,9 +115,30 @@ def _chosen(place: Place, site: Site | None, target: str) -> Record:
     return next((record for record in records if record.drilled is None), records[0])
 
 
+@contextlib.contextmanager
+def _beforehand() -> Iterator[None]:
+    """What fails in here says nothing of the backup."""
+    try:
+        yield
+    except DasTernError as refusal:
+        raise DasTernError(refusal.message, **{"status": 0, **refusal.facts}) from None
+
+
+def _disturbed(site: Site) -> bool:
+    """Whether the trial server, as far as it is still there, was ended from outside, or lacked room."""
+    with contextlib.suppress(DasTernError):  # it may go at this moment
+        found = site.containers.inspect("container", site.helper)
+        if found is not None:
+            stopped = not found["State"]["Running"] and found["State"]["ExitCode"] in (0, 137)
+            return stopped or bool(_OUTSIDE.search(site.containers.logs(site.helper, 200)))
+    return False
+
+
 def _physical(site: Site, record: Record, began: float) -> float:
     """Seconds until it served. Raises `DasTernError` where it isn't what it has to be."""
-    timeline = int(Archive(site).backup(record.label)["archive"]["start"][:8], 16)
+    with _beforehand():
+        archive = Archive(site)
+    timeline = int(archive.backup(record.label)["archive"]["start"][:8], 16)
     goal = Target(record.label, "", timeline, {"recovery_target_name": record.restore_point}, own=True)
     site.make_volume(f"{site.helper}-data", "restore")
     server = RestoredServer(site, f"{site.helper}-data", "pgdata")
@@ -123,9 +154,10 @@ def _physical(site: Site, record: Record, began: float) -> float:
 def _logical(site: Site, record: Record, began: float) -> float:
     """The same of a logical one, in an empty cluster of its own."""
     volume = f"{site.helper}-data"
-    site.make_volume(volume, "restore")
-    cluster.initialise(site.containers, site.image, volume, site.helper)
-    psql = site.serve(volume, PGDATA, {"archive_mode": "off"})
+    with _beforehand():
+        site.make_volume(volume, "restore")
+        cluster.initialise(site.containers, site.image, volume, site.helper)
+        psql = site.serve(volume, PGDATA, {"archive_mode": "off"})
     beside = copy.copy(site.place)
     beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
     _make_roles(site, psql, record)
@@ -138,7 +170,8 @@ def _logical(site: Site, record: Record, began: float) -> float:
 def _make_roles(site: Site, psql: Psql, record: Record) -> None:
     """Roles without rights, for the names in a dump: those of the live server, of the backup, and of the database itself."""
     census = Census.of(record.census)
-    names = set(site.psql.value("SELECT json_agg(rolname) FROM pg_roles") if site.answers() else [])
+    with _beforehand():
+        names = set(site.psql.value("SELECT json_agg(rolname) FROM pg_roles") if site.answers() else [])
     with contextlib.suppress(OSError):  # a file that is missing is found by the restore
         text = (site.backups / "logical" / record.label / "globals.sql").read_text("utf-8")
         found = re.findall(r'^CREATE ROLE (?:"((?:[^"]|"")+)"|(\w+));$', text, re.MULTILINE)
@@ -156,4 +189,4 @@ def _check_pages(site: Site, database: str) -> None:
         silence=LONGEST,
     )
     if done.rc:
-        raise DasTernError(f"pg_amcheck: {done.last_words}.")
+        raise DasTernError(f"pg_amcheck: {done.last_words or f'it ended with {done.rc}'}.", **done.outside)

@@ -81,7 +81,9 @@ class Psql:
             return done.out
         found = _ERROR.search(done.err)
         if found is None:
-            raise DasTernError(f"psql in container {self.container} failed ({done.rc}): {done.last_words}.")
+            raise DasTernError(
+                f"psql in container {self.container} failed ({done.rc}): {done.last_words}.", **done.outside
+            )
         sqlstate = found[2] or ""
         raise DasTernError(
             f"PostgreSQL in container {self.container}, database {database}: {found[3]}"

@@ -321,12 +321,13 @@ class RestoredServer:
         done = self.site.once(_FILL, self.folder, label, str(timeline), volume=self.volume, named=True)
         if done.rc:
             left = re.search(r"Avail\s+(\d+)\s*$", done.out)
-            full = left is not None and int(left[1]) < FULL  # pgBackRest doesn't always say that itself
+            # pgBackRest doesn't always say that itself.
+            full = "No space left" in done.out + done.err or (left is not None and int(left[1]) < FULL)
             mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole; take another one (`-e target=LABEL`)."
             if full:
                 mend = f"The disk of volume {self.volume} has no space left: make room there (`docker system df` shows what Docker holds), then run again."
             # What was ended from outside, or by a full disk, says nothing of the backup.
-            status = {"status": 0} if done.rc == -1 or full else {}
+            status = {"status": 0} if full else done.outside
             raise DasTernError(f"Backup {label} can't be restored: {errors_of(done)}. {mend}", **status)
         self.system = done.out.split()[-1]
 

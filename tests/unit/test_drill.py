@@ -1,0 +1,107 @@
+"""What speaks of a backup when its drill fails, and what is the machine's trouble; with a site that pretends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import drill
+from ansible.module_utils.dastern.backup_records import Place, Record
+from ansible.module_utils.dastern.containers import Output
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.psql import Psql
+from test_backup_retention import record
+
+CLOSED = "psql in container pg-restore failed (2): server closed the connection unexpectedly."
+ENDED = "The server made of the backup doesn't start: terminating."
+RUNS, STOPPED, REFUSED = ({"Running": runs, "ExitCode": code} for runs, code in ((True, 0), (False, 0), (False, 1)))
+
+
+def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: DasTernError, state: Any, log: str) -> Record:
+    """The record after a drill that failed so, with the trial server in that state; raises as the drill does."""
+    containers = SimpleNamespace(inspect=lambda *_: state and {"State": state}, logs=lambda *_: log)
+    site = SimpleNamespace(
+        helper="pg-restore", volume="pg-data", repository=1, containers=containers, look=lambda: {"free": 1 << 40},
+        remove_helper=lambda: None, remove_volume=lambda _: True,
+    )  # fmt: skip
+
+    def fail(*_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(drill, "Site", lambda *_: site)
+    monkeypatch.setattr(drill, "refuse_version", lambda *_: None)
+    monkeypatch.setattr(drill, "healed", lambda *_: [])
+    monkeypatch.setattr(drill, "_physical", fail)
+    params = {
+        "endpoint": f"unix://{tmp_path}/none.sock",
+        "container": "pg",
+        "database": "d",
+        "backup_dir": str(tmp_path),
+    }
+    place = Place(params)
+    place.save(record(7))
+    try:
+        drill.drill({**params, "wait": 0, "target": "07"})
+    finally:
+        kept = place.find("07")
+        if kept.drilled is None:
+            assert kept == record(7)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("message", "state", "log"),
+    [
+        ("What was restored isn't what backup 07 held: table t has 1 rows instead of 2.", RUNS, "LOG: ready"),
+        (CLOSED, RUNS, "LOG: server process (PID 77) was terminated by signal 11: Segmentation fault"),
+        ("The server made of the backup doesn't start: requested timeline 2.", REFUSED, "FATAL: requested timeline 2"),
+        ("Backup 07 can't be restored: [029]: invalid checksum.", None, ""),
+    ],
+)
+def test_what_speaks_of_the_backup_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, state: Any, log: str
+) -> None:
+    check = tried(tmp_path, monkeypatch, DasTernError(message), state, log).drilled
+    assert check
+    assert (check.ok, check.message) == (False, message)
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "log"),
+    [
+        (DasTernError("The Docker Engine doesn't answer.", status=0), RUNS, ""),
+        (DasTernError(CLOSED), RUNS, "LOG: server process (PID 77) was terminated by signal 9: Killed"),
+        (DasTernError(ENDED), REFUSED, "LOG: startup process (PID 30) was terminated by signal 9: Killed"),
+        (DasTernError(ENDED), REFUSED, 'FATAL: could not write to file "pg_wal/xlogtemp.30": No space left on device'),
+        (DasTernError(ENDED), STOPPED, "FATAL: terminating connection due to administrator command"),
+        (DasTernError("Backup 07 can't be restored: local-1 process terminated unexpectedly on signal 9."), None, ""),
+    ],
+)
+def test_what_comes_from_outside_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: DasTernError, state: Any, log: str
+) -> None:
+    with pytest.raises(DasTernError, match="That says nothing of backup 07, and isn't noted in its record"):
+        tried(tmp_path, monkeypatch, failure, state, log)
+
+
+@pytest.mark.parametrize(("code", "facts"), [(2, {}), (137, {"status": 0}), (-1, {"status": 0})])
+def test_a_program_that_was_killed(code: int, facts: dict[str, int]) -> None:
+    containers: Any = SimpleNamespace(execute=lambda *_, **__: Output(code, "", "cut"))
+    site: Any = SimpleNamespace(containers=containers, helper="pg-restore")
+    for call in (lambda: drill._check_pages(site, "d"), lambda: Psql(containers, "pg-restore").run("SELECT 1;")):
+        with pytest.raises(DasTernError, match="cut") as refusal:
+            call()
+        assert refusal.value.facts == facts
+
+
+def test_a_repository_that_cant_be_looked_at_says_nothing_of_one_backup(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise DasTernError("pgBackRest can't read the repository.")
+
+    site: Any = SimpleNamespace()
+    monkeypatch.setattr(drill, "Archive", fail)
+    with pytest.raises(DasTernError) as refusal:
+        drill._physical(site, record(7), 0)
+    assert refusal.value.facts == {"status": 0}
