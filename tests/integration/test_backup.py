@@ -417,6 +417,11 @@ def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
     # It can be asked for, and is said to be what it is; the newest state comes from before it.
     told = backups.restore(target=label, what="database", into="whole", check_mode=True)["target"]
     assert told == f"backup {label} at its own restore point, which isn't good: {words}"
+    for asked in ({"what": "database"}, {"what": "table", "table": "noted"}):
+        with pytest.raises(
+            DasTernError, match="can't be copied and compared.*`-e what=cluster -e target=.*not touched"
+        ):
+            backups.restore(target=label, into="whole", **asked)
     told = backups.restore(what="database", into="whole")["target"]
     assert f"from backup {good}; {label} is damaged and passed over" in told
     count = ["psql", "-XAtq", "-U", "postgres", "-d", "whole", "-c", "SELECT count(*) FROM torn"]

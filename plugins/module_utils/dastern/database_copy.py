@@ -112,6 +112,12 @@ def from_physical(
             server.fill(goal.label, goal.timeline)
             psql = server.serve(goal.settings(server))
             expected = check(psql, database, record, goal)
+            if not expected.properties:
+                raise DasTernError(
+                    f"The rows of backup {record.label} couldn't be counted when it was taken, and can't be now, because of damaged "
+                    f"pages: a {'table' if table else 'database'} of it can't be copied and compared. `-e target=latest` begins with a "
+                    f"good backup if one leads there; all of this one comes back as it is by `-e what=cluster -e target={record.label}`."
+                )
             exact = table_of(expected, table) if table else ""
             script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
             _run(site, site.helper, script, f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact)

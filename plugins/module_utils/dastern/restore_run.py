@@ -208,8 +208,10 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
         goal, record = resolve(run.site, target, check_mode=check_mode or not confirmed)
         words = goal.words
     refuse_version(run.site, record)
-    if params["table"] and (goal is None or goal.own):  # otherwise it may have come later
-        database_copy.table_of(Census.of(record.census), params["table"])
+    expected = Census.of(record.census)
+    # Otherwise it may have come later, or is only known when the backup is restored.
+    if params["table"] and expected.properties and (goal is None or goal.own):
+        database_copy.table_of(expected, params["table"])
     told = _preflight(run, goal, record, words)
     if not confirmed and not check_mode:
         given = f" `confirm` is {params['confirm']!r}, wanted is {run.database!r}." if params["confirm"] else ""

@@ -1,0 +1,30 @@
+"""A database or table of a backup whose rows nobody could count; with a site that pretends."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import database_copy
+from ansible.module_utils.dastern.census import Census
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.restore_target import Target
+from test_backup_retention import record
+
+
+@pytest.mark.parametrize(("table", "words"), [("", "a database of it"), ("public.t", "a table of it")])
+def test_what_was_never_counted_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, table: str, words: str) -> None:
+    done: list[str] = []
+    server = SimpleNamespace(
+        fill=lambda *_: done.append("fill"), serve=lambda _: None, discard=lambda: done.append("discard")
+    )
+    monkeypatch.setattr(database_copy, "RestoredServer", lambda *_: server)
+    site: Any = SimpleNamespace(
+        helper="pg-restore", make_volume=lambda *_: None, once=lambda *_, **__: done.append("remove")
+    )
+    goal = Target("07", "", 1, {"recovery_target_name": "das-tern-07"}, own=True)
+    uncounted = Census("d", {}, "", {}, [], 1)
+    with pytest.raises(DasTernError, match=f"{words} can't be copied.*`-e what=cluster -e target=07`"):
+        database_copy.from_physical(site, record(7), goal, "d", "copy", table, "x", check=lambda *_: uncounted)
+    assert done == ["fill", "discard", "remove"]
