@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ansible.module_utils.dastern import (
     backup_logical,
     backup_physical,
     backup_run,
+    census,
     pgbackrest,
     plain_sql,
 )
@@ -173,6 +175,19 @@ def test_a_database_that_isnt_there(place: Place, monkeypatch: pytest.MonkeyPatc
         backup_logical.look(place, "nosuch")
     with pytest.raises(DasTernError, match="Database d does not exist"):
         plain_sql.write(place, place.folder / "out.sql")
+
+
+def test_plain_sql_in_waits_for_a_large_database_to_be_vacuumed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing meanwhile, and what would be dropped is all that was loaded."""
+    ran: dict[str, float] = {}
+    tables = {"public.dose": 7}
+    monkeypatch.setattr(place.superuser, "value", lambda _: {"there": [], "owner": "o"})
+    monkeypatch.setattr(place.superuser, "run", lambda sql, _="", silence=0: ran.update({sql.split()[0]: silence}))
+    monkeypatch.setattr(plain_sql, "_of_head", lambda _: tables)
+    monkeypatch.setattr(plain_sql, "_read", lambda *_: None)
+    monkeypatch.setattr(plain_sql, "count", lambda *_: SimpleNamespace(tables=tables))
+    assert plain_sql.read(place, place.folder / "in.sql", "new")["tables"] == tables
+    assert ran["VACUUM"] == census.LONGEST
 
 
 def test_a_file_that_goes_while_it_is_listed(

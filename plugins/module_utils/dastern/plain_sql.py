@@ -138,7 +138,7 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
         try:
             place.superuser.run(f"REVOKE ALL ON DATABASE {identifier(partial)} FROM PUBLIC;")
             _read(place, path, partial)
-            place.superuser.run("VACUUM (ANALYZE);", partial)
+            place.superuser.run("VACUUM (ANALYZE);", partial, LONGEST)
             found = count(place.superuser, partial).tables
             wrong = [f"{table} has {found.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
                      if found.get(table) != rows]  # fmt: skip
