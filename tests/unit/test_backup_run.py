@@ -41,6 +41,11 @@ def place(params: dict[str, Any]) -> Place:
     return Place(params)
 
 
+def info_of(*sets: dict[str, Any]) -> pgbackrest.Info:
+    """A repository with these sets, the oldest first."""
+    return pgbackrest.Info(True, "42", {1: ["42"]}, "17-1", list(sets), [])
+
+
 def test_others_are_waited_for_before_the_repository_is_read(
     params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +78,22 @@ def test_what_a_killed_run_left_is_killed_where_it_does_not_end(place: Place, mo
     told: list[str] = []
     PgBackRest(place.containers, "pg").alone(60, told.append)
     assert (sent, told) == (["TERM", "KILL"], ["Ending a backup that a killed run left behind ..."])
+
+
+@pytest.mark.parametrize("only", [(), ("--set=a",)])
+def test_pgbackrest_is_let_read_a_large_repository_in_silence(
+    place: Place, monkeypatch: pytest.MonkeyPatch, only: tuple[str, ...]
+) -> None:
+    given: list[float] = []
+
+    def run(*_: str, silence: float = 0, **__: Any) -> str:
+        given.append(silence)
+        return "status: ok\n"
+
+    program = PgBackRest(place.containers, "pg")
+    monkeypatch.setattr(program, "run", run)
+    told = backup_physical._read(program, info_of(), [], {}, only, 1, backup_physical.Found())
+    assert (told.ok, given) == (True, [census.LONGEST])
 
 
 def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

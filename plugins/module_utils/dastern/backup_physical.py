@@ -401,7 +401,8 @@ def _read(
     """
 
     def read(*options: str) -> Verified:
-        return program.verify(f"--repo={repository}", *options, silence=_silence(repository))
+        # It speaks at its end, when it has read everything.
+        return program.verify(f"--repo={repository}", *options, silence=census.LONGEST)
 
     try:
         return read(*only)
