@@ -34,7 +34,7 @@ RETURN = r"""
 backups: {description: "Each record, with C(ratio), C(rows) and C(good); the newest first.", returned: always, type: list, elements: dict}
 incomplete: {description: Labels of what killed runs left., returned: always, type: list, elements: str}
 damaged: {description: Labels with a damaged record., returned: always, type: list, elements: str}
-unknown: {description: Labels in the repository without a record., returned: always, type: list, elements: str}
+unknown: {description: Labels of what is there without a record., returned: always, type: list, elements: str}
 further: {description: "Further repositories by number, each with its records like C(backups).", returned: always, type: dict}
 bytes: {description: Size of the folder., returned: always, type: int}
 lines: {description: The same as a table., returned: always, type: list, elements: str}

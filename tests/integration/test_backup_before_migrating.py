@@ -229,10 +229,13 @@ def test_a_dump_that_can_not_be_read_back_does_not_count(
 
 def test_the_pg_dump_of_a_killed_run_is_ended_and_its_file_removed(small: Database) -> None:
     logical = folder(small) / "logical"
-    left, unrecorded, others = (logical / name for name in ("20260101-000000L.partial", "20260101-000000L", "Logs"))
-    for path in (left, unrecorded, others):
+    names = ("20260101-000000L.partial", "20260101-000000L", "20260101-000001L", "Logs")
+    left, unrecorded, lost, others = (logical / name for name in names)
+    for path in (left, unrecorded, lost, others):
         path.mkdir(parents=True)
         (path / "toc.dat").write_bytes(b"half")
+    mark = unrecorded.with_suffix(".incomplete")
+    mark.touch()
     superuser = superuser_of(options(small))
     assert superuser
     command = [
@@ -250,8 +253,9 @@ def test_the_pg_dump_of_a_killed_run_is_ended_and_its_file_removed(small: Databa
     assert small.migrate(**options(small, lock_timeout="2s"))["changed"] is True
     old.join(20)
     assert not old.is_alive()
-    assert (left.exists(), unrecorded.exists(), others.exists()) == (False, False, True)
+    assert [path.exists() for path in (left, unrecorded, mark, lost, others)] == [False, False, False, True, True]
     shutil.rmtree(others)
+    shutil.rmtree(lost)
 
 
 def test_a_strange_name(instance: Any, tmp_path: Path) -> None:

@@ -324,6 +324,30 @@ def test_the_play_is_killed(place: Place, rich: Database, record: Record) -> Non
     assert there(place) == before
 
 
+def test_a_run_is_killed_before_its_record_is_written(
+    place: Place, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it left goes with the next; a backup whose record was lost stays."""
+    before = there(place)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            take(place)
+    assert len(there(place)) == len(before) + 2
+    lost = take(place)
+    place.forget(lost.label)
+    newest = take(place)
+    assert backup_logical.unknown(place) == [lost.label]
+    assert backup_logical.damage(place, lost) == ""
+    for one in (lost, newest):
+        backup_logical.remove(place, one)
+    assert there(place) == before
+
+
 def test_a_label_is_nobodys_elses(place: Place, record: Record) -> None:
     moment = datetime.strptime(record.label, "%Y%m%d-%H%M%SL").replace(tzinfo=UTC)
     assert backup_logical._label(place, place.folder / "logical", moment) > record.label

@@ -211,6 +211,52 @@ def test_plain_sql_in_waits_for_a_large_database_to_be_vacuumed(place: Place, mo
     assert ran["VACUUM"] == census.LONGEST
 
 
+def test_a_logical_backup_whose_record_was_lost_is_shown_and_kept(
+    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed run left has a mark or a name of its own, and goes."""
+    monkeypatch.setattr(backup_run, "running", lambda _: False)
+    folder = place.folder / "logical"
+    lost, unwritten, kept, partial, other = (
+        folder / name
+        for name in ("20260301-000000L", "20260302-000000L", "20260303-000000L", "20260304-000000L.partial", "Logs")
+    )
+    for path in (lost, unwritten, kept, partial, other):
+        path.mkdir(parents=True)
+    for path in (unwritten, kept, folder / "20260305-000000L"):  # of the last one everything else is gone
+        path.with_suffix(".incomplete").touch()
+    place.save(record(3, "logical", label=kept.name, census={"tables": {}}))
+    told = backup_run.listed(params)
+    assert told["unknown"] == [lost.name]
+    (line,) = (line for line in told["lines"] if "has no record" in line)
+    assert line.startswith(f"{lost.name} has no record")
+    assert str(lost) in line
+    backup_logical._remove_leftovers(place, folder)
+    assert sorted(folder.iterdir()) == [lost, kept, other]
+
+
+def test_a_deletion_of_a_logical_backup_that_was_cut_short_is_ended_by_the_next(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = record(1, "logical", label="20260301-000000L")
+    folder = place.folder / "logical"
+    (folder / old.label).mkdir(parents=True)
+    place.save(old)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            backup_logical.remove(place, old)
+    assert (place.records(), (folder / old.label).exists(), backup_logical.unknown(place)) == ([], True, [])
+    backup_logical._remove_leftovers(place, folder)
+    assert list(folder.iterdir()) == []
+    backup_logical.remove(place, old)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_file_that_goes_while_it_is_listed(
     params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,11 @@ only a directory can be written by two jobs. One psql session holds the snapshot
 counts. zstd in a dump has no checksum, and an emptied data file is restored without a word: so all of it is decoded once,
 its rows are compared with the census, and the record keeps a SHA-256 of each file.
 
-All of these but `verify` want `Place.alone` held, so that what another run left can be told from what one is writing.
+Beside a folder that has its name and no record, as its run is still to write that or has deleted it, is the file
+`<label>.incomplete`: one without record and mark is a backup whose record was lost, and is kept.
+
+All of these but `verify` and `unknown` want `Place.alone` held, so that what another run left can be told from what one is
+writing.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ APPLICATION = "das-tern backup"
 RESTORING = "das-tern restore"
 
 _FOLDER = "logical"
+_LABEL = re.compile(r"\d{8}-\d{6}L")
+_PARTIAL, _INCOMPLETE = ".partial", ".incomplete"
 # A timestamptz is written with its offset, so the zone is no part of what is dumped, and UTC is the cheapest to write.
 _DUMP = "PGTZ=UTC pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
 _DUMPED = "das-tern: dumped"
@@ -133,7 +139,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
     try:
         _remove_leftovers(place, folder)
         label = _label(place, folder, moment)
-        partial = folder / f"{label}.partial"
+        partial, mark = folder / f"{label}{_PARTIAL}", folder / f"{label}{_INCOMPLETE}"
         try:
             census = _dump(place, database, partial.name, lock_wait)
             with ThreadPoolExecutor(1) as beside:
@@ -143,6 +149,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
             if wrong:
                 raise DasTernError(f"The backup of database {database} can't be read back, and was deleted: {wrong}.")
             checked = Check(now(), True, round(time.monotonic() - began, 1))
+            mark.touch(0o600)
             partial.rename(folder / label)
             sync_folder(folder)
             stored = sum(file["bytes"] for file in files.values())
@@ -153,6 +160,8 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
                 name=name, reason=reason, files=files, verified=checked,
             )  # fmt: skip
             place.save(record)
+            with contextlib.suppress(OSError):  # where there is a record it says nothing
+                mark.unlink()
         except BaseException:
             with contextlib.suppress(DasTernError):
                 look(place, database)
@@ -176,13 +185,26 @@ def verify(place: Place, record: Record) -> Check:
 
 def remove(place: Place, record: Record) -> None:
     """Delete a backup; its record goes first, without which it is none."""
+    mark = place.folder / _FOLDER / f"{record.label}{_INCOMPLETE}"
+    with contextlib.suppress(OSError):  # a full disk is no reason not to delete backups
+        mark.touch(0o600)
     place.forget(record.label)
     try:
-        shutil.rmtree(place.folder / _FOLDER / record.label)
-    except FileNotFoundError:
-        pass
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(place.folder / _FOLDER / record.label)
+        mark.unlink(missing_ok=True)
     except OSError as error:
         raise DasTernError(f"The old backup {record.label} can't be deleted: {error.strerror}.") from None
+
+
+def unknown(place: Place) -> list[str]:
+    """Labels of what looks complete and has no record: that was lost, or somebody else put the folder there. It is kept."""
+    there = {path.name for path in (place.folder / _FOLDER).glob("*L*")}
+    return sorted(
+        name
+        for name in there
+        if _LABEL.fullmatch(name) and f"{name}{_INCOMPLETE}" not in there and not place.record_path(name).exists()
+    )
 
 
 def restore(
@@ -305,10 +327,18 @@ def look(place: Place, database: str) -> dict[str, Any]:
 
 
 def _remove_leftovers(place: Place, folder: Path) -> None:
-    """Delete what has no record: it was never complete."""
-    for left in folder.glob("*L*"):
-        if re.fullmatch(r"\d{8}-\d{6}L(\.partial)?", left.name) and not place.record_path(left.name).exists():
-            shutil.rmtree(left, ignore_errors=True)
+    """Delete what was never complete, or is a backup no more; the mark goes last."""
+    for path in folder.glob("*L.*"):
+        if not _LABEL.fullmatch(path.stem):
+            continue
+        if path.suffix == _PARTIAL:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix == _INCOMPLETE:
+            recorded, left = place.record_path(path.stem).exists(), folder / path.stem
+            if not recorded:
+                shutil.rmtree(left, ignore_errors=True)
+            if recorded or not left.exists():
+                path.unlink(missing_ok=True)
 
 
 def _label(place: Place, folder: Path, moment: datetime) -> str:

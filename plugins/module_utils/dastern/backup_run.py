@@ -201,6 +201,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     place = Place(dict(params))
     backups = [_shown(record) for record in place.records()]
     damaged, unfinished, others, lines = place.damaged(), [], [], []
+    dumps = backup_logical.unknown(place)
     further: dict[str, list[dict[str, Any]]] = {}
     if running(place):
         info = None
@@ -227,11 +228,15 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
         *(f"{label} is incomplete: it isn't a backup, and the next one deletes it" for label in unfinished),
         *(f"{label} has a damaged record, and isn't counted on" for label in damaged),
         *(f"{label} has no record: somebody else made it, or the record was lost" for label in others),
+        *(
+            f"{label} has no record: the record was lost, and it isn't counted on; pg_restore reads "
+            f"{place.folder}/logical/{label}, which nothing deletes" for label in dumps
+        ),
         f"{len(backups)} backups, {amount(total)} in {place.folder} with the WAL" if backups else f"no backups in {place.folder}",
     ]  # fmt: skip
     never = backups and not any(backup["drilled"] for backup in backups)
     return {
-        "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others,
+        "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
         "further": further, "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
     }  # fmt: skip
 
