@@ -109,14 +109,12 @@ class State:
                 "kept until somebody removes it."
             ) from None
 
-    def save(self) -> None:
+    def save(self, mend: str = "Make room there, then run again.") -> None:
         text = json.dumps({"kept": self.kept, "pending": self.pending}, indent=2, ensure_ascii=False) + "\n"
         try:
             write(self.path, text.encode())
         except OSError as error:
-            raise DasTernError(
-                f"{self.path} can't be written: {error.strerror}. Make room there, then run again."
-            ) from None
+            raise DasTernError(f"{self.path} can't be written: {error.strerror}. {mend}") from None
 
     def begin(self, swap: dict[str, Any]) -> None:
         self.pending = swap
@@ -124,16 +122,27 @@ class State:
 
     def done(self) -> None:
         """The swap under way has happened: its former one is kept, and what came in isn't any more."""
-        assert self.pending is not None
-        self.kept = [one for one in self.kept if one["kept"] != self.pending["incoming"]]
-        if self.pending["kept"]:
-            self.kept.append(self.pending)
-        self.pending = None
-        self.save()
+        swap = self.pending
+        assert swap is not None
+        self.kept = [one for one in self.kept if one["kept"] != swap["incoming"]]
+        if swap["kept"]:
+            self.kept.append(swap)
+        kept = f", and the former one is kept as {swap['kept']}" if swap["kept"] else ""
+        self._settle(f"The swap has happened: the restored {swap['what']} is live{kept}.")
 
-    def given_up(self) -> None:
+    def given_up(self, words: str) -> None:
+        """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay."""
+        self._settle(words)
+
+    def _settle(self, words: str) -> None:
+        """Note what came of the swap, also where that fails in `words`: the next run sees it by what is there."""
         self.pending = None
-        self.save()
+        try:
+            self.save(
+                f"Make room there; the next run of `{COMMAND}` writes it, and without `confirm` does nothing else."
+            )
+        except DasTernError as refusal:
+            raise DasTernError(f"{words} Only the note of that is missing: {refusal.message}", unnoted=True) from None
 
 
 def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
@@ -547,7 +556,7 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
                     f"{error} {refusal.message} CONTAINER {site.name} MAY BE STOPPED. The next run of `{COMMAND}` has the former "
                     "cluster serve again; without `confirm` it does nothing else."
                 ) from None
-            state.given_up()
+            state.given_up(failure)
             if not isinstance(error, DasTernError):
                 raise
         else:
@@ -555,7 +564,7 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
             seconds = time.monotonic() - began
             state.done()
     if failure:
-        run.lines += cleaned(site, state)
+        _clean(run)
         raise DasTernError(failure)
     return round(seconds, 2) if site.container else 0.0
 
@@ -566,8 +575,16 @@ def _begin(run: Run, entry: dict[str, Any]) -> None:
         run.state.begin(entry)
     except DasTernError as refusal:
         run.state.pending = None
-        run.lines += cleaned(run.site, run.state)
+        _clean(run)
         raise DasTernError(f"{refusal.message} Nothing was swapped.") from None
+
+
+def _clean(run: Run) -> None:
+    """Clean up behind a failure, whose own words mustn't get lost."""
+    try:
+        run.lines += cleaned(run.site, run.state)
+    except DasTernError as refusal:
+        run.lines.append(f"what had been restored is still there ({refusal.message}) and the next run removes it")
 
 
 def _serve(site: Site) -> None:
@@ -623,12 +640,15 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
         try:
             happened = _settled(site, state)
         except DasTernError as refusal:
+            doubt = (
+                f" DATABASE {run.database} MAY REFUSE CONNECTIONS. When container {site.name} runs again, the next run of `{COMMAND}` "
+                "ends that; without `confirm` it does nothing else."
+            )
             raise DasTernError(
-                f"{error.message} {refusal.message} DATABASE {run.database} MAY REFUSE CONNECTIONS. When container {site.name} runs "
-                f"again, the next run of `{COMMAND}` ends that; without `confirm` it does nothing else."
+                f"{error.message} {refusal.message}{'' if refusal.facts.get('unnoted') else doubt}"
             ) from None
         if not happened:
-            run.lines += cleaned(site, state)
+            _clean(run)
             raise DasTernError(
                 f"{error.message} Database {run.database} wasn't replaced and serves as before."
             ) from None
@@ -652,7 +672,7 @@ def _settled(site: Site, state: State) -> bool:
         return True
     if live in there:
         site.psql.run(f"ALTER DATABASE {identifier(live)} WITH ALLOW_CONNECTIONS true;")
-    state.given_up()
+    state.given_up(f"Database {live} wasn't replaced and serves as before.")
     return False
 
 
@@ -677,13 +697,13 @@ def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
             # With nothing moved yet, a server that somebody has started again needn't be stopped.
             unmoved = "pgdata" in entries and entry["kept"] not in entries
             back = _serves_again(site) if unmoved else _put_back(site, entry)
-            state.given_up()
+            state.given_up(back)
             return f"a swap that was killed at {entry['at']} was taken back: {back.rstrip('.')}"
         try:
             _serve(site)
         except DasTernError as refusal:
             back = _put_back(site, entry)
-            state.given_up()
+            state.given_up(back)
             return f"a swap that was killed at {entry['at']} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
     state.done()
     return f"a swap that was killed at {entry['at']} was finished: the restored cluster serves"
