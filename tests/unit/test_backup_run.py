@@ -23,7 +23,7 @@ from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
-from ansible.module_utils.dastern.restore_run import State
+from ansible.module_utils.dastern.restore_run import State, expire_old
 from test_backup_retention import record
 
 
@@ -133,6 +133,37 @@ def test_a_check_says_that_what_restores_replaced_would_go(
         "would take a logical backup",
         "would remove database d_before_2026, replaced by a restore at then",
     ]
+
+
+def test_a_check_of_a_damaged_note_says_what_the_run_would_say(params: dict[str, Any], place: Place) -> None:
+    (place.folder / "restore.json").write_text("{")
+    _, line = backup_run.take({**params, "backup_type": "logical"}, check_mode=True)["lines"]
+    assert [line] == expire_old(place)
+    assert line.startswith("what restores replaced can't be removed: ")
+
+
+def test_a_check_names_the_leftovers_that_would_go(
+    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody else's set is built upon stays; the last full one goes once there is another."""
+    left = {"annotation": {pgbackrest.MARK: "incomplete"}, "type": "full", "in": "17-1"}
+    sets = [
+        {**left, "label": "a"},
+        {"label": "a_i", "type": "incr", "in": "17-1", "prior": "a"},
+        {**left, "label": "b"},
+    ]
+    expired: list[str] = []
+    monkeypatch.setattr(PgBackRest, "expire", lambda _, label: expired.append(label))
+    for there, before, after in ((sets, [], ["b"]), (sets[2:], [], ["b"]), (sets[:2], [], [])):
+        info = info_of(*there)
+        monkeypatch.setattr(backup_physical, "usable", lambda *_, info=info: (None, info))
+        planned = backup_run.take({**params, "backup_type": "full"}, check_mode=True)["lines"]
+        assert planned[1:] == [f"would delete {label}, which a killed run left incomplete" for label in after]
+        program = PgBackRest(place.containers, "pg")
+        assert backup_physical.sweep(place, program, info) == before
+        new = {"label": "c", "type": "full", "in": "17-1"}
+        assert backup_physical.sweep(place, program, info_of(*there, new)) == after
+    assert expired == ["b", "b"]
 
 
 def test_status_shows_what_a_verification_found_until_one_finds_nothing(

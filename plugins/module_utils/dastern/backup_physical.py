@@ -142,16 +142,24 @@ def unknown(place: Place, info: Info) -> list[str]:
 
 
 def sweep(place: Place, program: PgBackRest, info: Info) -> list[str]:
-    """Delete what killed runs left, unless something else needs it, or it is the last full set: that is never deleted."""
-    left = incomplete(place, info)
-    kept = [one for one in info.sets if one["label"] not in left]
-    spared = {label for one in kept for label in needs(one)}
-    if not any(one["type"] == "full" for one in kept):
-        spared |= set([one["label"] for one in info.sets if one["type"] == "full"][-1:])
-    gone = [label for label in reversed(left) if label not in spared]
+    """Delete what killed runs left, and may go; their labels."""
+    gone = leftovers(place, info)
     for label in gone:
         program.expire(label)
     return gone
+
+
+def leftovers(place: Place, info: Info, new: str = "") -> list[str]:
+    """What killed runs left, unless something else needs it, or it is the last full set: that is never deleted.
+
+    `new` is the type of a set that will be there by then.
+    """
+    left = incomplete(place, info)
+    kept = [one for one in info.sets if one["label"] not in left]
+    spared = {label for one in kept for label in needs(one)}
+    if "full" not in (new, *(one["type"] for one in kept)):
+        spared |= set([one["label"] for one in info.sets if one["type"] == "full"][-1:])
+    return [label for label in reversed(left) if label not in spared]
 
 
 def needs(one: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from .errors import DasTernError
 from .files import write
 from .pgbackrest import PgBackRest
 from .quantities import amount, duration
-from .restore_run import State, expire_old, overdue
+from .restore_run import expire_old, would_expire
 
 TYPES = ("full", "diff", "incr", "logical")
 KEEP = {
@@ -329,9 +329,8 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
         _, info = physical.usable(place, program)
         kind, why = physical.effective(place, info, kind)
         lines = [f"a full one, because {why}"] if why else []
-        lines += [
-            f"would delete {label}, which a killed run left incomplete" for label in physical.incomplete(place, info)
-        ]
+        left = physical.leftovers(place, info, kind)
+        lines += [f"would delete {label}, which a killed run left incomplete" for label in left]
     base = next((one for one in records if one.kind == "physical" and physical.good(one)), None)
     full = next((one for one in records if one.type == "full" and physical.good(one)), None)
     prior = {"incr": base, "diff": full}.get(kind)
@@ -346,10 +345,7 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
         f"would take {'an' if kind == 'incr' else 'a'} {kind} backup{called}",
         *lines,
         *(f"would delete {_described(one)}" for one in gone),
-        *(
-            f"would remove {one['what']} {one['kept']}, replaced by a restore at {one['at']}"
-            for one in overdue(State(place))
-        ),
+        *would_expire(place),
     ]
     return {
         "changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": [],

@@ -751,12 +751,25 @@ def overdue(state: State) -> list[dict[str, Any]]:
     return [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
 
 
+def would_expire(place: Place) -> list[str]:
+    """What `expire_old` would do."""
+    try:
+        state = State(place)
+    except DasTernError as refusal:
+        return [_cant_expire(refusal)]
+    return [f"would remove {one['what']} {one['kept']}, replaced by a restore at {one['at']}" for one in overdue(state)]
+
+
+def _cant_expire(refusal: DasTernError) -> str:
+    return f"what restores replaced can't be removed: {refusal.message.rstrip('.')}"
+
+
 def expire_old(place: Place) -> list[str]:
     """Remove what is overdue; in words, also where it can't be: what was done before is done. Under `Place.alone`."""
     try:
         state, told = State(place), []
     except DasTernError as refusal:
-        return [f"what restores replaced can't be removed: {refusal.message.rstrip('.')}"]
+        return [_cant_expire(refusal)]
     for entry in overdue(state):
         words = f"{entry['what']} {entry['kept']}, replaced by a restore at {entry['at']},"
         try:
