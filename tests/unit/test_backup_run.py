@@ -229,6 +229,47 @@ def test_a_database_that_isnt_there(place: Place, monkeypatch: pytest.MonkeyPatc
         plain_sql.write(place, place.folder / "out.sql")
 
 
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_plain_sql_out_follows_no_link_and_deletes_nobodys_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch, check_mode: bool
+) -> None:
+    path, partial, victim = (place.folder / name for name in ("out.sql", "out.sql.partial", "victim"))
+    monkeypatch.setattr(plain_sql, "look", lambda *_: {"size": 1})
+    monkeypatch.setattr(plain_sql, "_write", lambda _, file: file.write(b"new"))
+    victim.write_text("mine")
+    for make in (lambda: partial.symlink_to(victim), lambda: partial.symlink_to("gone"), partial.mkdir):
+        make()
+        with pytest.raises(DasTernError, match=r"out\.sql\.partial is there already.*Nothing was written"):
+            plain_sql.write(place, path, check_mode=check_mode)
+        assert (os.path.lexists(partial), victim.read_text(), path.exists()) == (True, "mine", False)
+        if partial.is_dir():
+            partial.rmdir()
+        else:
+            partial.unlink()
+    partial.write_text("what a killed run left, which is longer")
+    assert plain_sql.write(place, path, check_mode=check_mode)["changed"]
+    assert (path.exists(), partial.exists()) == (not check_mode, check_mode)
+    assert check_mode or path.read_text() == "new"
+
+
+def test_plain_sql_out_follows_no_link_that_is_set_meanwhile(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, victim = place.folder / "out.sql", place.folder / "victim"
+    partial = path.with_name("out.sql.partial")
+    victim.write_text("mine")
+    monkeypatch.setattr(plain_sql, "look", lambda *_: {"size": 1})
+    unlink = Path.unlink
+
+    def raced(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok)
+        partial.symlink_to(victim)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", raced)
+        with pytest.raises(DasTernError, match="can't be written: File exists"):
+            plain_sql.write(place, path)
+    assert (partial.is_symlink(), victim.read_text()) == (True, "mine")
+
+
 def test_plain_sql_in_waits_for_a_large_database_to_be_vacuumed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says nothing meanwhile, and what would be dropped is all that was loaded."""
     ran: dict[str, float] = {}

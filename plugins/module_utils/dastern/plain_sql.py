@@ -15,6 +15,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -90,30 +91,46 @@ def write(place: Place, path: Path, *, check_mode: bool = False) -> dict[str, An
         raise DasTernError(f"{path} is there already. Nothing was written: name another file, or delete that one.")
     if not path.parent.is_dir():
         raise DasTernError(f"There is no folder {path.parent}. Make it (`mkdir -p {path.parent}`), or name another.")
+    partial = path.with_name(path.name + ".partial")
+    _refuse_others(partial)
     if check_mode:
         return {"changed": True, "lines": [f"{path} would be written: all of database {place.database}"]}
     with place.alone(WAIT, "plain SQL out"):
         size = look(place, place.database)["size"]
         refuse_full_disk(path.parent, size, place.database, "name a file on another disk")
-        partial = path.with_name(path.name + ".partial")
         try:
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                if path.suffix == ".gz":
-                    with gzip.GzipFile(path.stem, "wb", 6, file) as packed:
-                        _write(place, packed)
-                else:
-                    _write(place, file)
-                file.flush()
-                os.fsync(file.fileno())
-                stored = os.fstat(file.fileno()).st_size
-            partial.rename(path)
-            sync_folder(path.parent)
+            partial.unlink(missing_ok=True)
+            # A new file, so that a link which somebody sets meanwhile isn't followed.
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    if path.suffix == ".gz":
+                        with gzip.GzipFile(path.stem, "wb", 6, file) as packed:
+                            _write(place, packed)
+                    else:
+                        _write(place, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    stored = os.fstat(file.fileno()).st_size
+                partial.rename(path)
+                sync_folder(path.parent)
+            finally:
+                partial.unlink(missing_ok=True)
         except OSError as error:
             raise DasTernError(f"{path} can't be written: {error.strerror or error}. Nothing of it is left.") from None
-        finally:
-            partial.unlink(missing_ok=True)
     lines = [f"{path} ({amount(stored)}): all of database {place.database}, in one transaction"]
     return {"changed": True, "lines": lines, "bytes": stored}
+
+
+def _refuse_others(partial: Path) -> None:
+    """Refuse to delete what no killed run of this user can have left: in a folder such as /tmp anybody can have set a link."""
+    with suppress(FileNotFoundError):
+        there = partial.lstat()
+        if not stat.S_ISREG(there.st_mode) or there.st_uid != os.geteuid():
+            raise DasTernError(
+                f"{partial} is there already, and isn't a file that a killed run of this user left (`ls -ld {partial}`). Nothing "
+                "was written: delete it, or name another file."
+            )
 
 
 def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> dict[str, Any]:
