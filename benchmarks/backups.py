@@ -458,6 +458,7 @@ class Bench:
                     own: lambda: inside(incremental),
                 }
                 for name in in_turn(list(contestants), number):
+                    host("sync")
                     self.measure(name, contestants[name])
                 self.bytes.setdefault(ours, []).append(self.bytes["ours, incr"][-1])
                 self.bytes.setdefault(own, []).append(size(WORK / "out"))
