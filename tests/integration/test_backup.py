@@ -873,7 +873,17 @@ def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
     # A cluster that nobody has backups of may be what came after a lost disk: the former one can be brought back.
     for check_mode in (True, False):
         assert f"(the newest is {former.label})" in refused(backups, lambda mode=check_mode: backups.set_up(mode))
+    assert backups.set_up(True, assume_absent=True)["lines"] == [
+        f"would have the repository of cluster {former.system}, if that is what runs then: a new cluster is refused without "
+        "`backup_new_cluster`, as its backups are there"
+    ]
+    # What a restore reads the repository by may be lost, too, and the server be there that came instead.
+    backups.conf.unlink()
+    assert backups.set_up(lost=True)["lines"] == [f"wrote {backups.conf}"]
+    assert backups.set_up(lost=True)["changed"] is False
     system = "SELECT system_identifier FROM pg_control_system()"
+    with pytest.raises(DasTernError, match="without the data directory of its cluster"):
+        backups.restore(target="some point", check_mode=True)
     backups.restore(confirm="dastern")
     assert backups.sql(system) == former.system
     assert backups.set_up()["changed"] is False

@@ -81,7 +81,7 @@ def archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     told = {"backup": [], "archive": [{"id": "17-1"}], "db": [{"system-id": 7}]}
     monkeypatch.setattr(restore_target, "info", lambda _: told)
 
-    def read(**histories: Any) -> Archive:
+    def read(repository: int = 1, **histories: Any) -> Archive:
         def pgbackrest(command: str, *words: str) -> str:
             if command == "repo-ls":
                 return json.dumps({f"17-1/{name}.history": {} for name in histories})
@@ -90,7 +90,7 @@ def archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise found
             return str(found)
 
-        site: Any = SimpleNamespace(backups=tmp_path, pgbackrest=pgbackrest)
+        site: Any = SimpleNamespace(backups=tmp_path, pgbackrest=pgbackrest, repository=repository)
         return Archive(site)
 
     return read
@@ -103,3 +103,10 @@ def test_a_history_that_cant_be_read_is_damaged_and_ends_nothing_else(archived: 
     assert own.damaged == {line: f"0000000{line}.history in the archive" for line in (2, 3, 5)}
     with pytest.raises(DasTernError, match="was ended"):
         archived(**{"00000002": DasTernError("It was ended from outside.", status=0)})
+
+
+def test_a_history_on_a_line_that_broke_isnt_damaged(archived: Any) -> None:
+    unread = DasTernError("pgBackRest can't read the repository: [095]: bad decrypt.")
+    assert 2 in archived(repository=2, **{"00000002": unread}).damaged
+    with pytest.raises(DasTernError, match="timeout"):
+        archived(repository=2, **{"00000002": DasTernError("pgBackRest can't read the repository: [042]: timeout.")})

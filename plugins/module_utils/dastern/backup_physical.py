@@ -382,12 +382,15 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
             )
     if only:
         return found
-    found.problems += [
-        f"the history {archive}/{name} is damaged, without which nothing is recovered along its timeline. Where the server has it, "
-        f"it comes back: `docker exec -u postgres {place.container} pgbackrest --stanza={STANZA} archive-push --no-archive-async "
-        f"{PGDATA}/pg_wal/{name}`"
-        for archive, name in sorted(torn)
-    ]
+    for archive, name in sorted(torn):
+        damage = f"the history {archive}/{name} is damaged, without which nothing is recovered along its timeline"
+        if archive != info.archive:  # nobody archives into it any more
+            found.notes.append(damage)
+            continue
+        found.problems.append(
+            f"{damage}. Where the server has it, it comes back: `docker exec -u postgres {place.container} pgbackrest "
+            f"--stanza={STANZA} archive-push --no-archive-async {PGDATA}/pg_wal/{name}`"
+        )
     _gaps(info, segments, told.wal, found)
     if repository != 1 and not (told.ok or found.problems or found.notes or any(bad.values())):
         found.problems.append(f"`pgbackrest --repo={repository} verify` reports damage")

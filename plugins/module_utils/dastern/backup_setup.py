@@ -66,15 +66,24 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
     if params["lost"]:
         place = Place(dict(params))
         # What is there goes with the server that is there, which may run on another one for a reason.
-        if not steps or (not params["assume_absent"] and place.containers.inspect("container", place.container)):
+        if before and not params["assume_absent"] and place.containers.inspect("container", place.container):
+            steps = []
+        if not steps:
             return _NOTHING
         if not check_mode:
             with files.there(check_mode):
                 _write(path, text)
         return _result(steps, check_mode, [diff] if differs else [])
-    if params["assume_absent"]:
-        return _result([*steps, "make the repository", "take a first full backup"], True, [diff])
     place = Place(dict(params))
+    if params["assume_absent"]:
+        last = next((record for record in place.records() if record.kind == "physical"), None)
+        further = ["make the repository", "take a first full backup"]
+        if last and not params["new_cluster"]:
+            further = [
+                f"have the repository of cluster {last.system}, if that is what runs then: a new cluster is refused without "
+                "`backup_new_cluster`, as its backups are there"
+            ]
+        return _result([*steps, *further], True, [diff])
     if not backup_run.running(place):
         if not check_mode:
             raise backup_run.not_running(place)
@@ -183,10 +192,10 @@ def _refuse_new(place: Place, found: physical.Server, info: Info) -> None:
 
     Behind it `latest` would be the new one's, and retention would count its backups for the former one's.
     """
-    records = [record for record in place.records() if record.kind == "physical"]
-    if _replaced(found, info) and records and not any(record.system == found.system for record in records):
+    own = any(record.kind == "physical" and record.system == found.system for record in place.records())
+    if _replaced(found, info) and info.sets and not own:
         raise DasTernError(
-            f"The backups in {place.folder} are of cluster {records[0].system} (the newest is {records[0].label}), and container "
+            f"The backups in {place.folder} are of cluster {info.system} (the newest is {info.sets[-1]['label']}), and container "
             f"{place.container} runs cluster {found.system}, of which there are none. If the data of that one was lost, this brings it "
             f"back and keeps what runs now beside it: `ansible-playbook playbooks/restore.yml -e confirm={place.database}`. If this "
             f"one is meant to take its place: `{backup_run.PROVISION} -e backup_new_cluster=true`; the former one's backups then stay "

@@ -342,7 +342,11 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
         told.append("the live database doesn't answer: what is newer in it isn't known")
     size = record.bytes
     if live and goal and not goal.own:  # it has grown since
-        size = max(size, site.psql.value("SELECT sum(pg_database_size(oid)) FROM pg_database"))
+        grown = site.psql.value("SELECT sum(pg_database_size(oid)) FROM pg_database")
+        if params["target"] != "latest" and grown > size:
+            told.append(f"the live cluster has grown to {amount(grown)} since: a late moment needs as much more")
+        elif params["target"] == "latest":
+            size = max(size, grown)
     needed = int(size * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
     disks = [(f"volume {site.volume}", needed, look["free"])]
     if goal and params["what"] != "cluster":  # its dump goes through there

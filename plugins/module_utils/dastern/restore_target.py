@@ -16,7 +16,7 @@ from typing import Any
 from .backup_physical import PAGES, fault, needs, wait_until_archived
 from .backup_records import Record
 from .errors import DasTernError
-from .pgbackrest import SEGMENT, WAL_FILE, position, segment_name, segment_number
+from .pgbackrest import CRYPTO, SEGMENT, WAL_FILE, position, segment_name, segment_number
 from .received import GET, Received, forks
 from .restored_server import RestoredServer, Site, errors_of, info
 from .sql_values import literal
@@ -101,9 +101,11 @@ class Archive:
                 try:
                     self.forks[timeline] = forks(site.pgbackrest("repo-get", f"archive/dastern/{path}"), timeline)
                     self.damaged.pop(timeline, None)
-                except (ValueError, DasTernError) as damage:  # encrypted, it can't even be read
-                    if "status" in getattr(damage, "facts", {}):
-                        raise
+                except ValueError:
+                    self.damaged[timeline] = f"{path[-16:]} in the archive"
+                except DasTernError as refusal:  # encrypted, it can't even be read
+                    if "status" in refusal.facts or (site.repository != 1 and f"[{CRYPTO}]" not in refusal.message):
+                        raise  # it was ended, or the line broke
                     self.damaged[timeline] = f"{path[-16:]} in the archive"
         self.received: set[tuple[int, int]] = set()
         """Those of them that only the receiver of zero loss has."""
@@ -238,7 +240,7 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
         ), named
     mark = None
     # One that was made after the archive's own was lost archives nothing into it, and isn't what is to come back.
-    live = site.answers() and site.psql.value(_SYSTEM) == archive.system
+    live = site.answers() and _lives(site, archive)
     if live and not check_mode:
         mark = _archived(site, target == "latest")
         archive = Archive(site)
@@ -270,6 +272,11 @@ def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Recor
         )  # fmt: skip
     words = f"{what} ({lsn}), {origin}" if lsn != target else f"{what}, {origin}"
     return Target(backup["label"], words, timeline, {"recovery_target_lsn": lsn}), _record(records, backup)
+
+
+def _lives(site: Site, archive: Archive) -> bool:
+    """Whether the cluster that runs is the one whose log the archive takes."""
+    return bool(site.psql.value(_SYSTEM) == archive.system)
 
 
 def _latest(
@@ -362,9 +369,9 @@ def _written(site: Site) -> str:
 def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: str, what: str) -> str:
     """Where a record of the archived log begins; searched from the newest segment backwards."""
     archive.refuse_unknown(timeline)
-    if not archive.backups or not site.look()["cluster"]:
+    if not archive.backups or not site.look()["cluster"] or (site.answers() and not _lives(site, archive)):
         raise DasTernError(
-            f"{what} can't be looked for without a data directory. Nothing was done; name a backup, a time or an LSN."
+            f"{what} can't be looked for without the data directory of its cluster. Nothing was done; name a backup, a time or an LSN."
         )
     first = segment_number(archive.backups[0]["archive"]["start"])
     last = max(archive.segments.get(timeline, {0: 0}))
