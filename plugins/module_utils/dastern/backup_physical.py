@@ -203,6 +203,11 @@ def fault(record: Record) -> str:
     return next((one.message or "damaged" for one in (record.verified, record.drilled) if one and not one.ok), "")
 
 
+def with_damaged_pages(record: Record) -> bool:
+    """Whether what is wrong with it was wrong with the live database when it was taken."""
+    return fault(record).startswith(PAGES)
+
+
 def take(
     place: Place, program: PgBackRest, found: Server, kind: str, name: str, reason: str, wait: float,
     say: Callable[[str], None],

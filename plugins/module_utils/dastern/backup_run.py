@@ -283,7 +283,7 @@ def surplus(
     newest: set[tuple[str, str, bool]] = set()
     for record in records:
         database = record.database if record.kind == "logical" else ""
-        pages = physical.fault(record).startswith(physical.PAGES)
+        pages = physical.with_damaged_pages(record)
         began = datetime.fromisoformat(record.began)
         age = (moment - began).total_seconds() / 86400
         beyond = any(

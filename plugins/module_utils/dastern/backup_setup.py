@@ -112,7 +112,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         # Of a live database with damaged pages another one would be like the one that is there.
         first = not any(
             one.type == "full" and one.system == found.system and one.label in there
-            and (physical.good(one) or physical.fault(one).startswith(physical.PAGES))
+            and (physical.good(one) or physical.with_damaged_pages(one))
             for one in place.records()
         )  # fmt: skip
         if not check_mode:

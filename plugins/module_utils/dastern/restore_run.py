@@ -18,7 +18,7 @@ from shlex import quote
 from typing import Any
 
 from . import database_copy
-from .backup_physical import PAGES, fault, good
+from .backup_physical import good, with_damaged_pages
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place, Record
 from .census import Census, count, differences
@@ -405,7 +405,7 @@ def checked(psql: Psql, database: str, record: Record, goal: Target) -> Census:
     if database not in _databases(psql):
         raise DasTernError(f"The restored cluster has no database {database}.")
     expected = Census.of(record.census)
-    pages = fault(record).startswith(PAGES)  # far better than none, and its target says so
+    pages = with_damaged_pages(record)  # far better than none, and its target says so
     try:
         found = count(psql, database)
     except DasTernError:
