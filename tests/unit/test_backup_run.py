@@ -142,7 +142,7 @@ def test_a_check_of_a_damaged_note_says_what_the_run_would_say(params: dict[str,
     assert line.startswith("what restores replaced can't be removed: ")
 
 
-def test_a_check_names_the_leftovers_that_would_go(
+def test_check_and_list_name_the_leftovers_that_would_go(
     params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What somebody else's set is built upon stays; the last full one goes once there is another."""
@@ -154,9 +154,15 @@ def test_a_check_names_the_leftovers_that_would_go(
     ]
     expired: list[str] = []
     monkeypatch.setattr(PgBackRest, "expire", lambda _, label: expired.append(label))
+    monkeypatch.setattr(PgBackRest, "further", lambda _: [])
     for there, before, after in ((sets, [], ["b"]), (sets[2:], [], ["b"]), (sets[:2], [], [])):
         info = info_of(*there)
         monkeypatch.setattr(backup_physical, "usable", lambda *_, info=info: (None, info))
+        monkeypatch.setattr(PgBackRest, "info", lambda _, info=info: info)
+        shown = backup_run.listed(params)["lines"]
+        for label in (one["label"] for one in there if one.get("annotation")):
+            stays = "the next one deletes it" if label in after else "stays while another set is built upon it"
+            assert f"{label} is incomplete: it isn't a backup, and {stays}" in shown
         planned = backup_run.take({**params, "backup_type": "full"}, check_mode=True)["lines"]
         assert planned[1:] == [f"would delete {label}, which a killed run left incomplete" for label in after]
         program = PgBackRest(place.containers, "pg")

@@ -200,7 +200,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     """All backups with what is known of each, the newest first; reads only."""
     place = Place(dict(params))
     backups = [_shown(record) for record in place.records()]
-    damaged, unfinished, others, lines = place.damaged(), [], [], []
+    damaged, unfinished, going, others, lines = place.damaged(), [], [], [], []
     dumps = backup_logical.unknown(place)
     further: dict[str, list[dict[str, Any]]] = {}
     if running(place):
@@ -213,6 +213,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
                 lines.append(refusal.message)
         if info is not None:
             unfinished = physical.incomplete(place, info)
+            going = physical.leftovers(place, info, "full")
             others = [label for label in physical.unknown(place, info) if label not in damaged]
             there = {one["label"] for one in info.sets}
             for backup in backups:
@@ -225,7 +226,11 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     total = _bytes(place.folder)
     lines = [
         *_table(backups), *lines,
-        *(f"{label} is incomplete: it isn't a backup, and the next one deletes it" for label in unfinished),
+        *(
+            f"{label} is incomplete: it isn't a backup, and "
+            f"{'the next one deletes it' if label in going else 'stays while another set is built upon it'}"
+            for label in unfinished
+        ),
         *(f"{label} has a damaged record, and isn't counted on" for label in damaged),
         *(f"{label} has no record: somebody else made it, or the record was lost" for label in others),
         *(
