@@ -103,7 +103,7 @@ CHECKPOINT;
 """
 
 
-GENTLY = "ours, full, 1 process, level 3, priority 19"
+GENTLY = {f"ours, full, 1 process, level {level}, priority 19": level for level in (3, 6)}
 ROOMY = "scattered, with room"
 BASES = {"recent": "ours, full", "scattered": "ours, full", ROOMY: "ours, full, with room"}
 """By which rows are changed: the full backup that the incremental ones are compared with."""
@@ -364,7 +364,7 @@ class Bench:
         contestants: dict[str, Callable[[], Any]] = {
             "quiet": lambda: time.sleep(seconds),
             "ours, full": self.full,
-            GENTLY: self.gently,
+            **{name: partial(self.gently, level) for name, level in GENTLY.items()},
             "pg_dump, gzip": lambda: inside(dump),
         }
         for number in range(self.rounds):
@@ -379,12 +379,14 @@ class Bench:
     def full(self, nice: int = 10) -> None:
         backup_run.take({**self.params, "backup_type": "full", "nice": nice}, say=lambda _: None)
 
-    def gently(self) -> None:
-        """One process that gives way to all others, and compresses so well that it writes little."""
+    def gently(self, level: int) -> None:
+        """One process that gives way to all others, and compresses so well that it writes slowly."""
         conf = CONFIG / "pgbackrest" / "pgbackrest.conf"
         before = conf.read_text("utf-8")
         conf.write_text(
-            re.sub("(?m)^compress-level=.*$", "compress-level=3", before).replace("process-max=2", "process-max=1")
+            re.sub("(?m)^compress-level=.*$", f"compress-level={level}", before).replace(
+                "process-max=2", "process-max=1"
+            )
         )
         try:
             self.full(nice=19)
@@ -669,7 +671,7 @@ def targets_table(bench: Bench) -> str:
         row("restored and serving ≤ 2 × writing the bytes (s)", serving(bench), bench.median("limit: cp, sync"), 2),
         *(
             row(f"p99 during {name} ≤ 2 × quiet (ms)", statistics.median(bench.latencies[name]), quiet, 2)
-            for name in ("ours, full", GENTLY)
+            for name in ("ours, full", *GENTLY)
         ),
         row("connections refused in the swap ≤ 2 s", bench.median("swap"), 1, 2),
     ]
