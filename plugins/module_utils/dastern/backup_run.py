@@ -213,7 +213,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
                 lines.append(refusal.message)
         if info is not None:
             unfinished = physical.incomplete(place, info)
-            going = physical.leftovers(place, info, "full")
+            going = physical.leftovers(place, info, "full")  # where no full one is whole, the next one is
             others = [label for label in physical.unknown(place, info) if label not in damaged]
             there = {one["label"] for one in info.sets}
             for backup in backups:

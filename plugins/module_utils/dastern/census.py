@@ -17,11 +17,9 @@ from typing import Any
 from .connection import conninfo
 from .errors import DasTernError
 from .ledger import TABLE as LEDGER
-from .psql import Psql
+from .psql import LONGEST, Psql
 from .sql_values import literal
 
-LONGEST = 24 * 3600.0
-"""Seconds; while a table is counted or dumped, or an index built, nothing is said."""
 # What a LOCK of all tables ends with where they aren't quiet: its time is up, a lock_timeout of the database's own, a deadlock.
 _BUSY = ("57014", "55P03", "40P01")
 _UNHURRIED = "SET statement_timeout = 0; SET transaction_timeout = 0; "

@@ -147,9 +147,8 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
     if check_mode:
         return {"changed": True, "lines": [f"database {into} would be made of {path}"]}
     partial = f"{into}.partial"
-    drop = f"DROP DATABASE IF EXISTS {identifier(partial)} WITH (FORCE);"
     with place.alone(WAIT, "plain SQL in"):
-        place.superuser.run(drop, silence=LONGEST)  # it waits for a checkpoint
+        place.superuser.drop_database(partial)
         owner = identifier(there["owner"] or "postgres")
         place.superuser.run(f"CREATE DATABASE {identifier(partial)} TEMPLATE template0 OWNER {owner};")
         try:
@@ -166,7 +165,7 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
             place.superuser.run(f"ALTER DATABASE {identifier(partial)} RENAME TO {identifier(into)};")
         except BaseException:
             with suppress(DasTernError):
-                place.superuser.run(drop, silence=LONGEST)
+                place.superuser.drop_database(partial)
             raise
     compared = "as many as the file says" if told else "the file doesn't say how many it had"
     lines = [f"database {into} made of {path}: {sum(found.values())} rows in {len(found)} tables, {compared}"]

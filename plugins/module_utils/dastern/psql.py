@@ -15,10 +15,13 @@ from .connection import system_identifier
 from .containers import Containers
 from .docker_engine import resolve
 from .errors import DasTernError
+from .sql_values import identifier
 
 if TYPE_CHECKING:
     import psycopg
 
+LONGEST = 24 * 3600.0
+"""Seconds; while a table is counted or dumped, files are copied, or a checkpoint is waited for, nothing is said."""
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
 
 
@@ -90,6 +93,10 @@ class Psql:
             + (f" (SQLSTATE {sqlstate})." if sqlstate else "."),
             sqlstate=sqlstate,
         )
+
+    def drop_database(self, name: str) -> None:
+        """Have no database of that name, whoever is in it; it waits for a checkpoint."""
+        self.run(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE);", silence=LONGEST)
 
     def value(self, query: str, database: str = "postgres", silence: float = 0) -> Any:
         """The one JSON value that `query` selects."""

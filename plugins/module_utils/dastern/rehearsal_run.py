@@ -30,7 +30,7 @@ from .migration_backup import DIRECTORY, WAIT, applied, listed
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
-from .psql import Psql, superuser_there
+from .psql import LONGEST, Psql, superuser_there
 from .quantities import amount
 from .rehearsal import (
     MODES,
@@ -74,8 +74,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "limit": {"type": "str", "default": "1s"},
     "fail": {"type": "bool", "default": False},
 }
-_LONGEST_COPY = 24 * 3600.0
-"""Seconds; a copy says nothing until it is done."""
 
 # Both exit codes count, and `sh` has no pipefail. What isn't counted (track_counts) calls no autovacuum, which would be in
 # the way of what is measured. Without VACUUM the first statement that reads a table would write all of it once more.
@@ -285,7 +283,7 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
 def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> None:
     """Fill the scratch database with the live one."""
     given = [conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"]]
-    done = superuser.containers.execute(superuser.container, ["sh", "-c", _COPY, "sh", *given], silence=_LONGEST_COPY)
+    done = superuser.containers.execute(superuser.container, ["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
     if done.rc != 0:
         locked = "Another session keeps one of its tables locked. " if "due to statement timeout" in done.err else ""
         raise DasTernError(

@@ -466,7 +466,7 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
     stamp, into = _stamp(), params["into"]
     name = _named(run.database, "restored", stamp)
     run.say(f"Restoring {words} into database {into or name} ...")
-    with _untouched(run, lambda: site.psql.run(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE);")):
+    with _untouched(run, lambda: site.psql.drop_database(name)):
         if goal is None:
             found = database_copy.from_logical(run.place, record, name, params["table"])
         else:
@@ -745,7 +745,7 @@ def cleaned(site: Site, state: State) -> list[str]:
         pattern = re.compile(re.escape(_named(site.place.database, "restored", "")) + r"\d{8}_\d{9}")
         for name in _databases(site.psql):
             if pattern.fullmatch(name) and name not in kept:
-                site.psql.run(f"DROP DATABASE {identifier(name)} WITH (FORCE);")
+                site.psql.drop_database(name)
                 told.append(f"database {name}, left by a restore that didn't end, was dropped")
     return told
 
@@ -801,7 +801,7 @@ def _removed(place: Place, entry: dict[str, Any]) -> bool:
         return True
     if not container["State"]["Running"]:
         return False
-    place.superuser.run(f"DROP DATABASE IF EXISTS {identifier(entry['kept'])} WITH (FORCE);")
+    place.superuser.drop_database(entry["kept"])
     return True
 
 

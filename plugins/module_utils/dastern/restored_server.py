@@ -32,13 +32,11 @@ from .pgbackrest import (
     segment_name,
     segment_number,
 )
-from .psql import Psql
+from .psql import LONGEST, Psql
 from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
 
 ROLE = "restore"
-LONGEST = 24 * 3600.0
-"""Seconds; while files are copied or the log is replayed nothing is said."""
 _SOCKETS = "/var/run/postgresql"
 _OWNED = "rw,noexec,nosuid,nodev,mode=0755,uid=999,gid=999"
 _REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
