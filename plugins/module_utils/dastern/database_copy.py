@@ -17,21 +17,13 @@ from .restored_server import LONGEST, RestoredServer, Site
 from .sql_values import identifier, literal
 from .survey import BACKUPS
 
-_FAST = "export PGOPTIONS='-c synchronous_commit=off -c default_transaction_read_only=off -c idle_session_timeout=0'"
-_DUMP = 'pg_dump -U postgres -Fd -j 2 --compress=zstd:1 --no-sync -f "$1" -d "$2"'
+_DUMP = 'pg_dump -Fd -j 2 --compress=zstd:1 --no-sync -f "$1" -d "$2"'
 _DUMP_TABLE = """
 set -eu
-pg_dump -U postgres -Fc --section=pre-data -f "$1.schema" -d "$2"
-pg_dump -U postgres -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
+pg_dump -Fc --section=pre-data -f "$1.schema" -d "$2"
+pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
 """
-_FILL = f"""
-set -eu
-{_FAST}
-if [ -e "$1.schema" ]; then pg_restore -U postgres --exit-on-error -d "$2" "$1.schema"; fi
-pg_restore -U postgres --exit-on-error --no-subscriptions -j 2 -d "$2" "$1"
-psql -XqU postgres -d "$2" -c 'VACUUM (ANALYZE)'
-"""
-# These hold lists of names, which stand in pg_db_role_setting as they are written.
+# These hold lists of names, each quoted by itself where it has to be (GUC_LIST_QUOTE in PostgreSQL's source).
 _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 _ACL = """
 SELECT json_agg(json_build_object('privilege', privilege_type, 'option', is_grantable,
@@ -85,25 +77,37 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
     for role, given in (properties["settings"] or {}).items():
         of = f"ALTER ROLE {identifier(role)} IN DATABASE {quoted}" if role else f"ALTER DATABASE {quoted}"
         for setting in given:
-            key, _, value = setting.partition("=")
-            statements.append(f"{of} SET {key} TO {value if key in _LISTS and value else literal(value)};")
+            statements.append(f"{of} SET {assignment(setting)};")
     return statements
 
 
-def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
-    """A database `name` of a logical backup, all of it or one table."""
+def assignment(setting: str) -> str:
+    """Return an entry of `pg_db_role_setting` as `SET` takes it: each part of the name, and each value, quoted by itself."""
+    key, _, value = setting.partition("=")
+    values = [value]
+    if key.lower() in _LISTS:
+        found = re.findall(r'"((?:[^"]|"")*)"|([^,\s]+)', value)
+        values = [quoted.replace('""', '"') or plain for quoted, plain in found] or [""]
+    return f"{identifier(*key.split('.'))} TO {', '.join(literal(one).strip() for one in values)}"
+
+
+def from_logical(place: Place, record: Record, name: str, table: str, session: Psql | None = None) -> Census:
+    """Make database `name` of a logical backup, all of it or one table; `session` is as in `backup_logical.restore`."""
     expected = Census.of(record.census)
     tables = (table_of(expected, table),) if table else ()
     create(place.superuser, name, expected)
-    backup_logical.restore(place, record, name, tables, properties=False)
+    backup_logical.restore(place, record, name, tables, session)
     return _compared(place.superuser, name, expected, tables[0] if tables else "")
 
 
 def from_physical(
     site: Site, record: Record, goal: Target, database: str, name: str, table: str, stamp: str,
-    *, check: Callable[[Psql, str, Record, Target], Census],
+    *, check: Callable[[Psql, str, Record, Target], Census], session: Psql | None = None,
 ) -> Census:  # fmt: skip
-    """A database `name` of a physical backup, by way of a server made of it; the dump goes through the backups' folder."""
+    """Make database `name` of a physical backup, by way of a server made of it; the dump goes through the backups' folder.
+
+    `session` restores it, the owner's unless said otherwise.
+    """
     volume, folder = f"{site.helper}-data", f"{BACKUPS}/.restore-{stamp}"
     site.make_volume(volume, "restore")
     server = RestoredServer(site, volume, "pgdata")
@@ -120,20 +124,21 @@ def from_physical(
                 )
             exact = table_of(expected, table) if table else ""
             script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
-            _run(site, site.helper, script, f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact)
+            dumped = psql.execute(
+                ["sh", "-c", script, "sh", f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact],
+                silence=LONGEST,
+            )
+            if dumped.rc:
+                raise DasTernError(f"The restored database can't be dumped: {dumped.last_words}.", **dumped.outside)
         finally:
             server.discard()
         create(site.psql, name, expected)
-        _run(site, site.name, _FILL, f"{folder}/dump", conninfo(name, backup_logical.RESTORING, local=True))
+        session = session or site.psql.as_owner(expected.properties["owner"])
+        for archive in [f"{folder}/dump.schema", f"{folder}/dump"] if table else [f"{folder}/dump"]:
+            backup_logical.fill(session, site.psql, name, archive, database)
         return _compared(site.psql, name, expected, exact)
     finally:
         site.once('rm -rf "$1"', folder, volume="")
-
-
-def _run(site: Site, container: str, script: str, *words: str) -> None:
-    done = site.containers.execute(container, ["sh", "-c", script, "sh", *words], silence=LONGEST)
-    if done.rc:
-        raise DasTernError(f"The restored database can't be copied: {done.last_words}.")
 
 
 def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:

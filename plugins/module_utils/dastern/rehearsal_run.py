@@ -1,8 +1,8 @@
 """Pending migrations run on a copy of the live database, and what each statement cost there.
 
-The copy is of the live database or of its newest logical backup. It is made by pg_dump and pg_restore inside the server's
-container, as superuser: CREATE DATABASE ... TEMPLATE refuses while the application is connected. It is a scratch database
-and goes as they go.
+The copy is of the live database or of its newest logical backup. It is made inside the server's container, by pg_dump as
+superuser, who sees all, and by pg_restore as the owner, as that evaluates the application's code: CREATE DATABASE ...
+TEMPLATE refuses while the application is connected. It is a scratch database and goes as they go.
 
 Only here are files split into statements. All locks of a transaction are held until its end, so that after each statement
 pg_locks shows exactly which it added. A file that can't be split is run whole, as `migrate` does, while a second
@@ -30,7 +30,7 @@ from .migration_backup import DIRECTORY, WAIT, applied, listed
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
-from .psql import LONGEST, Psql, superuser_there
+from .psql import LONGEST, Psql, session_options, superuser_there
 from .quantities import amount
 from .rehearsal import (
     MODES,
@@ -78,10 +78,17 @@ ARGUMENT_SPEC: dict[str, Any] = {
 # Both exit codes count, and `sh` has no pipefail. What isn't counted (track_counts) calls no autovacuum, which would be in
 # the way of what is measured. Without VACUUM the first statement that reads a table would write all of it once more.
 _COPY = """
-export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c track_counts=off'
-codes=$( { { pg_dump -U postgres -Fc --compress=none --no-subscriptions --lock-wait-timeout="$3" -d "$1"; echo $? >&3; } |
-  { pg_restore -U postgres --exit-on-error -d "$2" >&2; echo $? >&3; }; } 3>&1 )
-[ "$(echo $codes)" = '0 0' ] && exec psql -XqU postgres -d "$2" -c 'VACUUM (ANALYZE)'
+from=$1 to=$2 wait=$3 owner=$4 options=$5
+shift 5
+codes=$( { { pg_dump -Fc --compress=none --no-subscriptions --lock-wait-timeout="$wait" "$@" -d "$from"; echo $? >&3; } |
+  { PGUSER=$owner PGOPTIONS=$options pg_restore --exit-on-error -d "$to" >&2; echo $? >&3; }; } 3>&1 )
+[ "$(echo $codes)" = '0 0' ] && PGUSER=$owner PGOPTIONS=$options exec psql -Xq -d "$to" -c 'VACUUM (ANALYZE)'
+"""
+# Only a superuser makes these; that the live database has them says that one did.
+_EXTENSIONS = """
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(x.extname, n.nspname)), '[]') FROM pg_catalog.pg_extension x
+JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace
+JOIN pg_catalog.pg_available_extension_versions v ON v.name = x.extname AND v.version = x.extversion WHERE v.superuser AND NOT v.trusted
 """
 _ROOM = """
 SELECT json_build_object('size', pg_database_size({database}), 'directory', current_setting('data_directory'),
@@ -160,7 +167,7 @@ def rehearse(
                 if backup:
                     backups = Place(dict(params))
                     with backups.alone(WAIT, "a rehearsal"):
-                        restore(backups, backup, own.info.dbname, properties=False)
+                        restore(backups, backup, own.info.dbname, session=superuser.as_owner(own.info.user))
                     _catch_up(own, params, since)
                 else:
                     _copy(own, params, superuser)
@@ -282,8 +289,18 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
 
 def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> None:
     """Fill the scratch database with the live one."""
-    given = [conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"]]
-    done = superuser.containers.execute(superuser.container, ["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
+    owner = superuser.as_owner(own.info.user).user
+    extensions = superuser.value(_EXTENSIONS, params["database"])
+    for name, schema in extensions:
+        at = identifier(schema)
+        make = "" if schema == "public" else f"CREATE SCHEMA {at} AUTHORIZATION {identifier(owner)};\n"
+        superuser.run(f"{make}CREATE EXTENSION {identifier(name)} WITH SCHEMA {at};", own.info.dbname)
+    given = [
+        conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"], owner,
+        session_options(owner, synchronous_commit="off"),
+        *(f"--exclude-extension={identifier(name)}" for name, _ in extensions),
+    ]  # fmt: skip
+    done = superuser.execute(["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
     if done.rc != 0:
         locked = "Another session keeps one of its tables locked. " if "due to statement timeout" in done.err else ""
         raise DasTernError(
