@@ -25,6 +25,8 @@ pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
 """
 # These hold lists of names, each quoted by itself where it has to be (GUC_LIST_QUOTE in PostgreSQL's source).
 _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
+_OWNER = "SELECT to_json(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = {database}"
+APPLICATION = "das-tern put back"
 _ACL = """
 SELECT json_agg(json_build_object('privilege', privilege_type, 'option', is_grantable,
   'grantee', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) ORDER BY n)
@@ -153,6 +155,58 @@ def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:
     if told:
         raise DasTernError(f"Database {name} isn't what was backed up: {'; '.join(told)}.", differences=told)
     return found
+
+
+# Those that a row is made of; what is generated comes by itself.
+_COLUMNS = """
+SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_attribute
+WHERE attrelid = pg_catalog.to_regclass({table}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+# The statements come as arguments: a pipe joins two programs, and nothing of the table's is a word of the shell.
+_PUT_BACK = """
+from=$1 to=$2 read=$3 make=$4 fill=$5 put=$6
+exec 4>&1
+codes=$( { { psql -Xq -v ON_ERROR_STOP=1 -d "$from" -c "$read"; echo $? >&3; } |
+  { psql -XqAt -v ON_ERROR_STOP=1 -1 -d "$to" -c "$make" -c "$fill" -c "$put" >&4; echo $? >&3; }; } 3>&1 )
+[ "$(echo $codes)" = '0 0' ]
+"""
+
+
+def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, int]:
+    """Insert those rows of `table` in database `copy` that the same table of database `live` lacks; change no other row.
+
+    Return how many rows the copy has and how many came in. `table` is qualified and quoted as PostgreSQL writes it. The owner
+    of `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign key, leaves all as it
+    was. Raises `DasTernError`.
+    """
+    query = _COLUMNS.format(table=literal(table))
+    there, wanted = superuser.value(query, live), superuser.value(query, copy)
+    if missing := [name for name in wanted if name not in there]:
+        raise DasTernError(
+            f"Table {table} of the live database {live} "
+            + (f"lacks {', '.join(missing)}, which the backup has" if there else "isn't there")
+            + ". Nothing was put back. Restore the table beside it (`-e into=NAME`), and bring its rows over by hand."
+        )
+    columns = ", ".join(identifier(name) for name in wanted)
+    rows = superuser.value(f"SELECT pg_catalog.count(*) FROM ONLY {table}", copy, LONGEST)
+    owner = superuser.as_owner(str(superuser.value(_OWNER.format(database=literal(live)))))
+    done = owner.execute(
+        [
+            "sh", "-c", _PUT_BACK, "sh", conninfo(copy, APPLICATION), conninfo(live, APPLICATION),
+            f"COPY {table} ({columns}) TO STDOUT",
+            f"CREATE TEMPORARY TABLE put_back ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
+            f"COPY pg_temp.put_back ({columns}) FROM STDIN",
+            f"WITH came AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.put_back "
+            "ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) FROM came",
+        ],
+        silence=LONGEST,
+    )  # fmt: skip
+    if done.rc or not done.out.strip().isdecimal():
+        raise DasTernError(
+            f"The rows of {table} can't be put back into database {live}: {done.last_words}. It is as it was.",
+            **done.outside,
+        )
+    return int(rows), int(done.out)
 
 
 def table_of(census: Census, table: str) -> str:
