@@ -471,8 +471,8 @@ def _without_extensions(
         if not accepted.get(plain):
             raise DasTernError(
                 f"Extension {plain} can only be made by a superuser, and the live database {live} doesn't have it. Nothing was "
-                f"restored. If it is wanted: `docker exec -u postgres {quote(superuser.container)} psql -d {quote(live)} -c "
-                f"{quote(f'CREATE EXTENSION {identifier(plain)}')}`, then run again.",
+                f"restored. If it is wanted: `docker exec -u postgres -e PGOPTIONS='-c search_path=pg_catalog' "
+                f"{quote(superuser.container)} psql -d {quote(live)} -c {quote(f'CREATE EXTENSION {identifier(plain)} SCHEMA public')}`, then run again.",
                 extension=plain,
             )
         superuser.run(
