@@ -17,6 +17,7 @@ FACTS = {
     "docker_engine_version",
     "migrations_emptied",
     "postgres_absent",
+    "postgres_folders_pending",
     "postgres_image_id",
     "postgres_image_reference",
     "postgres_stopped",

@@ -17,6 +17,8 @@ options:
   cipher_pass: {description: Password of the repository; empty is no encryption., type: str, default: ""}
   repository_options: {description: "pgBackRest's options of further repositories, by name, such as repo2-type.", type: dict, default: {}}
   repository_secrets: {description: Those of them that nobody is to see., type: dict, default: {}}
+  network: {description: Network of the server's container., type: str, required: true}
+  cpus: {description: "How many processors the backup container may use at most; 0 is as many as there are.", type: float, default: 0.0}
   new_cluster: {description: "Whether a cluster without backups may take the place of the one that the repository has backups of.", type: bool, default: false}
   repository_files: {description: "Content of files that these options name, by name; the server sees them in /etc/pgbackrest/files.", type: dict, default: {}}
   keep:

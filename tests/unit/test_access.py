@@ -135,6 +135,7 @@ def test_hba_lines_go_between_the_superusers_refusal_and_the_application() -> No
         "local all all peer map=das_tern",
         'host all "postgres" all reject',
         "host replication das_tern_receiver samenet scram-sha-256",
+        "host postgres das_tern_backup samenet scram-sha-256",
         "host all m 10.0.0.0/8 scram-sha-256",
         'host "db","/^db_scratch_[0-9a-f]{16}$" "app" all scram-sha-256',
         'host "db" "ro" all scram-sha-256',

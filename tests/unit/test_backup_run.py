@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ansible.module_utils.dastern import (
     backup_health,
     backup_logical,
     backup_physical,
+    backup_records,
     backup_run,
     census,
+    keeper,
     pgbackrest,
     plain_sql,
 )
@@ -31,6 +35,7 @@ from test_backup_retention import record
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A running server that archives."""
     monkeypatch.setattr(backup_run, "running", lambda _: True)
+    monkeypatch.setattr(keeper, "there", lambda _: True)
     monkeypatch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", True))
     own = {"endpoint": f"unix://{tmp_path}/none.sock", "container": "pg", "database": "d", "backup_dir": str(tmp_path)}
     return {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()} | own
@@ -98,20 +103,43 @@ def test_pgbackrest_is_let_read_a_large_repository_in_silence(
 
 def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place.containers, "execute", lambda *_, **__: Output(0, "0 0\n", ""))
+    (place.folder / "transfer").mkdir()
     with pytest.raises(DasTernError, match=f"Container pg doesn't see {place.folder} as /backups"):
-        backup_physical.usable(place, PgBackRest(place.containers, "pg"))
+        backup_logical.refuse_elsewhere(place, "transfer")
 
 
-def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place) -> None:
+def test_a_container_without_the_repository_is_refused_before_anything_is_asked(
+    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "there", lambda _: False)
+    monkeypatch.setattr(place.containers, "inspect", lambda *_: None)
+    for found, words in ((None, "isn't there"), ({"State": {"Running": False}}, "doesn't run")):
+        monkeypatch.setattr("ansible.module_utils.dastern.containers.Containers.inspect", lambda *_, found=found: found)
+        with pytest.raises(DasTernError, match=f"pg-backup.*{words}") as refusal:
+            backup_run.take(params)
+        assert refusal.value.facts == {"keeper": "pg-backup"}
+
+
+def test_a_disk_that_takes_nothing_is_a_refusal_in_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(place.folder)
     with pytest.raises(DasTernError, match=r"restore\.json can't be written"):
         State(place).save()
     place.folder.mkdir()
-    (place.folder / ".lock").symlink_to("/dev/full")
-    with place.alone(0, "a deletion"):
-        place.records_folder.touch()
+    with monkeypatch.context() as full:
+        full.setattr(backup_records.os, "write", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        with place.alone(0, "a deletion"):
+            place.records_folder.touch()
     with pytest.raises(DasTernError, match=r"records/07\.json can't be written: .*\. Make room there"):
         place.save(record(7))
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(place: Place, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (place.folder / ".lock").symlink_to(victim)
+    with pytest.raises(DasTernError), place.alone(0, "a backup"):
+        pass
+    assert victim.read_text() == "mine"
 
 
 def keep_replaced(place: Place) -> None:
@@ -310,7 +338,7 @@ def test_a_logical_backup_whose_record_was_lost_is_shown_and_kept(
     (line,) = (line for line in told["lines"] if "has no record" in line)
     assert line.startswith(f"{lost.name} has no record")
     assert str(lost) in line
-    backup_logical._remove_leftovers(place, folder)
+    backup_logical._remove_leftovers(place)
     assert sorted(folder.iterdir()) == [lost, kept, other]
 
 
@@ -330,7 +358,7 @@ def test_a_deletion_of_a_logical_backup_that_was_cut_short_is_ended_by_the_next(
         with pytest.raises(KeyboardInterrupt):
             backup_logical.remove(place, old)
     assert (place.records(), (folder / old.label).exists(), backup_logical.unknown(place)) == ([], True, [])
-    backup_logical._remove_leftovers(place, folder)
+    backup_logical._remove_leftovers(place)
     assert list(folder.iterdir()) == []
     backup_logical.remove(place, old)
     assert list(folder.iterdir()) == []

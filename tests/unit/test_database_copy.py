@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +15,21 @@ from test_backup_retention import record
 
 
 @pytest.mark.parametrize(("table", "words"), [("", "a database of it"), ("public.t", "a table of it")])
-def test_what_was_never_counted_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, table: str, words: str) -> None:
+def test_what_was_never_counted_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, table: str, words: str
+) -> None:
     done: list[str] = []
     server = SimpleNamespace(
         fill=lambda *_: done.append("fill"), serve=lambda _: None, discard=lambda: done.append("discard")
     )
     monkeypatch.setattr(database_copy, "RestoredServer", lambda *_: server)
     site: Any = SimpleNamespace(
-        helper="pg-restore", make_volume=lambda *_: None, once=lambda *_, **__: done.append("remove")
+        helper="pg-restore", make_volume=lambda *_: None, place=SimpleNamespace(folder=tmp_path)
     )
+    (tmp_path / "transfer" / "restore-x").mkdir(parents=True)
     goal = Target("07", "", 1, {"recovery_target_name": "das-tern-07"}, own=True)
     uncounted = Census("d", {}, "", {}, [], 1)
     with pytest.raises(DasTernError, match=f"{words} can't be copied.*`-e what=cluster -e target=07`"):
         database_copy.from_physical(site, record(7), goal, "d", "copy", table, "x", check=lambda *_: uncounted)
-    assert done == ["fill", "discard", "remove"]
+    assert done == ["fill", "discard"]
+    assert list((tmp_path / "transfer").iterdir()) == []

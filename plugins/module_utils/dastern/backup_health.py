@@ -17,6 +17,7 @@ from typing import Any
 
 from . import backup_records
 from .backup_calendar import moment, shown
+from .backup_folders import RECEIVED
 from .backup_records import UNREADABLE, Check, Place, Record
 from .errors import DasTernError
 from .hba import RECEIVER
@@ -203,12 +204,14 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     except (DasTernError, OSError) as error:
         health.unasked = str(error)
     with contextlib.suppress(DasTernError, ValueError, IndexError):
-        health.further = PgBackRest(place.containers, place.container).further()
+        health.further = PgBackRest(place.containers, place.keeper).further()
         told = place.containers.execute(place.container, ["df", "-B1", "--output=avail,size", PGDATA]).out
         free, size = told.splitlines()[-1].split()
         health.data_disk = int(free), int(size)
         if health.receiver:
-            devices = place.containers.execute(place.container, ["stat", "-c", "%d", PGDATA, BACKUPS]).out.split()
+            devices = place.containers.execute(
+                place.container, ["stat", "-c", "%d", PGDATA, f"{BACKUPS}/{RECEIVED}"]
+            ).out.split()
             health.same_disk = len(devices) == 2 and devices[0] == devices[1]
     there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
     disk = os.statvfs(there)

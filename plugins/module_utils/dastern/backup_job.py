@@ -27,7 +27,7 @@ from .backup_calendar import CLOCK, Calendar, moment, shown
 from .backup_health import AHEAD, LOCK, STATUS, Health, at_work, counted, examine, read_status, to_drill
 from .backup_records import Place, Record
 from .errors import DasTernError
-from .files import write
+from .files import open_lock, write
 
 WAIT_FOR_SERVER = 120
 """Seconds that a server gets to answer: after a boot the job may be there first."""
@@ -84,9 +84,7 @@ class Job:
         from . import backup_physical, pgbackrest  # type: ignore[attr-defined,unused-ignore]
 
         with contextlib.suppress(DasTernError):
-            backup_physical.forget_received(
-                self.place, pgbackrest.PgBackRest(self.place.containers, self.place.container)
-            )
+            backup_physical.forget_received(self.place, pgbackrest.PgBackRest(self.place.containers, self.place.keeper))
 
     def health(self) -> Health:
         """How the backups are; the metrics file is written with it."""
@@ -118,7 +116,7 @@ class Job:
     def _alone(self) -> Iterator[None]:
         """One job at a time. Whoever only looks holds the lock for a moment, so it is tried for two seconds."""
         try:
-            lock = (self.place.folder / LOCK).open("a", encoding="utf-8")
+            lock = open_lock(self.place.folder / LOCK)
         except OSError as error:
             raise DasTernError(
                 f"{self.place.folder} can't be written: {error.strerror}. Wanted is the folder of the backups, mounted and "

@@ -1,8 +1,9 @@
 """Logical backups of one database: `<backup_dir>/logical/<label>/` holds what pg_dump's directory format writes, and beside it
 `globals.sql` (the roles, without passwords) and `database.sql` (what pg_dump leaves out: the database's own properties).
 
-pg_dump runs inside the server's container and writes into /backups: only there are program and data of one version, and
-only a directory can be written by two jobs. One psql session holds the snapshot that pg_dump reads and that the census
+pg_dump runs inside the server's container and writes into /backups/transfer: only there are program and data of one version,
+and only a directory can be written by two jobs. What it wrote is moved where the container can't write (`backup_folders`)
+before it is read, hashed and counted. One psql session holds the snapshot that pg_dump reads and that the census
 counts. zstd in a dump has no checksum, and an emptied data file is restored without a word: so all of it is decoded once,
 its rows are compared with the census, and the record keeps a SHA-256 of each file.
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_tree
 from .backup_records import Check, Place, Record, now
 from .census import LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
 from .connection import conninfo
@@ -42,14 +44,14 @@ from .survey import BACKUPS
 APPLICATION = "das-tern backup"
 RESTORING = "das-tern restore"
 
-_FOLDER = "logical"
+IN_CONTAINER = f"{BACKUPS}/{LOGICAL}"
+"""Where the server's container sees the backups, and can't write."""
 _LABEL = re.compile(r"\d{8}-\d{6}L")
 _PARTIAL, _INCOMPLETE = ".partial", ".incomplete"
 _DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
 _DUMPED = "das-tern: dumped"
-_TAKE = f"""
+_TAKE = """
 umask 077
-mkdir -p {BACKUPS}/{_FOLDER} || exit 1
 export FOLDER="$1" TO="$2" LOCK_WAIT="$3" COUNT="$4"
 exec psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
 """
@@ -142,16 +144,17 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
     """
     duration("lock_wait", lock_wait)
     looked = look(place, database)
-    refuse_elsewhere(place)
+    refuse_elsewhere(place, TRANSFER, LOGICAL)
     refuse_full_disk(place.folder, int(looked["size"]), database)
     began, moment = time.monotonic(), datetime.now(UTC)
-    folder = place.folder / _FOLDER
+    folder = place.logical_folder
     try:
-        _remove_leftovers(place, folder)
+        _remove_leftovers(place)
         label = _label(place, folder, moment)
         partial, mark = folder / f"{label}{_PARTIAL}", folder / f"{label}{_INCOMPLETE}"
         try:
-            census = _dump(place, database, partial.name, lock_wait)
+            census = _dump(place, database, label, lock_wait)
+            adopt(place.folder, label, partial)
             with ThreadPoolExecutor(1) as beside:
                 hashing = beside.submit(_synced, partial)
                 wrong = _misread(place, partial.name, census.tables)
@@ -176,6 +179,8 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
             with contextlib.suppress(DasTernError):
                 look(place, database)
             shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(place.folder, TRANSFER, label)
             raise
     except OSError as error:
         raise DasTernError(
@@ -188,20 +193,24 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
 def verify(place: Place, record: Record) -> Check:
     """Whether all files are there as they were written, nothing besides, and all of it can be decoded."""
     began = time.monotonic()
-    refuse_elsewhere(place)
+    refuse_elsewhere(place, LOGICAL)
     wrong = damage(place, record) or _misread(place, record.label, Census.of(record.census).tables)
     return Check(now(), not wrong, round(time.monotonic() - began, 1), wrong)
 
 
 def remove(place: Place, record: Record) -> None:
     """Delete a backup; its record goes first, without which it is none."""
-    mark = place.folder / _FOLDER / f"{record.label}{_INCOMPLETE}"
+    if not _LABEL.fullmatch(record.label):
+        raise DasTernError(
+            f"{record.label!r} isn't the label of a logical backup, and nothing of that name is deleted."
+        )
+    mark = place.logical_folder / f"{record.label}{_INCOMPLETE}"
     with contextlib.suppress(OSError):  # a full disk is no reason not to delete backups
         mark.touch(0o600)
     place.forget(record.label)
     try:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(place.folder / _FOLDER / record.label)
+            shutil.rmtree(place.logical_folder / record.label)
         mark.unlink(missing_ok=True)
     except OSError as error:
         raise DasTernError(f"The old backup {record.label} can't be deleted: {error.strerror}.") from None
@@ -209,7 +218,7 @@ def remove(place: Place, record: Record) -> None:
 
 def unknown(place: Place) -> list[str]:
     """Labels of what looks complete and has no record: that was lost, or somebody else put the folder there. It is kept."""
-    there = {path.name for path in (place.folder / _FOLDER).glob("*L*")}
+    there = {path.name for path in place.logical_folder.glob("*L*")}
     return sorted(
         name
         for name in there
@@ -232,7 +241,7 @@ def restore(
     A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
     `DasTernError`; then `database` may be filled in part, and is to be dropped.
     """
-    refuse_elsewhere(place)
+    refuse_elsewhere(place, LOGICAL)
     expected = Census.of(record.census)
     session = session or place.superuser.as_owner(expected.properties["owner"])
     chosen = [_table(record, expected, table) for table in tables]
@@ -252,10 +261,10 @@ def restore(
             "`ansible-playbook playbooks/list_backups.yml` shows all."
         )
     try:
-        fill(session, place.superuser, database, f"{BACKUPS}/{_FOLDER}/{record.label}", place.database, chosen)
+        fill(session, place.superuser, database, f"{IN_CONTAINER}/{record.label}", place.database, chosen)
     except DasTernError as refusal:
         role = re.search(r'role "[^"]*" does not exist', refusal.message)
-        words = f" The roles are in {place.folder}/{_FOLDER}/{record.label}/globals.sql." if role else ""
+        words = f" The roles are in {place.logical_folder}/{record.label}/globals.sql." if role else ""
         raise DasTernError(
             f"Backup {record.label} could not be restored: {refusal.message}{words}", **refusal.facts
         ) from None
@@ -274,7 +283,7 @@ def restore(
 
 def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
     """What of a backup's files isn't as it was written, in words; '' where all is well. Without `hashes` by name and size."""
-    folder = place.folder / _FOLDER / record.label
+    folder = place.logical_folder / record.label
     wrong = []
     try:
         there = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
@@ -293,16 +302,17 @@ def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
     return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if wrong[5:] else "")
 
 
-def refuse_elsewhere(place: Place) -> None:
-    """Refuse where the container doesn't see the folder of the host: what it writes would be somewhere else."""
-    seen = place.containers.execute(place.container, ["stat", "-c", "%d %i", BACKUPS])
+def refuse_elsewhere(place: Place, *names: str) -> None:
+    """Refuse where the container doesn't see these folders of the host: what it reads or writes would be somewhere else."""
+    folders = {f"{BACKUPS}/{name}": place.folder / name for name in names}
+    seen = place.containers.execute(place.container, ["stat", "-c", "%d %i", *folders])
     with contextlib.suppress(OSError):
-        there = place.folder.stat()
-        if seen.out.split() == [str(there.st_dev), str(there.st_ino)]:
+        there = [path.stat() for path in folders.values()]
+        if seen.out.splitlines() == [f"{found.st_dev} {found.st_ino}" for found in there]:
             return
     raise DasTernError(
-        f"Container {place.container} doesn't see {place.folder} as {BACKUPS}. `ansible-playbook playbooks/provision.yml` "
-        "makes it as `postgres_backup_dir` says."
+        f"Container {place.container} doesn't see {place.folder} as {BACKUPS}. `{PROVISION}` makes it as `postgres_backup_dir` "
+        "says."
     )
 
 
@@ -343,8 +353,10 @@ def look(place: Place, database: str) -> dict[str, Any]:
     return looked
 
 
-def _remove_leftovers(place: Place, folder: Path) -> None:
+def _remove_leftovers(place: Place) -> None:
     """Delete what was never complete, or is a backup no more; the mark goes last."""
+    folder = place.logical_folder
+    empty(place.folder, TRANSFER)
     for path in folder.glob("*L.*"):
         if not _LABEL.fullmatch(path.stem):
             continue
@@ -365,8 +377,8 @@ def _label(place: Place, folder: Path, moment: datetime) -> str:
 
 
 def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
-    """Dump into `folder` below /backups/logical; gives the census of the same snapshot."""
-    path = f"{BACKUPS}/{_FOLDER}/{folder}"
+    """Dump into `folder` below /backups/transfer; return the census of the same snapshot."""
+    path = f"{BACKUPS}/{TRANSFER}/{folder}"
     script = (
         SESSION.format(lock_wait=literal(lock_wait))
         + f"{LOCK}\\! {_SHELL}\n\\o {path}/database.sql\n{_PROPERTIES};\n\\o\nCOMMIT;\n"
@@ -400,7 +412,7 @@ def _hashed(path: Path, *, sync: bool = False) -> dict[str, Any]:
 
 def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
     """Decode all of a backup and count its rows; what is wrong in words, '' where all is well."""
-    command = ["bash", "-c", _COUNT, "bash", f"{BACKUPS}/{_FOLDER}/{folder}"]
+    command = ["bash", "-c", _COUNT, "bash", f"{IN_CONTAINER}/{folder}"]
     done = place.containers.execute(place.container, command, silence=LONGEST)
     if done.rc != 0:
         return f"pg_restore: {done.last_words}"

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import Any
 
-from . import census, pgbackrest, received
-from .backup_logical import refuse_elsewhere
+from . import census, keeper, pgbackrest, received
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
@@ -109,7 +108,7 @@ def usable(place: Place, program: PgBackRest) -> tuple[Server, Info]:
             "`postgres_wal_archive: true` and run `ansible-playbook playbooks/provision.yml`, or take a logical one: "
             "`ansible-playbook playbooks/backup.yml -e backup_type=logical`."
         )
-    refuse_elsewhere(place)
+    keeper.refuse_away(place)
     info = program.info()
     if not info.system:
         raise DasTernError(
@@ -270,6 +269,14 @@ def _counted(
     one = program.info(repository=repository).set(label)
     if one is None:
         raise DasTernError(f"pgBackRest doesn't list the backup {label} that it made. Run again.")
+    if links := program.links(label, repository):
+        raise DasTernError(
+            f"The data of container {place.container} has links in it, which pgBackRest follows: {', '.join(links)}. What they lead "
+            f"to would be in the backup {label}, and come back with it; so it doesn't count, and the next run deletes it. Nothing of "
+            f"ours makes such links. Look at them (`docker exec {quote(place.container)} find {PGDATA} -type l -ls`), remove them, "
+            "then run again.",
+            links=links,
+        )
     pages = _pages(place, program, one, repository)
     try:
         counted, exact = census.count_at(place.superuser, place.database, point)
@@ -570,7 +577,7 @@ def archive_all(place: Place, repository: int = 1) -> tuple[int, str]:
     )
     timeline = int(current[:8], 16)
     wait_until_archived(place, pgbackrest.segment(timeline, lsn), repository, "The backup doesn't count.")
-    _archive_history(PgBackRest(place.containers, place.container), timeline, repository)
+    _archive_history(PgBackRest(place.containers, place.keeper), timeline, repository)
     return timeline, lsn
 
 
@@ -613,7 +620,7 @@ def _archive_history(program: PgBackRest, timeline: int, repository: int) -> Non
 
 def wait_until_archived(place: Place, name: str, repository: int, otherwise: str) -> None:
     """Wait until a repository has the log up to segment `name`; `otherwise` says in a refusal what follows."""
-    program = PgBackRest(place.containers, place.container)
+    program = PgBackRest(place.containers, place.keeper)
     several = bool(program.further())
     limit = pgbackrest.ARCHIVE_TIMEOUT if several else ARCHIVE_SECONDS
     end = time.monotonic() + limit

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -18,10 +19,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from .backup_folders import LOGICAL, RECORDS, refuse_untrusted
 from .containers import Containers
 from .docker_engine import resolve
 from .errors import DasTernError
-from .files import absolute, write
+from .files import absolute, open_lock, write
 from .psql import Psql
 from .quantities import amount
 
@@ -32,6 +34,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_dir": {"type": "path", "required": True},
 }
 """The options of every module that works with backups; `Place` reads them."""
+KEEPER = "-backup"
+"""What is added to the server's container's name for that of the container that alone has the repository."""
 FORMER = "former"
 """Folder of the records whose repository was moved away."""
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
@@ -120,7 +124,7 @@ class Record:
     def read(cls, text: str, label: str) -> Record:
         """Of a record's `text`; one of `UNREADABLE` where that isn't what is there."""
         kept = json.loads(text)
-        if kept.pop("sha256") != _digest(kept) or kept["label"] != label:
+        if kept.pop("sha256") != _digest(kept) or kept["label"] != label or not _LABEL.fullmatch(label):
             raise ValueError("not what was written")
         return cls.of(kept)
 
@@ -130,18 +134,31 @@ class Record:
         return cls(**{**kept, **checks})
 
 
+_LABEL = re.compile(r"\w[\w.-]*")
+
+
 class Place:
-    """Where the backups of one server are: its folder on the host, and the container that sees it as /backups."""
+    """Where the backups of one server are: its folder on the host, and the containers that write into parts of it.
+
+    Raises `DasTernError` where somebody else than root could put something else in that folder's place.
+    """
 
     def __init__(self, params: dict[str, Any]) -> None:
         absolute("postgres_backup_dir", params["backup_dir"])
         self.folder = Path(os.path.expanduser(params["backup_dir"]))
-        self.records_folder = self.folder / "records"
+        refuse_untrusted(self.folder)
+        self.records_folder = self.folder / RECORDS
+        self.logical_folder = self.folder / LOGICAL
         self.database: str = params["database"]
         self.container: str = params["container"]
         endpoint = resolve(os.environ, os.path.expanduser("~"), os.geteuid(), params["endpoint"])
         self.containers = Containers(endpoint.url)
         self.superuser = Psql(self.containers, self.container)
+
+    @property
+    def keeper(self) -> str:
+        """Name of the container that alone has the repository."""
+        return f"{self.container}{KEEPER}"
 
     def record_path(self, label: str) -> Path:
         return self.records_folder / f"{label}.json"
@@ -231,7 +248,8 @@ class Place:
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("a+", encoding="utf-8")
+            refuse_untrusted(self.folder)
+            lock = open_lock(self.folder / ".lock")
         except OSError as error:
             raise DasTernError(f"{self.folder} can't be written: {error.strerror}. Run the play as root.") from None
         with lock:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import backup_logical, backup_records, migration_backup, sql_values
+from . import backup_logical, backup_records, keeper, migration_backup, sql_values
 from . import backup_physical as physical
 from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
@@ -69,8 +69,10 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
     kind = params["backup_type"] or ("" if found.archiving else "logical")
     if check_mode:
         return _planned(place, keep, kind, params)
+    if kind != "logical":
+        keeper.refuse_away(place)
     with place.alone(params["wait"], "a backup"):
-        program = PgBackRest(place.containers, place.container, params["nice"])
+        program = PgBackRest(place.containers, place.keeper, params["nice"])
         lines: list[str] = []
         before = place.records()
         if kind == "logical":
@@ -126,7 +128,9 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
         if empty:
             return nothing
         raise not_running(place)
-    program = PgBackRest(place.containers, place.container, params["nice"])
+    program = PgBackRest(place.containers, place.keeper, params["nice"])
+    if any(record.kind == "physical" for record in place.records()):
+        keeper.refuse_away(place)
     further = program.further()
     if empty and not further:
         return nothing
@@ -203,9 +207,9 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     damaged, unfinished, going, others, lines = place.damaged(), [], [], [], []
     dumps = backup_logical.unknown(place)
     further: dict[str, list[dict[str, Any]]] = {}
-    if running(place):
+    if running(place) and keeper.there(place):
         info = None
-        program = PgBackRest(place.containers, place.container)
+        program = PgBackRest(place.containers, place.keeper)
         try:
             info = program.info()
         except DasTernError as refusal:
@@ -222,7 +226,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
             further[str(number)], told = _further(program, number)
             lines += told
     elif backups:
-        lines.append(f"container {place.container} doesn't run: what is in its repository can't be compared")
+        lines.append(f"container {place.keeper} doesn't run: what is in its repository can't be compared")
     total = _bytes(place.folder)
     lines = [
         *_table(backups), *lines,
@@ -326,7 +330,7 @@ def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], 
 def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """What `take` would do."""
     before = place.records()
-    lines, records, program = [], before, PgBackRest(place.containers, place.container)
+    lines, records, program = [], before, PgBackRest(place.containers, place.keeper)
     info = None
     if kind == "logical":
         records = [record for record in records if record.kind == "logical"]

@@ -11,11 +11,13 @@ from typing import Any
 
 from . import backup_physical as physical
 from . import backup_records, backup_run, scram
+from .backup_folders import TRANSFER
 from .backup_records import Place
 from .backup_run import Say
 from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
+from .keeper import Keeper
 from .pgbackrest import Info, PgBackRest, configuration, masked
 from .survey import BACKUPS
 
@@ -29,6 +31,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "repository_options": {"type": "dict", "default": {}, "no_log": False},
     "repository_secrets": {"type": "dict", "default": {}, "no_log": True},
     "repository_files": {"type": "dict", "default": {}, "no_log": True},
+    "network": {"type": "str", "required": True},
+    "cpus": {"type": "float", "default": 0.0},
     "new_cluster": {"type": "bool", "default": False},
     "keep": {"type": "dict", "default": {}},
     "wait": {"type": "int", "default": 600},
@@ -38,7 +42,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 _NONE: dict[str, Any] = {"repository_options": {}, "repository_secrets": {}}
 _NOTHING: dict[str, Any] = {"changed": False, "steps": [], "lines": [], "next": []}
-_PAST = {"write": "wrote", "change": "changed", "delete": "deleted", "make": "made", "take": "took"}
+_PAST = {"write": "wrote", "change": "changed", "delete": "deleted", "make": "made", "take": "took", "replace": "replaced",
+         "start": "started"}  # fmt: skip
 FILES = "files"
 """Folder beside pgbackrest.conf: what the options of further repositories name, such as certificates and keys."""
 OWNER = 999
@@ -74,8 +79,11 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
             with files.there(check_mode):
                 _write(path, text)
         return _result(steps, check_mode, [diff] if differs else [])
-    place = Place(dict(params))
     if params["assume_absent"]:
+        try:
+            place = Place(dict(params))
+        except DasTernError:  # a folder of an earlier version, which the real run takes over before
+            return _result([*steps, "take over the repository that is there, in a container of its own"], True, [diff])
         last = next((record for record in place.records() if record.kind == "physical"), None)
         further = ["make the repository", "take a first full backup"]
         if last and not params["new_cluster"]:
@@ -84,12 +92,22 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
                 "`backup_new_cluster`, as its backups are there"
             ]
         return _result([*steps, *further], True, [diff])
+    place = Place(dict(params))
     if not backup_run.running(place):
         if not check_mode:
             raise backup_run.not_running(place)
         return _result([*steps, f"have the repository, once container {place.container} runs"], True, [diff])
     _alone_there(place)
-    program = PgBackRest(place.containers, place.container, params["nice"])
+    keeper = Keeper(params, place)
+    missing = keeper.ensure(check_mode=True)
+    steps = [*missing, *steps]
+    if missing and check_mode and not keeper.sidecar.running:
+        # What the repository holds is known when it can be asked.
+        return _result([*steps, "have the repository, and a full backup in it"], True, [diff])
+    if missing and not check_mode:
+        with place.alone(params["wait"], "setting up"):
+            keeper.ensure(check_mode=False)
+    program = PgBackRest(place.containers, place.keeper, params["nice"])
     # What needs files that aren't there yet can't be tried.
     tried = _configuration({**params, **_NONE}) if check_mode and files.steps else text
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up"), files.there(check_mode):
@@ -243,8 +261,7 @@ class _Files:
 
     def _have(self, files: Mapping[str, bytes]) -> None:
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            os.chown(self._folder, OWNER, OWNER)
+            self._folder.mkdir(mode=0o755, exist_ok=True)
             for name, content in files.items():
                 write(self._folder / name, content, owner=(OWNER, OWNER))
             for file in self._folder.iterdir():
@@ -261,8 +278,8 @@ def _alone_there(place: Place) -> None:
         for mount in one["Mounts"]:
             if (
                 name != place.container
-                and mount["Destination"] == BACKUPS
-                and os.path.realpath(mount["Source"]) == os.path.realpath(place.folder)
+                and mount["Destination"] == f"{BACKUPS}/{TRANSFER}"
+                and os.path.realpath(mount["Source"]) == os.path.realpath(place.folder / TRANSFER)
             ):
                 raise DasTernError(
                     f"`postgres_backup_dir` {place.folder} is that of container {name}, too. Give {place.container} a folder of its "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import backup_logical
+from .backup_folders import TRANSFER, remove_tree
 from .backup_records import Place, Record
 from .census import Census, count, differences
 from .connection import conninfo
@@ -110,7 +111,8 @@ def from_physical(
 
     `session` restores it, the owner's unless said otherwise.
     """
-    volume, folder = f"{site.helper}-data", f"{BACKUPS}/.restore-{stamp}"
+    volume, name_there = f"{site.helper}-data", f"restore-{stamp}"
+    folder = f"{BACKUPS}/{TRANSFER}/{name_there}"
     site.make_volume(volume, "restore")
     server = RestoredServer(site, volume, "pgdata")
     try:
@@ -140,7 +142,7 @@ def from_physical(
             backup_logical.fill(session, site.psql, name, archive, database)
         return _compared(site.psql, name, expected, exact)
     finally:
-        site.once('rm -rf "$1"', folder, volume="")
+        remove_tree(site.place.folder, TRANSFER, name_there)
 
 
 def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:

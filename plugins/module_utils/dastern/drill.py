@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import cluster, database_copy
+from .backup_folders import LOGICAL
 from .backup_records import Check, Place, Record, now
 from .census import Census
 from .connection import conninfo
@@ -86,7 +87,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             place.save(record)
         else:
             try:
-                PgBackRest(place.containers, place.container).keep(repository, record)
+                PgBackRest(place.containers, place.keeper).keep(repository, record)
             except DasTernError as refusal:
                 lines.append(f"repository {repository} doesn't know of this drill: {refusal.message}")
     result = {"changed": True, "label": record.label, "seconds": seconds, "restore_seconds": serving}
@@ -157,7 +158,7 @@ def _logical(site: Site, record: Record, began: float) -> float:
     with _beforehand():
         site.make_volume(volume, "restore")
         cluster.initialise(site.containers, site.image, volume, site.helper)
-        psql = site.serve(volume, PGDATA, {"archive_mode": "off"})
+        psql = site.serve(volume, PGDATA, {"archive_mode": "off"}, {LOGICAL: False})
     beside = copy.copy(site.place)
     beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
     _make_roles(site, psql, record)
@@ -174,7 +175,7 @@ def _make_roles(site: Site, psql: Psql, record: Record) -> None:
     with _beforehand():
         names = set(site.psql.value("SELECT json_agg(rolname) FROM pg_roles") if site.answers() else [])
     with contextlib.suppress(OSError):  # a file that is missing is found by the restore
-        text = (site.backups / "logical" / record.label / "globals.sql").read_text("utf-8")
+        text = (site.place.logical_folder / record.label / "globals.sql").read_text("utf-8")
         found = re.findall(r'^CREATE ROLE (?:"((?:[^"]|"")+)"|(\w+));$', text, re.MULTILINE)
         names |= {quoted.replace('""', '"') or plain for quoted, plain in found}
     names |= {census.properties["owner"], *(role for role in census.properties["settings"] or {} if role)}

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from . import scram
 from .errors import DasTernError
@@ -48,12 +49,18 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def open_lock(path: Path) -> IO[str]:
+    """Open the file of a lock, made if need be; a link in its place is not followed (`OSError`)."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "a+", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def alone(folder: Path, seconds: float = 120) -> Iterator[None]:
     """One run at a time that provisions from `folder`, which is made if need be; another is waited for."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a", encoding="utf-8")
+        lock = open_lock(folder / ".lock")
     except OSError as error:
         raise DasTernError(f"{folder} can't be written: {error}. Run the play as its owner.") from None
     with lock:

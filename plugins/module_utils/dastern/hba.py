@@ -21,6 +21,8 @@ IDENT = f"""\
 # belongs to a role is done by that role: a session that logged in as it can't become the superuser again.
 {MAP} postgres all
 """
+BACKUP_ROLE = "das_tern_backup"
+"""Role that pgBackRest asks the server as, from the backup container."""
 RECEIVER = "das_tern_receiver"
 """Role of the receiver of zero loss; the name of its slot and its connection, too."""
 
@@ -53,6 +55,7 @@ def content(
         f"local all all peer map={MAP}",
         f"host all {identifier(superuser)} all reject",
         f"host replication {RECEIVER} samenet scram-sha-256",
+        f"host postgres {BACKUP_ROLE} samenet scram-sha-256",
         *(line.strip() for line in extra),
         f"host {'all' if createdb else own} {identifier(app_user)} all scram-sha-256",
         f"host {identifier(database)} {identifier(readonly_user)} all scram-sha-256",

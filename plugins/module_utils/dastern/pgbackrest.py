@@ -217,9 +217,21 @@ class PgBackRest:
         told = json.loads(self.run("info", *options), strict=False)[0]
         return list(told["backup"][0].get("error-list") or [])
 
+    def links(self, label: str, repository: int = 1) -> list[str]:
+        """Return where links in the data led, which a set holds the targets of; tablespaces inside the volume are none."""
+        options = (f"--set={label}", f"--repo={repository}", "--output=json", "--log-level-console=off")
+        told = json.loads(self.run("info", *options), strict=False)[0]["backup"][0]
+        return [f"{link['name']} -> {link['destination']}" for link in told.get("link") or []]
+
     def further(self) -> list[int]:
         """Numbers of the repositories besides the first."""
-        return further(self.containers.execute(self.container, ["cat", f"{PGBACKREST_FOLDER}/pgbackrest.conf"]).out)
+        try:
+            told = self.containers.execute(self.container, ["cat", f"{PGBACKREST_FOLDER}/pgbackrest.conf"])
+        except DasTernError as refusal:
+            if refusal.facts.get("status") not in (404, 409):  # there is none, or it doesn't run
+                raise
+            return []
+        return further(told.out)
 
     def verify(self, *options: str, silence: float = LONGEST) -> Verified:
         # Without --job-retry a damaged segment is read three times, 15 s apart.

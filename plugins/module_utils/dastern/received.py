@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from . import backup_folders
 from .pgbackrest import SEGMENT, position, segment_name, segment_number
 from .survey import BACKUPS
 
-FOLDER = "received"
+FOLDER = backup_folders.RECEIVED
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _NAME = re.compile(r"([0-9A-F]{24})(\.partial)?")
 _FORK = re.compile(r"\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)(\s.*)?")

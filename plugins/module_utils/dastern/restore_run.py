@@ -18,6 +18,7 @@ from shlex import quote
 from typing import Any
 
 from . import database_copy
+from .backup_folders import TRANSFER, empty
 from .backup_physical import good, with_damaged_pages
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place, Record
@@ -731,9 +732,10 @@ def cleaned(site: Site, state: State) -> list[str]:
     if site.remove_volume(f"{site.helper}-data"):
         told.append(f"volume {site.helper}-data, left by a restore that was killed, was removed")
     folders = [name for name in (site.look()["entries"] if site.volume_there() else []) if name.startswith("restored-")]
-    for path in site.backups.glob(".restore-*"):
-        site.once('rm -rf "$1"', f"/backups/{path.name}", volume="")
-        told.append(f"folder {path}, left by a restore that was killed, was removed")
+    told += [
+        f"folder {site.backups / TRANSFER / name}, left by a run that was killed, was removed"
+        for name in empty(site.backups, TRANSFER)
+    ]
     if folders:
         site.once(f'cd {MOUNT} && rm -rf -- "$@"', *folders, named=True)
         told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from . import settings
+from .backup_folders import RECEIVED, REPOSITORY, TRANSFER
 from .backup_records import Place, Record
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
@@ -71,8 +72,10 @@ _LOOK = r"""
 df -B1 --output=avail "$1" | tail -n 1
 ls -A "$1" | tr '\n' ' '; echo
 [ ! -s "$1/pgdata/global/pg_control" ] || printf 'cluster'; echo
-df -B1 --output=avail /backups | tail -n 1
+df -B1 --output=avail /backups/transfer | tail -n 1
 """
+_ALL = {REPOSITORY: False, RECEIVED: False, TRANSFER: True}
+"""What one of our own programs reads and writes, or a server that only recovers, counts and is dumped."""
 _SERVE = """
 echo 'local all all peer' > /tmp/hba.conf
 exec postgres "$@" -c hba_file=/tmp/hba.conf
@@ -126,7 +129,7 @@ class Site:
         """Those of physical backups, the newest first; of a further repository what came with its sets `labels`."""
         if self.repository == 1:
             return [record for record in self.place.records() if record.kind == "physical"]
-        return records_of(self.seen(RECORDS, *map(record_path, labels)).out, labels)
+        return records_of(self.of_repository(RECORDS, *map(record_path, labels)).out, labels)
 
     @property
     def running(self) -> bool:
@@ -171,17 +174,25 @@ class Site:
             raise
         return True
 
-    def host_config(self, volume: str) -> dict[str, Any]:
+    def host_config(self, volume: str, mounts: Mapping[str, bool]) -> dict[str, Any]:
+        """Return how a container beside the live one is made; `mounts` are folders of the backups, and whether it writes there.
+
+        Configuration and network go with the repository, for that alone needs them.
+        """
         live = (self.container or {}).get("HostConfig", {})
+        secret = [f"{self.config / 'pgbackrest'}:{PGBACKREST_FOLDER}:ro"] if REPOSITORY in mounts else []
         return {
             "Binds": [
-                f"{self.backups}:{BACKUPS}",
-                f"{self.config / 'pgbackrest'}:{PGBACKREST_FOLDER}:ro",
+                *(
+                    f"{self.backups / name}:{BACKUPS}/{name}:{'rw' if writes else 'ro'}"
+                    for name, writes in mounts.items()
+                ),
+                *secret,
                 *([f"{volume}:{MOUNT}"] if volume else []),
             ],
             "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=64m", _SOCKETS: _OWNED},  # noqa: S108 - its own
             # A server in it listens nowhere.
-            **({} if self.repository == 1 else {"NetworkMode": live.get("NetworkMode") or "bridge"}),
+            **({"NetworkMode": live.get("NetworkMode") or "bridge"} if secret and self.repository != 1 else {}),
             "Memory": live.get("Memory", 0),
             "MemorySwap": live.get("MemorySwap", 0),
             "ShmSize": live.get("ShmSize") or 256 * 1024**2,
@@ -193,15 +204,23 @@ class Site:
             self.remove_helper()
         return self.containers.run_once(
             self.image, script, words, stdin=stdin, name=self.helper if named else "", labels={ROLE_LABEL: ROLE},
-            env={"STANZA": STANZA, "REPO": str(self.repository), "LANG": "C.UTF-8"}, host_config=self.host_config(self.volume if volume is None else volume),
+            env={"STANZA": STANZA, "REPO": str(self.repository), "LANG": "C.UTF-8"}, host_config=self.host_config(self.volume if volume is None else volume, _ALL),
             silence=LONGEST,
         )  # fmt: skip
 
     def seen(self, script: str, *words: str) -> Output:
-        """Run a script that reads, in the live container if it runs: that takes a fifth of the time."""
+        """Run a script that reads the data volume, in the live container if it runs: that takes a fifth of the time."""
         if self.running:
-            command = ["env", f"STANZA={STANZA}", f"REPO={self.repository}", "sh", "-c", script, "sh", *words]
-            return self.containers.execute(self.name, command, silence=LONGEST)
+            return self.containers.execute(self.name, ["sh", "-c", script, "sh", *words], silence=LONGEST)
+        return self.once(script, *words, volume=self.volume if self.volume_there() else "")
+
+    def of_repository(self, script: str, *words: str) -> Output:
+        """Run a script that reads the repository, in the backup container if that runs."""
+        keeper = self.containers.inspect("container", self.place.keeper)
+        if keeper and keeper["State"]["Running"]:
+            environment = {"STANZA": STANZA, "REPO": str(self.repository)}
+            command = ["sh", "-c", script, "sh", *words]
+            return self.containers.execute(self.place.keeper, command, silence=LONGEST, environment=environment)
         return self.once(script, *words, volume=self.volume if self.volume_there() else "")
 
     def remove_helper(self) -> None:
@@ -212,7 +231,7 @@ class Site:
     def look(self) -> dict[str, Any]:
         """`free` bytes and `entries` of the data volume, whether it holds a `cluster`, and `free_backups`."""
         there = self.volume_there()
-        done = self.seen(_LOOK, MOUNT if there else BACKUPS)
+        done = self.seen(_LOOK, MOUNT if there else f"{BACKUPS}/{TRANSFER}")
         lines = done.out.splitlines()
         if done.rc or len(lines) < 4:
             raise DasTernError(f"Volume {self.volume} can't be read: {done.last_words}.")
@@ -223,7 +242,9 @@ class Site:
 
     def pgbackrest(self, *words: str) -> str:
         """What `pgbackrest` says of the repository, without its log; a refusal where it fails."""
-        done = self.seen('exec pgbackrest --repo="$REPO" --stanza="$STANZA" --log-level-console=off "$@"', *words)
+        done = self.of_repository(
+            'exec pgbackrest --repo="$REPO" --stanza="$STANZA" --log-level-console=off "$@"', *words
+        )
         if done.rc:
             raise DasTernError(f"pgBackRest can't read the repository ({words[0]}): {errors_of(done)}.", **done.outside)
         return done.out
@@ -231,7 +252,7 @@ class Site:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """A container that sees the volume and does nothing: a command in it costs a tenth of a container of its own."""
-        self._create(self.volume, ["sleep", "infinity"], [], PGDATA)
+        self._create(self.volume, ["sleep", "infinity"], [], PGDATA, {})
         try:
             yield
         except BaseException:
@@ -244,8 +265,12 @@ class Site:
         """Run a script in the container that waits."""
         return self.containers.execute(self.helper, ["sh", "-c", script, "sh", *words], silence=600)
 
-    def serve(self, volume: str, folder: str, recovery: Mapping[str, str]) -> Psql:
-        """Start a server on a folder of `volume` with the live one's settings, and wait until it answers."""
+    def serve(self, volume: str, folder: str, recovery: Mapping[str, str], mounts: Mapping[str, bool]) -> Psql:
+        """Start a server on a folder of `volume` with the live one's settings, and wait until it answers.
+
+        `mounts` are as in `host_config`. A server that evaluates what the application wrote is given neither the repository
+        nor a folder to write in.
+        """
         live = settings.of_command((self.container or {"Config": {"Cmd": []}})["Config"]["Cmd"])
         own = {
             "listen_addresses": "", "unix_socket_directories": _SOCKETS,
@@ -259,7 +284,7 @@ class Site:
             "max_logical_replication_workers": "0",
             **recovery,
         }  # fmt: skip
-        self._create(volume, ["/bin/sh", "-c", _SERVE, "sh"], settings.command({**live, **own})[1:], folder)
+        self._create(volume, ["/bin/sh", "-c", _SERVE, "sh"], settings.command({**live, **own})[1:], folder, mounts)
         psql = Psql(self.containers, self.helper)
         end = time.monotonic() + LONGEST
         while True:
@@ -289,14 +314,16 @@ class Site:
             raise DasTernError(f"The server made of the backup doesn't stop in order ({code}).")
         self.remove_helper()
 
-    def _create(self, volume: str, entrypoint: list[str], command: list[str], folder: str) -> None:
+    def _create(
+        self, volume: str, entrypoint: list[str], command: list[str], folder: str, mounts: Mapping[str, bool]
+    ) -> None:
         self.remove_helper()
         body = {
             "Image": self.image, "User": "postgres", "Entrypoint": entrypoint, "Cmd": command, "StopSignal": "SIGINT",
             "Labels": {ROLE_LABEL: ROLE}, "Env": ["LANG=C.UTF-8", f"PGDATA={folder}"],
             "HostConfig": {
                 "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"],
-                "SecurityOpt": ["no-new-privileges:true"], **self.host_config(volume),
+                "SecurityOpt": ["no-new-privileges:true"], **self.host_config(volume, mounts),
             },
         }  # fmt: skip
         self.containers.call("POST", "/containers/create", body, name=self.helper)
@@ -363,7 +390,7 @@ class RestoredServer:
             repository=self.site.repository,
         )  # fmt: skip
         return self.site.serve(
-            self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery}
+            self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery}, _ALL
         )
 
     def stop(self) -> None:

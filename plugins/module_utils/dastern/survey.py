@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import hba, scram, settings
+from . import backup_folders, hba, scram, settings
+from .backup_folders import LOGICAL, RECEIVED, TRANSFER
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
 from .files import absolute
@@ -28,8 +29,30 @@ HBA_FOLDER = "/etc/das-tern/server"
 HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
 IDENT_FILE = f"{HBA_FOLDER}/pg_ident.conf"
 BACKUPS = "/backups"
-"""Where the container sees `postgres_backup_dir`."""
+"""Below it a container sees those folders of `postgres_backup_dir` that it needs."""
+ASK = "/run/das-tern"
+"""Folder of the socket at which the server's container asks the backup container to archive a segment."""
 PGBACKREST_FOLDER = "/etc/pgbackrest"
+ARCHIVER = "pgbackrest-archive"
+"""The archive_command, whose words have to hold pgBackRest's name: otherwise it takes no backup."""
+_ARCHIVE = f"""#!/bin/bash
+# Written by the postgres role, run by the server as archive_command: waits until the backup container, which alone has the
+# repository, says that this very file is in it. Nothing is sent: that container sees what is ready, and is seen from here.
+said={ASK} name=$1
+file=$(stat -c '%F %i %s %.9Y %.9Z' "pg_wal/$name") || exit 1
+fail() {{ echo "archive-push: $1" >&2; exit 1; }}
+end=$((SECONDS + 60))
+while :; do
+  known=''
+  read -r known 2>/dev/null < "$said/$name"
+  [ "$known" != "$file" ] || exit 0
+  beat=$(stat -c %Y "$said/alive" 2>/dev/null) || fail "the backup container never ran (docker start)"
+  [ $(($(date +%s) - beat)) -lt 10 ] || fail "the backup container doesn't run (docker start)"
+  if [ $SECONDS -ge $((end - 57)) ] && read -r why 2>/dev/null < "$said/$name.failed"; then fail "$why"; fi
+  [ $SECONDS -lt $end ] || fail "the backup container hasn't archived it in 60 s"
+  sleep 0.1
+done
+"""
 NAMES = "synchronous_standby_names"
 STANZA = "dastern"
 UID = 999
@@ -132,7 +155,7 @@ def declared_command(params: Mapping[str, Any]) -> list[str]:
     if params["wal_archive"]:
         own |= {
             "archive_mode": "on",
-            "archive_command": f"pgbackrest --stanza={STANZA} archive-push %p",
+            "archive_command": f"bash {HBA_FOLDER}/{ARCHIVER} %f",
             "archive_timeout": params["archive_timeout"],
         }
     return settings.command({**own, **declared})
@@ -189,11 +212,13 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
 
     reasons = differing(container, image, command, params) if container else []
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
-    hba_differs = _text(hba_path) != rules or _text(hba_path.with_name("pg_ident.conf")) != hba.IDENT
+    server_files = {"pg_hba.conf": rules, "pg_ident.conf": hba.IDENT, ARCHIVER: _ARCHIVE}
+    hba_differs = any(_text(hba_path.with_name(name)) != text for name, text in server_files.items())
     folders = mounted_folders(params)
     awake = running and container and not container["State"].get("Paused")
     replaced = stale_folders(containers, params["container"], container, folders) if awake else []
     reasons += [f"{folder} was removed or replaced" for folder in replaced]
+    pending = backup_folders.steps(params, check_mode=True)
     # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
     idle = check_mode and not running
     return {
@@ -207,11 +232,11 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "initialise": initialise,
         "reasons": reasons,
         "stale": bool(replaced),
-        "folders_differ": folders_differ(folders),
+        "folders": pending,
         "rehearse": image is not None and (container is None or bool(reasons) or hba_differs),
         "command": command,
         "hba": rules,
-        "ident": hba.IDENT,
+        "server_files": server_files,
         "session": session_options(),
         "hba_path": str(hba_path),
         "hba_differs": hba_differs,
@@ -220,31 +245,26 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "python": sys.executable,
         "python_of_distribution": sys.prefix == "/usr",
         "apt": os.path.exists("/usr/bin/apt-get"),
-        "ansible_facts": {"postgres_absent": idle and initialise, "postgres_stopped": idle and not initialise},
+        "ansible_facts": {
+            "postgres_absent": idle and initialise,
+            "postgres_stopped": idle and not initialise,
+            "postgres_folders_pending": check_mode and bool(pending),
+        },
         "changed": False,
     }
 
 
 def mounted_folders(params: Mapping[str, Any]) -> dict[str, Path]:
-    """Folders of the host that the container mounts, by their path in the container."""
-    config = Path(os.path.expanduser(params["config_dir"]))
+    """Return the folders of the host that the server's container mounts, by their path in the container.
+
+    It writes in `transfer` alone. The repository, and what pgBackRest needs to write there, is the backup container's.
+    """
+    config, backups = (Path(os.path.expanduser(params[name])) for name in ("config_dir", "backup_dir"))
     return {
         HBA_FOLDER: config / "server",
-        PGBACKREST_FOLDER: config / "pgbackrest",
-        BACKUPS: Path(os.path.expanduser(params["backup_dir"])),
+        ASK: config / "ask",
+        **{f"{BACKUPS}/{name}": backups / name for name in (LOGICAL, TRANSFER, RECEIVED)},
     }
-
-
-def folders_differ(folders: Mapping[str, Path]) -> bool:
-    """Whether a folder is missing, or isn't the server's that has to be."""
-    for target in (PGBACKREST_FOLDER, BACKUPS):
-        try:
-            found = folders[target].stat()
-        except OSError:
-            return True
-        if (found.st_uid, found.st_mode & 0o777) != (UID, 0o700):
-            return True
-    return False
 
 
 def stale_folders(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,17 @@ def replace(path: Path, text: str, *, check_mode: bool = False) -> dict[str, Any
         except OSError as error:
             raise DasTernError(f"{path} can't be written: {error.strerror}. Run the play as its owner.") from None
     return {"before_header": str(path), "after_header": str(path), "before": before, "after": text}
+
+
+def given(path: Path, text: str, owner: int, mend: str) -> bool:
+    """Return whether `path` holds `text` for a container's user: 0600 and that user's if `owner` is one, else 0644 and root's."""
+    if current(path, mend) != text:
+        return False
+    found = path.stat()
+    return (found.st_uid, stat.S_IMODE(found.st_mode)) == ((owner, 0o600) if owner else (os.geteuid(), 0o644))
+
+
+def give(path: Path, text: str, owner: int) -> None:
+    """Write `path` as `given` wants it; its folder is root's, and made if need be. Raises `OSError`."""
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    write(path, text.encode(), 0o600 if owner else 0o644, (owner, owner) if owner else None)

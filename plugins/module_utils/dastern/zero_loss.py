@@ -9,31 +9,26 @@ that neither the server nor its command line changes when zero loss is turned on
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 import secrets
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from . import access, backup_records, backup_run, received, scram
 from . import backup_physical as physical
 from .backup_records import Place
 from .backup_run import Say
-from .containers import ROLE_LABEL
 from .errors import DasTernError
-from .files import write
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
 from .psql import session_options
+from .sidecar import Sidecar
 from .sql_values import literal
-from .survey import BACKUPS, PGBACKREST_FOLDER, UID, check_zero_loss, stale_folders
-from .text_files import current
+from .survey import BACKUPS, HBA_FOLDER, UID, check_zero_loss
+from .text_files import current, give, given
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
@@ -50,9 +45,9 @@ FOLDER = "/etc/das-tern/receiver"
 """Where the receiver's container sees its script and its password."""
 STREAMS = 30.0
 """Seconds that the receiver gets to connect, and that commits get to wait for it."""
-_INSIDE = f"{PGBACKREST_FOLDER}/zero-loss"
+_INSIDE = f"{HBA_FOLDER}/zero-loss"
 """Where the healthcheck finds the switch."""
-_FORM = "org.dastern.form"
+_RECEIVED = f"{BACKUPS}/{received.FOLDER}"
 _WATCH = f"""\
 # Written by the module backup_zero_loss, run by the healthcheck of the server's container.
 # Commits wait for the receiver from when it has all of the log. When it is away: block, continue, or off.
@@ -146,22 +141,17 @@ class ZeroLoss:
         self.folder = config / "receiver"
         self.passfile = self.folder / "passfile"
         self.run = self.folder / "run"
-        self.switch = config / "pgbackrest" / "zero-loss"
+        self.switch = config / "server" / "zero-loss"
         self.diff: dict[str, str] = {}
         self.containers = place.containers
-        self.container = self.containers.inspect("container", self.name)
-        if self.container and (self.container["Config"]["Labels"] or {}).get(ROLE_LABEL) != ROLE:
-            raise DasTernError(
-                f"Container {self.name} isn't ours: it has no label {ROLE_LABEL}={ROLE}, and its name is needed. Nothing was "
-                f"done; `docker rename {self.name} {self.name}-old`."
-            )
+        self.sidecar = Sidecar(self.containers, self.name, ROLE)
 
     def found(self) -> dict[str, Any]:
         return dict(self.place.superuser.value(_FOUND))
 
     def _differs_from(self, names: str, enabled: bool) -> None:
         """For --diff: what is, and what is to be."""
-        there = bool(self.container and self.container["State"]["Running"])
+        there = self.sidecar.running
         away = re.search(r"(?m)^away=(\w+)$", current(self.switch, _MEND))
 
         def text(names: str, there: bool, away: str) -> str:
@@ -190,9 +180,13 @@ class ZeroLoss:
             self.passfile: f"*:*:*:{RECEIVER}:{password}\n", self.run: _RUN,
             self.switch: _WATCH.replace("@AWAY@", self.params["away"]),
         }  # fmt: skip
-        steps += [f"write {path}" for path, text in files.items() if not _as(path, text)]
+        steps += [f"write {path}" for path in self._differing(files)]
         form = self._form()
-        if state := self._differs(form):
+        folders = {FOLDER: self.folder, _RECEIVED: self.place.folder / received.FOLDER}
+        state = self.sidecar.differs(form, folders)
+        if not state and f"write {self.run}" in steps:
+            state = "replace"
+        if state:
             steps.append(f"{state} container {self.name}")
         if not found["sync"]:
             steps.append("make commits wait for it")
@@ -204,7 +198,7 @@ class ZeroLoss:
             self.place.superuser.run(_CHANGE.format(sql=sql))
         if state:
             say(f"Starting {self.name} ...")
-            self._start(form)
+            self.sidecar.start(form)
         if not self._until(lambda now: now["streaming"]):
             words = self.containers.logs(self.name, 5)
             waits = " Commits wait meanwhile." if found["names"] and self.params["away"] == "block" else ""
@@ -224,7 +218,7 @@ class ZeroLoss:
         """Have nothing of it; the steps."""
         found = self.found()
         self._differs_from(found["names"], enabled=False)
-        steps = [f"remove container {self.name}"] if self.container else []
+        steps = [f"remove container {self.name}"] if self.sidecar.container else []
         if found["names"] == RECEIVER:
             steps.append("let commits go without it")
         if found["role"] or found["slot"]:
@@ -239,8 +233,7 @@ class ZeroLoss:
                 f"synchronous_standby_names is still `{self.found()['names']}`: commits wait for the receiver. See "
                 f"`docker logs --tail 20 {self.place.container}`, then run `{backup_run.PROVISION}` again."
             )
-        self.containers.remove(self.name)
-        self.containers.wait_until_gone(self.name, 60)
+        self.sidecar.remove()
         if not self._until(lambda now: not now["connected"]):
             raise DasTernError(f"Container {self.name} is removed, and its session still there. Run again.")
         if found["slot"]:
@@ -262,12 +255,10 @@ class ZeroLoss:
         """
         if not physical.server(self.place).archiving:
             return
-        program = PgBackRest(self.place.containers, self.place.container)
+        program = PgBackRest(self.place.containers, self.place.keeper)
         physical.forget_received(self.place, program)
         physical.archive_all(self.place)
         physical.forget_received(self.place, program)
-        with contextlib.suppress(OSError):
-            (self.place.folder / received.FOLDER).rmdir()
 
     def _until(self, done: Callable[[dict[str, Any]], bool]) -> bool:
         """Do what the healthcheck does, until what is found is so; False where it isn't in time.
@@ -283,13 +274,17 @@ class ZeroLoss:
                 return False
             time.sleep(0.1)
 
+    def _differing(self, files: Mapping[Path, str]) -> list[Path]:
+        return [path for path, text in files.items() if not given(path, text, self._owner(path), _MEND)]
+
+    def _owner(self, path: Path) -> int:
+        """The password is the container's to read, the programs are anybody's."""
+        return UID if path == self.passfile else 0
+
     def _write(self, files: Mapping[Path, str]) -> None:
         try:
-            for path, text in files.items():
-                if not _as(path, text):
-                    path.parent.mkdir(mode=0o700, exist_ok=True)
-                    shutil.chown(path.parent, UID, UID)
-                    write(path, text.encode(), owner=(UID, UID))
+            for path in self._differing(files):
+                give(path, files[path], self._owner(path))
         except OSError as error:
             raise DasTernError(f"{error.filename} can't be written: {error.strerror}. Run the play as root.") from None
 
@@ -303,30 +298,12 @@ class ZeroLoss:
             "HostConfig": {
                 "NetworkMode": self.params["network"], "RestartPolicy": {"Name": "always"}, "Init": True,
                 "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"],
-                "Binds": [f"{self.folder}:{FOLDER}:ro", f"{self.place.folder}:{BACKUPS}"],
+                "Binds": [f"{self.folder}:{FOLDER}:ro", f"{self.place.folder / received.FOLDER}:{_RECEIVED}"],
                 "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=1m"},  # noqa: S108 - its own
                 "Memory": 128 * 1024**2, "MemorySwap": 128 * 1024**2,
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
             },
         }  # fmt: skip
-
-    def _differs(self, form: Mapping[str, Any]) -> str:
-        """`make`, `replace` or `start`, as the container needs it; nothing if it is as it should be."""
-        if self.container is None:
-            return "make"
-        if self.container["Config"]["Labels"].get(_FORM) != _digest(form) or not _as(self.run, _RUN):
-            return "replace"
-        if not self.container["State"]["Running"]:
-            return "start"
-        folders = {FOLDER: self.folder, BACKUPS: self.place.folder}
-        return "replace" if stale_folders(self.containers, self.name, self.container, folders) else ""
-
-    def _start(self, form: Mapping[str, Any]) -> None:
-        self.containers.remove(self.name)
-        self.containers.wait_until_gone(self.name, 60)
-        labels = {ROLE_LABEL: ROLE, _FORM: _digest(form)}
-        self.containers.call("POST", "/containers/create", {**form, "Labels": labels}, name=self.name)
-        self.containers.call("POST", f"/containers/{quote(self.name)}/start")
 
 
 def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
@@ -376,14 +353,3 @@ def _role(found: Mapping[str, Any] | None, password: str) -> str:
     if found["right"] and scram.matches(password, found["verifier"]):
         return ""
     return f"ALTER ROLE {RECEIVER} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}"
-
-
-def _digest(form: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _as(path: Path, text: str) -> bool:
-    if current(path, _MEND) != text:
-        return False
-    found = path.stat()
-    return (found.st_uid, found.st_mode & 0o777) == (UID, 0o600)

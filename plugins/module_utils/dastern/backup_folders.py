@@ -1,0 +1,221 @@
+"""The folder of the backups on the host, and who may write what in it.
+
+    <backup_dir>/              root alone: locks, records, notes of restores and of the job. No container mounts it
+      records/                 root alone: what is known of each backup
+      logical/                 root writes, the server's container reads: logical backups
+      repository/              the backup container writes: pgBackRest's repository
+      transfer/                the server's container writes: dumps on their way in or out, nothing that counts
+      received/                the receiver of zero loss writes, the others read
+
+Root works by path only where nobody else can write: `refuse_untrusted` sees to it. In the folders of the containers root
+opens nothing by path: `adopt` and `remove_tree` go from a checked folder on, and follow no link.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from .errors import DasTernError
+from .files import absolute, sync_folder
+
+CONTAINERS = 999
+"""User and group `postgres` in every image that serves here."""
+LOGICAL, RECORDS, REPOSITORY, TRANSFER, RECEIVED = "logical", "records", "repository", "transfer", "received"
+OF_CONTAINERS = (REPOSITORY, TRANSFER, RECEIVED)
+PGBACKREST, ASK = "pgbackrest", "ask"
+"""Folders of `postgres_config_dir`: pgBackRest's configuration, which the backup container reads, and what it says of the log."""
+PROVISION = "ansible-playbook playbooks/provision.yml"
+_WANTED = {
+    ".": (0, 0o700), RECORDS: (0, 0o700), LOGICAL: (0, 0o755), **dict.fromkeys(OF_CONTAINERS, (CONTAINERS, 0o700)),
+}  # fmt: skip
+
+
+def refuse_untrusted(folder: Path) -> None:
+    """Refuse a folder in which, or above which, somebody else than root and this user can write.
+
+    Whoever can write there can put a link in the place of a file that is about to be written or deleted.
+    """
+    for path in (folder, *folder.parents):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DasTernError(f"{path} can't be read: {error.strerror}. Run the play as root.") from None
+        loose = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
+        if path == folder and found.st_uid == CONTAINERS:
+            raise DasTernError(
+                f"{folder} belongs to user {CONTAINERS}, the container's, as it did in earlier versions; wanted is root's. Nothing "
+                f"was done. `{PROVISION}` takes it over, with all that is in it."
+            )
+        if found.st_uid not in (0, os.geteuid()) or (loose and not found.st_mode & stat.S_ISVTX):
+            raise DasTernError(
+                f"{path} belongs to user {found.st_uid} and has mode {stat.S_IMODE(found.st_mode):04o}: others could put something "
+                f"else in the place of {folder}. Nothing was done. Wanted is a folder of root's that nobody else can write: "
+                f"`chown root {quote(str(path))} && chmod go-w {quote(str(path))}`, or another `postgres_backup_dir`.",
+                path=str(path),
+            )
+
+
+def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
+    """Ensure that the folders are there and belong to whom they should; return what was or would be done.
+
+    `params` has `backup_dir` and `config_dir`. Raises `DasTernError`.
+    """
+    absolute("postgres_backup_dir", params["backup_dir"])
+    absolute("postgres_config_dir", params["config_dir"])
+    folder, config = (Path(os.path.expanduser(params[name])) for name in ("backup_dir", "config_dir"))
+    try:
+        return [
+            *_ensured(config, {".": (0, 0o700), PGBACKREST: (0, 0o755), ASK: (CONTAINERS, 0o700)}, check_mode),
+            *_ensured(folder, _WANTED, check_mode),
+            *_taken_over(folder, check_mode),
+        ]  # fmt: skip
+    except OSError as error:
+        raise DasTernError(
+            f"{error.filename or folder} can't be made as it should be: {error.strerror}. Run the play as root."
+        ) from None
+
+
+def _ensured(folder: Path, wanted: Mapping[str, tuple[int, int]], check_mode: bool) -> Iterator[str]:
+    if not folder.parent.exists():
+        yield f"make {folder.parent}"
+        if not check_mode:
+            folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name, (owner, mode) in wanted.items():
+        path = folder / name
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            yield f"make {path}"
+            if not check_mode:
+                path.mkdir(mode=mode)
+                _give(path, owner, mode)
+            continue
+        if not stat.S_ISDIR(found.st_mode) and not (name == "." and path.is_dir()):
+            raise DasTernError(
+                f"{path} is there and isn't a folder. Nothing of it was touched. Look at it (`ls -ld {quote(str(path))}`), and "
+                "remove it or name another folder in the inventory."
+            )
+        own = owner or (0 if os.geteuid() == 0 else found.st_uid)
+        if (found.st_uid, stat.S_IMODE(found.st_mode)) != (own, mode):
+            yield f"give {path} to {'root' if own == 0 else f'user {own}'}, mode {mode:04o}"
+            if not check_mode:
+                _give(path, owner, mode)
+
+
+def _taken_over(folder: Path, check_mode: bool) -> Iterator[str]:
+    left = [*_left(folder, RECORDS, 0o600), *_left(folder, LOGICAL, 0o644), *_left(folder, ".", 0o600)]
+    if left:
+        yield f"give {len(left)} files of {folder} to root, which an earlier version left to the container"
+    if not check_mode:
+        for path, mode in left:
+            _give(path, 0, 0o755 if path.is_dir() else mode)
+    if not check_mode:
+        refuse_untrusted(folder)
+
+
+def _left(folder: Path, name: str, mode: int) -> Iterator[tuple[Path, int]]:
+    """What of an earlier version's files still belongs to the container; a link among them is refused."""
+    top = folder / name
+    if not top.is_dir():
+        return
+    for inside, folders, files in os.walk(top):
+        for entry in [*folders, *files] if name != "." else files:
+            path = Path(inside, entry)
+            found = path.lstat()
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)) or (
+                stat.S_ISREG(found.st_mode) and found.st_nlink != 1
+            ):
+                raise DasTernError(
+                    f"{path} isn't a file or folder of its own: it is a link, or has a second name. The container could write there "
+                    "in earlier versions, and nobody of ours makes such. Nothing was followed or changed. Look at it (`ls -l "
+                    f"{quote(str(path))}`) and remove it, then run again.",
+                    path=str(path),
+                )
+            if found.st_uid == CONTAINERS:
+                yield path, mode
+        if name == ".":
+            return
+
+
+def _give(path: Path, owner: int, mode: int) -> None:
+    """Change owner and mode of what is there, and not of what a link there leads to."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, owner, owner)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened(folder: Path, name: str) -> Iterator[int]:
+    """Open folder `name` of a trusted folder as a descriptor, and not what a link there leads to."""
+    descriptor = os.open(folder / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def adopt(folder: Path, name: str, into: Path) -> None:
+    """Move what a container wrote into folder `name` of `transfer/` to the new folder `into`, which is root's.
+
+    Only plain files that have no second name are taken: of a link, or of what somebody else still names, nothing is known.
+    Raises `DasTernError` and `OSError`.
+    """
+    into.mkdir(mode=0o755)
+    with opened(folder, TRANSFER) as transfer:
+        source = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=transfer)
+        target = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for entry in os.listdir(source):
+                os.rename(entry, entry, src_dir_fd=source, dst_dir_fd=target)
+                file = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=target)
+                try:
+                    found = os.fstat(file)
+                    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                        raise DasTernError(f"{name}/{entry!r} of the container isn't a plain file with one name.")
+                    if os.geteuid() == 0:
+                        os.fchown(file, 0, 0)
+                    os.fchmod(file, 0o644)
+                finally:
+                    os.close(file)
+            os.rmdir(name, dir_fd=transfer)
+        finally:
+            os.close(source)
+            os.close(target)
+    sync_folder(into)
+
+
+def remove_tree(folder: Path, inside: str, name: str) -> None:
+    """Delete `name` in folder `inside` of a trusted folder, with all in it; nothing there is fine, and no link is followed."""
+    try:
+        with opened(folder, inside) as parent:
+            try:
+                os.unlink(name, dir_fd=parent)
+            except (IsADirectoryError, PermissionError):
+                shutil.rmtree(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+
+
+def empty(folder: Path, inside: str) -> list[str]:
+    """Delete all in folder `inside`; return the names of what was there."""
+    try:
+        with opened(folder, inside) as parent:
+            names = sorted(os.listdir(parent))
+    except FileNotFoundError:
+        return []
+    for name in names:
+        remove_tree(folder, inside, name)
+    return names

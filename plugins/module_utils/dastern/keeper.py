@@ -1,0 +1,234 @@
+"""The backup container: pgBackRest beside the server, and the only container that has the repository and its secrets.
+
+It reads the server's data and can't write there; the server's container has nothing of the repository. What the server has
+ready to be archived it reads from the data itself, from PostgreSQL's own list (`pg_wal/archive_status/*.ready`). When a file
+is in the repository it says so in a folder that the server can only read, and the server's archive_command waits for that.
+So a server that was taken over can neither write nor delete what lies in the repository: it can add to its own log. (pgBackRest's
+own TLS server was tried: whoever has a stanza's certificate may overwrite and delete all of it by `repo-put`, `stanza-delete`
+or a `backup` with another retention.)
+
+pgBackRest's few statements (`pg_backup_start` and the like) come over the private network, by a role that may do nothing else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import access, scram
+from .backup_folders import REPOSITORY
+from .backup_records import Place
+from .errors import DasTernError
+from .hba import BACKUP_ROLE
+from .pgbackrest import BACKUPS, PGBACKREST_FOLDER, PGDATA, STANZA
+from .psql import session_options
+from .sidecar import Sidecar
+from .sql_values import literal
+from .survey import ASK, MOUNT, UID
+from .text_files import current, give, given
+
+ROLE = "backup"
+ALIVE = 20.0
+"""Seconds that a container made anew gets until it archives."""
+_MEND = " Run the play as root."
+_RIGHTS = "LOGIN NOSUPERUSER NOREPLICATION NOCREATEROLE NOCREATEDB NOBYPASSRLS"
+# What pgBackRest 2.55 calls in a backup; found by revoking one after the other.
+_FUNCTIONS = ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)")
+_GRANTS = "; ".join([
+    f"GRANT pg_read_all_settings TO {BACKUP_ROLE}",
+    *(f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {BACKUP_ROLE}" for function in _FUNCTIONS),
+])  # fmt: skip
+_FOUND = f"""
+SELECT json_build_object(
+  'verifier', rolpassword,
+  'right', rolcanlogin AND NOT (rolsuper OR rolreplication OR rolcreaterole OR rolcreatedb OR rolbypassrls),
+  'granted', pg_has_role(oid, 'pg_read_all_settings', 'MEMBER')
+    AND {" AND ".join(f"has_function_privilege(oid, 'pg_catalog.{function}', 'EXECUTE')" for function in _FUNCTIONS)})
+FROM pg_authid WHERE rolname = '{BACKUP_ROLE}'
+"""
+_LISTEN = rf"""#!/bin/bash
+# Written by the module backup_setup: archives what the server has ready, for as long as this container runs.
+# The server names nothing here. Of what its data shows, only plain files with PostgreSQL's names are read: no link is followed.
+wal=$PGDATA/pg_wal said={ASK} staged=/tmp/staged repository={BACKUPS}/{REPOSITORY}/archive/{STANZA}
+umask 022
+shopt -s nullglob
+mkdir -p "$staged"
+mkfifo /tmp/never 2>/dev/null
+exec 9<>/tmp/never  # a wait that starts no process
+form='%F %i %s %.9Y %.9Z'
+( while :; do printf . > "$said/alive"; sleep 1; done ) &
+tell() {{ printf '%s\n' "$2" > "$said/.new" && mv -f "$said/.new" "$said/$1"; }}
+sum() {{ sha256sum | cut -d ' ' -f 1; }}
+# A history decides where recoveries go: it is one, and the one that is there stays.
+history() {{
+  awk -v own="$((16#${{1%.history}}))" '!NF || /^[[:space:]]*#/ {{ next }}
+    !/^[[:space:]]*[0-9]+[[:space:]]+[0-9A-F]+\/[0-9A-F]+([[:space:]]|$)/ || $1 <= last || $1 >= own {{ bad = 1 }}
+    {{ last = $1; n++ }} END {{ exit bad || !n }}' "$2" || {{ echo "$1 isn't a history of its timeline"; return 1; }}
+  local there=("$repository"/*/"$1") newest
+  [ ${{#there[@]}} -gt 0 ] || return 0
+  newest=$(printf '%s\n' "${{there[@]}}" | sort -V | tail -n 1)
+  [ "$(sum < "$2")" = "$(pgbackrest --repo=1 --stanza={STANZA} --log-level-console=off repo-get "archive/{STANZA}/${{newest#"$repository"/}}" | sum)" ] ||
+    {{ echo "another $1 is in the repository already"; return 1; }}
+}}
+push() {{
+  local name=$1 from
+  dd iflag=nofollow,fullblock if="./$name" of="$staged/$name" bs=16M count=1 status=none || return
+  case $name in *.history) history "$name" "$staged/$name" || return;; esac
+  # With further repositories pgBackRest takes in one all that is ready, from where PostgreSQL has it.
+  from=$staged/$name
+  ! grep -q '^repo[2-9]' {PGBACKREST_FOLDER}/pgbackrest.conf || from=$wal/$name
+  pgbackrest --stanza={STANZA} --log-level-console=warn archive-push "$from"
+}}
+while :; do
+  read -r -t 0.2 -u 9
+  {{ cd -P "$wal" && [ "$PWD" = "$wal" ]; }} 2>/dev/null || continue
+  ready=(archive_status/*.ready) wrong=''
+  for path in "${{ready[@]}}"; do
+    name=${{path#archive_status/}} name=${{name%.ready}}
+    [[ $name =~ ^([0-9A-F]{{24}}(\.[0-9A-F]{{8}}\.backup|\.partial)?|[0-9A-F]{{8}}\.history)$ ]] || continue
+    file=$(stat -c "$form" "./$name" 2>/dev/null) || continue
+    known=''
+    read -r known 2>/dev/null < "$said/$name"
+    [ "$known" != "$file" ] || continue
+    case $file in "regular file "*) ;; *) tell "$name.failed" "$name isn't a plain file"; wrong=1; continue;; esac
+    if words=$(push "$name" 2>&1 9<&-) && [ "$(stat -c "$form" "./$name" 2>/dev/null)" = "$file" ]; then
+      tell "$name" "$file"
+      rm -f "$said/$name.failed"
+    else
+      words=${{words//[[:cntrl:]]/ }}
+      tell "$name.failed" "${{words:0:600}}"
+      wrong=1
+    fi
+    rm -f "$staged/$name"
+    [ -z "$wrong" ] || break
+  done
+  for path in "$said"/[0-9A-F]*; do
+    name=${{path##*/}}
+    [ -e "archive_status/${{name%.failed}}.ready" ] || rm -f "$path"
+  done
+  [ -z "$wrong" ] || read -r -t 1 -u 9
+done
+"""
+
+
+class Keeper:
+    """The backup container of one server, and what belongs to it."""
+
+    def __init__(self, params: Mapping[str, Any], place: Place) -> None:
+        self.place = place
+        self.params = params
+        config = Path(params["config_dir"]).expanduser()
+        self.folder = config / "pgbackrest"
+        self.said = config / "ask"
+        self.passfile, self.listen = self.folder / "passfile", self.folder / "listen"
+        self.sidecar = Sidecar(place.containers, place.keeper, ROLE)
+
+    def ensure(self, *, check_mode: bool) -> list[str]:
+        """Ensure that it runs as declared; return what was or would be done. Raises `DasTernError`."""
+        superuser = self.place.superuser
+        found = superuser.value(_FOUND)
+        password = current(self.passfile, _MEND).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
+        files = {self.passfile: f"*:*:*:{BACKUP_ROLE}:{password}\n", self.listen: _LISTEN}
+        differing = [path for path, text in files.items() if not given(path, text, self._owner(path), _MEND)]
+        steps = [f"write {path}" for path in differing]
+        sql = ""
+        if found is None:
+            sql = f"CREATE ROLE {BACKUP_ROLE} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}; {_GRANTS}"
+        elif not (found["right"] and found["granted"] and scram.matches(password, found["verifier"])):
+            sql = f"ALTER ROLE {BACKUP_ROLE} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}; {_GRANTS}"
+        if sql:
+            steps.append(f"{'make' if found is None else 'change'} role {BACKUP_ROLE}")
+        form = self._form()
+        repository = self.place.folder / REPOSITORY
+        state = self.sidecar.differs(
+            form, {PGBACKREST_FOLDER: self.folder, ASK: self.said, f"{BACKUPS}/{REPOSITORY}": repository}
+        )
+        if not state and self.listen in differing:
+            state = "replace"
+        if state:
+            steps.append(f"{state} container {self.place.keeper}")
+        if check_mode or not steps:
+            return steps
+        try:  # the files first: a password that the server has and no file holds would be lost with this process
+            for path in differing:
+                give(path, files[path], self._owner(path))
+        except OSError as error:
+            raise DasTernError(f"{error.filename} can't be written: {error.strerror}. Run the play as root.") from None
+        if sql:
+            superuser.run(";\n".join([*access.BEGIN, sql, "COMMIT;"]))
+        if state:
+            self.sidecar.start(form)
+            self._wait()
+        return steps
+
+    def _owner(self, path: Path) -> int:
+        """The password is the container's to read, the program is anybody's."""
+        return UID if path == self.passfile else 0
+
+    def _wait(self) -> None:
+        """Wait until it archives."""
+        end = time.monotonic() + ALIVE
+        began = time.time()
+        while True:
+            try:
+                if (self.said / "alive").lstat().st_mtime >= began - 1:
+                    return
+            except OSError:
+                pass
+            if time.monotonic() > end:
+                words = " / ".join(self.place.containers.logs(self.place.keeper, 5).splitlines())
+                raise DasTernError(
+                    f"Container {self.place.keeper}, which archives the log and has the backups, doesn't start within "
+                    f"{ALIVE:.0f} s: {words}. See `docker logs {self.place.keeper}`."
+                )
+            time.sleep(0.1)
+
+    def _form(self) -> dict[str, Any]:
+        """What the container is made of."""
+        containers = self.place.containers
+        server = containers.inspect("container", self.place.container)
+        assert server is not None
+        volume = next(mount["Name"] for mount in server["Mounts"] if mount["Destination"] == MOUNT)
+        return {
+            "Image": server["Image"], "User": "postgres", "Entrypoint": ["/bin/bash", f"{PGBACKREST_FOLDER}/listen"], "Cmd": [],
+            "Env": [
+                "LANG=C.UTF-8", f"PGDATA={PGDATA}", f"PGHOST={self.place.container}", f"PGUSER={BACKUP_ROLE}",
+                f"PGPASSFILE={PGBACKREST_FOLDER}/passfile", f"PGOPTIONS={session_options(BACKUP_ROLE)}", "PGCONNECT_TIMEOUT=10",
+            ],
+            "HostConfig": {
+                "NetworkMode": self.params["network"], "RestartPolicy": {"Name": "unless-stopped"}, "Init": True,
+                "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"],
+                "Binds": [
+                    f"{volume}:{MOUNT}:ro",
+                    f"{self.place.folder / REPOSITORY}:{BACKUPS}/{REPOSITORY}",
+                    f"{self.folder}:{PGBACKREST_FOLDER}:ro",
+                    f"{self.said}:{ASK}",
+                ],
+                # Locks, pgBackRest's spool, and one file of the log at a time.
+                "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=128m"},  # noqa: S108 - its own
+                "NanoCpus": int(float(self.params["cpus"]) * 1e9),
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
+            },
+        }  # fmt: skip
+
+
+def there(place: Place) -> bool:
+    """Return whether the container that has the repository runs."""
+    found = place.containers.inspect("container", place.keeper)
+    return bool(found and found["State"]["Running"] and not found["State"]["Paused"])
+
+
+def refuse_away(place: Place) -> None:
+    """Refuse where the container that has the repository doesn't run."""
+    if there(place):
+        return
+    found = place.containers.inspect("container", place.keeper)
+    wrong, deed = ("isn't there", "makes it") if found is None else ("doesn't run", "starts it")
+    raise DasTernError(
+        f"Container {place.keeper}, which alone has the backups and archives the log, {wrong}. `ansible-playbook "
+        f"playbooks/provision.yml` {deed}.",
+        keeper=place.keeper,
+    )
