@@ -105,7 +105,9 @@ def descendants(pid: int) -> list[int]:
 
 def remove_instance(container: str) -> None:
     """Everything that the role makes under this name, but for the config directory."""
-    docker("rm", "-f", "-v", container, f"{container}-init", f"{container}-receiver", check=False)
+    docker(
+        "rm", "-f", "-v", container, f"{container}-init", f"{container}-receiver", f"{container}-backup", check=False
+    )
     docker("volume", "rm", "-f", f"{container}-data", check=False)
     for network in docker("network", "ls", "-q", "--filter", f"name=^{container}-net$").stdout.split():
         docker("network", "rm", network, check=False)

@@ -18,6 +18,7 @@ from ansible.module_utils.dastern import backup_logical, backup_run, census, pgb
 from ansible.module_utils.dastern.backup_records import Check, Place, Record, now
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.keeper import Keeper
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
 from ansible.module_utils.dastern.restore_run import State, expire_old, restore
 from conftest import docker, remove_instance
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME, PORT = "dastern-test-restore", 25860
 ROWS = """
 CREATE EXTENSION pg_trgm;
+SET ROLE dastern_user;
 CREATE TYPE "DoseState" AS ENUM ('TAKEN', 'MISSED');
 CREATE TABLE "doseEvents" (id serial PRIMARY KEY, state "DoseState" NOT NULL, note text);
 CREATE TABLE users (id int PRIMARY KEY, name text);
@@ -33,11 +35,11 @@ COMMENT ON TABLE users IS 'ថ្នាំ';
 CREATE INDEX ON users USING gin (name gin_trgm_ops);
 INSERT INTO "doseEvents" (state, note) SELECT 'TAKEN', 'ថ្នាំ ' || g FROM generate_series(1, 500) g;
 INSERT INTO users SELECT g, 'user ' || g FROM generate_series(1, 50) g;
-ALTER TABLE "doseEvents" OWNER TO dastern_user;
 GRANT SELECT ON "doseEvents", users TO dastern_readonly;
 CREATE TABLE _prisma_migrations (migration_name text, checksum text, started_at timestamptz DEFAULT now(),
   finished_at timestamptz DEFAULT now(), rolled_back_at timestamptz);
 INSERT INTO _prisma_migrations (migration_name, checksum) VALUES ('20260101000000_begin', 'abc');
+RESET ROLE;
 COMMENT ON DATABASE dastern IS 'Das Tern';
 ALTER DATABASE dastern SET statement_timeout = '11min';
 ALTER DATABASE dastern SET search_path = public, "Other One";
@@ -64,7 +66,14 @@ class Server:
         self.place = Place(params)
 
     def sql(self, sql: str, database: str = "dastern") -> str:
-        return self.place.superuser.run(sql, database).strip()
+        """As the superuser, in a session as anybody has it."""
+        words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database]
+        return docker("exec", "-i", "-u", "postgres", NAME, *words, stdin=sql).stdout.strip()
+
+    def ensure_keeper(self) -> None:
+        """Ensure the container that has the repository, without the role that makes it."""
+        own = {"config_dir": self.params["config_dir"], "network": f"{NAME}-net", "cpus": 0}
+        Keeper(own, self.place, pgbackrest.configuration(1, 1, "", {})).ensure(check_mode=False)
 
     def with_(self, **changes: Any) -> dict[str, Any]:
         return {**self.params, **changes}
@@ -104,7 +113,7 @@ class Server:
         """What a run must not leave behind."""
         found = docker("ps", "-aq", "--filter", f"name={NAME}-restore").stdout.split()
         found += docker("volume", "ls", "-q", "--filter", f"name={NAME}-restore").stdout.split()
-        found += [path.name for path in self.place.folder.glob(".restore-*")]
+        found += [path.name for path in (self.place.folder / "transfer").iterdir()]
         found += [name for name in self.entries() if name.startswith("restored-")]
         return found + [name for name in self.databases() if "_restored_" in name]
 
@@ -145,7 +154,8 @@ def server(
         },
         variables,
     )  # fmt: skip
-    PgBackRest(own.place.containers, NAME).run("stanza-create")
+    own.ensure_keeper()
+    PgBackRest(own.place.containers, own.place.keeper).run("stanza-create")
     own.sql(ROWS)
     own.take("full")
     yield own
@@ -694,7 +704,7 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     restore_run.resolve(restore_run.Site(server.params, server.place), "latest", check_mode=False)  # all is archived
     # Not the sequence: the log of one is up to 32 values ahead of it.
     before = server.glance()[0].split("|")[0]
-    docker("rm", "-f", NAME)
+    docker("rm", "-f", NAME, server.place.keeper)
     docker("volume", "rm", f"{NAME}-data")
     told = restore(server.params, check_mode=True)
     assert "isn't known" in " ".join(told["lines"])
@@ -706,6 +716,7 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     )
     made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", server.variables)
     assert made.rc == 0, made.stdout
+    server.ensure_keeper()
     assert server.glance()[0].split("|")[0] == before
     assert server.sql("SELECT count(*) FROM users WHERE id = 9001") == "1"
     assert server.left() == []

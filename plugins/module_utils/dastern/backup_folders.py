@@ -28,6 +28,8 @@ from .files import absolute, sync_folder
 CONTAINERS = 999
 """User and group `postgres` in every image that serves here."""
 LOGICAL, RECORDS, REPOSITORY, TRANSFER, RECEIVED = "logical", "records", "repository", "transfer", "received"
+OURS = {".", "..", LOGICAL, RECORDS, TRANSFER, RECEIVED}
+"""Names that no further repository may have."""
 OF_CONTAINERS = (REPOSITORY, TRANSFER, RECEIVED)
 PGBACKREST, ASK = "pgbackrest", "ask"
 """Folders of `postgres_config_dir`: pgBackRest's configuration, which the backup container reads, and what it says of the log."""
@@ -155,6 +157,12 @@ def _give(path: Path, owner: int, mode: int) -> None:
         os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)
+
+
+def make_for_containers(path: Path) -> None:
+    """Make a folder that is the containers' to write. Raises `OSError`."""
+    path.mkdir(mode=0o700)
+    _give(path, CONTAINERS, 0o700)
 
 
 @contextmanager

@@ -98,16 +98,16 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
             raise backup_run.not_running(place)
         return _result([*steps, f"have the repository, once container {place.container} runs"], True, [diff])
     _alone_there(place)
-    keeper = Keeper(params, place)
+    keeper = Keeper(params, place, text)
     missing = keeper.ensure(check_mode=True)
     steps = [*missing, *steps]
     if missing and check_mode and not keeper.sidecar.running:
         # What the repository holds is known when it can be asked.
         return _result([*steps, "have the repository, and a full backup in it"], True, [diff])
+    program = PgBackRest(place.containers, place.keeper, params["nice"])
     if missing and not check_mode:
         with place.alone(params["wait"], "setting up"):
-            keeper.ensure(check_mode=False)
-    program = PgBackRest(place.containers, place.keeper, params["nice"])
+            keeper.ensure(check_mode=False, idle=lambda: program.alone(params["wait"], say))
     # What needs files that aren't there yet can't be tried.
     tried = _configuration({**params, **_NONE}) if check_mode and files.steps else text
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "setting up"), files.there(check_mode):

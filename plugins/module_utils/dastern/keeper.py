@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import access, scram
-from .backup_folders import REPOSITORY
+from .backup_folders import make_for_containers
 from .backup_records import Place
 from .errors import DasTernError
 from .hba import BACKUP_ROLE
-from .pgbackrest import BACKUPS, PGBACKREST_FOLDER, PGDATA, STANZA
+from .pgbackrest import BACKUPS, PGBACKREST_FOLDER, PGDATA, STANZA, folders
 from .psql import session_options
 from .sidecar import Sidecar
 from .sql_values import literal
@@ -52,7 +52,7 @@ FROM pg_authid WHERE rolname = '{BACKUP_ROLE}'
 _LISTEN = rf"""#!/bin/bash
 # Written by the module backup_setup: archives what the server has ready, for as long as this container runs.
 # The server names nothing here. Of what its data shows, only plain files with PostgreSQL's names are read: no link is followed.
-wal=$PGDATA/pg_wal said={ASK} staged=/tmp/staged repository={BACKUPS}/{REPOSITORY}/archive/{STANZA}
+wal=$PGDATA/pg_wal said={ASK} staged=/tmp/staged
 umask 022
 shopt -s nullglob
 mkdir -p "$staged"
@@ -67,7 +67,9 @@ history() {{
   awk -v own="$((16#${{1%.history}}))" '!NF || /^[[:space:]]*#/ {{ next }}
     !/^[[:space:]]*[0-9]+[[:space:]]+[0-9A-F]+\/[0-9A-F]+([[:space:]]|$)/ || $1 <= last || $1 >= own {{ bad = 1 }}
     {{ last = $1; n++ }} END {{ exit bad || !n }}' "$2" || {{ echo "$1 isn't a history of its timeline"; return 1; }}
-  local there=("$repository"/*/"$1") newest
+  local repository there newest
+  repository=$(sed -n 's/^repo1-path=//p' {PGBACKREST_FOLDER}/pgbackrest.conf)/archive/{STANZA}
+  there=("$repository"/*/"$1")
   [ ${{#there[@]}} -gt 0 ] || return 0
   newest=$(printf '%s\n' "${{there[@]}}" | sort -V | tail -n 1)
   [ "$(sum < "$2")" = "$(pgbackrest --repo=1 --stanza={STANZA} --log-level-console=off repo-get "archive/{STANZA}/${{newest#"$repository"/}}" | sum)" ] ||
@@ -117,17 +119,23 @@ done
 class Keeper:
     """The backup container of one server, and what belongs to it."""
 
-    def __init__(self, params: Mapping[str, Any], place: Place) -> None:
+    def __init__(self, params: Mapping[str, Any], place: Place, configuration: str) -> None:
+        """Take a configuration of pgBackRest that may not be written yet: it says which folders hold repositories."""
         self.place = place
         self.params = params
         config = Path(params["config_dir"]).expanduser()
         self.folder = config / "pgbackrest"
         self.said = config / "ask"
         self.passfile, self.listen = self.folder / "passfile", self.folder / "listen"
+        written = current(self.folder / "pgbackrest.conf", _MEND)
+        self.repositories = sorted({*folders(configuration), *folders(written)})
         self.sidecar = Sidecar(place.containers, place.keeper, ROLE)
 
-    def ensure(self, *, check_mode: bool) -> list[str]:
-        """Ensure that it runs as declared; return what was or would be done. Raises `DasTernError`."""
+    def ensure(self, *, check_mode: bool, idle: Callable[[], None] = lambda: None) -> list[str]:
+        """Ensure that it runs as declared; return what was or would be done. Raises `DasTernError`.
+
+        `idle` is called before a container is replaced: a backup may be at work in it.
+        """
         superuser = self.place.superuser
         found = superuser.value(_FOUND)
         password = current(self.passfile, _MEND).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
@@ -142,10 +150,10 @@ class Keeper:
         if sql:
             steps.append(f"{'make' if found is None else 'change'} role {BACKUP_ROLE}")
         form = self._form()
-        repository = self.place.folder / REPOSITORY
-        state = self.sidecar.differs(
-            form, {PGBACKREST_FOLDER: self.folder, ASK: self.said, f"{BACKUPS}/{REPOSITORY}": repository}
-        )
+        mounted = {f"{BACKUPS}/{name}": self.place.folder / name for name in self.repositories}
+        missing = [path for path in mounted.values() if not path.exists()]
+        steps += [f"make {path}" for path in missing]
+        state = self.sidecar.differs(form, {PGBACKREST_FOLDER: self.folder, ASK: self.said, **mounted})
         if not state and self.listen in differing:
             state = "replace"
         if state:
@@ -153,6 +161,8 @@ class Keeper:
         if check_mode or not steps:
             return steps
         try:  # the files first: a password that the server has and no file holds would be lost with this process
+            for path in missing:
+                make_for_containers(path)
             for path in differing:
                 give(path, files[path], self._owner(path))
         except OSError as error:
@@ -160,6 +170,8 @@ class Keeper:
         if sql:
             superuser.run(";\n".join([*access.BEGIN, sql, "COMMIT;"]))
         if state:
+            if self.sidecar.running:
+                idle()
             self.sidecar.start(form)
             self._wait()
         return steps
@@ -203,7 +215,7 @@ class Keeper:
                 "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"],
                 "Binds": [
                     f"{volume}:{MOUNT}:ro",
-                    f"{self.place.folder / REPOSITORY}:{BACKUPS}/{REPOSITORY}",
+                    *(f"{self.place.folder / name}:{BACKUPS}/{name}" for name in self.repositories),
                     f"{self.folder}:{PGBACKREST_FOLDER}:ro",
                     f"{self.said}:{ASK}",
                 ],

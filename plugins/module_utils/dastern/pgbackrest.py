@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .backup_folders import OURS
 from .backup_records import UNREADABLE, Record
 from .containers import Containers, Output
 from .errors import DasTernError
@@ -426,6 +427,12 @@ def configuration(compress_level: int, processes: int, cipher_pass: str, options
 def further(text: str) -> list[int]:
     """Numbers of the repositories besides the first, in a configuration."""
     return sorted({int(number) for number in re.findall(r"(?m)^repo(\d+)-", text)} - {1})
+
+
+def folders(text: str) -> list[str]:
+    """Return the names of those folders of the backups in which a configuration has repositories."""
+    found = re.findall(rf"(?m)^repo\d+-path={BACKUPS}/([^/\n]+)", text)
+    return sorted({name for name in found if name not in OURS})
 
 
 def record_path(label: str) -> str:

@@ -25,6 +25,7 @@ from .pgbackrest import (
     FULL,
     RECORDS,
     SEGMENT,
+    folders,
     further,
     position,
     record_path,
@@ -36,6 +37,7 @@ from .pgbackrest import (
 from .psql import LONGEST, Psql
 from .received import FOLDER, GET
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
+from .text_files import current
 
 ROLE = "restore"
 _SOCKETS = "/var/run/postgresql"
@@ -180,7 +182,11 @@ class Site:
         Configuration and network go with the repository, for that alone needs them.
         """
         live = (self.container or {}).get("HostConfig", {})
-        secret = [f"{self.config / 'pgbackrest'}:{PGBACKREST_FOLDER}:ro"] if REPOSITORY in mounts else []
+        secret = []
+        if REPOSITORY in mounts:
+            configuration = current(self.config / "pgbackrest" / "pgbackrest.conf", " Run the play as root.")
+            secret = [f"{self.config / 'pgbackrest'}:{PGBACKREST_FOLDER}:ro"]
+            mounts = {**dict.fromkeys(folders(configuration), False), **mounts}
         return {
             "Binds": [
                 *(
