@@ -59,6 +59,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern import dotenv, files
 from ansible.module_utils.dastern.connection import read_password
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.text import presentable
 
 
 def target(path: Path) -> Path:
@@ -147,7 +148,7 @@ def main() -> None:
     line = f"{params['name']} {done} {path}" if edited.changed else f"{params['name']} in {path} is as it should be"
     report = {"backend_env": {"lines": [line], "path": str(path), "changed": edited.changed}}
     result["ansible_stats"] = {"data": {"dastern_report": report}, "per_host": True, "aggregate": True}
-    module.exit_json(**result)
+    module.exit_json(**presentable(result))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.status import collect
 from ansible.module_utils.dastern.survey import declared_command
+from ansible.module_utils.dastern.text import presentable
 
 
 def main() -> None:
@@ -88,12 +89,8 @@ def main() -> None:
             log = Containers(params["endpoint"]).logs(params["container"], params["log_lines"]).splitlines()
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
-    module.exit_json(
-        changed=False,
-        sections=sections,
-        log=log,
-        ansible_stats={"data": {"dastern_report": sections}, "per_host": True, "aggregate": True},
-    )
+    stats = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
+    module.exit_json(**presentable({"changed": False, "sections": sections, "log": log}), ansible_stats=stats)
 
 
 if __name__ == "__main__":

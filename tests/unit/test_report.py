@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,14 +12,20 @@ import pytest
 PATH = Path(__file__).parents[2] / "plugins" / "callback" / "dastern_report.py"
 
 
-@pytest.fixture
-def shown() -> Any:
-    """Displays one host's summary; the lines."""
+def load() -> ModuleType:
+    """The callback's module."""
     spec = importlib.util.spec_from_file_location("dastern_report", PATH)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def shown() -> Any:
+    """Displays one host's summary; the lines."""
+    module = load()
 
     def show(section: dict[str, Any], given: dict[str, Any] | None = None, failure: str = "") -> list[str]:
         callback, lines = module.CallbackModule(), []

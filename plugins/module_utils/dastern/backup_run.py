@@ -19,8 +19,9 @@ from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .files import write
 from .pgbackrest import PgBackRest
-from .quantities import amount, duration
+from .quantities import amount, local
 from .restore_run import expire_old, would_expire
+from .text import shown
 
 TYPES = ("full", "diff", "incr", "logical")
 KEEP = {
@@ -239,7 +240,11 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
         ),
         f"{len(backups)} backups, {amount(total)} in {place.folder} with the WAL" if backups else f"no backups in {place.folder}",
     ]  # fmt: skip
-    never = backups and not any(backup["drilled"] for backup in backups)
+    kinds = {backup["kind"] for backup in backups}
+    never = sorted(kinds - {backup["kind"] for backup in backups if backup["drilled"]})
+    lines += [f"no {kind} backup was ever restored for trial" for kind in never]
+    # With physical ones there, a logical one such as each migration takes needn't be.
+    never = [kind for kind in never if kind == "physical" or kinds == {kind}]
     return {
         "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
         "further": further, "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
@@ -362,7 +367,7 @@ def _difference(before: Sequence[Record], after: Sequence[Record]) -> dict[str, 
     """For --diff."""
 
     def text(records: Sequence[Record]) -> str:
-        return "".join(f"{one.called}, {one.type}\n" for one in records)
+        return "".join(f"{shown(one.called)}, {one.type}\n" for one in records)
 
     return {"before_header": "backups", "after_header": "backups", "before": text(before), "after": text(after)}
 
@@ -398,12 +403,12 @@ def _bytes(folder: Path) -> int:
 def _described(record: Record) -> str:
     return (
         f"{record.called}, {record.type}, {amount(record.bytes)} in {amount(record.stored)}, {record.seconds:.1f} s, "
-        f"{_age(record.began)} old"
+        f"taken {_when(record.began)}"
     )
 
 
-def _age(at: str) -> str:
-    return duration(max((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds(), 0))
+def _when(at: str) -> str:
+    return local(at, datetime.now(UTC))
 
 
 def _shown(record: Record) -> dict[str, Any]:
@@ -417,11 +422,11 @@ def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each."""
     if not backups:
         return []
-    rows = [("label", "name", "type", "age", "size", "stored", "ratio", "verified", "drilled", "restored in")]
+    rows = [("label", "name", "type", "taken", "size", "stored", "ratio", "verified", "drilled", "restored in")]
     rows += [
         (
-            one["label"], one["name"] or "-", one["type"], _age(one["began"]), amount(one["bytes"]), amount(one["stored"]),
-            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"]), _checked(one["drilled"]),
+            one["label"], one["name"] or "-", one["type"], _when(one["began"]), amount(one["bytes"]), amount(one["stored"]),
+            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"], when=False), _checked(one["drilled"]),
             f"{one['restore_seconds']:.1f} s" if one["restore_seconds"] is not None else "-",
         )
         for one in backups
@@ -444,7 +449,7 @@ def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], li
     ]  # fmt: skip
 
 
-def _checked(check: Mapping[str, Any] | None) -> str:
+def _checked(check: Mapping[str, Any] | None, *, when: bool = True) -> str:
     if check is None:
         return "never"
-    return f"{_age(check['at'])} ago" if check["ok"] else "DAMAGED"
+    return "DAMAGED" if not check["ok"] else _when(check["at"]) if when else "yes"

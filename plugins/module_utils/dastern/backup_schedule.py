@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from . import backup_health, backup_run, sql_values
-from .backup_calendar import CLOCK, ZONE, Calendar, shown
+from .backup_calendar import Calendar
 from .backup_health import LOCK, STATUS
 from .errors import DasTernError
 from .files import absolute, write
+from .quantities import CLOCK, ZONE, local
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_health.ARGUMENT_SPEC,
@@ -369,8 +370,9 @@ def _lines(params: dict[str, Any], systemd: bool, changed: bool, check_mode: boo
     if params["wal_archive"]:
         kind = "every one full" if params["full"] == "daily" else f"the full one on {params['full']}"
     drill = f", a trial restore every {params['drill_days']} d" if params["drill_days"] else ""
+    now = datetime.now(UTC)
     return [
         f"{would}scheduled with {caller}" if changed else f"scheduled with {caller}, as declared",
         f"a backup each day at {params['time']} {ZONE} and up to {params['delay']} s later, {kind}{drill}",
-        f"next {shown(Calendar(params['time'], params['full']).next(datetime.now(UTC)))}",
+        f"next {local(Calendar(params['time'], params['full']).next(now), now)}",
     ]

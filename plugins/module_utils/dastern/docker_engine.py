@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from .errors import DasTernError
+from .text import shown
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 
@@ -202,7 +203,7 @@ def probe(endpoint: Endpoint, timeout: float = 10.0) -> tuple[str, str, dict[str
             return SILENT, f"no answer within {timeout:g} s", {}
         return missing, (error.strerror or str(error)).lower(), {}
     except (http.client.HTTPException, ValueError, DasTernError) as error:
-        return SILENT, str(error) or "the answer isn't a Docker Engine's", {}
+        return SILENT, shown(str(error)) or "the answer isn't a Docker Engine's", {}
 
 
 def image_facts(inspected: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
 from .sql_text import Statement, line_and_column, literal_value, statements, tokens
+from .text import shown
 from .widening import widened
 
 IGNORE_FILE = "lint.yml"
@@ -150,7 +151,7 @@ def grouped(found: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def refusal(found: Sequence[Finding]) -> str:
     """The dangers among `found` as one message to an operator; empty where there are none."""
-    dangers = [str(one) for one in found if one.severity == "danger"]
+    dangers = [shown(str(one)) for one in found if one.severity == "danger"]
     if not dangers:
         return ""
     return "\n".join(

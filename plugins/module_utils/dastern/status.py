@@ -11,7 +11,7 @@ from . import settings
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
 from .psql import Psql
-from .quantities import amount, duration
+from .quantities import amount, local
 from .sql_values import literal
 
 PROVISION = "ansible-playbook playbooks/provision.yml"
@@ -85,7 +85,7 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     report["image"] = {
         "lines": [
             f"{container['Config']['Image']} ({container['Image'][7:19]}"
-            + (f", {amount(image['Size'])}, made {image['Created'][:10]})" if image else ")")
+            + (f", {amount(image['Size'])}, made {_made(image)})" if image else ")")
         ],
         "reference": container["Config"]["Image"],
         "id": container["Image"],
@@ -94,15 +94,20 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     return report
 
 
+def _made(image: Mapping[str, Any]) -> str:
+    made = moment(image.get("Created") or "")
+    return local(made, datetime.now(timezone.utc)) if made else "at a time that it doesn't tell"
+
+
 def _container(
     containers: Containers, container: Mapping[str, Any], params: Mapping[str, Any], command: list[str]
 ) -> dict[str, Any]:
     name, state = params["container"], container["State"]
     health = (state.get("Health") or {}).get("Status", "without health check")
     began = moment(state["StartedAt"] if state["Running"] else state["FinishedAt"])
-    since = duration((datetime.now(timezone.utc) - began).total_seconds()) if began else "ever"
+    since = f"since {local(began, datetime.now(timezone.utc))}" if began else "never run"
     line = f"container {name} {state['Status']}" + (f", {health}" if state["Running"] else f" ({state['ExitCode']})")
-    line += f", for {since}, {container['RestartCount']} restarts"
+    line += f", {since}, {container['RestartCount']} restarts"
     result: dict[str, Any] = {
         "container": name, "state": state["Status"], "health": health if state["Running"] else "", "running": False,
         "restarts": container["RestartCount"], "lines": [line], "next": [],
