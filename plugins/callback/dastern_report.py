@@ -30,7 +30,8 @@ short_description: Summary of a play in a few lines, and as JSON
 description:
   - Prints what was, what changed, how long it took, why it failed and what to run next. A playbook that isn't this
     project's gets a summary where a role of this project spoke.
-  - With C(-e report_file=PATH) the same is written to that file on the controller as JSON.
+  - With C(-e report_file=PATH) the same is written to that file on the controller as JSON. Its folder has to be there, else
+    the play ends before its first task.
 """
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,25 @@ INSTANCE = (
 )
 
 
+def unwritable(report_file: Any) -> str:
+    """Why the report can't be written, before anything is done; "" if it can or isn't wanted."""
+    if not report_file:
+        return ""
+    path = Path(str(report_file)).expanduser()
+    if path.is_dir():
+        return (
+            f"`report_file` is {path}, a directory; wanted is a file, such as {path / 'report.json'}. Nothing was done."
+        )
+    if not path.parent.is_dir():
+        return (
+            f"`report_file` is {path}, and there is no folder {path.parent}; wanted is a file in a folder that is there. Nothing "
+            f"was done. `mkdir -p {shlex.quote(str(path.parent))}`, or correct the path."
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"`report_file` is {path}, and this user may not write to {path.parent}. Nothing was done. Name another folder."
+    return ""
+
+
 class CallbackModule(CallbackBase):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -92,6 +112,10 @@ class CallbackModule(CallbackBase):
         self._report_file = extra.get("report_file")
         given = [f"{name}={extra[name]}" for name in INSTANCE if name in extra]
         self._given = " ".join(f"-e {shlex.quote(one)}" for one in given)
+        if wrong := unwritable(self._report_file):
+            self._display.error(shown(wrong))
+            # An exception of another kind would be a warning. Nothing was started yet; Ansible's own clean-up still runs.
+            raise SystemExit(1)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         stats = result._result.get("ansible_stats") or {}
@@ -182,9 +206,9 @@ class CallbackModule(CallbackBase):
 
     def _write(self, path: Path, report: dict[str, Any]) -> None:
         path = path.expanduser()
+        # The folder was there when the play began: it is not made, lest a mistyped name makes one.
         partial = path.with_name(path.name + ".partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
             partial.write_text(shown_json(text), "utf-8")
             partial.replace(path)

@@ -55,3 +55,28 @@ def test_a_failure_of_arguments_says_which(shown: Any) -> None:
         "failed       Validation of arguments failed: value of backup_type must be one of: full, incr, got: ful"
     ]
     assert shown({}, failure="It failed.\nin detail") == ["failed       It failed."]
+
+
+def test_a_report_that_can_t_be_written_ends_the_play_before_it_begins(tmp_path: Path) -> None:
+    module = load()
+    (tmp_path / "file").touch()
+
+    def begun(report_file: Any) -> list[str]:
+        callback, errors = module.CallbackModule(), []
+        callback._display = SimpleNamespace(error=errors.append)
+        manager = SimpleNamespace(extra_vars={"report_file": report_file})
+        play = SimpleNamespace(get_variable_manager=lambda: manager)
+        if not module.unwritable(report_file):
+            callback.v2_playbook_on_play_start(play)
+            return errors
+        with pytest.raises(SystemExit) as ended:
+            callback.v2_playbook_on_play_start(play)
+        assert ended.value.code == 1
+        return errors
+
+    for path in (tmp_path / "none" / "x.json", tmp_path, tmp_path / "file" / "x.json"):
+        (words,) = begun(str(path))
+        assert str(path) in words
+        assert "Nothing was done" in words
+    assert begun(str(tmp_path / "x.json")) == begun(None) == begun("") == []
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file"]

@@ -204,7 +204,14 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     damaged, unfinished, going, others, lines = place.damaged(), [], [], [], []
     dumps = backup_logical.unknown(place)
     further: dict[str, list[dict[str, Any]]] = {}
-    if running(place):
+    try:
+        up = running(place)
+    except DasTernError as refusal:
+        if refusal.facts.get("status") != 0:
+            raise
+        up = False
+        lines.append(refusal.message)
+    if up:
         info = None
         program = PgBackRest(place.containers, place.container)
         try:
@@ -222,7 +229,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
         for number in program.further():
             further[str(number)], told = _further(program, number)
             lines += told
-    elif backups:
+    elif backups and not lines:
         lines.append(f"container {place.container} doesn't run: what is in its repository can't be compared")
     total = _bytes(place.folder)
     lines = [
@@ -373,13 +380,8 @@ def _difference(before: Sequence[Record], after: Sequence[Record]) -> dict[str, 
 
 
 def running(place: Place) -> bool:
-    """Whether the server's container is there, running, and not paused; no engine, no container."""
-    try:
-        container = place.containers.inspect("container", place.container)
-    except DasTernError as refusal:
-        if refusal.facts.get("status") != 0:
-            raise
-        return False
+    """Whether the server's container is there, running, and not paused; an engine that can't be asked is a refusal."""
+    container = place.containers.inspect("container", place.container)
     return container is not None and container["State"]["Running"] and not container["State"]["Paused"]
 
 

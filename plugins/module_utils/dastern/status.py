@@ -9,6 +9,7 @@ from typing import Any
 
 from . import settings
 from .containers import ROLE_LABEL, Containers
+from .docker_engine import denied
 from .errors import DasTernError
 from .psql import Psql
 from .quantities import amount, local
@@ -61,6 +62,8 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     containers = Containers(params["endpoint"], timeout=15)
     try:
         version = containers.version()
+    except PermissionError as error:
+        raise DasTernError(denied(containers.endpoint) or str(error), denied=True) from None
     except (DasTernError, OSError, ValueError) as error:
         return {
             "engine": {
