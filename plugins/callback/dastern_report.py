@@ -113,7 +113,7 @@ class CallbackModule(CallbackBase):
         given = [f"{name}={extra[name]}" for name in INSTANCE if name in extra]
         self._given = " ".join(f"-e {shlex.quote(one)}" for one in given)
         if wrong := unwritable(self._report_file):
-            self._display.error(shown(wrong))
+            self._display.error(shown(wrong), wrap_text=False)  # its command can be copied
             # An exception of another kind would be a warning. Nothing was started yet; Ansible's own clean-up still runs.
             raise SystemExit(1)
 

@@ -63,7 +63,7 @@ def test_a_report_that_can_t_be_written_ends_the_play_before_it_begins(tmp_path:
 
     def begun(report_file: Any) -> list[str]:
         callback, errors = module.CallbackModule(), []
-        callback._display = SimpleNamespace(error=errors.append)
+        callback._display = SimpleNamespace(error=lambda words, wrap_text: errors.append(words))
         manager = SimpleNamespace(extra_vars={"report_file": report_file})
         play = SimpleNamespace(get_variable_manager=lambda: manager)
         if not module.unwritable(report_file):
