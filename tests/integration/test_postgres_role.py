@@ -643,6 +643,13 @@ def test_status_tells_what_runs_and_changes_nothing(role: Role, fresh: Role) -> 
     assert running.section("image")["id"]
     other = role.done(playbook=entry("status"), postgres_settings_extra={"max_connections": 99})
     assert other.section("postgres")["differences"][0]["declared"] == "99"
+    published = f"127.0.0.1:{role.variables['postgres_port']}"
+    assert section["published"] == [published]
+    forgotten = role.done(playbook=entry("status"), postgres_port=25999).section("postgres")
+    assert f"at {published}" in forgotten["lines"][1]
+    assert sum(line.startswith("problem: ") for line in forgotten["lines"]) == 1
+    assert forgotten["next"][0].endswith(f"status.yml -e postgres_port={role.variables['postgres_port']}")
+    assert not any(line.startswith("problem: ") for line in section["lines"])
     assert "doesn't exist" in fresh.done(playbook=entry("status")).section("postgres")["lines"][0]
     gone = fresh.done(playbook=entry("status"), docker_engine_endpoint="unix:///nowhere.sock")
     assert "doesn't answer" in gone.section("engine")["lines"][0]

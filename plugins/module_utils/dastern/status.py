@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from shlex import quote
 from typing import Any
 
 from . import settings
@@ -14,6 +15,7 @@ from .errors import DasTernError
 from .psql import Psql
 from .quantities import amount, local
 from .sql_values import literal
+from .survey import bracketed, form
 
 PROVISION = "ansible-playbook playbooks/provision.yml"
 
@@ -124,6 +126,7 @@ def _container(
         return result
     try:
         result["running"] = True
+        result["published"] = [port.removesuffix(":5432") for port in form(container)["published_ports"]]
         _server(Psql(containers, name), params, command, result)
     except DasTernError as error:
         result["running"] = False
@@ -132,16 +135,39 @@ def _container(
     return result
 
 
+def _elsewhere(params: Mapping[str, Any], result: dict[str, Any]) -> str:
+    """Where the container publishes something else than is declared, a problem, and the command that asks there; else ""."""
+    address = params["listen_address"]
+    wanted = f"{bracketed(address)}:{params['port']}"
+    if result["published"] == [wanted]:
+        return ""
+    found = " and ".join(result["published"]) or "no port"
+    result["lines"].append(
+        f"problem: container {params['container']} publishes {found}, and declared is {wanted} (postgres_listen_address, "
+        f"postgres_port). What connects by the declaration meets another server or none; {PROVISION} publishes as declared"
+    )
+    if not result["published"]:
+        return PROVISION
+    other, _, port = result["published"][0].rpartition(":")
+    words = [f"-e postgres_port={port}"]
+    if other != bracketed(address):
+        words.append(f"-e postgres_listen_address={quote(other.strip('[]'))}")
+    return " ".join(["ansible-playbook playbooks/status.yml", *words])
+
+
 def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: dict[str, Any]) -> None:
     found = psql.value(settings.READ_BACK)
     declared = settings.of_command(command)
     differences = settings.differences(declared, found)
     rows = {row["name"]: row for row in found["settings"]}
     result["server_version"] = found["version"]
-    result["port"] = params["port"]
     result["differences"] = differences
     result["settings"] = {name: rows[name]["shown"] for name in declared if name in rows}
-    result["lines"].append(f"PostgreSQL {found['version']} at {params['host']}:{params['port']}")
+    result["lines"].append(
+        f"PostgreSQL {found['version']} at {' and '.join(result['published']) or 'no port of the host'}"
+    )
+    if command := _elsewhere(params, result):
+        result["next"].append(command)
     if differences:
         for row in differences:
             result["lines"].append(f"setting {settings.worded(row)}")
