@@ -164,6 +164,9 @@ def scheduled(schedule: Runner, boxes: dict[str, Box]) -> dict[str, Box]:
     planned = schedule("--check", "--diff")
     assert changed(planned) == {"systemd": 1, "cron": 2}
     assert "would install cron and start it" in planned.stdout
+    told = planned.report["hosts"]["cron"]["sections"]["schedule"]["lines"]
+    assert "would install and start cron" in told
+    assert "containers.py" not in planned.stdout, "the job's code is one line of the diff"
     assert "+OnCalendar=*-*-* 02:30:00 Asia/Phnom_Penh" in planned.stdout
     assert not any(box.there(box.library) for box in boxes.values())
     boxes["cron"].sh("mv /usr/sbin/away /usr/sbin/cron")
@@ -218,7 +221,7 @@ def test_the_service_runs_hardened_and_its_failure_is_told(scheduled: dict[str, 
 @pytest.fixture
 def real(server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options that put the job of a real server into a folder of the test's own."""
-    for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS"):
+    for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS", "CRON_PROGRAM", "CRONTABS", "CRON_NOTE"):
         monkeypatch.setattr(backup_schedule, name, tmp_path / name)
     params = {name: option.get("default") for name, option in backup_schedule.ARGUMENT_SPEC.items()}
     params |= {"container": server.container, "database": "dastern", "config_dir": str(tmp_path), "wal_archive": True}
