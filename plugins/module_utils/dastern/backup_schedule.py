@@ -236,8 +236,9 @@ def _cron(params: dict[str, Any], changed: bool, check_mode: bool) -> tuple[list
         return ["cron stays: it was on this host before the schedule"] if stays else [], False
     own = _cron_file(params["container"])
     others = [path for path in CRON.glob("*") if path.name not in there and path != own]
-    if others := sorted(map(str, [*others, *CRONTABS.glob("*")])):
-        return [f"cron stays, although it was installed for the schedule: it serves {', '.join(others)}, too"], False
+    if others := sorted([*others, *CRONTABS.glob("*")]):
+        served = ", ".join(map(str, others))
+        return [f"cron stays, although it was installed for the schedule: it serves {served}, too"], False
     return [f"cron, which was installed for the schedule, {'would be' if check_mode else 'is'} removed"], True
 
 

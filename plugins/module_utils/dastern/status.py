@@ -166,8 +166,8 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
     result["lines"].append(
         f"PostgreSQL {found['version']} at {' and '.join(result['published']) or 'no port of the host'}"
     )
-    if command := _elsewhere(params, result):
-        result["next"].append(command)
+    if asking := _elsewhere(params, result):
+        result["next"].append(asking)
     if differences:
         for row in differences:
             result["lines"].append(f"setting {settings.worded(row)}")
