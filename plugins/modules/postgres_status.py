@@ -91,7 +91,7 @@ def main() -> None:
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
     stats = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
-    module.exit_json(**presentable({"changed": False, "sections": sections, "log": log}), ansible_stats=stats)
+    module.exit_json(**presentable({"changed": False, "sections": sections, "log": log, "ansible_stats": stats}))
 
 
 if __name__ == "__main__":

@@ -59,12 +59,12 @@ def main() -> None:
     try:
         result = drill(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:
-        module.fail_json(msg=refusal.message, **refusal.facts)
+        module.fail_json(**presentable({"failed": True, "msg": refusal.message, **refusal.facts}))
     said = {name: value for name, value in result.items() if name not in ("changed", "failed", "msg")}
     stats = {"data": {"dastern_report": {"drill": said}}, "per_host": True, "aggregate": True}
     if result.get("failed"):
-        module.fail_json(**presentable(result), ansible_stats=stats)
-    module.exit_json(**presentable(result), ansible_stats=stats)
+        module.fail_json(**presentable({**result, "ansible_stats": stats}))
+    module.exit_json(**presentable({**result, "ansible_stats": stats}))
 
 
 if __name__ == "__main__":

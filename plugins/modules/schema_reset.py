@@ -53,7 +53,7 @@ def main() -> None:
     try:
         module.exit_json(**presentable(reset(module.params, check_mode=module.check_mode)))
     except DasTernError as refusal:
-        module.fail_json(msg=refusal.message, **refusal.facts)
+        module.fail_json(**presentable({"failed": True, "msg": refusal.message, **refusal.facts}))
 
 
 if __name__ == "__main__":

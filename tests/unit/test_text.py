@@ -67,6 +67,8 @@ def test_a_result_is_fit_for_a_terminal() -> None:
     assert found["diff"][0]["after"] == ESCAPED.replace("\\n", "\n") + "\n"
     assert found["diff"][0]["after_header"] == ESCAPED
     assert found["raw"] == FORGED, "what a role goes on with"
+    failed = presentable({"failed": True, "raw": {FORGED: [FORGED]}, "code": 7})
+    assert failed == {"failed": True, "raw": {ESCAPED: [ESCAPED.replace("\\n", "\n")]}, "code": 7}
 
 
 def test_an_action_escapes_what_its_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +86,8 @@ def test_an_action_escapes_what_its_function_returns(monkeypatch: pytest.MonkeyP
     action = Action.__new__(Action)
     result = action.run()
     assert result["lines"] == [ESCAPED]
-    # The summary escapes its own lines; a report in JSON keeps the name.
-    assert result["ansible_stats"]["data"]["dastern_report"]["backups"]["lines"] == [FORGED]
+    # Ansible prints it where a task fails.
+    assert result["ansible_stats"]["data"]["dastern_report"]["backups"]["lines"] == [ESCAPED]
 
 
 def test_the_summary_has_no_line_that_a_name_made() -> None:

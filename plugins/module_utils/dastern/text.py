@@ -16,8 +16,9 @@ _CONTROL = re.compile(f"[{_OBEYED}]")
 _CONTROL_IN_LINES = re.compile(f"(?![\t\n])[{_OBEYED}]")
 # JSON itself escapes C0 only.
 _IN_JSON = re.compile(f"(?![\x00-\x1f])[{_OBEYED}]")
-_TEXTS = ("msg", "diff", "stdout", "stderr", "warnings")
-_LISTS = ("lines", "next", "log")
+_SHOWN = ("msg", "lines", "next", "log", "diff", "warnings", "ansible_stats")
+# Of these each entry is one line; other texts may have several.
+_LINES = ("lines", "next", "log")
 
 
 def shown(text: str, *, lines: bool = False) -> str:
@@ -33,19 +34,24 @@ def shown_json(text: str) -> str:
 
 
 def presentable(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A module's result as Ansible may print it: `msg` and `diff` keep their lines, an entry of `lines` is one line."""
+    """A module's result as Ansible may print it: a failed one whole, of another one what isn't for a role to go on with."""
     return {
-        name: _every(value, lines=name in _TEXTS) if name in (*_TEXTS, *_LISTS) else value
+        name: _every(value, lines=name not in _LINES) if result.get("failed") or name in _SHOWN else value
         for name, value in result.items()
     }
 
 
-def _every(value: Any, *, lines: bool) -> Any:
+def _every(value: Any, *, lines: bool = True) -> Any:
     if isinstance(value, str):
         return shown(value, lines=lines)
     if isinstance(value, Mapping):
-        # A header of a diff is one line, whatever its texts are.
-        return {name: _every(one, lines=lines and not str(name).endswith("_header")) for name, one in value.items()}
+        # The header of a diff is one line, whatever its texts are.
+        return {
+            shown(name) if isinstance(name, str) else name: _every(
+                one, lines=name not in _LINES and not str(name).endswith("_header")
+            )
+            for name, one in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_every(one, lines=lines) for one in value]
     return value
