@@ -243,7 +243,7 @@ class TestDenied:
         }
         message, facts = as_nobody(calls[what])  # type: ignore[misc]
         assert message == as_nobody(lambda: probe(Endpoint(url, "default")))[1]  # type: ignore[index]
-        assert facts == {"denied": True}, "it isn't an engine that is away"
+        assert facts == {"status": 403, "denied": True}, "it isn't an engine that is away"
 
 
 def test_an_engine_that_is_away_is_no_container_that_is_stopped(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Containers(Engine):
         try:
             yield
         except PermissionError as error:
-            raise DasTernError(denied(self.endpoint) or str(error), denied=True) from None
+            raise DasTernError(denied(self.endpoint) or str(error), status=403, denied=True) from None
         except (OSError, http.client.HTTPException) as error:
             raise DasTernError(
                 f"The Docker Engine at {self.endpoint.url} doesn't answer: {error}. See `systemctl status docker`.",

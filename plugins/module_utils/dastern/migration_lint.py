@@ -58,7 +58,7 @@ class Finding:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.severity}: {self.rule}: {self.message} {self.mend}"
+        return shown(f"{self.place}: {self.severity}: {self.rule}: {self.message} {self.mend}")
 
     @property
     def place(self) -> str:
@@ -151,7 +151,7 @@ def grouped(found: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def refusal(found: Sequence[Finding]) -> str:
     """The dangers among `found` as one message to an operator; empty where there are none."""
-    dangers = [shown(str(one)) for one in found if one.severity == "danger"]
+    dangers = [str(one) for one in found if one.severity == "danger"]
     if not dangers:
         return ""
     return "\n".join(

@@ -65,7 +65,7 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     try:
         version = containers.version()
     except PermissionError as error:
-        raise DasTernError(denied(containers.endpoint) or str(error), denied=True) from None
+        raise DasTernError(denied(containers.endpoint) or str(error), status=403, denied=True) from None
     except (DasTernError, OSError, ValueError) as error:
         return {
             "engine": {
