@@ -47,6 +47,12 @@ options:
     type: str
     default: 1s
   fail: {description: Whether a window needed is a failure., type: bool, default: false}
+  as_superuser:
+    description:
+      - Fill the copy with the rights of the superuser instead of its owner's. The application's own code (constraints,
+        triggers, index expressions) then runs with them.
+    type: bool
+    default: false
 extends_documentation_fragment: [dastern, migrations]
 attributes:
   check_mode:

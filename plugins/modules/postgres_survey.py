@@ -79,6 +79,8 @@ reasons: {description: "Why the container will be made anew, such as V(max_conne
 rehearse: {description: Whether settings or rules should be tried before they are used., returned: always, type: bool}
 command: {description: The server's command line., returned: always, type: list}
 hba: {description: Content of pg_hba.conf., returned: always, type: str}
+ident: {description: Content of pg_ident.conf beside it., returned: always, type: str}
+session: {description: PGOPTIONS of a neutral session of the superuser., returned: always, type: str}
 hba_path: {description: Its path on the host., returned: always, type: str}
 folders_differ: {description: Whether a folder that the container mounts is missing or not the server's., returned: always, type: bool}
 hba_differs: {description: Whether it isn't there like that yet., returned: always, type: bool}

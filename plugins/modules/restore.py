@@ -31,6 +31,12 @@ options:
     type: bool
     default: false
   keep_old_hours: {description: How long what was replaced is kept., type: int, default: 72}
+  as_superuser:
+    description:
+      - Restore a database or a table with the rights of the superuser instead of its owner's. The backup's own code
+        (constraints, triggers, index expressions) then runs with them.
+    type: bool
+    default: false
 extends_documentation_fragment: [backups, restore]
 attributes:
   check_mode:
@@ -63,6 +69,7 @@ seconds: {description: How long the live one ran on meanwhile., returned: when s
 refused_seconds: {description: For how long connections were refused by the swap., returned: when something was swapped, type: float}
 lines: {description: The same in words., returned: success, type: list}
 next: {description: Commands that make sense now., returned: success, type: list}
+beyond_owner: {description: What of a backup its owner can't restore., returned: when that is why nothing was restored, type: list}
 preflight: {description: What a restore would do., returned: when it isn't confirmed, type: list}
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, plain_sql
+from ansible.module_utils.dastern import backup_logical, database_copy, plain_sql
 from ansible.module_utils.dastern.backup_records import Place, Record
 from ansible.module_utils.dastern.census import count
 from ansible.module_utils.dastern.errors import DasTernError
@@ -113,21 +113,23 @@ def test_the_record(place: Place, record: Record) -> None:
 
 
 def test_everything_comes_back(place: Place, record: Record, empty: Database) -> None:
-    backup_logical.restore(place, record, empty.name)
+    empty.drop()
+    database_copy.from_logical(place, record, empty.name, "")
     found, live = (
         [
             place.superuser.value(query, name)
             for query in (
-                "SELECT json_agg(t) FROM (SELECT last_value, is_called FROM child_id_seq) AS t",
+                "SELECT json_agg(t) FROM (SELECT last_value, is_called FROM public.child_id_seq) AS t",
                 "SELECT to_json(convert_from(lo_get(4242), 'UTF8'))",
-                'SELECT json_agg(t ORDER BY id) FROM "a (1" AS t',
-                "SELECT json_agg(t) FROM kept AS t",
-                "SELECT to_json(current_setting('search_path'))",
+                'SELECT json_agg(t ORDER BY id) FROM public."a (1" AS t',
+                "SELECT json_agg(t) FROM public.kept AS t",
             )
         ]
         for name in (empty.name, NAME)
     )
     assert found == live
+    paths = [empty.instance.sql("SHOW search_path", name) for name in (empty.name, NAME)]
+    assert paths[0] == paths[1] == '"$user", public, "odd one"'
     assert count(place.superuser, empty.name).properties == count(place.superuser, NAME).properties
 
 
@@ -218,7 +220,7 @@ def test_it_is_of_one_moment_while_others_write(place: Place, rich: Database, em
     """Rows counted, dumped and restored are the same: `restore` compares them."""
     sql = f"CALL write_on();{' CALL write_on();' * 5000}"
     rich.instance.sql(
-        "SET default_transaction_read_only = off; CREATE TABLE busy (id int); CREATE PROCEDURE write_on() LANGUAGE sql AS "
+        "SET default_transaction_read_only = off; SET ROLE dastern_user; CREATE TABLE busy (id int); CREATE PROCEDURE write_on() LANGUAGE sql AS "
         "'INSERT INTO busy VALUES (1); DELETE FROM child WHERE id IN (SELECT id FROM child LIMIT 1)';", NAME,
     )  # fmt: skip
     try:

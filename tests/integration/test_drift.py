@@ -711,9 +711,18 @@ def test_an_extension_that_only_a_superuser_may_create(live: Live) -> None:
         with pytest.raises(DasTernError, match=words), scratch.scratch_database(connection, params) as own:
             scratch.replay(own, [file], "folder")
         psql = Psql(Containers(live.instance.endpoint), live.instance.container)
-        with scratch.scratch_database(connection, params) as own:
-            scratch.replay(own, [file], "folder", psql)
-            assert "extension pg_buffercache" in [item.key for item in read_catalogue(own, "public")]
+        with (
+            pytest.raises(DasTernError, match=words),  # the live database doesn't have it: nobody accepted it
+            scratch.scratch_database(connection, params, superuser=psql, files=[file]) as own,
+        ):
+            scratch.replay(own, [file], "folder")
+        live.instance.sql("CREATE EXTENSION pg_buffercache", LIVE)
+        try:
+            with scratch.scratch_database(connection, params, superuser=psql, files=[file]) as own:
+                scratch.replay(own, [file], "folder")
+                assert "extension pg_buffercache" in [item.key for item in read_catalogue(own, "public")]
+        finally:
+            live.instance.sql("DROP EXTENSION pg_buffercache", LIVE)
     assert live.scratches() == []
 
 

@@ -132,7 +132,7 @@ def test_hba_lines_go_between_the_superusers_refusal_and_the_application() -> No
     lines = hba.content("postgres", "db", "app", "ro", ["host all m 10.0.0.0/8 scram-sha-256"], createdb=False)
     assert [line for line in lines.splitlines() if not line.startswith("#")] == [
         'local all "postgres" peer',
-        "local all all reject",
+        "local all all peer map=das_tern",
         'host all "postgres" all reject',
         "host replication das_tern_receiver samenet scram-sha-256",
         "host all m 10.0.0.0/8 scram-sha-256",

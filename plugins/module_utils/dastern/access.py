@@ -108,24 +108,24 @@ def _inside(psql: Psql, declared: Declared) -> dict[str, Any]:
     return dict(
         psql.value(
             f"""
-SELECT json_build_object(
-  'schema', (SELECT json_build_object(
-      'public', (SELECT coalesce(json_agg(x.privilege_type ORDER BY 1), '[]')
-                 FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x WHERE x.grantee = 0),
-      'readonly', (SELECT coalesce(json_agg(x.privilege_type ORDER BY 1), '[]')
-                   FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x
-                   JOIN pg_roles r ON r.oid = x.grantee WHERE r.rolname = {readonly}))
-    FROM pg_namespace n WHERE n.nspname = 'public'),
-  'unreadable', (SELECT coalesce(json_agg(c.relname ORDER BY 1), '[]') FROM pg_class c
-    WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-    AND NOT EXISTS (SELECT FROM aclexplode(c.relacl) x JOIN pg_roles r ON r.oid = x.grantee
+SELECT pg_catalog.json_build_object(
+  'schema', (SELECT pg_catalog.json_build_object(
+      'public', (SELECT coalesce(pg_catalog.json_agg(x.privilege_type ORDER BY 1), '[]')
+                 FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x WHERE x.grantee = 0),
+      'readonly', (SELECT coalesce(pg_catalog.json_agg(x.privilege_type ORDER BY 1), '[]')
+                   FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) x
+                   JOIN pg_catalog.pg_roles r ON r.oid = x.grantee WHERE r.rolname = {readonly}))
+    FROM pg_catalog.pg_namespace n WHERE n.nspname = 'public'),
+  'unreadable', (SELECT coalesce(pg_catalog.json_agg(c.relname ORDER BY 1), '[]') FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) x JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
                     WHERE r.rolname = {readonly} AND x.privilege_type = 'SELECT')),
-  'writable', (SELECT coalesce(json_agg(DISTINCT c.relname), '[]') FROM pg_class c, aclexplode(c.relacl) x, pg_roles r
-    WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  'writable', (SELECT coalesce(pg_catalog.json_agg(DISTINCT c.relname), '[]') FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x, pg_catalog.pg_roles r
+    WHERE c.relnamespace = pg_catalog.to_regnamespace('public') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     AND r.oid = x.grantee AND r.rolname = {readonly} AND x.privilege_type <> 'SELECT'),
-  'default', (SELECT coalesce(json_agg(x.privilege_type), '[]') FROM pg_default_acl d, aclexplode(d.defaclacl) x,
-    pg_roles r WHERE d.defaclobjtype = 'r' AND d.defaclnamespace = 0
-    AND pg_get_userbyid(d.defaclrole) = {literal(declared.app_user)} AND r.oid = x.grantee AND r.rolname = {readonly}))
+  'default', (SELECT coalesce(pg_catalog.json_agg(x.privilege_type), '[]') FROM pg_catalog.pg_default_acl d, pg_catalog.aclexplode(d.defaclacl) x,
+    pg_catalog.pg_roles r WHERE d.defaclobjtype = 'r' AND d.defaclnamespace = 0
+    AND pg_catalog.pg_get_userbyid(d.defaclrole) = {literal(declared.app_user)} AND r.oid = x.grantee AND r.rolname = {readonly}))
 """,
             declared.database,
         )

@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .backup_records import Check, Place, Record, now
@@ -33,8 +34,9 @@ from .census import LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences,
 from .connection import conninfo
 from .errors import DasTernError
 from .files import sync_folder
+from .psql import SUPERUSER, Psql
 from .quantities import amount
-from .sql_values import duration, literal
+from .sql_values import duration, identifier, literal
 from .survey import BACKUPS
 
 APPLICATION = "das-tern backup"
@@ -43,33 +45,31 @@ RESTORING = "das-tern restore"
 _FOLDER = "logical"
 _LABEL = re.compile(r"\d{8}-\d{6}L")
 _PARTIAL, _INCOMPLETE = ".partial", ".incomplete"
-# A timestamptz is written with its offset, so the zone is no part of what is dumped, and UTC is the cheapest to write.
-_DUMP = "PGTZ=UTC pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
+_DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
 _DUMPED = "das-tern: dumped"
 _TAKE = f"""
 umask 077
 mkdir -p {BACKUPS}/{_FOLDER} || exit 1
 export FOLDER="$1" TO="$2" LOCK_WAIT="$3" COUNT="$4"
-exec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
+exec psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
 """
 # As it is written in psql's `\\!`, where the snapshot of the session stands still meanwhile. One table is most of the
 # database, and pg_dump reads a table by one process: the rows are counted beside it.
-_SHELL = f"""printf %s "$COUNT" | psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO" & count=$!;
- {_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO" -f "$FOLDER" && wait $count &&
- pg_dumpall --globals-only --no-role-passwords -U postgres -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}' &&
+_SHELL = f"""printf %s "$COUNT" | psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO" & count=$!;
+ {_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO" -f "$FOLDER" && wait $count &&
+ pg_dumpall --globals-only --no-role-passwords -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}' &&
  {" ".join(SCHEMA)} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO" && echo '{_DUMPED}' ||
  {{ kill $count; wait $count; }} 2>/dev/null""".replace("\n", "")
 _BESIDE = f"""
 \\getenv snapshot SNAPSHOT
 \\getenv lock_wait LOCK_WAIT
-SET lock_timeout = :'lock_wait'; SET statement_timeout = 0; SET transaction_timeout = 0;
+SET lock_timeout = :'lock_wait';
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET TRANSACTION SNAPSHOT :'snapshot';
 {SNAPSHOT}COMMIT;
 """
 SESSION = (
-    "SET lock_timeout = {lock_wait}; SET statement_timeout = 0; SET transaction_timeout = 0; "
-    "SET idle_in_transaction_session_timeout = 0;\n"
+    "SET lock_timeout = {lock_wait};\n"
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
     "SELECT pg_export_snapshot() AS snapshot \\gset\n"
     "\\setenv SNAPSHOT :snapshot\n"
@@ -78,28 +78,28 @@ SESSION = (
 # The names are left to who restores: `psql -v database=NAME -f database.sql`. Of settings that are lists each element is
 # quoted by itself, as pg_dump does.
 _PROPERTIES = """
-WITH d AS (SELECT * FROM pg_database WHERE datname = current_database()), lines AS (
-  SELECT 1 AS place, 0 AS at, format('ALTER DATABASE :"database" OWNER TO %I;', pg_get_userbyid(datdba)) AS line FROM d
-  UNION ALL SELECT 2, 0, format('ALTER DATABASE :"database" CONNECTION LIMIT %s;', datconnlimit) FROM d
-  UNION ALL SELECT 3, 0, format('COMMENT ON DATABASE :"database" IS %s;', quote_nullable(shobj_description(oid, 'pg_database'))) FROM d
-  UNION ALL SELECT 4, 0, format('REVOKE ALL ON DATABASE :"database" FROM PUBLIC, %I;', pg_get_userbyid(datdba)) FROM d
-  UNION ALL SELECT 5, a.at, concat(
-      CASE WHEN a.grantor <> datdba THEN format('SET SESSION AUTHORIZATION %I; ', pg_get_userbyid(a.grantor)) END,
-      format('GRANT %s ON DATABASE :"database" TO %s%s;', a.privilege_type,
-        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), lines AS (
+  SELECT 1 AS place, 0 AS at, pg_catalog.format('ALTER DATABASE :"database" OWNER TO %I;', pg_catalog.pg_get_userbyid(datdba)) AS line FROM d
+  UNION ALL SELECT 2, 0, pg_catalog.format('ALTER DATABASE :"database" CONNECTION LIMIT %s;', datconnlimit) FROM d
+  UNION ALL SELECT 3, 0, pg_catalog.format('COMMENT ON DATABASE :"database" IS %s;', pg_catalog.quote_nullable(pg_catalog.shobj_description(oid, 'pg_database'))) FROM d
+  UNION ALL SELECT 4, 0, pg_catalog.format('REVOKE ALL ON DATABASE :"database" FROM PUBLIC, %I;', pg_catalog.pg_get_userbyid(datdba)) FROM d
+  UNION ALL SELECT 5, a.at, pg_catalog.concat(
+      CASE WHEN a.grantor <> datdba THEN pg_catalog.format('SET SESSION AUTHORIZATION %I; ', pg_catalog.pg_get_userbyid(a.grantor)) END,
+      pg_catalog.format('GRANT %s ON DATABASE :"database" TO %s%s;', a.privilege_type,
+        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
         CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END),
       CASE WHEN a.grantor <> datdba THEN ' RESET SESSION AUTHORIZATION;' END)
-    FROM d, aclexplode(coalesce(datacl, acldefault('d', datdba))) WITH ORDINALITY
+    FROM d, pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba))) WITH ORDINALITY
       AS a (grantor, grantee, privilege_type, is_grantable, at)
-  UNION ALL SELECT 6, row_number() OVER (ORDER BY setrole, c.at),
-      format('ALTER %s SET %I TO %s;', CASE setrole WHEN 0 THEN 'DATABASE :"database"'
-        ELSE format('ROLE %I IN DATABASE :"database"', pg_get_userbyid(setrole)) END, split_part(c.one, '=', 1), v.value)
-    FROM d JOIN pg_db_role_setting ON setdatabase = d.oid, unnest(setconfig) WITH ORDINALITY AS c (one, at),
-    LATERAL (SELECT CASE WHEN split_part(c.one, '=', 1) = ANY ('{search_path,temp_tablespaces,session_preload_libraries,local_preload_libraries}')
-      THEN (SELECT string_agg(quote_literal(coalesce(replace(m[1], '""', '"'), m[2])), ', ' ORDER BY n)
-        FROM regexp_matches(substr(c.one, strpos(c.one, '=') + 1), '"((?:[^"]|"")*)"|([^,[:space:]]+)', 'g') WITH ORDINALITY AS e (m, n))
-      ELSE quote_literal(substr(c.one, strpos(c.one, '=') + 1)) END AS value) AS v)
-SELECT string_agg(line, E'\\n' ORDER BY place, at) FROM lines
+  UNION ALL SELECT 6, pg_catalog.row_number() OVER (ORDER BY setrole, c.at),
+      pg_catalog.format('ALTER %s SET %I TO %s;', CASE setrole WHEN 0 THEN 'DATABASE :"database"'
+        ELSE pg_catalog.format('ROLE %I IN DATABASE :"database"', pg_catalog.pg_get_userbyid(setrole)) END, pg_catalog.split_part(c.one, '=', 1), v.value)
+    FROM d JOIN pg_catalog.pg_db_role_setting ON setdatabase = d.oid, pg_catalog.unnest(setconfig) WITH ORDINALITY AS c (one, at),
+    LATERAL (SELECT CASE WHEN pg_catalog.split_part(c.one, '=', 1) = ANY ('{search_path,temp_tablespaces,session_preload_libraries,local_preload_libraries}')
+      THEN (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(coalesce(pg_catalog.replace(m[1], '""', '"'), m[2])), ', ' ORDER BY n)
+        FROM pg_catalog.regexp_matches(pg_catalog.substr(c.one, pg_catalog.strpos(c.one, '=') + 1), '"((?:[^"]|"")*)"|([^,[:space:]]+)', 'g') WITH ORDINALITY AS e (m, n))
+      ELSE pg_catalog.quote_literal(pg_catalog.substr(c.one, pg_catalog.strpos(c.one, '=') + 1)) END AS value) AS v)
+SELECT pg_catalog.string_agg(line, E'\\n' ORDER BY place, at) FROM lines
 """
 _LOOK = """
 SELECT json_build_object('size', (SELECT pg_database_size(oid) FROM pg_database WHERE datname = {database}),
@@ -107,8 +107,8 @@ SELECT json_build_object('size', (SELECT pg_database_size(oid) FROM pg_database 
   'ended', (SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = {application}))
 """
 _EMPTY = """
-SELECT json_build_object('tables', (SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN
-  ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)), 'version', current_setting('server_version'))
+SELECT pg_catalog.json_build_object('tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN
+  ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)), 'version', pg_catalog.current_setting('server_version'))
 """
 # Prints for each table how many rows its COPY has: one line is one row.
 _COUNT = r"""
@@ -117,12 +117,22 @@ pg_restore --data-only -f - "$1" | awk '
   inside { if ($0 == "\\.") { print n " " header; inside = 0 } else n++; next }
   /^COPY .* FROM stdin;$/ { header = $0; n = 0; inside = 1 }'
 """
-# What isn't counted calls no autovacuum, which would be in the way.
 _RESTORE = """
-export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c track_counts=off -c default_transaction_read_only=off'
-pg_restore -U postgres --exit-on-error --jobs=2 --no-subscriptions ${3:+-L /dev/stdin} -d "$1" "$2" &&
-  exec psql -XqU postgres -d "$1" -c 'VACUUM (ANALYZE)'
+pg_restore --exit-on-error --jobs=2 --no-subscriptions -L /dev/stdin -d "$1" "$2" && exec psql -Xq -d "$1" -c 'VACUUM (ANALYZE)'
 """
+_MADE_EXTENSION = re.compile(
+    r'^CREATE EXTENSION IF NOT EXISTS ("(?:[^"]|"")+"|\w+) WITH SCHEMA ("(?:[^"]|"")+"|\w+);$', re.MULTILINE
+)
+# Those that only a superuser can make, and whether the live database has them.
+_EXTENSIONS = """
+SELECT coalesce(pg_catalog.json_object_agg(v.name, x.oid IS NOT NULL), '{}') FROM pg_catalog.pg_available_extensions a
+JOIN pg_catalog.pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
+LEFT JOIN pg_catalog.pg_extension x ON x.extname = v.name WHERE v.superuser AND NOT v.trusted
+"""
+_AS_SUPERUSER = (
+    "What can't be restored by its owner can be by the superuser, with whose rights the backup's own code then runs: only where "
+    "you trust whoever could write it, add `-e restore_as_superuser=true`."
+)
 
 
 def take(place: Place, database: str, name: str, reason: str, lock_wait: str) -> Record:
@@ -208,19 +218,23 @@ def unknown(place: Place) -> list[str]:
 
 
 def restore(
-    place: Place, record: Record, database: str, tables: Sequence[str] = (), *, properties: bool = True
+    place: Place, record: Record, database: str, tables: Sequence[str] = (), session: Psql | None = None
 ) -> None:
     """Fill the empty `database` from a backup and compare it with what the backup was of; a difference is a refusal.
 
     Checksums are compared before anything is sent. With `tables` (`schema.table`, or the name alone) only these get their
     rows: the other tables are there, empty, with all types, sequences, indexes and views, and foreign keys are left out.
-    Without `properties` owner, privileges, settings and comment of the database stay as they are.
+    Owner, privileges, settings and comment of the database stay as they are.
+
+    `session` is who restores: the owner of the backed-up database, unless said otherwise. What a backup holds is code of
+    the application (constraints, triggers, index expressions), and runs with the rights of that session.
 
     A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
     `DasTernError`; then `database` may be filled in part, and is to be dropped.
     """
     refuse_elsewhere(place)
     expected = Census.of(record.census)
+    session = session or place.superuser.as_owner(expected.properties["owner"])
     chosen = [_table(record, expected, table) for table in tables]
     looked = place.superuser.value(_EMPTY, database)
     if _major(looked["version"]) != _major(record.server):
@@ -237,16 +251,19 @@ def restore(
             f"Backup {record.label} isn't what was written: {wrong}. Nothing was restored. Use another: "
             "`ansible-playbook playbooks/list_backups.yml` shows all."
         )
-    _fill(place, record, database, chosen)
-    if properties:
-        _apply_properties(place, record, database)
-    found = count(place.superuser, database)
+    try:
+        fill(session, place.superuser, database, f"{BACKUPS}/{_FOLDER}/{record.label}", place.database, chosen)
+    except DasTernError as refusal:
+        role = re.search(r'role "[^"]*" does not exist', refusal.message)
+        words = f" The roles are in {place.folder}/{_FOLDER}/{record.label}/globals.sql." if role else ""
+        raise DasTernError(
+            f"Backup {record.label} could not be restored: {refusal.message}{words}", **refusal.facts
+        ) from None
+    found = replace(count(place.superuser, database), properties=expected.properties)
     if chosen:
         rows = {table: expected.tables[table] for table in chosen}
         expected = replace(expected, tables=rows, schema=found.schema, migrations=found.migrations)
         found = replace(found, tables={table: found.tables.get(table, 0) for table in chosen})
-    if not properties:
-        found = replace(found, properties=expected.properties)
     if told := differences(expected, found):
         raise DasTernError(
             f"Database {database}, restored from backup {record.label}, isn't what was backed up: {'; '.join(told)}. "
@@ -355,7 +372,7 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
         + f"{LOCK}\\! {_SHELL}\n\\o {path}/database.sql\n{_PROPERTIES};\n\\o\nCOMMIT;\n"
     )
     command = ["sh", "-c", _TAKE, "sh", path, conninfo(database, APPLICATION), lock_wait, _BESIDE]
-    done = place.containers.execute(place.container, command, script, silence=LONGEST)
+    done = place.superuser.execute(command, script, silence=LONGEST)
     counted, *rest = done.out.split(f"{_DUMPED}\n")
     if done.rc != 0 or len(rest) != 2:
         raise DasTernError(
@@ -395,19 +412,77 @@ def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
     return ""
 
 
-def _fill(place: Place, record: Record, database: str, chosen: Sequence[str]) -> None:
-    path = f"{BACKUPS}/{_FOLDER}/{record.label}"
-    contents = ""
+def fill(session: Psql, superuser: Psql, database: str, archive: str, live: str, chosen: Sequence[str] = ()) -> None:
+    """Restore an archive of pg_dump, at a path of the container, into the new and empty `database`.
+
+    `session` restores: an owner's can't do what is a superuser's. Extensions that only a superuser can make are made
+    beforehand where database `live` has them, as a superuser accepted them there. What remains is refused, by name, before
+    anything of the archive ran. Raises `DasTernError`.
+    """
+    listed = session.execute(["pg_restore", "--list", archive])
+    if listed.rc:
+        raise DasTernError(f"pg_restore: {listed.last_words}.", **listed.outside)
+    entries = [line for line in listed.out.splitlines() if line and not line.startswith(";")]
+    if session.user != SUPERUSER:
+        entries = _without_extensions(session, superuser, database, archive, live, entries)
+        if beyond := beyond_owner(entries, session.user):
+            more = f" and {len(beyond) - 10} more" if beyond[10:] else ""
+            raise DasTernError(
+                f"{session.user} owns the database and not all that is in it: {', '.join(beyond[:10])}{more}. Nothing was "
+                f"restored. {_AS_SUPERUSER}",
+                beyond_owner=beyond,
+            )
     if chosen:
-        listed = place.containers.execute(place.container, ["pg_restore", "--list", path])
-        contents = "\n".join(line for line in listed.out.splitlines() if _wanted(line, chosen)) + "\n"
-    to = conninfo(database, RESTORING, local=True)
-    command = ["sh", "-c", _RESTORE, "sh", to, path, *(["chosen"] if chosen else [])]
-    done = place.containers.execute(place.container, command, contents, silence=LONGEST)
+        entries = [line for line in entries if _wanted(line, chosen)]
+    done = session.execute(
+        ["sh", "-c", _RESTORE, "sh", conninfo(database, RESTORING), archive], "\n".join(entries) + "\n",
+        silence=LONGEST, settings={"synchronous_commit": "off"},
+    )  # fmt: skip
     if done.rc != 0:
-        role = re.search(r'role "[^"]*" does not exist', done.err)
-        words = f" The roles are in {place.folder}/{_FOLDER}/{record.label}/globals.sql." if role else ""
-        raise DasTernError(f"Backup {record.label} could not be restored: {done.last_words}.{words}", **done.outside)
+        needed = "ermission denied" in done.err or "ust be superuser" in done.err or "ust be owner" in done.err
+        raise DasTernError(f"{done.last_words}.{f' {_AS_SUPERUSER}' if needed else ''}", **done.outside)
+
+
+def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:
+    """Return those entries of an archive's list, without their numbers, that belong to somebody else than `owner`.
+
+    The last word of an entry is its owner; an extension has none, and schema `public` is the database owner's.
+    """
+    told = [re.sub(r"^\d+; \d+ \d+ ", "", line) for line in entries]
+    return [
+        entry for entry in told
+        if not entry.endswith((f" {owner}", " pg_database_owner", " ")) and not entry.startswith(("EXTENSION ", "COMMENT - EXTENSION "))
+    ]  # fmt: skip
+
+
+def _without_extensions(
+    session: Psql, superuser: Psql, database: str, archive: str, live: str, entries: list[str]
+) -> list[str]:
+    """Make those that only a superuser can, as far as they were accepted; return the other entries."""
+    own = [line for line in entries if " EXTENSION - " in line]
+    if not own:
+        return entries
+    said = session.execute(["pg_restore", "-f", "-", "-L", "/dev/stdin", archive], "\n".join(own) + "\n").out
+    accepted = superuser.value(_EXTENSIONS, live) if superuser.has_database(live) else {}
+    for name, schema in _MADE_EXTENSION.findall(said):
+        plain, into = (re.sub(r'^"|"$', "", one).replace('""', '"') for one in (name, schema))
+        if plain not in superuser.value(_EXTENSIONS, database):
+            continue
+        if not accepted.get(plain):
+            raise DasTernError(
+                f"Extension {plain} can only be made by a superuser, and the live database {live} doesn't have it. Nothing was "
+                f"restored. If it is wanted: `docker exec -u postgres -e PGOPTIONS='-c search_path=pg_catalog' "
+                f"{quote(superuser.container)} psql -d {quote(live)} -c {quote(f'CREATE EXTENSION {identifier(plain)} SCHEMA public')}`, then run again.",
+                extension=plain,
+            )
+        superuser.run(
+            f"CREATE SCHEMA IF NOT EXISTS {identifier(into)} AUTHORIZATION {identifier(session.user)};\n"
+            f"CREATE EXTENSION {identifier(plain)} WITH SCHEMA {identifier(into)};",
+            database,
+        )
+        ours = (f" EXTENSION - {plain} ", f" COMMENT - EXTENSION {plain} ", f" SCHEMA - {into} ")
+        entries = [line for line in entries if not any(mark in f"{line} " for mark in ours)]
+    return entries
 
 
 def _wanted(line: str, chosen: Sequence[str]) -> bool:
@@ -435,17 +510,6 @@ def _table(record: Record, census: Census, wanted: str) -> str:
             f"Backup {record.label} has {len(found) or 'no'} tables `{wanted}`; wanted is one of: {', '.join(census.tables)}."
         )
     return found[0]
-
-
-def _apply_properties(place: Place, record: Record, database: str) -> None:
-    path = f"{BACKUPS}/{_FOLDER}/{record.label}/database.sql"
-    command = ["psql", "-XqU", "postgres", "-1", "-v", "ON_ERROR_STOP=1", "-v", f"database={database}", "-f", path]
-    done = place.containers.execute(place.container, command)
-    if done.rc != 0:
-        raise DasTernError(
-            f"Database {database} can't be given the properties of backup {record.label}: {done.last_words}. The roles are in "
-            f"{place.folder}/{_FOLDER}/{record.label}/globals.sql."
-        )
 
 
 def _major(version: str) -> str:

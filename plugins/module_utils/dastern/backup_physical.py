@@ -47,8 +47,8 @@ SELECT json_build_array((SELECT system_identifier::text FROM pg_control_system()
   (SELECT coalesce(json_agg(left(name, 24)), '[]') FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'))
 """
 _RELATIONS = """
-SELECT coalesce(json_object_agg(pg_relation_filepath(oid), oid::regclass::text), '{{}}')
-FROM pg_class WHERE pg_relation_filepath(oid) IN ({files})
+SELECT coalesce(pg_catalog.json_object_agg(pg_catalog.pg_relation_filepath(oid), oid::pg_catalog.regclass::pg_catalog.text), '{{}}')
+FROM pg_catalog.pg_class WHERE pg_catalog.pg_relation_filepath(oid) IN ({files})
 """
 _ARCHIVED = """
 SELECT json_build_object('waiting', (SELECT coalesce(json_agg(left(name, 24)), '[]') FROM pg_ls_archive_statusdir()

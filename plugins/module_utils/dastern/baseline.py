@@ -133,11 +133,11 @@ def _steps(
     schema, superuser = params["schema"], superuser_of(params)
     steps: list[list[Difference]] = []
     session = {"search_path": identifier(schema), "lock_timeout": "10s"}
-    with scratch_database(connection, params, superuser=superuser, settings=session) as own:
+    with scratch_database(connection, params, superuser=superuser, settings=session, files=files) as own:
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
         for file in files:
             try:
-                replay(own, [file], params["folder"], superuser)
+                replay(own, [file], params["folder"])
             except DasTernError as error:
                 # Its words are about an applied migration, and this one needn't be.
                 said = error.__context__

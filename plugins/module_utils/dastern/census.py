@@ -22,7 +22,6 @@ from .sql_values import literal
 
 # What a LOCK of all tables ends with where they aren't quiet: its time is up, a lock_timeout of the database's own, a deadlock.
 _BUSY = ("57014", "55P03", "40P01")
-_UNHURRIED = "SET statement_timeout = 0; SET transaction_timeout = 0; "
 # Since 17.6 a plain dump carries a random key; comments name versions; the owner of schema public is the server's own.
 _NOISE = re.compile(r"^(\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
 # `CHECK (a IN ('x', 'y'))` of a varchar comes back from a dump with its casts and parentheses in other places.
@@ -34,50 +33,51 @@ _CASTS = re.compile(
 # What an extension makes of its own isn't in a dump.
 _COUNTED = """
 c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT EXISTS
-  (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+  (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_class'::pg_catalog.regclass AND objid = c.oid AND deptype = 'e')
 """
 _TABLES = f"""
-SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname), '[]')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.format('%I.%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname), '[]')
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE {_COUNTED}
 """
 LOCK = f"""
-SELECT format('LOCK TABLE %s IN ACCESS SHARE MODE', string_agg(format('ONLY %I.%I', n.nspname, c.relname), ', '))
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} HAVING count(*) > 0 \\gexec
+SELECT pg_catalog.format('LOCK TABLE %s IN ACCESS SHARE MODE', pg_catalog.string_agg(pg_catalog.format('ONLY %I.%I', n.nspname, c.relname), ', '))
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} HAVING pg_catalog.count(*) > 0 \\gexec
 """
 """psql's statement that keeps what `SNAPSHOT` counts from being altered or truncated, for as long as its transaction lasts."""
 _PROPERTIES = """
-SELECT json_build_object(
-  'owner', pg_get_userbyid(datdba), 'encoding', pg_encoding_to_char(encoding),
-  'acl', (SELECT json_agg(a::text ORDER BY a::text) FROM unnest(coalesce(datacl, acldefault('d', datdba))) AS a),
-  'locale', concat_ws(' ', datlocprovider, coalesce(datlocale, datcollate), datcollate, datctype),
-  'connection_limit', datconnlimit, 'comment', shobj_description(oid, 'pg_database'),
-  'settings', (SELECT json_object_agg(coalesce(rolname, ''), setconfig ORDER BY rolname)
-               FROM pg_db_role_setting LEFT JOIN pg_roles r ON r.oid = setrole WHERE setdatabase = d.oid))
-FROM pg_database d WHERE datname = current_database()
+SELECT pg_catalog.json_build_object(
+  'owner', pg_catalog.pg_get_userbyid(datdba), 'encoding', pg_catalog.pg_encoding_to_char(encoding),
+  'acl', (SELECT pg_catalog.json_agg(a::pg_catalog.text ORDER BY a::pg_catalog.text) FROM pg_catalog.unnest(coalesce(datacl, pg_catalog.acldefault('d', datdba))) AS a),
+  'locale', pg_catalog.concat_ws(' ', datlocprovider, coalesce(datlocale, datcollate), datcollate, datctype),
+  'connection_limit', datconnlimit, 'comment', pg_catalog.shobj_description(oid, 'pg_database'),
+  'settings', (SELECT pg_catalog.json_object_agg(coalesce(rolname, ''), setconfig ORDER BY rolname)
+               FROM pg_catalog.pg_db_role_setting LEFT JOIN pg_catalog.pg_roles r ON r.oid = setrole WHERE setdatabase = d.oid))
+FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
 """
-_LEDGERS = "SELECT json_agg(format('%I.%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname) FROM pg_class c " + (
-    "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relname = {table}"
-)
-_APPLIED = (
-    "SELECT coalesce(json_agg(migration_name || ' ' || checksum ORDER BY started_at, migration_name), '[]') FROM {table} "
-    "WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL"
-)
-SNAPSHOT = f"""
-SELECT coalesce('SELECT json_object_agg(t, n) FROM (' || string_agg(format(
-    'SELECT %L::text AS t, count(*) AS n FROM ONLY %I.%I', format('%I.%I', n.nspname, c.relname), n.nspname, c.relname),
+_LEDGER_COLUMNS = ("migration_name", "checksum", "started_at", "finished_at", "rolled_back_at")
+# By COPY, which evaluates nothing: in an expression, even of PostgreSQL's own operators, the type that somebody gave a column
+# could bring a cast of its own.
+_LEDGERS = f"""
+SELECT pg_catalog.format('COPY %I.%I ({", ".join(_LEDGER_COLUMNS)}) TO STDOUT', n.nspname, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relname = {literal(LEDGER)} AND {len(_LEDGER_COLUMNS)} = (SELECT pg_catalog.count(*)
+  FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attname = ANY ('{{{",".join(_LEDGER_COLUMNS)}}}') AND attgenerated = '')
+ORDER BY n.nspname, c.relname \\gexec
+"""
+_COUNTS = f"""
+SELECT coalesce('SELECT pg_catalog.json_object_agg(t, n) FROM (' || pg_catalog.string_agg(pg_catalog.format(
+    'SELECT %L::pg_catalog.text AS t, pg_catalog.count(*) AS n FROM ONLY %I.%I', pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname, c.relname),
     ' UNION ALL ') || ') AS c', 'SELECT NULL')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} \\gexec
-SELECT coalesce('SELECT json_agg(m) FROM (' || string_agg(format('SELECT json_array_elements_text((%s)) AS m',
-    replace({literal(_APPLIED)}, '{{table}}', format('%I.%I', n.nspname, c.relname))),
-    ' UNION ALL ' ORDER BY n.nspname, c.relname) || ') AS m', 'SELECT NULL')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relname = {literal(LEDGER)} \\gexec
-{_PROPERTIES.strip()};
-SELECT pg_database_size(current_database());
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} \\gexec
 """
-"""psql's statements that count what the snapshot of their transaction holds: `of_snapshot` reads the four lines."""
+_REST = f"""{_PROPERTIES.strip()};
+SELECT pg_catalog.pg_database_size(pg_catalog.current_database());
+{_LEDGERS}"""
+SNAPSHOT = _COUNTS + _REST
+"""psql's statements that count what the snapshot of their transaction holds: `of_snapshot` reads what they print."""
 
-SCHEMA = ("pg_dump", "-U", "postgres", "--schema-only", "--no-subscriptions")
+SCHEMA = ("pg_dump", "--schema-only", "--no-subscriptions")
 """Without subscriptions: a copy that has them fights with the live database for its slot."""
 
 
@@ -110,7 +110,7 @@ class Census:
 
 def count(superuser: Psql, database: str) -> Census:
     """Count `database`; nothing is kept from changing meanwhile."""
-    counted = superuser.value(_UNHURRIED + _query(superuser, database), database, LONGEST)
+    counted = superuser.value(_query(superuser, database), database, LONGEST)
     return _with_rows(superuser, database, _rows(counted))
 
 
@@ -121,7 +121,7 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
     is taken, then the locks are given back (by a savepoint) and the snapshot is counted at leisure. Nobody waits longer
     than 200 ms for that; a database that isn't quiet for so long within `seconds` is counted a little later, inexactly.
     """
-    point = f"SELECT pg_create_restore_point({literal(restore_point)})"
+    point = f"SELECT pg_catalog.pg_create_restore_point({literal(restore_point)})"
     query = _query(superuser, database)
     tables = superuser.value(_TABLES, database)
     lock = f"LOCK TABLE {', '.join(tables)} IN SHARE MODE;" if tables else ""
@@ -129,7 +129,7 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
     while True:
         try:
             told = superuser.run(
-                f"\\o /dev/null\n{_UNHURRIED}"
+                "\\o /dev/null\n"
                 "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = '200ms'; SAVEPOINT quiet; "
                 f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet; SET LOCAL statement_timeout = 0;\n\\o\n{query};\nCOMMIT;",
                 database,
@@ -147,10 +147,21 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
 
 
 def of_snapshot(database: str, lines: Sequence[str], schema: str) -> Census:
-    """The census that `SNAPSHOT` told; `schema` is what `SCHEMA` wrote of the same snapshot."""
-    told: list[Any] = [json.loads(line) if line else None for line in lines]
-    rows, migrations, properties, size = told
-    return Census(database, _rows(rows), _fingerprint(schema), properties, migrations or [], size)
+    """Return the census that `SNAPSHOT` printed; `schema` is what `SCHEMA` wrote of the same snapshot."""
+    rows, properties, size, *ledger = lines
+    counted = json.loads(rows) if rows else None
+    return Census(database, _rows(counted), _fingerprint(schema), json.loads(properties), applied(ledger), int(size))
+
+
+def applied(ledger: Sequence[str]) -> list[str]:
+    """Return the applied migrations, each with its checksum, of the lines that COPY wrote of `_LEDGER_COLUMNS`.
+
+    They are in the order in which they began; times are in UTC and ISO 8601, so that their text sorts as they do.
+    """
+    found = [line.split("\t") for line in ledger if line.count("\t") == len(_LEDGER_COLUMNS) - 1]
+    rows = [(began, name, checksum) for name, checksum, began, finished, rolled_back in found
+            if finished != "\\N" and rolled_back == "\\N"]  # fmt: skip
+    return [f"{name} {checksum}" for _, name, checksum in sorted(rows)]
 
 
 def differences(expected: Census, found: Census, *, rows: bool = True) -> list[str]:
@@ -177,10 +188,12 @@ def differences(expected: Census, found: Census, *, rows: bool = True) -> list[s
 def _query(superuser: Psql, database: str) -> str:
     """One statement that counts every table of `database`."""
     parts = [
-        f"SELECT {literal(table)}::text AS t, count(*) AS n FROM ONLY {table}"
+        f"SELECT {literal(table)}::pg_catalog.text AS t, pg_catalog.count(*) AS n FROM ONLY {table}"
         for table in superuser.value(_TABLES, database)
     ]
-    return f"SELECT json_object_agg(t, n) FROM ({' UNION ALL '.join(parts)}) AS c" if parts else "SELECT '{}'::json"
+    return (
+        f"SELECT pg_catalog.json_object_agg(t, n) FROM ({' UNION ALL '.join(parts)}) AS c" if parts else "SELECT '{}'"
+    )
 
 
 def _rows(counted: Any) -> dict[str, int]:
@@ -192,19 +205,10 @@ def _fingerprint(schema: str) -> str:
 
 
 def _with_rows(superuser: Psql, database: str, rows: dict[str, int]) -> Census:
-    dumped = superuser.containers.execute(
-        superuser.container,
-        [*SCHEMA, "-d", conninfo(database, "das-tern census")],
-        silence=3600,
-    )
+    dumped = superuser.execute([*SCHEMA, "-d", conninfo(database, "das-tern census")], silence=3600)
     if dumped.rc != 0:
         raise DasTernError(
             f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.", **dumped.outside
         )
-    migrations: list[str] = []
-    for table in superuser.value(_LEDGERS.format(table=literal(LEDGER)), database) or []:
-        migrations += superuser.value(_APPLIED.format(table=table), database)
-    size = superuser.value("SELECT pg_database_size(current_database())", database)
-    return Census(
-        database, rows, _fingerprint(dumped.out), superuser.value(_PROPERTIES, database), migrations, int(size)
-    )  # fmt: skip
+    properties, size, *ledger = superuser.run(_REST, database).splitlines()
+    return Census(database, rows, _fingerprint(dumped.out), json.loads(properties), applied(ledger), int(size))

@@ -80,7 +80,7 @@ def connect(
             connect_timeout=params.get("connect_timeout", 10),
             application_name=application_name,
             client_encoding="UTF8",
-            options=" ".join(f"-c {name}={_escaped(str(value))}" for name, value in options.items()),
+            options=" ".join(f"-c {name}={escaped_option(str(value))}" for name, value in options.items()),
             autocommit=True,
         )
     except psycopg.OperationalError as error:
@@ -106,15 +106,14 @@ def system_identifier(connection: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def conninfo(database: str, application_name: str, *, local: bool = False) -> str:
-    """What a client program in the server's container takes for `database`; its commits are `local`, or wait as declared."""
+def conninfo(database: str, application_name: str) -> str:
+    """Return what a client program in the server's container takes for `database`."""
     escaped = database.replace("\\", "\\\\").replace("'", "\\'")
-    options = " options='-c synchronous_commit=local'" if local else ""
-    return f"dbname='{escaped}' application_name='{application_name}'{options}"
+    return f"dbname='{escaped}' application_name='{application_name}'"
 
 
-def _escaped(value: str) -> str:
-    """`value` as libpq's `options` wants it: blanks and backslashes behind a backslash."""
+def escaped_option(value: str) -> str:
+    """Return `value` as libpq's `options` takes it: blanks and backslashes behind a backslash."""
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 

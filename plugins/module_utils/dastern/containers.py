@@ -117,6 +117,7 @@ class Containers(Engine):
         user: str = "postgres",
         silence: float = 0,
         into: BinaryIO | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Output:
         """Run `command` in a running container; with `into` its output goes there and not into the answer.
 
@@ -125,6 +126,7 @@ class Containers(Engine):
         """
         made = self.call("POST", f"/containers/{quote(container)}/exec", {
             "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "User": user, "Cmd": list(command),
+            "Env": [f"{name}={value}" for name, value in (environment or {}).items()],
         })  # fmt: skip
         stream = self._hijack(f"/exec/{made['Id']}/start", {"Detach": False, "Tty": False})
         stream.connection.settimeout(silence or self.timeout)

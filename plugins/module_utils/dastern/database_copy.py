@@ -17,22 +17,16 @@ from .restored_server import LONGEST, RestoredServer, Site
 from .sql_values import identifier, literal
 from .survey import BACKUPS
 
-_FAST = "export PGOPTIONS='-c synchronous_commit=off -c default_transaction_read_only=off -c idle_session_timeout=0'"
-_DUMP = 'pg_dump -U postgres -Fd -j 2 --compress=zstd:1 --no-sync -f "$1" -d "$2"'
+_DUMP = 'pg_dump -Fd -j 2 --compress=zstd:1 --no-sync -f "$1" -d "$2"'
 _DUMP_TABLE = """
 set -eu
-pg_dump -U postgres -Fc --section=pre-data -f "$1.schema" -d "$2"
-pg_dump -U postgres -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
+pg_dump -Fc --section=pre-data -f "$1.schema" -d "$2"
+pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
 """
-_FILL = f"""
-set -eu
-{_FAST}
-if [ -e "$1.schema" ]; then pg_restore -U postgres --exit-on-error -d "$2" "$1.schema"; fi
-pg_restore -U postgres --exit-on-error --no-subscriptions -j 2 -d "$2" "$1"
-psql -XqU postgres -d "$2" -c 'VACUUM (ANALYZE)'
-"""
-# These hold lists of names, which stand in pg_db_role_setting as they are written.
+# These hold lists of names, each quoted by itself where it has to be (GUC_LIST_QUOTE in PostgreSQL's source).
 _LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
+_OWNER = "SELECT to_json(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = {database}"
+APPLICATION = "das-tern put back"
 _ACL = """
 SELECT json_agg(json_build_object('privilege', privilege_type, 'option', is_grantable,
   'grantee', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) ORDER BY n)
@@ -85,25 +79,37 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
     for role, given in (properties["settings"] or {}).items():
         of = f"ALTER ROLE {identifier(role)} IN DATABASE {quoted}" if role else f"ALTER DATABASE {quoted}"
         for setting in given:
-            key, _, value = setting.partition("=")
-            statements.append(f"{of} SET {key} TO {value if key in _LISTS and value else literal(value)};")
+            statements.append(f"{of} SET {assignment(setting)};")
     return statements
 
 
-def from_logical(place: Place, record: Record, name: str, table: str) -> Census:
-    """A database `name` of a logical backup, all of it or one table."""
+def assignment(setting: str) -> str:
+    """Return an entry of `pg_db_role_setting` as `SET` takes it: each part of the name, and each value, quoted by itself."""
+    key, _, value = setting.partition("=")
+    values = [value]
+    if key.lower() in _LISTS:
+        found = re.findall(r'"((?:[^"]|"")*)"|([^,\s]+)', value)
+        values = [quoted.replace('""', '"') or plain for quoted, plain in found] or [""]
+    return f"{identifier(*key.split('.'))} TO {', '.join(literal(one).strip() for one in values)}"
+
+
+def from_logical(place: Place, record: Record, name: str, table: str, session: Psql | None = None) -> Census:
+    """Make database `name` of a logical backup, all of it or one table; `session` is as in `backup_logical.restore`."""
     expected = Census.of(record.census)
     tables = (table_of(expected, table),) if table else ()
     create(place.superuser, name, expected)
-    backup_logical.restore(place, record, name, tables, properties=False)
+    backup_logical.restore(place, record, name, tables, session)
     return _compared(place.superuser, name, expected, tables[0] if tables else "")
 
 
 def from_physical(
     site: Site, record: Record, goal: Target, database: str, name: str, table: str, stamp: str,
-    *, check: Callable[[Psql, str, Record, Target], Census],
+    *, check: Callable[[Psql, str, Record, Target], Census], session: Psql | None = None,
 ) -> Census:  # fmt: skip
-    """A database `name` of a physical backup, by way of a server made of it; the dump goes through the backups' folder."""
+    """Make database `name` of a physical backup, by way of a server made of it; the dump goes through the backups' folder.
+
+    `session` restores it, the owner's unless said otherwise.
+    """
     volume, folder = f"{site.helper}-data", f"{BACKUPS}/.restore-{stamp}"
     site.make_volume(volume, "restore")
     server = RestoredServer(site, volume, "pgdata")
@@ -120,20 +126,21 @@ def from_physical(
                 )
             exact = table_of(expected, table) if table else ""
             script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
-            _run(site, site.helper, script, f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact)
+            dumped = psql.execute(
+                ["sh", "-c", script, "sh", f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact],
+                silence=LONGEST,
+            )
+            if dumped.rc:
+                raise DasTernError(f"The restored database can't be dumped: {dumped.last_words}.", **dumped.outside)
         finally:
             server.discard()
         create(site.psql, name, expected)
-        _run(site, site.name, _FILL, f"{folder}/dump", conninfo(name, backup_logical.RESTORING, local=True))
+        session = session or site.psql.as_owner(expected.properties["owner"])
+        for archive in [f"{folder}/dump.schema", f"{folder}/dump"] if table else [f"{folder}/dump"]:
+            backup_logical.fill(session, site.psql, name, archive, database)
         return _compared(site.psql, name, expected, exact)
     finally:
         site.once('rm -rf "$1"', folder, volume="")
-
-
-def _run(site: Site, container: str, script: str, *words: str) -> None:
-    done = site.containers.execute(container, ["sh", "-c", script, "sh", *words], silence=LONGEST)
-    if done.rc:
-        raise DasTernError(f"The restored database can't be copied: {done.last_words}.")
 
 
 def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:
@@ -148,6 +155,58 @@ def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:
     if told:
         raise DasTernError(f"Database {name} isn't what was backed up: {'; '.join(told)}.", differences=told)
     return found
+
+
+# Those that a row is made of; what is generated comes by itself.
+_COLUMNS = """
+SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_attribute
+WHERE attrelid = pg_catalog.to_regclass({table}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+# The statements come as arguments: a pipe joins two programs, and nothing of the table's is a word of the shell.
+_PUT_BACK = """
+from=$1 to=$2 read=$3 make=$4 fill=$5 put=$6
+exec 4>&1
+codes=$( { { psql -Xq -v ON_ERROR_STOP=1 -d "$from" -c "$read"; echo $? >&3; } |
+  { psql -XqAt -v ON_ERROR_STOP=1 -1 -d "$to" -c "$make" -c "$fill" -c "$put" >&4; echo $? >&3; }; } 3>&1 )
+[ "$(echo $codes)" = '0 0' ]
+"""
+
+
+def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, int]:
+    """Insert those rows of `table` in database `copy` that the same table of database `live` lacks; change no other row.
+
+    Return how many rows the copy has and how many came in. `table` is qualified and quoted as PostgreSQL writes it. The owner
+    of `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign key, leaves all as it
+    was. Raises `DasTernError`.
+    """
+    query = _COLUMNS.format(table=literal(table))
+    there, wanted = superuser.value(query, live), superuser.value(query, copy)
+    if missing := [name for name in wanted if name not in there]:
+        raise DasTernError(
+            f"Table {table} of the live database {live} "
+            + (f"lacks {', '.join(missing)}, which the backup has" if there else "isn't there")
+            + ". Nothing was put back. Restore the table beside it (`-e into=NAME`), and bring its rows over by hand."
+        )
+    columns = ", ".join(identifier(name) for name in wanted)
+    rows = superuser.value(f"SELECT pg_catalog.count(*) FROM ONLY {table}", copy, LONGEST)
+    owner = superuser.as_owner(str(superuser.value(_OWNER.format(database=literal(live)))))
+    done = owner.execute(
+        [
+            "sh", "-c", _PUT_BACK, "sh", conninfo(copy, APPLICATION), conninfo(live, APPLICATION),
+            f"COPY {table} ({columns}) TO STDOUT",
+            f"CREATE TEMPORARY TABLE put_back ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
+            f"COPY pg_temp.put_back ({columns}) FROM STDIN",
+            f"WITH came AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.put_back "
+            "ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) FROM came",
+        ],
+        silence=LONGEST,
+    )  # fmt: skip
+    if done.rc or not done.out.strip().isdecimal():
+        raise DasTernError(
+            f"The rows of {table} can't be put back into database {live}: {done.last_words}. It is as it was.",
+            **done.outside,
+        )
+    return int(rows), int(done.out)
 
 
 def table_of(census: Census, table: str) -> str:

@@ -55,10 +55,10 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
             superuser = superuser_of(params)
             with scratch_database(
                 connection, params, declared=_declared(params), superuser=superuser, settings=session,
-                leftover_after=leftover_after,
+                files=[files[name] for name in names], leftover_after=leftover_after,
             ) as own:  # fmt: skip
                 own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
-                replay(own, [files[name] for name in names], params["folder"], superuser)
+                replay(own, [files[name] for name in names], params["folder"])
                 expected = [*read_catalogue(own, schema), *_settings(params)]
     except psycopg.Error as error:
         raise DasTernError(

@@ -168,7 +168,8 @@ def _logical(site: Site, record: Record, began: float) -> float:
     beside = copy.copy(site.place)
     beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
     _make_roles(site, psql, record)
-    database_copy.from_logical(beside, replace(record), record.database, "")
+    # In a server of its own, without network, the backup's code may have the superuser's rights.
+    database_copy.from_logical(beside, record, record.database, "", psql)
     serving = round(time.monotonic() - began, 1)
     _check_pages(site, record.database)
     return serving
@@ -190,10 +191,7 @@ def _make_roles(site: Site, psql: Psql, record: Record) -> None:
 
 def _check_pages(site: Site, database: str) -> None:
     """Every page of every table and index, by the server's own checker."""
-    done = site.containers.execute(
-        site.helper,
-        ["pg_amcheck", "-U", "postgres", "--install-missing", "--jobs=2", conninfo(database, "das-tern drill")],
-        silence=LONGEST,
-    )
+    command = ["pg_amcheck", "--install-missing", "--jobs=2", conninfo(database, "das-tern drill")]
+    done = Psql(site.containers, site.helper).execute(command, silence=LONGEST)
     if done.rc:
         raise DasTernError(f"pg_amcheck: {done.last_words or f'it ended with {done.rc}'}.", **done.outside)

@@ -1,4 +1,4 @@
-"""The server's pg_hba.conf as this project wants it, as text."""
+"""The server's pg_hba.conf and pg_ident.conf as this project wants them, as text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ _HEADING = """\
 """
 
 
+MAP = "das_tern"
+"""Name of the map in pg_ident.conf that lets the container's own superuser log in as any role."""
+IDENT = f"""\
+# Written by the postgres role. Whoever is the superuser inside the container can log in as any role there, so that what
+# belongs to a role is done by that role: a session that logged in as it can't become the superuser again.
+{MAP} postgres all
+"""
 RECEIVER = "das_tern_receiver"
 """Role of the receiver of zero loss; the name of its slot and its connection, too."""
 
@@ -43,7 +50,7 @@ def content(
     own = f"{identifier(database)},{identifier('/' + name_pattern(database))}"
     lines = [
         f"local all {identifier(superuser)} peer",
-        "local all all reject",
+        f"local all all peer map={MAP}",
         f"host all {identifier(superuser)} all reject",
         f"host replication {RECEIVER} samenet scram-sha-256",
         *(line.strip() for line in extra),

@@ -3,8 +3,8 @@ r"""Plain SQL out of a database and into a new one, as `pg_dump > file` and `psq
 A file that is written here is one transaction that ends at the first error: cut short, or run where its tables are already,
 it changes nothing, whoever types `psql < file`. It says how many rows each table has.
 
-A file that is read goes into a new database, by one transaction, and with psql's own commands forbidden (`\restrict`): no
-`\connect` leads to another database. A COPY that is cut swallows what is behind it; what has to come at the very end, and
+A file that is read goes into a new database, by one transaction, with the rights of that database's owner and of nobody else,
+and with psql's own commands forbidden (`\restrict`): no `\connect` leads to another database. A COPY that is cut swallows what is behind it; what has to come at the very end, and
 doesn't, tells.
 """
 
@@ -31,8 +31,9 @@ from .connection import conninfo
 from .errors import DasTernError
 from .files import absolute, sync_folder
 from .migration_backup import WAIT
+from .psql import Psql
 from .quantities import amount, local
-from .sql_values import identifier, literal
+from .sql_values import identifier, literal, new_database
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **PLACE,
@@ -41,6 +42,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "into": {"type": "str", "default": ""},
 }
 _LOCK_WAIT = "10s"
+_PATH = {"search_path": '"$user",public'}
+"""As PostgreSQL has it: a file that somebody wrote by hand names tables without their schema."""
 _MARK = "-- das-tern: "
 _STOP = "\\set ON_ERROR_STOP on\n"
 _HEAD = f"""-- Plain SQL of a database of Das Tern, written at {{at}}, all of it as of one moment.
@@ -49,12 +52,11 @@ _HEAD = f"""-- Plain SQL of a database of Das Tern, written at {{at}}, all of it
 {_STOP}BEGIN;
 """
 _END = "COMMIT;\n"
-_PLAIN = 'pg_dump --no-subscriptions --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -U postgres -d "$TO"'
-_OUT = 'export TO="$1" LOCK_WAIT="$2"\nexec psql -XqAt -U postgres -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"'
+_PLAIN = 'pg_dump --no-subscriptions --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO"'
+_OUT = 'export TO="$1" LOCK_WAIT="$2"\nexec psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"'
 # What psql leaves unread has to be read by somebody, else the engine's connection breaks before its words arrive.
 _IN = """
-export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c default_transaction_read_only=off'
-psql -XqAt -o /dev/null -U postgres -v ON_ERROR_STOP=1 -d "$1"
+psql -XqAt -o /dev/null -v ON_ERROR_STOP=1 -d "$1"
 code=$?
 cat > /dev/null
 exit $code
@@ -137,24 +139,28 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
     """Make the database `into` of the plain SQL in `path`, and compare rows where the file says how many there are."""
     told = _of_head(path)
     there = place.superuser.value(_THERE.format(database=literal(place.database)))
+    new_database("into", into, 55)
+    if there["owner"] is None:
+        raise DasTernError(
+            f"Database {place.database} does not exist in container {place.container}, and the new one would get its owner. "
+            "Nothing was done. `ansible-playbook playbooks/provision.yml` makes it."
+        )
+    owner = place.superuser.as_owner(there["owner"])
     if into in there["there"]:
         raise DasTernError(
             f"Database {into} is there already. Nothing was done: plain SQL goes into a new one; name another "
             f"(`-e into={place.database}_restored`)."
         )
-    if len(into.encode()) > 55:
-        raise DasTernError(f"`into` is {into!r}; wanted is a name of at most 55 bytes.")
     if check_mode:
         return {"changed": True, "lines": [f"database {into} would be made of {path}"]}
     partial = f"{into}.partial"
     with place.alone(WAIT, "plain SQL in"):
         place.superuser.drop_database(partial)
-        owner = identifier(there["owner"] or "postgres")
-        place.superuser.run(f"CREATE DATABASE {identifier(partial)} TEMPLATE template0 OWNER {owner};")
+        place.superuser.run(f"CREATE DATABASE {identifier(partial)} TEMPLATE template0 OWNER {identifier(owner.user)};")
         try:
             place.superuser.run(f"REVOKE ALL ON DATABASE {identifier(partial)} FROM PUBLIC;")
-            _read(place, path, partial)
-            place.superuser.run("VACUUM (ANALYZE);", partial, LONGEST)
+            _read(owner, path, partial)
+            owner.run("VACUUM (ANALYZE);", partial, LONGEST)
             found = count(place.superuser, partial).tables
             wrong = [f"{table} has {found.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
                      if found.get(table) != rows]  # fmt: skip
@@ -191,7 +197,7 @@ def _write(place: Place, file: Any) -> None:
         + f"\\o |sed 's/^/{_MARK}/'\n{SNAPSHOT}\\o\n\\! {_PLAIN} && echo '{_END.strip()}'\nCOMMIT;\n"
     )
     command = ["sh", "-c", _OUT, "sh", conninfo(place.database, APPLICATION), _LOCK_WAIT]
-    done = place.containers.execute(place.container, command, script, silence=LONGEST, into=into)
+    done = place.superuser.execute(command, script, silence=LONGEST, into=into)
     if done.rc != 0 or not into.tail.endswith(f"\n{_END}".encode()):
         raise DasTernError(
             f"Database {place.database} could not be written as plain SQL: {done.last_words or 'it was ended from outside'}."
@@ -265,20 +271,24 @@ class _Script:
         yield f"\n\\unrestrict {token}\nCOMMIT;\n\\echo {token}\n".encode()
 
 
-def _read(place: Place, path: Path, database: str) -> None:
+def _read(owner: Psql, path: Path, database: str) -> None:
     token = secrets.token_hex(16)
     try:
         with _open(path) as file:
             script = _Script(file, token)
             command = ["sh", "-c", _IN, "sh", conninfo(database, RESTORING)]
-            done = place.containers.execute(place.container, command, script, silence=LONGEST)
+            done = owner.execute(command, script, silence=LONGEST, settings={**_PATH, "synchronous_commit": "off"})
     except (EOFError, zlib.error, OSError) as error:
         raise DasTernError(f"{path} is damaged or cut short: {error}. No database was made.") from None
     if done.rc != 0 and script.whole:
         words = next(
             (line for line in done.err.splitlines() if not re.search("WARNING:|NOTICE:", line)), done.last_words
         )
-        mend = " Write it without psql's own commands (pg_dump without --create)." if "are restricted" in words else ""
+        mend = ""
+        if "are restricted" in words:
+            mend = " Write it without psql's own commands (pg_dump without --create)."
+        elif re.search("permission denied|must be (?:superuser|owner|able|member)", words):
+            mend = f" It runs as {owner.user}, which owns the new database: write it with `pg_dump --no-owner --no-privileges`."
         raise DasTernError(f"{path} can't be run: {words.strip()}. No database was made.{mend}")
     if token not in done.out:
         raise DasTernError(f"{path} is cut short: its end is missing. No database was made.")

@@ -1,6 +1,14 @@
-"""SQL as superuser: psql inside the server's own container, over the socket, where `peer` knows who asks.
+"""Sessions inside the server's own container, over its socket, where `peer` knows who asks: no password is involved.
 
-The statements go in over standard input, the rows come back as JSON; no password is involved.
+A session is neutral: what the application can attach to its database or its role (`ALTER DATABASE ... SET`, `ALTER ROLE ...
+SET`) has no say in it. The settings below travel in the startup packet, which beats both. PostgreSQL's own names are the
+only ones that a superuser's session resolves without a schema, so that nothing that the application planted is evaluated.
+
+A superuser's session enters the application's database to read catalogues, to count rows and to dump. Whatever evaluates
+the application's code (constraints, defaults, triggers, index expressions, materialised views) is done by a session that
+logged in as the owner: `Psql.as_owner`. Its `SET ROLE` and `RESET ROLE` lead nowhere.
+
+The statements go in over standard input, the rows come back as JSON.
 """
 
 from __future__ import annotations
@@ -8,21 +16,78 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .connection import system_identifier
-from .containers import Containers
+from .connection import conninfo, escaped_option, system_identifier
+from .containers import Containers, Output, Readable
 from .docker_engine import resolve
 from .errors import DasTernError
-from .sql_values import identifier
+from .settings import READ_BACK
+from .sql_values import identifier, literal
 
 if TYPE_CHECKING:
     import psycopg
 
+SUPERUSER = "postgres"
+_NEUTRAL = {
+    "search_path": "pg_catalog,pg_temp",
+    "role": "none",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "client_encoding": "UTF8",
+    "client_min_messages": "notice",
+    "datestyle": "ISO,YMD",
+    "intervalstyle": "postgres",
+    # A timestamptz is written with its offset, so the zone is no part of what is dumped, and UTC is the cheapest to write.
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "xmloption": "content",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "quote_all_identifiers": "off",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "default_table_access_method": "heap",
+    "default_tablespace": "",
+    "temp_tablespaces": "",
+    "local_preload_libraries": "",
+}
+"""Settings that every session here begins with; any role may give them to its own session."""
+_NEUTRAL_SUPERUSER = {
+    "session_replication_role": "origin",
+    "session_preload_libraries": "",
+    "lc_messages": "C",
+    # A login trigger can refuse whoever comes, a ddl_command trigger evaluates its owner's code.
+    "event_triggers": "off",
+    # A table that became a view between two statements: its functions would be evaluated by whoever reads it.
+    "restrict_nonsystem_relation_kind": "view,foreign-table",
+    # What is done by the superuser mustn't hang where a receiver that commits wait for is away.
+    "synchronous_commit": "local",
+}
+"""Those that only a superuser may give, or that would keep an owner from its own views."""
 LONGEST = 24 * 3600.0
 """Seconds; while a table is counted or dumped, files are copied, or a checkpoint is waited for, nothing is said."""
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
+
+
+def session_options(user: str = SUPERUSER, **more: str) -> str:
+    """Return `PGOPTIONS` for a neutral session of `user`; `more` are settings that this session has otherwise."""
+    values = {**_NEUTRAL, **(_NEUTRAL_SUPERUSER if user == SUPERUSER else {}), **more}
+    return " ".join(f"-c {name}={escaped_option(value)}" for name, value in values.items())
+
+
+def session_environment(user: str = SUPERUSER, **more: str) -> dict[str, str]:
+    """Return the environment of a client program whose sessions are those of `user`, and neutral."""
+    return {"PGUSER": user, "PGOPTIONS": session_options(user, **more)}
 
 
 def superuser_of(params: Mapping[str, Any]) -> Psql | None:
@@ -49,37 +114,51 @@ def superuser_there(params: Mapping[str, Any], connection: psycopg.Connection[An
 
 
 class Psql:
-    """The server in a running container."""
+    """The server in a running container, as one of its roles."""
 
-    def __init__(self, containers: Containers, container: str) -> None:
+    def __init__(self, containers: Containers, container: str, user: str = SUPERUSER) -> None:
         self.containers = containers
         self.container = container
+        self.user = user
+
+    def as_owner(self, role: str) -> Psql:
+        """Return the way in as `role`, which logs in: `pg_ident.conf` allows that to the container's own superuser.
+
+        Refuse one that is a superuser itself: with its rights nothing of the application's may run.
+        """
+        if self.value(f"SELECT to_json(EXISTS (SELECT FROM pg_roles WHERE rolname = {literal(role)} AND rolsuper))"):
+            raise DasTernError(
+                f"Role {role}, which owns the database, is a superuser in container {self.container}: what the application "
+                "wrote would run with its rights. Give the database an owner without them (`postgres_app_user`, and "
+                "`ansible-playbook playbooks/provision.yml`).",
+                superuser=role,
+            )
+        return Psql(self.containers, self.container, role)
+
+    def execute(self, command: Sequence[str], stdin: str | Readable = "", **options: Any) -> Output:
+        """Run a client program whose sessions are this role's, and neutral; `options` as in `Containers.execute`.
+
+        `settings` among them are those that its sessions have otherwise.
+        """
+        environment = session_environment(self.user, **options.pop("settings", {}))
+        return self.containers.execute(self.container, command, stdin, environment=environment, **options)
 
     def run(self, sql: str, database: str = "postgres", silence: float = 0) -> str:
         """What psql prints, unaligned; DasTernError with the server's message and SQLSTATE at the first error.
 
         `silence` is as in `Containers.execute`: what counts or copies says nothing for long.
         """
-        done = self.containers.execute(
-            self.container,
-            # What is done here by the superuser must not hang where a receiver that commits wait for is away.
-            [
-                "env",
-                "PGOPTIONS=-c synchronous_commit=local",
-                "psql",
-                "-XqAt",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-v",
-                "VERBOSITY=verbose",
-                "-U",
-                "postgres",
-                "-d",
-                database,
-            ],
-            sql + "\n",
-            silence=silence,
-        )
+        command = [
+            "psql",
+            "-XqAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-v",
+            "VERBOSITY=verbose",
+            "-d",
+            conninfo(database, "das-tern"),
+        ]
+        done = self.execute(command, sql + "\n", silence=silence)
         if done.rc == 0:
             return done.out
         found = _ERROR.search(done.err)
@@ -88,11 +167,33 @@ class Psql:
                 f"psql in container {self.container} failed ({done.rc}): {done.last_words}.", **done.outside
             )
         sqlstate = found[2] or ""
+        if self.user != SUPERUSER and ("authentication failed" in found[3] or "pg_hba.conf" in found[3]):
+            raise DasTernError(
+                f"Role {self.user} can't log in inside container {self.container}: {found[3]}. "
+                "`ansible-playbook playbooks/provision.yml` writes the rules that allow it (pg_hba.conf, pg_ident.conf)."
+            )
         raise DasTernError(
             f"PostgreSQL in container {self.container}, database {database}: {found[3]}"
             + (f" (SQLSTATE {sqlstate})." if sqlstate else "."),
             sqlstate=sqlstate,
         )
+
+    def has_database(self, name: str) -> bool:
+        return bool(self.value(f"SELECT to_json(EXISTS (SELECT FROM pg_database WHERE datname = {literal(name)}))"))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what `settings.READ_BACK` selects, in a session that has no settings of its own but the search path.
+
+        It goes into database `postgres`, which is the superuser's.
+        """
+        command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", READ_BACK]
+        own = {"PGUSER": self.user, "PGOPTIONS": "-c search_path=pg_catalog,pg_temp -c event_triggers=off"}
+        done = self.containers.execute(self.container, command, environment=own)
+        if done.rc:
+            raise DasTernError(
+                f"The settings in container {self.container} can't be read: {done.last_words}.", **done.outside
+            )
+        return dict(json.loads(done.out))
 
     def drop_database(self, name: str) -> None:
         """Have no database of that name, whoever is in it; it waits for a checkpoint."""

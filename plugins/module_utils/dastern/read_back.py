@@ -28,7 +28,7 @@ def read_back(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[st
     declared = settings.of_command(params["command"])
     containers = Containers(params["endpoint"])
     psql = Psql(containers, name)
-    found = psql.value(settings.READ_BACK)
+    found = psql.settings()
     differences = settings.differences(declared, found)
     if differences:
         files = sorted({row["source"].rpartition(":")[0] for row in differences if "/" in row["source"]})

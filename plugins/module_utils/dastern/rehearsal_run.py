@@ -1,8 +1,8 @@
 """Pending migrations run on a copy of the live database, and what each statement cost there.
 
-The copy is of the live database or of its newest logical backup. It is made by pg_dump and pg_restore inside the server's
-container, as superuser: CREATE DATABASE ... TEMPLATE refuses while the application is connected. It is a scratch database
-and goes as they go.
+The copy is of the live database or of its newest logical backup. It is made inside the server's container, by pg_dump as
+superuser, who sees all, and by pg_restore as the owner, as that evaluates the application's code: CREATE DATABASE ...
+TEMPLATE refuses while the application is connected. It is a scratch database and goes as they go.
 
 Only here are files split into statements. All locks of a transaction are held until its end, so that after each statement
 pg_locks shows exactly which it added. A file that can't be split is run whole, as `migrate` does, while a second
@@ -30,7 +30,7 @@ from .migration_backup import DIRECTORY, WAIT, applied, listed
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
-from .psql import LONGEST, Psql, superuser_there
+from .psql import LONGEST, Psql, session_options, superuser_there
 from .quantities import amount
 from .rehearsal import (
     MODES,
@@ -74,15 +74,43 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_dir": DIRECTORY,
     "limit": {"type": "str", "default": "1s"},
     "fail": {"type": "bool", "default": False},
+    "as_superuser": {"type": "bool", "default": False},
 }
 
 # Both exit codes count, and `sh` has no pipefail. What isn't counted (track_counts) calls no autovacuum, which would be in
 # the way of what is measured. Without VACUUM the first statement that reads a table would write all of it once more.
 _COPY = """
-export PGOPTIONS='-c synchronous_commit=off -c idle_session_timeout=0 -c track_counts=off'
-codes=$( { { pg_dump -U postgres -Fc --compress=none --no-subscriptions --lock-wait-timeout="$3" -d "$1"; echo $? >&3; } |
-  { pg_restore -U postgres --exit-on-error -d "$2" >&2; echo $? >&3; }; } 3>&1 )
-[ "$(echo $codes)" = '0 0' ] && exec psql -XqU postgres -d "$2" -c 'VACUUM (ANALYZE)'
+from=$1 to=$2 wait=$3 owner=$4 options=$5 own=$6
+shift 6
+codes=$( { { pg_dump -Fc --compress=none --no-subscriptions --lock-wait-timeout="$wait" "$@" -d "$from"; echo $? >&3; } |
+  { PGUSER=$owner PGOPTIONS=$options pg_restore --exit-on-error $own -d "$to" >&2; echo $? >&3; }; } 3>&1 )
+[ "$(echo $codes)" = '0 0' ] && PGUSER=$owner PGOPTIONS=$options exec psql -Xq -d "$to" -c 'VACUUM (ANALYZE)'
+"""
+# Only a superuser makes these; that the live database has them says that one did.
+_EXTENSIONS = """
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(x.extname, n.nspname)), '[]') FROM pg_catalog.pg_extension x
+JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace
+JOIN pg_catalog.pg_available_extension_versions v ON v.name = x.extname AND v.version = x.extversion WHERE v.superuser AND NOT v.trusted
+"""
+# What belongs to others than the database's owner, as `ALTER ... OWNER TO` names it. The owner's session makes it its own.
+_OF_OTHERS = """
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.format('ALTER %s %s OWNER TO %I', CASE i.type WHEN 'composite type' THEN 'type'
+    WHEN 'statistics object' THEN 'statistics' WHEN 'foreign-data wrapper' THEN 'foreign data wrapper' ELSE i.type END, i.identity,
+    pg_catalog.pg_get_userbyid(o.owner)) ORDER BY o.class, o.oid), '[]')
+FROM (SELECT 'pg_class'::pg_catalog.regclass AS class, oid, relowner AS owner FROM pg_catalog.pg_class
+      WHERE relkind IN ('r', 'p', 'v', 'm', 'f') OR (relkind = 'S' AND NOT EXISTS
+        (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_class'::pg_catalog.regclass AND objid = pg_class.oid AND deptype IN ('a', 'i')))
+  UNION ALL SELECT 'pg_proc'::pg_catalog.regclass, oid, proowner FROM pg_catalog.pg_proc
+  UNION ALL SELECT 'pg_type'::pg_catalog.regclass, oid, typowner FROM pg_catalog.pg_type
+    WHERE typtype IN ('d', 'e', 'r') OR typtype = 'c' AND EXISTS
+      (SELECT FROM pg_catalog.pg_class WHERE pg_class.oid = typrelid AND relkind = 'c')
+  UNION ALL SELECT 'pg_namespace'::pg_catalog.regclass, oid, nspowner FROM pg_catalog.pg_namespace
+    WHERE nspname NOT LIKE 'pg\\_%'
+  UNION ALL SELECT 'pg_statistic_ext'::pg_catalog.regclass, oid, stxowner FROM pg_catalog.pg_statistic_ext
+  UNION ALL SELECT 'pg_collation'::pg_catalog.regclass, oid, collowner FROM pg_catalog.pg_collation
+  ) AS o, pg_catalog.pg_identify_object(o.class, o.oid, 0) AS i
+WHERE o.oid >= 16384 AND pg_catalog.pg_get_userbyid(o.owner) NOT IN ({owner}, 'pg_database_owner') AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend
+  WHERE classid = o.class AND objid = o.oid AND deptype = 'e')
 """
 _ROOM = """
 SELECT json_build_object('size', pg_database_size({database}), 'directory', current_setting('data_directory'),
@@ -161,7 +189,12 @@ def rehearse(
                 if backup:
                     backups = Place(dict(params))
                     with backups.alone(WAIT, "a rehearsal"):
-                        restore(backups, backup, own.info.dbname, properties=False)
+                        restore(
+                            backups,
+                            backup,
+                            own.info.dbname,
+                            session=superuser if params["as_superuser"] else superuser.as_owner(own.info.user),
+                        )
                     _catch_up(own, params, since)
                 else:
                     _copy(own, params, superuser)
@@ -283,13 +316,30 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
 
 def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> None:
     """Fill the scratch database with the live one."""
-    given = [conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"]]
-    done = superuser.containers.execute(superuser.container, ["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
-    if done.rc != 0:
+    owner = superuser.user if params["as_superuser"] else superuser.as_owner(own.info.user).user
+    of_others = [] if params["as_superuser"] else superuser.value(
+        _OF_OTHERS.format(owner=literal(owner)), params["database"]
+    )  # fmt: skip
+    extensions = [] if params["as_superuser"] else superuser.value(_EXTENSIONS, params["database"])
+    superuser.run(f"ALTER DATABASE {identifier(own.info.dbname)} SET track_counts = off;")
+    for name, schema in extensions:
+        at = identifier(schema)
+        make = "" if schema == "public" else f"CREATE SCHEMA {at} AUTHORIZATION {identifier(owner)};\n"
+        superuser.run(f"{make}CREATE EXTENSION {identifier(name)} WITH SCHEMA {at};", own.info.dbname)
+    given = [
+        conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"], owner,
+        session_options(owner, synchronous_commit="off"), "" if params["as_superuser"] else "--no-owner",
+        *(f"--exclude-extension={identifier(name)}" for name, _ in extensions),
+    ]  # fmt: skip
+    done = superuser.execute(["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
+    if done.rc == 0:
+        superuser.run("".join(f"{one};\n" for one in of_others), own.info.dbname)
+    else:
         locked = "Another session keeps one of its tables locked. " if "due to statement timeout" in done.err else ""
         raise DasTernError(
             f"Database {params['database']} could not be copied: {done.last_words}. {locked}The copy is removed, the live "
-            "database was only read."
+            "database was only read. It is filled with the rights of its owner; what only a superuser can make comes into it with "
+            "`-e migrations_rehearsal_as_superuser=true`, where you trust whoever could write the application's functions."
         )
 
 

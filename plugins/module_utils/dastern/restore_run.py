@@ -29,7 +29,7 @@ from .psql import Psql
 from .quantities import amount, duration, local
 from .restore_target import TARGETS, Target, resolve
 from .restored_server import RestoredServer, Site
-from .sql_values import identifier, literal
+from .sql_values import identifier, literal, new_database
 from .survey import MOUNT
 from .text import shown
 
@@ -52,6 +52,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "undo": {"type": "bool", "default": False},
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
+    "as_superuser": {"type": "bool", "default": False},
 }
 COMMAND = "ansible-playbook playbooks/restore.yml"
 UNDO = f"{COMMAND} -e undo=true"
@@ -262,13 +263,8 @@ def _refuse_senseless(run: Run) -> None:
             "waiting commit keeps PostgreSQL from dropping a database. Nothing was done. `ansible-playbook playbooks/provision.yml` "
             "starts the receiver; with `-e backup_zero_loss_away=continue` commits go on without it."
         )
-    # With one of these PostgreSQL's programs would read it as a connection string.
-    if into and ("=" in into or "://" in into):
-        raise DasTernError(f"`into` is the name of a database, without `=` and `://`: {into}. Nothing was done.")
-    if len(into.encode()) > 63:
-        raise DasTernError(
-            f"`into` is a name of {len(into.encode())} bytes: {into}. PostgreSQL takes 63. Nothing was done."
-        )
+    if into:
+        new_database("into", into)
     if into and into in _databases(run.site.psql):
         raise DasTernError(
             f"`into` is a new database, and {into} exists already. Nothing was done; choose another name. "
@@ -467,13 +463,14 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
     site, params, began = run.site, run.params, time.monotonic()
     stamp, into = _stamp(), params["into"]
     name = _named(run.database, "restored", stamp)
+    session = site.psql if params["as_superuser"] else None
     run.say(f"Restoring {words} into database {into or name} ...")
     with _untouched(run, lambda: site.psql.drop_database(name)):
         if goal is None:
-            found = database_copy.from_logical(run.place, record, name, params["table"])
+            found = database_copy.from_logical(run.place, record, name, params["table"], session)
         else:
             found = database_copy.from_physical(
-                site, record, goal, run.database, name, params["table"], stamp, check=checked
+                site, record, goal, run.database, name, params["table"], stamp, check=checked, session=session
             )
         if into:  # whole or not at all; and a database that somebody made of that name meanwhile stays theirs
             site.psql.run(f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(into)};")

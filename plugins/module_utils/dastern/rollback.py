@@ -215,10 +215,11 @@ def _prove(
     """Up, down, up in a scratch database: each time the same catalogue; gives what going down changed."""
     superuser, schema = superuser_of(params), params["schema"]
     settings: dict[str, str | int] = {"search_path": identifier(schema), "lock_timeout": "10s"}
-    with scratch_database(connection, params, superuser=superuser, settings=settings) as own:
+    files = [*kept, *taken]
+    with scratch_database(connection, params, superuser=superuser, settings=settings, files=files) as own:
 
         def up(files: list[MigrationFile]) -> list[Item]:
-            replay(own, files, params["folder"], superuser)
+            replay(own, files, params["folder"])
             return read_catalogue(own, schema)
 
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]

@@ -67,17 +67,20 @@ def scratch_database(
     declared: Declared | None = None,
     superuser: Psql | None = None,
     settings: Mapping[str, str | int] | None = None,
+    files: Sequence[MigrationFile] = (),
     leftover_after: float = LEFTOVER_AFTER,
 ) -> Iterator[psycopg.Connection[Any]]:
     """A connection, in autocommit mode, to a new database that is dropped when the block ends, however it ends.
 
     `connection` leads to the live database and stays usable; `params` are those that it was made with. A role that may
     not create databases needs `superuser`. With `declared` the new database gets the privileges that provisioning
-    gives. Leftovers of killed runs older than `leftover_after` seconds are dropped first. Raises `DasTernError`.
+    gives. What `files`, which will be replayed there, want of extensions is made beforehand as far as only a superuser can. Leftovers of killed runs older than `leftover_after` seconds are dropped first. Raises `DasTernError`.
     """
     _drop_leftovers(connection, str(params["database"]), leftover_after)
     name = _create(connection, params, superuser)
     try:
+        if superuser is not None:
+            _make_extensions(connection, name, files, superuser)
         own = connect({**params, "database": name}, APPLICATION, settings)
         with own:
             own.prepare_threshold = None  # the caller may send DISCARD ALL, of which psycopg doesn't know
@@ -176,9 +179,7 @@ def _drop_leftovers(connection: psycopg.Connection[Any], database: str, older_th
                 pass  # somebody just went in: it isn't left behind
 
 
-def replay(
-    connection: psycopg.Connection[Any], files: Sequence[MigrationFile], folder: str, superuser: Psql | None = None
-) -> None:
+def replay(connection: psycopg.Connection[Any], files: Sequence[MigrationFile], folder: str) -> None:
     """Run whole migrations in a scratch database, without a ledger.
 
     Each file is one simple query, as Prisma sends it: a transaction, unless it says otherwise itself. Raises
@@ -187,8 +188,6 @@ def replay(
     for file in files:
         path = f"{folder}/{file.name}/{SCRIPT}"
         refuse_outside(file, path)
-        if superuser is not None:
-            _make_extensions(connection, file, superuser)
         try:
             connection.execute(file.sql)  # type: ignore[arg-type]
             if connection.info.transaction_status != pq.TransactionStatus.IDLE:
@@ -268,17 +267,24 @@ def _changes_shared(words: list[str]) -> bool:
     return False
 
 
-def _make_extensions(connection: psycopg.Connection[Any], file: MigrationFile, superuser: Psql) -> None:
-    """Extensions that the file asks for and its role may not create, made by the superuser beforehand."""
-    asked = {found.strip('"') if found.startswith('"') else found.lower() for found in _EXTENSION.findall(file.sql)}
-    if not asked:
-        return
+def _make_extensions(
+    connection: psycopg.Connection[Any], name: str, files: Sequence[MigrationFile], superuser: Psql
+) -> None:
+    """Make those extensions in database `name` that its role may not, where the files ask for them.
+
+    Only such as the live database has: a superuser accepted them there. In a database that is still empty their scripts
+    meet nothing of the application's.
+    """
+    asked = {
+        found.strip('"') if found.startswith('"') else found.lower()
+        for file in files for found in _EXTENSION.findall(file.sql)
+    }  # fmt: skip
     query = (
-        "SELECT a.name FROM pg_available_extensions a JOIN pg_available_extension_versions v ON v.name = a.name "
-        "AND v.version = a.default_version WHERE a.name = ANY(%s) AND v.superuser AND NOT v.trusted"
+        "SELECT x.extname FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_available_extension_versions v "
+        "ON v.name = x.extname AND v.version = x.extversion WHERE x.extname = ANY(%s) AND v.superuser AND NOT v.trusted"
     )
-    for (name,) in connection.execute(query, (sorted(asked),)).fetchall():
-        superuser.run(f"CREATE EXTENSION IF NOT EXISTS {identifier(name)};", connection.info.dbname)
+    for (extension,) in connection.execute(query, (sorted(asked),)).fetchall() if asked else ():
+        superuser.run(f"CREATE EXTENSION IF NOT EXISTS {identifier(extension)} WITH SCHEMA public;", name)
 
 
 def _words(error: psycopg.Error) -> str:

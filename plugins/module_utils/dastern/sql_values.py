@@ -15,6 +15,26 @@ def identifier(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
+def new_database(variable: str, name: str, longest: int = 63) -> None:
+    """Refuse a name that PostgreSQL's programs would read as something else, or that is longer than `longest` bytes.
+
+    libpq reads a database with `=` or `://` as a connection string, which leads to another server.
+    """
+    wrong = ""
+    if "=" in name or "://" in name:
+        wrong = "libpq reads a name with `=` or `://` as a connection string"
+    elif any(ord(character) < 32 or ord(character) == 127 for character in name):
+        wrong = "a name has no control characters"
+    elif name in ("postgres", "template0", "template1"):
+        wrong = "this database belongs to the server itself"
+    elif not 1 <= len(name.encode()) <= longest:
+        wrong = f"a name here has 1 to {longest} bytes, and this one {len(name.encode())}"
+    if wrong:
+        raise DasTernError(
+            f"`{variable}` is {name!r}: {wrong}. Nothing was done. Wanted is the name of a new database."
+        )
+
+
 def literal(value: str) -> str:
     """`value` as a SQL string, whatever standard_conforming_strings is."""
     quoted = value.replace("'", "''")

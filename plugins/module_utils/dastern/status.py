@@ -14,22 +14,31 @@ from .docker_engine import denied
 from .errors import DasTernError
 from .psql import Psql
 from .quantities import amount, local
-from .sql_values import literal
+from .sql_values import identifier, literal
 from .survey import bracketed, form
 
 PROVISION = "ansible-playbook playbooks/provision.yml"
 
 _INSIDE = """
-SELECT json_build_object(
-  'bytes', pg_database_size(current_database()),
-  'environment', current_setting('dastern.environment', true),
-  'tables', (SELECT coalesce(json_agg(t), '[]') FROM (
-     SELECT c.oid::regclass::text AS name, pg_total_relation_size(c.oid) AS bytes, greatest(c.reltuples, 0)::bigint AS rows
-     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT pg_catalog.json_build_object(
+  'bytes', pg_catalog.pg_database_size(pg_catalog.current_database()),
+  'environment', pg_catalog.current_setting('dastern.environment', true),
+  'tables', (SELECT coalesce(pg_catalog.json_agg(t), '[]') FROM (
+     SELECT c.oid::pg_catalog.regclass::pg_catalog.text AS name, pg_catalog.pg_total_relation_size(c.oid) AS bytes, greatest(c.reltuples, 0)::pg_catalog.int8 AS rows
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
      ORDER BY 2 DESC LIMIT 5) t),
-  'connections', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
-  'checksum_failures', (SELECT sum(checksum_failures) FROM pg_stat_database))
+  'connections', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()),
+  'checksum_failures', (SELECT pg_catalog.sum(checksum_failures) FROM pg_catalog.pg_stat_database))
+"""
+
+# What a database or role gives its sessions, but for what provisioning gives.
+_BY_HAND = """
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('database', datname, 'role', rolname, 'setting', one) ORDER BY datname, rolname, one), '[]')
+FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole,
+  pg_catalog.unnest(setconfig) AS one
+WHERE coalesce(datname, {database}) = {database} AND one NOT LIKE 'dastern.environment=%'
+  AND NOT (datname IS NULL AND one = 'default_transaction_read_only=on')
 """
 
 
@@ -156,7 +165,7 @@ def _elsewhere(params: Mapping[str, Any], result: dict[str, Any]) -> str:
 
 
 def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: dict[str, Any]) -> None:
-    found = psql.value(settings.READ_BACK)
+    found = psql.settings()
     declared = settings.of_command(command)
     differences = settings.differences(declared, found)
     rows = {row["name"]: row for row in found["settings"]}
@@ -192,6 +201,17 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
         + (f"; largest: {tables}" if tables else ", no tables")
     )
     result["lines"].append(f"{inside['connections']} of {limit} connections used")
+    result["settings_by_hand"] = psql.value(_BY_HAND.format(database=literal(database)))
+    for found in result["settings_by_hand"]:
+        of = f"ROLE {identifier(found['role'])}" if found["role"] else ""
+        of += " IN " if found["role"] and found["database"] else ""
+        of += f"DATABASE {identifier(found['database'])}" if found["database"] else ""
+        name, _, value = found["setting"].partition("=")
+        reset = f"ALTER {of} RESET {identifier(*name.split('.'))}"
+        result["lines"].append(
+            f"set by hand: {name} = {value} for every session of {of.lower()}; if that isn't wanted: "
+            f"`docker exec -u postgres {quote(params['container'])} psql -c {quote(reset)}`"
+        )
     if inside["checksum_failures"]:
         result["lines"].append(
             f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes"

@@ -17,6 +17,7 @@ from . import hba, scram, settings
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
 from .files import absolute
+from .psql import session_options
 
 ROLE = "postgres"
 MAJOR = "17"
@@ -25,6 +26,7 @@ MOUNT = "/var/lib/postgresql/data"
 PGDATA = f"{MOUNT}/pgdata"
 HBA_FOLDER = "/etc/das-tern/server"
 HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
+IDENT_FILE = f"{HBA_FOLDER}/pg_ident.conf"
 BACKUPS = "/backups"
 """Where the container sees `postgres_backup_dir`."""
 PGBACKREST_FOLDER = "/etc/pgbackrest"
@@ -123,7 +125,10 @@ def declared_command(params: Mapping[str, Any]) -> list[str]:
         raise DasTernError(
             f"postgres_shm_size is `{params['shm_size']}`, which isn't a size such as 256m. Correct it in the inventory."
         )
-    own = {"listen_addresses": "*", "unix_socket_directories": "/var/run/postgresql", "hba_file": HBA_FILE}
+    own = {
+        "listen_addresses": "*", "unix_socket_directories": "/var/run/postgresql", "hba_file": HBA_FILE,
+        "ident_file": IDENT_FILE,
+    }  # fmt: skip
     if params["wal_archive"]:
         own |= {
             "archive_mode": "on",
@@ -184,7 +189,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
 
     reasons = differing(container, image, command, params) if container else []
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
-    hba_differs = _text(hba_path) != rules
+    hba_differs = _text(hba_path) != rules or _text(hba_path.with_name("pg_ident.conf")) != hba.IDENT
     folders = mounted_folders(params)
     awake = running and container and not container["State"].get("Paused")
     replaced = stale_folders(containers, params["container"], container, folders) if awake else []
@@ -206,6 +211,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "rehearse": image is not None and (container is None or bool(reasons) or hba_differs),
         "command": command,
         "hba": rules,
+        "ident": hba.IDENT,
+        "session": session_options(),
         "hba_path": str(hba_path),
         "hba_differs": hba_differs,
         "former": form(container) if container and running and reasons else {},

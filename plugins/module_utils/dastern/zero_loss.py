@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ from .errors import DasTernError
 from .files import write
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
+from .psql import session_options
 from .sql_values import literal
 from .survey import BACKUPS, PGBACKREST_FOLDER, UID, check_zero_loss, stale_folders
 from .text_files import current
@@ -59,7 +61,7 @@ umask 077
 exec 9> /var/run/postgresql/.zero-loss
 flock -w "${{1:-0}}" 9 || exit 0
 conf=$PGDATA/postgresql.auto.conf
-export PGCONNECT_TIMEOUT=2 PGOPTIONS='-c statement_timeout=2s'
+export PGCONNECT_TIMEOUT=2 PGOPTIONS={shlex.quote(session_options(statement_timeout="2s"))}
 ask() {{ psql -XqAt -v ON_ERROR_STOP=1 -U postgres -d postgres -c "$1"; }}
 keep() {{
   {{ sed -E '/^(synchronous_standby_names|max_slot_wal_keep_size) *=/d' "$conf" && printf '%b' "$1"; }} > "$conf.tmp" &&
