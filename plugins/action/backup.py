@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.utils.display import Display
 
 if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.dastern.backup_run import ARGUMENT_SPEC, take
-from ansible.module_utils.dastern.controller import HostAction
+from ansible.module_utils.dastern.controller import HostAction, say
 
 
 class ActionModule(HostAction):
@@ -20,7 +19,7 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
-        return take(params, self._task.check_mode, Display().display)
+        return take(params, self._task.check_mode, say)
 
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         return {"backup": {name: result[name] for name in ("lines", "next", "label", "deleted") if name in result}}

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.utils.display import Display
 
 if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.dastern.backup_run import VERIFY_SPEC as ARGUMENT_SPEC
 from ansible.module_utils.dastern.backup_run import verify
-from ansible.module_utils.dastern.controller import HostAction
+from ansible.module_utils.dastern.controller import HostAction, say
 
 
 class ActionModule(HostAction):
@@ -21,7 +20,7 @@ class ActionModule(HostAction):
     ARGUMENT_SPEC = ARGUMENT_SPEC
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
-        return verify(params, self._task.check_mode, Display().display)
+        return verify(params, self._task.check_mode, say)
 
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         return {

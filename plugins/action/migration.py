@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import ansible.module_utils
-from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
-from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.controller import HostAction, say, warn  # noqa: E402
 from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
 from ansible.module_utils.dastern.migration_files import MigrationFile, links, read_into  # noqa: E402
 from ansible.module_utils.dastern.migration_lint import grouped, lint, refusal  # noqa: E402
-from ansible.module_utils.dastern.quantities import amount  # noqa: E402
+from ansible.module_utils.dastern.quantities import amount, local  # noqa: E402
 
 _SHOWN = 20
 
@@ -41,9 +41,9 @@ class ActionModule(HostAction):
         if found is not None:
             result["lint"] = found
         for link in links(params["folder"]):
-            Display().warning(f"{params['folder']}/{link} is a symbolic link and is ignored, as Prisma ignores it.")
+            warn(f"{params['folder']}/{link} is a symbolic link and is ignored, as Prisma ignores it.")
         for notice in result.get("notices", []):
-            Display().warning(notice)
+            warn(notice)
         return result
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -66,10 +66,10 @@ class ActionModule(HostAction):
         refused = refusal(found) if params["lint"] == "fail" else ""
         said = [one for one in found if not refused or one.severity == "warning"]
         for one in said[:_SHOWN]:
-            Display().warning(str(one))
+            warn(str(one))
         if said[_SHOWN:]:
             rules = ", ".join(sorted({one.rule for one in said[_SHOWN:]}))
-            Display().warning(f"lint: {len(said) - _SHOWN} more ({rules}); `-e report_file=PATH` keeps them all.")
+            warn(f"lint: {len(said) - _SHOWN} more ({rules}); `-e report_file=PATH` keeps them all.")
         shown = grouped(found)
         if refused:
             return shown, {"failed": True, "msg": refused, **{key: result[key] for key in ("applied", "pending")}}
@@ -79,7 +79,7 @@ class ActionModule(HostAction):
         # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
         result = self.on_host({**params, "lock_wait": 0})
         if "locked_by" in result and params["state"] == "latest" and not result.get("failed"):
-            Display().display(f"Another run is migrating: waiting for {who(result['locked_by'])} ...", color="yellow")
+            say(f"Another run is migrating: waiting for {who(result['locked_by'])} ...", color="yellow")
             result = self.on_host({**params, "lock_wait": max(params["lock_wait"], 1)})
         return result
 
@@ -163,4 +163,4 @@ def _exit_code(result: dict[str, Any], on_out_of_order: str) -> int:
 
 def _line(row: dict[str, Any]) -> str:
     took = "" if row["seconds"] is None else f" in {row['seconds']:.3g} s"
-    return f"{row['name']}  {row['state']} {row['at']}{took}"
+    return f"{row['name']}  {row['state']} {local(row['at'], datetime.now(UTC))}{took}"

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.controller import HostAction, warn  # noqa: E402
 from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, WRITE, drift  # noqa: E402
 from ansible.module_utils.dastern.migration_files import SCRIPT, MigrationFile, read_into  # noqa: E402
 from ansible.module_utils.dastern.new_migration import check_name, plan, write  # noqa: E402
@@ -44,7 +43,7 @@ class ActionModule(HostAction):
         if not self._task.check_mode:
             write(directory, texts)
         for notice in notices:
-            Display().warning(notice)
+            warn(notice)
         path = str(directory / SCRIPT)
         return {
             "changed": True,

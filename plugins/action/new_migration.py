@@ -8,15 +8,16 @@ from typing import Any
 
 import ansible.module_utils
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
+from ansible.module_utils.dastern.controller import warn  # noqa: E402
 from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migration_files import folder_of  # noqa: E402
 from ansible.module_utils.dastern.new_migration import ARGUMENT_SPEC, plan, write  # noqa: E402
+from ansible.module_utils.dastern.text import presentable  # noqa: E402
 
 
 class ActionModule(ActionBase):
@@ -34,7 +35,7 @@ class ActionModule(ActionBase):
         except DasTernError as error:
             return {"failed": True, "msg": error.message, **error.facts}
         for notice in notices:
-            Display().warning(notice)
+            warn(notice)
         paths = [os.path.relpath(directory / name) for name in texts]
         done = "would be written" if self._task.check_mode else "written"
         section = {
@@ -53,4 +54,4 @@ class ActionModule(ActionBase):
                 {"before_header": "absent", "after_header": str(directory / name), "before": "", "after": text}
                 for name, text in texts.items()
             ]
-        return result
+        return presentable(result)

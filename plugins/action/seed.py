@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.controller import HostAction, say  # noqa: E402
 from ansible.module_utils.dastern.seed_files import read_folder  # noqa: E402
 from ansible.module_utils.dastern.seed_rows import Declared  # noqa: E402
 from ansible.module_utils.dastern.seed_run import ARGUMENT_SPEC, refuse_environment, report, seed  # noqa: E402
@@ -38,4 +37,4 @@ class ActionModule(HostAction):
 
 
 def _say(whom: str) -> None:
-    Display().display(f"Another seed is running: waiting for {whom} ...", color="yellow")
+    say(f"Another seed is running: waiting for {whom} ...", color="yellow")

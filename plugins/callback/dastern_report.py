@@ -14,8 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 from ansible import context
 from ansible.plugins.callback import CallbackBase
+
+if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.text import shown, shown_json
 
 DOCUMENTATION = r"""
 name: dastern_report
@@ -24,7 +30,8 @@ short_description: Summary of a play in a few lines, and as JSON
 description:
   - Prints what was, what changed, how long it took, why it failed and what to run next. A playbook that isn't this
     project's gets a summary where a role of this project spoke.
-  - With C(-e report_file=PATH) the same is written to that file on the controller as JSON.
+  - With C(-e report_file=PATH) the same is written to that file on the controller as JSON. Its folder has to be there, else
+    the play ends before its first task.
 """
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +67,25 @@ INSTANCE = (
 )
 
 
+def unwritable(report_file: Any) -> str:
+    """Why the report can't be written, before anything is done; "" if it can or isn't wanted."""
+    if not report_file:
+        return ""
+    path = Path(str(report_file)).expanduser()
+    if path.is_dir():
+        return (
+            f"`report_file` is {path}, a directory; wanted is a file, such as {path / 'report.json'}. Nothing was done."
+        )
+    if not path.parent.is_dir():
+        return (
+            f"`report_file` is {path}, and there is no folder {path.parent}; wanted is a file in a folder that is there. Nothing "
+            f"was done. `mkdir -p {shlex.quote(str(path.parent))}`, or correct the path."
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"`report_file` is {path}, and this user may not write to {path.parent}. Nothing was done. Name another folder."
+    return ""
+
+
 class CallbackModule(CallbackBase):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -86,6 +112,10 @@ class CallbackModule(CallbackBase):
         self._report_file = extra.get("report_file")
         given = [f"{name}={extra[name]}" for name in INSTANCE if name in extra]
         self._given = " ".join(f"-e {shlex.quote(one)}" for one in given)
+        if wrong := unwritable(self._report_file):
+            self._display.error(shown(wrong), wrap_text=False)  # its command can be copied
+            # An exception of another kind would be a warning. Nothing was started yet; Ansible's own clean-up still runs.
+            raise SystemExit(1)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         stats = result._result.get("ansible_stats") or {}
@@ -147,13 +177,13 @@ class CallbackModule(CallbackBase):
     def _show(self, host: str, summary: dict[str, Any], seconds: float) -> None:
         outcome = "failed" if summary["failed"] else f"{summary['changed']} changed"
         check = ", check mode: nothing was done" if self._check else ""
-        self._display.display(f"Das Tern · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
+        self._line(f"Das Tern · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
         commands: list[str] = []
         told: list[str] = []
         for name in sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one)):
             section = summary["sections"][name]
             for number, line in enumerate(section.get("lines", [])):
-                self._display.display(f"  {'' if number else name.replace('_', ' '):<12} {line}")
+                self._line(f"  {'' if number else name.replace('_', ' '):<12} {line}")
                 told.append(line)
             commands += [command for command in section.get("next", []) if command not in commands]
         if summary["failed"] and (failure := self._failures.get(host)):
@@ -162,20 +192,25 @@ class CallbackModule(CallbackBase):
                 why += f" {'; '.join(rest.splitlines())}"
             told.append(why)
             if f"failed: {why}" not in told:
-                self._display.display(f"  {'failed':<12} {why}")
+                self._line(f"  {'failed':<12} {why}")
         if self._check and commands and summary["changed"]:
             commands = ["the same command without --check"]
         for number, command in enumerate(commands):
-            self._display.display(f"  {'' if number else 'next':<12} {command}")
+            self._line(f"  {'' if number else 'next':<12} {command}")
         if self._given and any("ansible-playbook" in words for words in (*commands, *told)):
-            self._display.display(f"  {'each with':<12} {self._given}")
+            self._line(f"  {'each with':<12} {self._given}")
+
+    def _line(self, words: str) -> None:
+        """One line, whatever names and server's words are in it."""
+        self._display.display(shown(words))
 
     def _write(self, path: Path, report: dict[str, Any]) -> None:
         path = path.expanduser()
+        # The folder was there when the play began: it is not made, lest a mistyped name makes one.
         partial = path.with_name(path.name + ".partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
+            text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+            partial.write_text(shown_json(text), "utf-8")
             partial.replace(path)
         except OSError as error:
             self._display.error(f"`report_file` {path} can't be written: {error}")

@@ -10,7 +10,10 @@ description:
   - Writes the URL with everything percent-encoded; parameters of the former one, such as C(connection_limit), stay.
   - Leaves every other byte of the file as it is. Of several
     assignments the last one counts for dotenv, so that one is changed; the others are named in a warning.
-  - A symbolic link is followed. Mode and owner are kept; a new file has mode 0600.
+  - Nobody but the file's owner can read it afterwards. A looser mode of a file that is there is tightened, which is said;
+    owner and group are kept. A new file has mode 0600.
+  - A symbolic link is followed if root or the owner of what it leads to has set it. Every part of the path is opened relative
+    to the one before, so that nothing can be exchanged meanwhile.
 options:
   path: {description: "The file; it needn't exist, its directory has to.", type: path, required: true}
   name: {description: Name of the variable., type: str, default: DATABASE_URL}
@@ -50,7 +53,6 @@ path: {description: "The file, after following links.", returned: success, type:
 created: {description: Whether the file is new., returned: success, type: bool}
 """
 
-import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -59,30 +61,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern import dotenv, files
 from ansible.module_utils.dastern.connection import read_password
 from ansible.module_utils.dastern.errors import DasTernError
-
-
-def target(path: Path) -> Path:
-    """The file behind links; refused where a file can't be written."""
-    try:
-        real = path.resolve(strict=False)
-        exists = real.exists()
-    except (OSError, RuntimeError) as error:
-        raise DasTernError(
-            f"backend_env_file {path} is a link that leads nowhere: {error}. Correct the link."
-        ) from None
-    if real.is_symlink() or (path.is_symlink() and not exists):
-        raise DasTernError(f"backend_env_file {path} is a link to {real}, which doesn't exist. Correct the link.")
-    if exists and not stat.S_ISREG(real.stat().st_mode):
-        kind = "a directory" if real.is_dir() else "not a file"
-        raise DasTernError(f"backend_env_file {path} is {kind}. Name the file, such as {path / '.env'}.")
-    if not real.parent.is_dir():
-        raise DasTernError(f"backend_env_file {path}: {real.parent} isn't a directory. Make it, or correct the path.")
-    if not os.access(real.parent, os.W_OK) or (exists and not os.access(real, os.R_OK | os.W_OK)):
-        raise DasTernError(
-            f"backend_env_file {path} can't be written by this user. Run the play as its owner, or correct the mode of "
-            f"{real.parent}."
-        )
-    return real
+from ansible.module_utils.dastern.guarded_file import GuardedFile, user
+from ansible.module_utils.dastern.text import presentable
 
 
 def password(params: dict[str, Any], check_mode: bool) -> str:
@@ -113,22 +93,19 @@ def main() -> None:
     where = (params["host"], params["port"], params["database"], params["schema"])
     try:
         files.absolute("backend_env_file", params["path"])
-        path = target(Path(params["path"]))
-        found = path.stat() if path.exists() else None
-        content = path.read_bytes() if found else b""
-        former = dotenv.value_of(content, params["name"])
-        url = dotenv.url(params["user"], password(params, module.check_mode), *where, former)
-        try:
-            edited = dotenv.edited(content, params["name"], url)
-        except DasTernError as refusal:
-            raise DasTernError(
-                f"backend_env_file {path} is left as it is: {refusal.message}. Correct the file."
-            ) from None
-        if edited.changed and not module.check_mode:
-            if found:
-                files.write(path, edited.content, stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid))
-            else:
-                files.write(path, edited.content)
+        with GuardedFile("backend_env_file", Path(params["path"])) as file:
+            former = dotenv.value_of(file.content, params["name"])
+            url = dotenv.url(params["user"], password(params, module.check_mode), *where, former)
+            try:
+                edited = dotenv.edited(file.content, params["name"], url)
+            except DasTernError as refusal:
+                raise DasTernError(
+                    f"backend_env_file {file.path} is left as it is: {refusal.message}. Correct the file."
+                ) from None
+            path, found, loose = file.path, file.found, file.loose
+            changed = edited.changed or loose
+            if changed and not module.check_mode:
+                file.replace(edited.content)
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
     except OSError as error:
@@ -137,17 +114,25 @@ def main() -> None:
         others = ", ".join(str(line) for line in edited.lines[:-1])
         module.warn(f"{path} assigns {params['name']} more than once; line {edited.lines[-1]} counts, not {others}.")
     masked = f"{params['name']}=" + dotenv.url(params["user"], "", *where).replace(":@", ":***@", 1)
-    result: dict[str, Any] = {"changed": edited.changed, "path": str(path), "created": edited.changed and not found}
-    if edited.changed:
-        before = f"{params['name']}=(another value)\n" if edited.lines else ""
-        result["diff"] = {
-            "before_header": str(path), "after_header": str(path), "before": before, "after": f"{masked}\n",
-        }  # fmt: skip
+    result: dict[str, Any] = {"changed": changed, "path": str(path), "created": changed and not found}
+    before, after = "", f"{masked}\n"
+    if edited.lines:
+        before = f"{params['name']}=(another value)\n" if edited.changed else after
+    lines = []
+    if found and loose:
+        mode, tight = stat.S_IMODE(found.st_mode), stat.S_IMODE(found.st_mode) & 0o700
+        before, after = f"mode {mode:04o}\n{before}", f"mode {tight:04o}\n{after}"
+        would = "would be" if module.check_mode else "is"
+        lines = [
+            f"{path} had mode {mode:04o}; it {would} {tight:04o}: only {user(found.st_uid)}, its owner, reads the password"
+        ]
+    if changed:
+        result["diff"] = {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
     done = "would be written to" if module.check_mode else "written to"
     line = f"{params['name']} {done} {path}" if edited.changed else f"{params['name']} in {path} is as it should be"
-    report = {"backend_env": {"lines": [line], "path": str(path), "changed": edited.changed}}
+    report = {"backend_env": {"lines": [line, *lines], "path": str(path), "changed": changed}}
     result["ansible_stats"] = {"data": {"dastern_report": report}, "per_host": True, "aggregate": True}
-    module.exit_json(**result)
+    module.exit_json(**presentable(result))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ compared: {description: Whether the file said how many rows it has., returned: "
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.plain_sql import ARGUMENT_SPEC, plain_sql
+from ansible.module_utils.dastern.text import presentable
 
 
 def main() -> None:
@@ -70,10 +71,10 @@ def main() -> None:
     try:
         result = plain_sql(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:
-        module.fail_json(msg=refusal.message, **refusal.facts)
+        module.fail_json(**presentable({"failed": True, "msg": refusal.message, **refusal.facts}))
     section = {"plain_sql": {"lines": result["lines"]}}
     stats = {"data": {"dastern_report": section}, "per_host": True, "aggregate": True}
-    module.exit_json(**result, ansible_stats=stats)
+    module.exit_json(**presentable({**result, "ansible_stats": stats}))
 
 
 if __name__ == "__main__":

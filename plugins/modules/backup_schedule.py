@@ -27,6 +27,12 @@ options:
   on_failure: {description: Command line to run after a failure., type: str, default: ""}
   take: {description: Further parameters of a backup., type: dict, default: {}}
   drill: {description: Further parameters of a trial restore., type: dict, default: {}}
+  cron:
+    description: What was done, or in check mode would be, to cron itself before, V(installed) and V(started). That it was
+      installed is remembered, so that it goes with the schedule unless something else uses it by then.
+    type: list
+    elements: str
+    default: []
   sources: {description: The code. Filled by the action plugin., type: str, default: ""}
 extends_documentation_fragment: [backups]
 attributes:
@@ -35,7 +41,7 @@ attributes:
     description: Says what would be written.
   diff_mode:
     support: full
-    description: Shows the files; of the code the names.
+    description: Shows the units or cron's file, and the settings; of the code only that it is another.
   idempotent:
     support: full
     description: Files are compared by content and mode, timers by their state; systemd is reloaded only after a change.
@@ -54,6 +60,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lines: {description: What was or would be done., returned: success, type: list}
+remove_cron: {description: Whether cron was installed for the schedule and nothing else uses it., returned: success, type: bool}
 """
 
 from ansible.module_utils.basic import AnsibleModule

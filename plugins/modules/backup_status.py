@@ -49,6 +49,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.backup_health import ARGUMENT_SPEC as HEALTH
 from ansible.module_utils.dastern.backup_health import examine
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.text import presentable
 
 ARGUMENT_SPEC: dict[str, Any] = {**HEALTH, "exit_code": {"type": "bool", "default": False}}
 
@@ -64,7 +65,7 @@ def main() -> None:
         section["exit_code"] = 2 if wrong else 0
     report = {"dastern_report": {"backup": section}}
     stats = {"data": report, "per_host": True, "aggregate": True}
-    module.exit_json(changed=False, section=section, ansible_stats=stats)
+    module.exit_json(**presentable({"changed": False, "section": section, "ansible_stats": stats}))
 
 
 if __name__ == "__main__":

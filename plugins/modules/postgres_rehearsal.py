@@ -50,6 +50,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern import cluster, settings
 from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.text import shown
 
 
 def main() -> None:
@@ -74,8 +75,10 @@ def main() -> None:
         module.fail_json(msg=refusal.message)
     if refusals:
         module.fail_json(
-            msg=f"The server doesn't take what is declared: {'; '.join(refusals)}. Nothing was changed. Correct "
-            "postgres_settings, postgres_settings_extra or postgres_hba_extra in the inventory.",
+            msg=shown(
+                f"The server doesn't take what is declared: {'; '.join(refusals)}. Nothing was changed. Correct "
+                "postgres_settings, postgres_settings_extra or postgres_hba_extra in the inventory."
+            ),
             refusals=refusals,
         )
     module.exit_json(changed=False)

@@ -8,12 +8,13 @@ module: postgres_status
 short_description: Report engine, image, container, server, settings, sizes and connections
 description:
   - Asks as far as it gets, and says what is missing; a stopped or absent container isn't an error.
+  - What the container publishes is read from it; where that isn't as declared, that is a problem with its command.
 options:
   endpoint: {description: URL of the Docker Engine; empty if there is none., type: str, default: ""}
   container: {description: Name of the container., type: str, required: true}
   volume: {description: Name of its volume., type: str, required: true}
-  host: {description: Address to connect to., type: str, required: true}
-  port: {description: Port to connect to., type: int, required: true}
+  listen_address: {description: Address that is to be published., type: str, required: true}
+  port: {description: Port that is to be published., type: int, required: true}
   database: {description: Name of the database., type: str, required: true}
   memory: {description: Memory limit as declared., type: str, required: true}
   shm_size: {description: Shared memory as declared., type: str, required: true}
@@ -41,7 +42,7 @@ EXAMPLES = r"""
     endpoint: unix:///var/run/docker.sock
     container: dastern-postgres
     volume: dastern-postgres-data
-    host: 127.0.0.1
+    listen_address: 127.0.0.1
     port: 5432
     database: dastern
     memory: 2g
@@ -59,6 +60,7 @@ from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.status import collect
 from ansible.module_utils.dastern.survey import declared_command
+from ansible.module_utils.dastern.text import presentable
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def main() -> None:
             "endpoint": {"type": "str", "default": ""},
             "container": {"type": "str", "required": True},
             "volume": {"type": "str", "required": True},
-            "host": {"type": "str", "required": True},
+            "listen_address": {"type": "str", "required": True},
             "port": {"type": "int", "required": True},
             "database": {"type": "str", "required": True},
             "memory": {"type": "str", "required": True},
@@ -88,12 +90,8 @@ def main() -> None:
             log = Containers(params["endpoint"]).logs(params["container"], params["log_lines"]).splitlines()
     except DasTernError as refusal:
         module.fail_json(msg=refusal.message)
-    module.exit_json(
-        changed=False,
-        sections=sections,
-        log=log,
-        ansible_stats={"data": {"dastern_report": sections}, "per_host": True, "aggregate": True},
-    )
+    stats = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
+    module.exit_json(**presentable({"changed": False, "sections": sections, "log": log, "ansible_stats": stats}))
 
 
 if __name__ == "__main__":

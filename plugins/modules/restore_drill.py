@@ -11,7 +11,12 @@ description:
     C(pg_amcheck) read every page. The live server isn't touched; what is made for the drill is removed in every case.
   - The record keeps when, whether it held, and how long it took until the server answered. A failing drill is a failure.
 options:
-  target: {description: "A backup's label or name; empty is the newest that was never drilled.", type: str, default: ""}
+  target:
+    description: A backup's label or name. Empty is the one whose drill is due, the newest that was never drilled of those
+      that count, which are the physical ones where O(wal_archive) is set.
+    type: str
+    default: ""
+  wal_archive: {description: "Whether the write-ahead log is archived, so that physical backups count.", type: bool, default: true}
 extends_documentation_fragment: [backups, restore]
 attributes:
   check_mode:
@@ -22,7 +27,7 @@ attributes:
     description: Changes nothing in the database.
   idempotent:
     support: none
-    description: Drills each time; without O(target) first those that never were.
+    description: Drills each time; without O(target) the one that is due.
 author: Das Tern
 """
 
@@ -46,6 +51,7 @@ lines: {description: The same in words., returned: always, type: list}
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.drill import ARGUMENT_SPEC, drill
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.text import presentable
 
 
 def main() -> None:
@@ -53,12 +59,12 @@ def main() -> None:
     try:
         result = drill(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:
-        module.fail_json(msg=refusal.message, **refusal.facts)
+        module.fail_json(**presentable({"failed": True, "msg": refusal.message, **refusal.facts}))
     said = {name: value for name, value in result.items() if name not in ("changed", "failed", "msg")}
     stats = {"data": {"dastern_report": {"drill": said}}, "per_host": True, "aggregate": True}
     if result.get("failed"):
-        module.fail_json(**result, ansible_stats=stats)
-    module.exit_json(**result, ansible_stats=stats)
+        module.fail_json(**presentable({**result, "ansible_stats": stats}))
+    module.exit_json(**presentable({**result, "ansible_stats": stats}))
 
 
 if __name__ == "__main__":

@@ -45,14 +45,15 @@ dropped: {description: How many objects were or would be dropped., returned: suc
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.reset import ARGUMENT_SPEC, reset
+from ansible.module_utils.dastern.text import presentable
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        module.exit_json(**reset(module.params, check_mode=module.check_mode))
+        module.exit_json(**presentable(reset(module.params, check_mode=module.check_mode)))
     except DasTernError as refusal:
-        module.fail_json(msg=refusal.message, **refusal.facts)
+        module.fail_json(**presentable({"failed": True, "msg": refusal.message, **refusal.facts}))
 
 
 if __name__ == "__main__":

@@ -164,6 +164,9 @@ def scheduled(schedule: Runner, boxes: dict[str, Box]) -> dict[str, Box]:
     planned = schedule("--check", "--diff")
     assert changed(planned) == {"systemd": 1, "cron": 2}
     assert "would install cron and start it" in planned.stdout
+    told = planned.report["hosts"]["cron"]["sections"]["schedule"]["lines"]
+    assert "would install and start cron" in told
+    assert "containers.py" not in planned.stdout, "the job's code is one line of the diff"
     assert "+OnCalendar=*-*-* 02:30:00 Asia/Phnom_Penh" in planned.stdout
     assert not any(box.there(box.library) for box in boxes.values())
     boxes["cron"].sh("mv /usr/sbin/away /usr/sbin/cron")
@@ -218,7 +221,7 @@ def test_the_service_runs_hardened_and_its_failure_is_told(scheduled: dict[str, 
 @pytest.fixture
 def real(server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options that put the job of a real server into a folder of the test's own."""
-    for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS"):
+    for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS", "CRON_PROGRAM", "CRONTABS", "CRON_NOTE"):
         monkeypatch.setattr(backup_schedule, name, tmp_path / name)
     params = {name: option.get("default") for name, option in backup_schedule.ARGUMENT_SPEC.items()}
     params |= {"container": server.container, "database": "dastern", "config_dir": str(tmp_path), "wal_archive": True}
@@ -318,7 +321,11 @@ def test_a_restore_on_a_new_machine_begins_with_the_engine(boxes: dict[str, Box]
 
 
 def test_absent_takes_all_away(scheduled: dict[str, Box], schedule: Runner) -> None:
-    assert changed(schedule(state="absent")) == {"systemd": 1, "cron": 1}
+    gone = schedule(state="absent")
+    assert changed(gone) == {"systemd": 1, "cron": 1}
+    lines = {name: host["sections"]["schedule"]["lines"] for name, host in gone.report["hosts"].items()}
+    assert lines["cron"][-1] == "cron stays: it was on this host before the schedule"
+    assert not any("cron" in line for line in lines["systemd"])
     for box in scheduled.values():
         assert box.sh("find / -xdev -name '*das-tern-backup*' -not -path '/proc/*'; ls /srv/backups") in ("", "fail")
         assert not box.there(box.library)
@@ -336,3 +343,17 @@ def test_health_of_a_stopped_server(server: Instance) -> None:
     assert time.monotonic() - began < 10
     assert "is not running" in health.unasked
     assert "archive_known" not in [one.kind for one in health.problems]
+
+
+def test_cron_goes_with_the_schedule_that_it_was_installed_for(boxes: dict[str, Box], schedule: Runner) -> None:
+    box = boxes["cron"]
+    there = json.dumps(box.sh("ls -A /etc/cron.d").split())
+    box.sh(f"mkdir -p /var/lib/das-tern; echo '{{\"there\": {there}}}' > /var/lib/das-tern/cron.json")
+    assert changed(schedule())["cron"] > 0
+    planned = schedule("--check", state="absent")
+    assert changed(planned) == {"systemd": 1, "cron": 2}
+    lines = planned.report["hosts"]["cron"]["sections"]["schedule"]["lines"]
+    assert lines[-1] == "cron, which was installed for the schedule, would be removed"
+    box.sh("echo '# anna' > /etc/cron.d/anna")
+    assert changed(schedule(state="absent")) == {"systemd": 1, "cron": 1}
+    assert box.there("/usr/sbin/cron")

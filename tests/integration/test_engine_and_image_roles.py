@@ -26,6 +26,12 @@ from ansible.module_utils.dastern.quantities import amount
 from conftest import INVENTORY, REPOSITORY, Play, docker
 
 ENGINE = "- hosts: dastern\n  gather_facts: false\n  roles:\n    - docker_engine\n"
+# One entry point, after the names that it takes for granted.
+PERMISSION = (
+    "- hosts: dastern\n  gather_facts: false\n  vars: {{postgres_backup_dir: {folder}}}\n  tasks:\n"
+    "    - ansible.builtin.import_role: {{name: postgres, tasks_from: connection}}\n"
+    "    - ansible.builtin.import_role: {{name: {role}, tasks_from: {tasks}}}\n"
+)
 BOTH = f"{ENGINE}    - postgres_image\n"
 SAVE = (
     "- hosts: dastern\n  gather_facts: false\n  tasks:\n"
@@ -156,8 +162,19 @@ class TestEngine:
     def test_no_permission_is_not_no_engine(self, open_path: Path) -> None:
         code, output, _ = shielded(open_path, ENGINE, user=65534)
         assert code != 0
-        assert "has no permission on its socket" in output
+        assert "User nobody may not open the Docker Engine's socket /var/run/docker.sock" in output.replace("''", "'")
         assert "sudo usermod -aG docker nobody" in output
+
+    @pytest.mark.parametrize("entry", ["docker_engine.look", "backup.take", "backup.list", "backup.verify"])
+    def test_no_permission_is_named_everywhere(self, open_path: Path, entry: str) -> None:
+        role, _, tasks = entry.partition(".")
+        (open_path / "backups").mkdir(mode=0o755)
+        code, output, _ = shielded(
+            open_path, PERMISSION.format(role=role, tasks=tasks, folder=open_path / "backups"), user=65534
+        )
+        assert code != 0
+        assert "User nobody may not open the Docker Engine's socket /var/run/docker.sock" in output.replace("''", "'")
+        assert "docker start" not in output
 
     def test_check_mode_on_a_machine_without_engine(self, open_path: Path, no_socket: dict[str, str]) -> None:
         code, output, sections = shielded(open_path, BOTH, "--check", binds=no_socket)

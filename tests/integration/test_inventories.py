@@ -52,6 +52,25 @@ def test_every_value_is_what_its_role_wants(environment: str, tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_report_without_its_folder_ends_the_play_before_its_first_task(tmp_path: Path) -> None:
+    playbook, touched, folder = tmp_path / "play.yml", tmp_path / "touched", tmp_path / "none"
+    options = ["-i", "localhost,", "-c", "local", "-e", f"report_file={folder}/x.json"]
+    options += ["-e", f"ansible_python_interpreter={sys.executable}"]
+    playbook.write_text(
+        "- hosts: localhost\n  gather_facts: false\n  tasks:\n"
+        f"    - ansible.builtin.copy: {{dest: {touched}, content: '', mode: '0600'}}\n"
+    )
+    done = run(*options, str(playbook))
+    assert done.returncode != 0
+    assert f"mkdir -p {folder}" in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stderr
+    assert [folder.exists(), touched.exists()] == [False, False]
+    folder.mkdir()
+    done = run(*options, str(playbook))
+    assert done.returncode == 0, done.stderr
+    assert (folder / "x.json").exists()
+
+
 def test_a_wrong_value_would_be_found(tmp_path: Path) -> None:
     playbook = tmp_path / "validate.yml"
     wrong = "combine({'postgres_port': 'harbour'} if item == 'postgres' else {}) | combine({"

@@ -643,6 +643,13 @@ def test_status_tells_what_runs_and_changes_nothing(role: Role, fresh: Role) -> 
     assert running.section("image")["id"]
     other = role.done(playbook=entry("status"), postgres_settings_extra={"max_connections": 99})
     assert other.section("postgres")["differences"][0]["declared"] == "99"
+    published = f"127.0.0.1:{role.variables['postgres_port']}"
+    assert section["published"] == [published]
+    forgotten = role.done(playbook=entry("status"), postgres_port=25999).section("postgres")
+    assert f"at {published}" in forgotten["lines"][1]
+    assert sum(line.startswith("problem: ") for line in forgotten["lines"]) == 1
+    assert forgotten["next"][0].endswith(f"status.yml -e postgres_port={role.variables['postgres_port']}")
+    assert not any(line.startswith("problem: ") for line in section["lines"])
     assert "doesn't exist" in fresh.done(playbook=entry("status")).section("postgres")["lines"][0]
     gone = fresh.done(playbook=entry("status"), docker_engine_endpoint="unix:///nowhere.sock")
     assert "doesn't answer" in gone.section("engine")["lines"][0]
@@ -730,7 +737,12 @@ def test_backend_env_four_times_and_refusals(instance: Instance, play: Run, tmp_
     os.chown(file, 1234, 1234)
     runs.append(run())
     assert file.read_bytes() == b"A=1\r\n" + line.strip().encode() + b"\r\n# end"
-    assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o640, 1234)
+    assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o600, 1234)
+    assert any("mode 0640" in line for line in runs[-1].section("backend_env")["lines"])
+    file.chmod(0o644)  # the URL is in it already
+    runs += [run("--check"), run(), run()]
+    assert [item.changed for item in runs[-3:]] == [1, 1, 0]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     link = tmp_path / "link"
     link.symlink_to(file)
     assert run(backend_env_file=str(link)).changed == 0
@@ -742,15 +754,21 @@ def test_backend_env_four_times_and_refusals(instance: Instance, play: Run, tmp_
         assert instance.password not in item.stdout
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
+    victim, hostile = tmp_path / "zz.sh", tmp_path / "hostile.env"
+    victim.write_text("echo\n")
+    hostile.symlink_to(victim)
+    os.chown(hostile, 1234, 1234, follow_symlinks=False)
     for path, message in (
         (tmp_path, "is a directory"),
         (loop, "link"),
-        (tmp_path / "none" / ".env", "isn't a directory"),
+        (tmp_path / "none" / ".env", "has no directory none"),
+        (hostile, "a link that 1234 set"),
     ):
         refused = run(backend_env_file=str(path))
         assert refused.rc != 0
         assert message in refused.flat
         assert "Traceback" not in refused.stdout
+    assert victim.read_text() == "echo\n"
     refused = run(postgres_config_dir=str(tmp_path / "elsewhere"))
     assert refused.rc != 0
     assert "The password file" in refused.flat

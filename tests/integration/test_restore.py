@@ -308,7 +308,7 @@ def test_targets_beside_the_live_database(server: Server, state: State) -> None:
     ("changes", "words"),
     [
         ({}, "To do it: `ansible-playbook playbooks/restore.yml -e target=latest -e what=cluster -e confirm=dastern`"),
-        ({"target": "2026-02-08 10:30:00"}, '-e target="2026-02-08 10:30:00+07"'),
+        ({"target": "2026-02-08 10:30:00"}, '-e target="2026-02-08 10:30:00 +07:00"'),
         ({"target": "2025-02-08 10:30:00+07"}, "is older than the oldest backup"),
         ({"target": "2125-02-08 10:30:00+07"}, "is in the future"),
         ({"target": "0/1000"}, "is older than the oldest backup"),

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from ansible.module_utils.dastern.backup_calendar import CLOCK, Calendar, moment, shown
+from ansible.module_utils.dastern.backup_calendar import Calendar, moment
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.quantities import CLOCK, local
 
 NIGHTLY = Calendar("02:30", "sunday")
 
@@ -47,7 +48,7 @@ def test_the_host_s_zone_changes_nothing(zone: str, monkeypatch: pytest.MonkeyPa
     time.tzset()
     try:
         assert NIGHTLY.next(utc("2026-03-08T06:00:00")) == utc("2026-03-08T19:30:00")
-        assert shown(NIGHTLY.next(utc("2026-03-08T06:00:00"))) == "2026-03-09 02:30 +07"
+        assert local(NIGHTLY.next(utc("2026-03-08T06:00:00"))) == "2026-03-09 02:30:00 +07:00"
     finally:
         monkeypatch.undo()
         os.environ.pop("TZ", None)

@@ -74,7 +74,7 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (True, {"names": "das_tern_receiver", "streaming": True, "behind": 5}, ""),
         (True, {"streaming": True}, "commits don't wait for it yet"),
         (True, {"names": "das_tern_receiver", "away": NOW.timestamp(), "waiting": 2},
-         "the receiver is away since 2026-02-08 19:00 +07: COMMITS WAIT, 2 of them now"),
+         "the receiver is away since 2026-02-08 19:00:00 +07:00 (0 s ago): COMMITS WAIT, 2 of them now"),
         (True, {"away": NOW.timestamp(), "lost": True}, "and its slot was given up: commits go on without it"),
         (False, {"names": "das_tern_receiver", "streaming": True}, "commits wait for das_tern_receiver; wanted: none"),
         (False, {"names": "another"}, ""),
@@ -99,9 +99,15 @@ def test_all_is_well(backups: Backups, archive: dict[str, Any]) -> None:
     health = backups.look()
     assert health.problems == []
     lines = "\n".join(health.lines())
-    assert "1 backups, the newest full3 (full, 98 kB of 977 kB, verified) 2 h 59 min ago" in lines
-    assert "restored for trial 2 h 0 min ago: full3, serving after 4.5 s" in lines
-    assert "WAL archive: 0 segments wait, the last archived 30 s ago" in lines
+    assert (
+        "1 backups, the newest full3 (full, 98 kB of 977 kB, verified) 2026-02-08 16:01:00 +07:00 (2 h 59 min ago)"
+        in lines
+    )
+    assert (
+        "physical backup restored for trial 2026-02-08 17:00:00 +07:00 (2 h 0 min ago): full3, serving after 4.5 s"
+        in lines
+    )
+    assert "WAL archive: 0 segments wait, the last archived 2026-02-08 18:59:30 +07:00 (30 s ago)" in lines
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
@@ -116,7 +122,8 @@ def test_nothing_is_there(tmp_path: Path) -> None:
 def test_the_newest_is_too_old(backups: Backups) -> None:
     backups.add(hours=26.5)
     assert backups.found()["age"] == (
-        "no recent backup: the newest ended 1 d 2 h ago; wanted: one in the last 26 h (backup_expected_hours)"
+        "no recent backup: the newest ended 2026-02-07 16:31:00 +07:00 (1 d 2 h ago); wanted: one in the last 26 h "
+        "(backup_expected_hours)"
     )
     assert "age" not in backups.found(expected_hours=27)
 
@@ -131,14 +138,18 @@ def test_the_newest_is_not_verified_or_damaged(backups: Backups) -> None:
 
 def test_trial_restores(backups: Backups) -> None:
     backups.add(drilled=None)
-    assert backups.found()["drill"].startswith("trial restore: never; wanted: one that succeeded in the last 7 d")
+    assert backups.found()["drill"].startswith(
+        "trial restore of a physical backup: never; wanted: one that succeeded in the last 7 d"
+    )
     assert "drill" not in backups.found(drill_days=0)
     backups.add(hours=200, drilled=Check((NOW - timedelta(days=8)).isoformat(), True, 1))
     assert "drill" not in backups.found()  # the next backup is due before one is missing
     backups.add(hours=200, drilled=Check((NOW - timedelta(days=9)).isoformat(), True, 1))
-    assert backups.found()["drill"].startswith("trial restore: 9 d 0 h ago;")
+    assert backups.found()["drill"].startswith(
+        "trial restore of a physical backup: 2026-01-30 19:00:00 +07:00 (9 d 0 h ago);"
+    )
     backups.add(hours=4, drilled=Check(GOOD.at, False, 1, "no rows"))
-    assert backups.found()["drill"].startswith("trial restore: full4 failed: no rows;")
+    assert backups.found()["drill"].startswith("trial restore of a physical backup: full4 failed: no rows;")
 
 
 def test_the_last_run_failed(backups: Backups) -> None:
@@ -155,7 +166,9 @@ def test_a_logical_one_stands_for_no_physical_one(backups: Backups) -> None:
     backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
     assert not {"age", "run"} & backups.found().keys()
     found = backups.found(wal_archive=True)
-    assert found["age"].startswith("no recent physical backup: the newest ended 1 d 5 h ago")
+    assert found["age"].startswith(
+        "no recent physical backup: the newest ended 2026-02-07 13:01:00 +07:00 (1 d 5 h ago)"
+    )
     assert "no disk" in found["run"]
 
 
@@ -164,10 +177,12 @@ def test_a_logical_one_proves_nothing_of_physical_ones(backups: Backups) -> None
     backups.add(hours=3, kind="incr", drilled=None)
     backups.add(hours=1, kind="logical")
     drill = next(one for one in backups.look(wal_archive=True).problems if one.kind == "drill")
-    assert drill.found == "9 d 0 h ago"
+    assert drill.found == "2026-01-30 19:00:00 +07:00 (9 d 0 h ago)"
     assert drill.command == "ansible-playbook playbooks/restore_drill.yml -e target=incr3"
     backups.add(hours=3, kind="incr", drilled=Check(NOW.isoformat(), False, 1, "no rows"))
-    assert backups.found(wal_archive=True)["drill"].startswith("trial restore: incr3 failed: no rows")
+    assert backups.found(wal_archive=True)["drill"].startswith(
+        "trial restore of a physical backup: incr3 failed: no rows"
+    )
     backups.add(hours=3, kind="incr", verified=None)
     assert backups.found(wal_archive=True) == {"unverified": "backup incr3: not verified; wanted: verified"}
     backups.add(hours=3, kind="incr")
@@ -203,8 +218,8 @@ def test_one_that_is_still_to_come_hides_nothing(backups: Backups) -> None:
     assert drilled[0].label == "full30"
     backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
     ages = [str(one) for one in backups.look().problems if one.kind == "age"]
-    assert ages[0].startswith("backup full-48: of 2026-02-10 19:01 +07, which is still to come")
-    assert ages[1].startswith("no recent backup: the newest ended 1 d 5 h ago")
+    assert ages[0].startswith("backup full-48: of 2026-02-10 19:01:00 +07:00, which is still to come")
+    assert ages[1].startswith("no recent backup: the newest ended 2026-02-07 13:01:00 +07:00 (1 d 5 h ago)")
     assert "no disk" in backups.found()["run"]
 
 
@@ -251,7 +266,10 @@ def test_the_archive(backups: Backups, archive: dict[str, Any]) -> None:
         "WAL archive: 3 segments wait, the oldest for 6 min; wanted: no longer than 300 s (backup_archive_lag)"
     )
     archive |= {"last_failed": NOW.timestamp() - 20, "failed_wal": "000000010000000000000007"}
-    assert "archive_command: fails on 000000010000000000000007, 20 s ago" in backups.found()["archive_failing"]
+    assert (
+        "archive_command: fails on 000000010000000000000007, 2026-02-08 18:59:40 +07:00 (20 s ago)"
+        in backups.found()["archive_failing"]
+    )
     archive["last"] = NOW.timestamp() - 10
     assert "archive_failing" not in backups.found()
     archive["last"] = None
@@ -356,3 +374,20 @@ def test_the_metrics_of_nothing_and_of_strange_names(backups: Backups) -> None:
     assert found["dastern_backup_problem", f'{own},kind="age"'] == 1
     assert found["dastern_backup_archive_known", own] == 0
     assert not any("archive_waiting" in name or "_last_" in name for name, _ in found)
+
+
+def test_drills_are_told_by_kind(backups: Backups) -> None:
+    backups.add(hours=2, drilled=None)
+    backups.add(hours=1, kind="logical")
+    health = backups.look(wal_archive=True)
+    (drill,) = (one for one in health.problems if one.kind == "drill")
+    assert (drill.what, drill.command.rpartition("=")[2]) == ("trial restore of a physical backup", "full2")
+    assert drill.found.startswith("never (only logical logical1, 2026-02-08 17:00:00 +07:00 (2 h 0 min ago)")
+    told = [line.partition(" restored for trial")[0] for line in health.lines() if "restored for trial" in line]
+    assert told == ["logical backup"]
+    assert backups.found(wal_archive=False) == {}  # there both count
+    backups.add(hours=2)
+    health = backups.look(wal_archive=True)
+    assert health.problems == []
+    told = [line.partition(" restored for trial")[0] for line in health.lines() if "restored for trial" in line]
+    assert told == ["physical backup", "logical backup"]

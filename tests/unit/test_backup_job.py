@@ -108,7 +108,7 @@ def test_a_run_says_one_line_and_notes_it(host: Host, capsys: pytest.CaptureFixt
     assert host.call("run") == 0
     assert host.asked == ["full", "drill"]
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "took full; deleted nothing; restored; next 2026-02-09 02:30 +07"
+    assert said[0] == "took full; deleted nothing; restored; next 2026-02-09 02:30:00 +07:00"
     assert host.status["run"] == {
         "type": "full", "began": "2026-02-07T19:40:00+00:00", "tries": 1, "outcome": "ok",
         "message": "took full; deleted nothing", "seconds": 0.0,
@@ -183,7 +183,7 @@ def test_a_logical_one_is_drilled_for_no_physical_one(host: Host) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (DasTernError("The disk\nis full."), "The disk is full."),
+        (DasTernError(["The disk", "is full."]), "The disk is full."),
         (ZeroDivisionError("division by zero"), r"ZeroDivisionError: division by zero (test_backup_job.py:"),
         (KeyboardInterrupt("signal 15"), "it was ended by signal 15"),
     ],

@@ -216,7 +216,9 @@ def test_status_shows_what_a_verification_found_until_one_finds_nothing(
     assert shown() == []
     assert backup_run.verify(params)["failed"]
     (words,) = shown()
-    assert re.fullmatch(r"the last verification: \d s ago: repository 2: WAL 07 is missing; wanted: .*", words)
+    assert re.fullmatch(
+        r"the last verification: [-\d]+ [:\d]+ \+07:00 \(\d s ago\): repository 2: WAL 07 is missing; wanted: .*", words
+    )
     (place.folder / backup_health.VERIFICATION).write_text("{")
     assert f"{backup_health.VERIFICATION} can't be read" in shown()[0]
     found.clear()

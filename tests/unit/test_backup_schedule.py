@@ -19,7 +19,7 @@ PLUGINS = Path(backup_schedule.__file__).parent
 class Host:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
-        for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS"):
+        for name in ("SYSTEMD", "UNITS", "LIBRARY", "CRON", "STAMPS", "CRON_PROGRAM", "CRONTABS", "CRON_NOTE"):
             monkeypatch.setattr(backup_schedule, name, root / str(getattr(backup_schedule, name)).lstrip("/"))
         backup_schedule.CRON.mkdir(parents=True)
         self.systemctl: list[str] = []
@@ -87,7 +87,9 @@ def test_a_changed_file_a_strange_one_and_a_loose_mode_are_mended(host: Host) ->
     (host.root / "etc/das-tern/backup.json").chmod(0o644)
     result = host.schedule()
     assert result["changed"]
-    assert result["diff"][-1]["after"] == "__pycache__\ngone.py\npsql.py\n"
+    assert [Path(one["after_header"]).name for one in result["diff"]] == ["backup.json", "pg.one"]
+    assert result["diff"][-1]["after"].count("\n") == 1
+    assert result["diff"][-1]["after"] != result["diff"][-1]["before"]
     assert host.files() == files
     assert not host.schedule()["changed"]
 
@@ -162,6 +164,77 @@ def test_absent_leaves_nothing(host: Host, systemd: bool) -> None:
     assert host.schedule(state="absent", container="other")["changed"]
     assert host.files() == before
     assert host.schedule(state="absent")["lines"] == ["nothing is scheduled"]
+
+
+def test_a_check_says_what_would_be_written_and_started(with_systemd: Host) -> None:
+    host = with_systemd
+    planned, done = host.schedule(check_mode=True), host.schedule()
+    timers = "das-tern-backup-pg.one.timer, das-tern-backup-metrics@pg.one.timer"
+    assert (planned["lines"][-1], done["lines"][-1]) == (f"would start {timers}", f"started {timers}")
+    for result, head in ((planned, "would write "), (done, "wrote ")):
+        (line,) = (line for line in result["lines"] if line.startswith(head))
+        for path in ("systemd/system/das-tern-backup-pg.one.timer", "das-tern/backup.json", "das-tern/pg.one"):
+            assert path in line
+    headers = {Path(one["after_header"]).name for one in planned["diff"]}
+    assert {"backup.json", "das-tern-backup-pg.one.timer", "pg.one"} < headers
+    assert len(headers) == 7, "five units, the settings, the job"
+    (code,) = (one for one in planned["diff"] if one["after_header"].endswith("/pg.one"))
+    assert (code["before"], code["after"].count("\n")) == ("", 1)
+
+
+class TestCronItself:
+    @pytest.mark.parametrize(
+        ("steps", "planned", "done"),
+        [
+            (["installed", "started"], "would install and start cron", "installed and started cron"),
+            (["started"], "would start cron", "started cron"),
+        ],
+    )
+    def test_what_is_done_to_it_is_said(self, host: Host, steps: list[str], planned: str, done: str) -> None:
+        assert planned in host.schedule(check_mode=True, cron=steps)["lines"]
+        assert not backup_schedule.CRON_NOTE.exists()
+        assert done in host.schedule(cron=steps)["lines"]
+        assert backup_schedule.CRON_NOTE.exists() == ("installed" in steps)
+        assert not any("cron" in line for line in host.schedule()["lines"][1:])
+
+    def test_what_was_installed_for_the_schedule_goes_with_it(self, host: Host) -> None:
+        (backup_schedule.CRON / "e2scrub_all").write_text("")  # came with the package
+        host.schedule(cron=["installed", "started"])
+        planned = host.schedule(check_mode=True, state="absent")
+        assert (planned["remove_cron"], planned["lines"][-1]) == (
+            True,
+            "cron, which was installed for the schedule, would be removed",
+        )
+        assert host.schedule(state="absent")["remove_cron"]
+        # The package couldn't be removed, say; the next run tries again.
+        assert host.schedule(state="absent")["remove_cron"]
+
+    @pytest.mark.parametrize("user", ["etc/cron.d/theirs", "var/spool/cron/crontabs/anna", "another schedule"])
+    def test_it_stays_for_others(self, host: Host, user: str) -> None:
+        host.schedule(cron=["installed", "started"])
+        if user == "another schedule":
+            host.schedule(container="other")
+            user = "etc/cron.d/das-tern-backup-other"
+        else:
+            (host.root / user).parent.mkdir(parents=True, exist_ok=True)
+            (host.root / user).write_text("")
+        result = host.schedule(state="absent")
+        assert not result["remove_cron"]
+        assert str(host.root / user) in result["lines"][-1]
+        (host.root / user).unlink()
+        assert host.schedule(state="absent")["remove_cron"]
+
+    def test_one_that_was_there_before_stays(self, host: Host) -> None:
+        backup_schedule.CRON_PROGRAM.parent.mkdir(parents=True)
+        backup_schedule.CRON_PROGRAM.write_text("")
+        host.schedule(cron=["started"])
+        result = host.schedule(state="absent")
+        assert not result["remove_cron"]
+        assert result["lines"][-1] == "cron stays: it was on this host before the schedule"
+
+    def test_systemd_has_no_use_for_it(self, with_systemd: Host) -> None:
+        with_systemd.schedule()
+        assert not with_systemd.schedule(state="absent")["remove_cron"]
 
 
 def test_from_cron_to_systemd(host: Host) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.dastern import docker_engine
+from ansible.module_utils.dastern import backup_records, backup_run, docker_engine, restored_server, status
+from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.docker_engine import Endpoint, probe, resolve
 from ansible.module_utils.dastern.errors import DasTernError
 
@@ -164,3 +167,95 @@ def test_image_facts() -> None:
         {"Id": "sha256:1", "Size": 5, "RepoTags": None, "Config": {"Env": ["PG_MAJOR=17", "ODD"], "Labels": None}}
     )
     assert (facts["pg_major"], facts["pg_version"], facts["tags"], facts["labels"]) == ("17", "", [], {})
+
+
+def as_nobody(do: Callable[[], object]) -> object:
+    """What `do` gives or raises (a refusal's message and facts) in a process of the user nobody."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            try:
+                told = do()
+            except DasTernError as refusal:
+                told = [refusal.message, refusal.facts]
+            os.write(writing, json.dumps(told).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(told)
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A socket of group daemon that others may not open, in a folder that they reach; pytest's own are closed."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dastern-test-") as name:
+        folder, path = Path(name), Path(name, "docker.sock")
+        folder.chmod(0o755)
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(path))
+        server.listen()
+        path.chmod(0o660)
+        os.chown(path, 0, 1)
+        (folder / "backups").mkdir()
+        yield path
+        server.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+class TestDenied:
+    def test_the_permission_is_named_with_its_fix(self, closed: Path) -> None:
+        state, reason, _ = as_nobody(lambda: probe(Endpoint(f"unix://{closed}", "default")))  # type: ignore[misc]
+        assert state == docker_engine.DENIED
+        assert reason.startswith(
+            f"User nobody may not open the Docker Engine's socket {closed}, which belongs to root:daemon, mode 0660."
+        )
+        assert "`-b`" in reason
+        assert "`sudo usermod -aG daemon nobody`" in reason
+        os.chown(closed, 0, 0)
+        reason = as_nobody(lambda: probe(Endpoint(f"unix://{closed}", "default")))[1]  # type: ignore[index]
+        assert "usermod" not in reason, "nobody is let into root's own group"
+        closed.parent.chmod(0o700)
+        reason = as_nobody(lambda: probe(Endpoint(f"unix://{closed}", "default")))[1]  # type: ignore[index]
+        assert "can't be seen by that user" in reason
+
+    @pytest.mark.parametrize("what", ["status", "take", "take in check mode", "list", "verify", "drill", "exec"])
+    def test_and_everywhere_alike(self, closed: Path, what: str) -> None:
+        url = f"unix://{closed}"
+        params = {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()}
+        params |= {"endpoint": url, "container": "pg", "database": "d", "backup_dir": str(closed.parent / "backups")}
+        calls: dict[str, Callable[[], object]] = {
+            "status": lambda: status.collect({"endpoint": url}, []),
+            "take": lambda: backup_run.take(params),
+            "take in check mode": lambda: backup_run.take(params, check_mode=True),
+            "list": lambda: backup_run.listed(params),
+            "verify": lambda: backup_run.verify(params),
+            "drill": lambda: restored_server.Site(
+                {**params, "volume": "v", "config_dir": "/c", "image": ""}, backup_records.Place(params)
+            ),
+            "exec": lambda: Containers(url).execute("pg", ["true"]),
+        }
+        message, facts = as_nobody(calls[what])  # type: ignore[misc]
+        assert message == as_nobody(lambda: probe(Endpoint(url, "default")))[1]  # type: ignore[index]
+        assert facts == {"status": 403, "denied": True}, "it isn't an engine that is away"
+
+
+def test_an_engine_that_is_away_is_no_container_that_is_stopped(tmp_path: Path) -> None:
+    params = {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()}
+    params |= {
+        "endpoint": f"unix://{tmp_path}/none.sock",
+        "container": "pg",
+        "database": "d",
+        "backup_dir": str(tmp_path),
+    }
+    for check_mode in (False, True):
+        with pytest.raises(DasTernError, match=r"doesn't answer.*systemctl status docker") as refused:
+            backup_run.take(params, check_mode=check_mode)
+        assert refused.value.facts["status"] == 0
+    assert any("doesn't answer" in line for line in backup_run.listed(params)["lines"])

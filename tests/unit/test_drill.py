@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.module_utils.dastern import drill
-from ansible.module_utils.dastern.backup_records import Place, Record
+from ansible.module_utils.dastern.backup_records import Check, Place, Record
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.psql import Psql
@@ -105,3 +106,24 @@ def test_a_repository_that_cant_be_looked_at_says_nothing_of_one_backup(monkeypa
     with pytest.raises(DasTernError) as refusal:
         drill._physical(site, record(7), 0)
     assert refusal.value.facts == {"status": 0}
+
+
+def due(tmp_path: Path, *, wal_archive: bool) -> Any:
+    """The label that a drill without target chooses in check mode."""
+    params = {"endpoint": f"unix://{tmp_path}/none.sock", "container": "pg", "database": "d", "target": "", "wait": 0}
+    return drill.drill(
+        {**params, "backup_dir": str(tmp_path), "wal_archive": wal_archive, "volume": "v"}, check_mode=True
+    )["label"]
+
+
+def test_without_a_target_the_one_that_is_due_is_drilled(tmp_path: Path) -> None:
+    place = Place({"endpoint": "", "container": "pg", "database": "d", "backup_dir": str(tmp_path)})
+    good = Check("2026-03-08T00:00:00+00:00", True, 1)
+    place.save(replace(record(5), database="d"))
+    place.save(replace(record(6), database="d", drilled=good))
+    place.save(replace(record(7, "logical"), database="d"))
+    place.save(replace(record(8, "logical"), database="another"))
+    assert due(tmp_path, wal_archive=True) == "05", "the newest physical one that was never drilled"
+    assert due(tmp_path, wal_archive=False) == "07", "the newest of this database"
+    place.note("05", drilled=good)
+    assert due(tmp_path, wal_archive=True) == "06", "the newest physical one"

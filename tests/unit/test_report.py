@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,14 +12,20 @@ import pytest
 PATH = Path(__file__).parents[2] / "plugins" / "callback" / "dastern_report.py"
 
 
-@pytest.fixture
-def shown() -> Any:
-    """Displays one host's summary; the lines."""
+def load() -> ModuleType:
+    """The callback's module."""
     spec = importlib.util.spec_from_file_location("dastern_report", PATH)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def shown() -> Any:
+    """Displays one host's summary; the lines."""
+    module = load()
 
     def show(section: dict[str, Any], given: dict[str, Any] | None = None, failure: str = "") -> list[str]:
         callback, lines = module.CallbackModule(), []
@@ -49,3 +55,28 @@ def test_a_failure_of_arguments_says_which(shown: Any) -> None:
         "failed       Validation of arguments failed: value of backup_type must be one of: full, incr, got: ful"
     ]
     assert shown({}, failure="It failed.\nin detail") == ["failed       It failed."]
+
+
+def test_a_report_that_can_t_be_written_ends_the_play_before_it_begins(tmp_path: Path) -> None:
+    module = load()
+    (tmp_path / "file").touch()
+
+    def begun(report_file: Any) -> list[str]:
+        callback, errors = module.CallbackModule(), []
+        callback._display = SimpleNamespace(error=lambda words, wrap_text: errors.append(words))
+        manager = SimpleNamespace(extra_vars={"report_file": report_file})
+        play = SimpleNamespace(get_variable_manager=lambda: manager)
+        if not module.unwritable(report_file):
+            callback.v2_playbook_on_play_start(play)
+            return errors
+        with pytest.raises(SystemExit) as ended:
+            callback.v2_playbook_on_play_start(play)
+        assert ended.value.code == 1
+        return errors
+
+    for path in (tmp_path / "none" / "x.json", tmp_path, tmp_path / "file" / "x.json"):
+        (words,) = begun(str(path))
+        assert str(path) in words
+        assert "Nothing was done" in words
+    assert begun(str(tmp_path / "x.json")) == begun(None) == begun("") == []
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from ansible.module_utils.dastern.containers import Output, _demultiplexed
 from ansible.module_utils.dastern.quantities import amount, duration
-from ansible.module_utils.dastern.status import healthy_after, moment
+from ansible.module_utils.dastern.status import _elsewhere, healthy_after, moment
 
 
 def test_a_moment_of_the_engine_has_nine_digits() -> None:
@@ -60,3 +61,22 @@ def test_frames_of_both_streams_are_put_together() -> None:
 def test_last_words_are_those_of_the_error_output() -> None:
     assert Output(1, "out\n", "one\n\n  two\n").last_words == "one / two"
     assert Output(1, "out\n", " \n").last_words == "out"
+
+
+@pytest.mark.parametrize(
+    ("published", "listen", "command"),
+    [
+        (["127.0.0.1:5432"], "127.0.0.1", ""),
+        (["[::1]:5432"], "::1", ""),
+        (["127.0.0.1:25432"], "127.0.0.1", "status.yml -e postgres_port=25432"),
+        (["0.0.0.0:5432"], "127.0.0.1", "status.yml -e postgres_port=5432 -e postgres_listen_address=0.0.0.0"),
+        (["[::1]:25432"], "127.0.0.1", "status.yml -e postgres_port=25432 -e postgres_listen_address=::1"),
+        (["127.0.0.1:5432", "10.0.0.5:5432"], "127.0.0.1", "status.yml -e postgres_port=5432"),
+        ([], "127.0.0.1", "provision.yml"),
+    ],
+)
+def test_what_is_published_is_compared_with_what_is_declared(published: list[str], listen: str, command: str) -> None:
+    result: dict[str, Any] = {"published": published, "lines": []}
+    told = _elsewhere({"container": "pg", "listen_address": listen, "port": 5432}, result)
+    assert told.endswith(command)
+    assert bool(told) == bool(command) == any(line.startswith("problem: ") for line in result["lines"])

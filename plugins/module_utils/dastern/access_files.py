@@ -12,6 +12,7 @@ from .containers import Containers
 from .errors import DasTernError
 from .files import Secret, alone
 from .psql import Psql
+from .text import shown
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "required": True},
@@ -81,7 +82,7 @@ def _keep(params: Mapping[str, Any], folder: Path, *, check_mode: bool) -> dict[
         "diff": {
             "before_header": f"access to {params['database']}",
             "after_header": f"access to {params['database']}",
-            "before": "".join(f"{line}\n" for line in before),
-            "after": "".join(f"{line}\n" for line in after),
+            "before": "".join(f"{shown(line)}\n" for line in before),
+            "after": "".join(f"{shown(line)}\n" for line in after),
         },
     }

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timezone
 from typing import TYPE_CHECKING, Any
+
+from .quantities import local
 
 if TYPE_CHECKING:
     import psycopg
@@ -74,7 +77,7 @@ class AdvisoryLock:
             "pid": pid,
             "application_name": application or "unknown",
             "client": client or "local",
-            "since": since.isoformat(timespec="seconds") if since else "unknown",
+            "since": since.astimezone(timezone.utc).isoformat(timespec="seconds") if since else "unknown",
         }
 
     def _row(self, query: str) -> Any:
@@ -85,4 +88,4 @@ def who(holder: dict[str, Any] | None) -> str:
     """A lock's holder in words."""
     if not holder:
         return "a session that is gone by now"
-    return f"pid {holder['pid']} ({holder['application_name']}, client {holder['client']}, connected since {holder['since']})"
+    return f"pid {holder['pid']} ({holder['application_name']}, client {holder['client']}, connected since {local(holder['since'])})"

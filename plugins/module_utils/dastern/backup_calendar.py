@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from .errors import DasTernError
+from .quantities import CLOCK, ZONE
 
-ZONE = "Asia/Phnom_Penh"
-# Seven hours, summer and winter, since 1920; a small host has no zone files to ask.
-CLOCK = timezone(timedelta(hours=7), ZONE)
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
@@ -49,8 +47,3 @@ def moment(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo else None
-
-
-def shown(when: datetime) -> str:
-    """A moment for a person: `2026-02-08 02:30 +07`."""
-    return f"{when.astimezone(CLOCK):%Y-%m-%d %H:%M} +07"

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from . import backup_records
-from .backup_calendar import moment, shown
+from .backup_calendar import moment
 from .backup_folders import RECEIVED
 from .backup_records import UNREADABLE, Check, Place, Record
 from .errors import DasTernError
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
-from .quantities import amount, duration
+from .quantities import amount, duration, local
 from .survey import BACKUPS, PGDATA
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -129,13 +129,21 @@ class Health:
 
     @property
     def drilled(self) -> tuple[Record, Check] | None:
-        """The newest drill of those that count, and its backup; one that is still to come, by its time, is none."""
+        """The newest drill of those that count, and its backup."""
+        return self._drilled(self.counted)
+
+    def drilled_of(self, kind: str) -> tuple[Record, Check] | None:
+        """The same of all of a kind, `physical` or `logical`."""
+        return self._drilled([one for one in self.records if one.kind == kind])
+
+    def _drilled(self, records: list[Record]) -> tuple[Record, Check] | None:
+        """One that is still to come, by its time, is none."""
         latest = (self.at + AHEAD).isoformat()
-        found = [(one, one.drilled) for one in self.counted if one.drilled and one.drilled.at <= latest]
+        found = [(one, one.drilled) for one in records if one.drilled and one.drilled.at <= latest]
         return max(found, key=lambda pair: pair[1].at, default=None)
 
-    def ago(self, when: datetime) -> str:
-        return f"{duration(max(0.0, (self.at - when).total_seconds()))} ago"
+    def ago(self, when: datetime | str | float) -> str:
+        return local(when, self.at)
 
     def as_dict(self) -> dict[str, Any]:
         """For a report."""
@@ -164,20 +172,21 @@ class Health:
             )
         else:
             lines.append("no backup")
-        if (drilled := self.drilled) and (when := moment(drilled[1].at)):
-            took = drilled[0].restore_seconds
-            serving = f", serving after {took:.1f} s" if took is not None else ""
-            lines.append(f"restored for trial {self.ago(when)}: {drilled[0].label}{serving}")
+        for kind in ("physical", "logical"):
+            if drilled := self.drilled_of(kind):
+                took = drilled[0].restore_seconds
+                serving = f", serving after {took:.1f} s" if took is not None else ""
+                lines.append(f"{kind} backup restored for trial {self.ago(drilled[1].at)}: {drilled[0].label}{serving}")
         run = self.status.get("run") or {}
         if began := moment(run.get("began")):
             lines.append(f"the scheduled job's last run {self.ago(began)}: {run.get('outcome')}")
         if following := moment(self.status.get("next")):
-            lines.append(f"next run {shown(following)}")
+            lines.append(f"next run {self.ago(following)}")
         if self.archive is None:
             lines.append(f"WAL archive not known: {self.unasked}")
         elif self.archive["mode"] != "off":
             last = self.archive["last"]
-            ago = f"the last archived {self.ago(datetime.fromtimestamp(last, UTC))}" if last else "none archived yet"
+            ago = f"the last archived {self.ago(last)}" if last else "none archived yet"
             lines.append(f"WAL archive: {self.archive['waiting']} segments wait, {ago}")
         if (receiver := self.receiver) and receiver["streaming"] and receiver["names"] == RECEIVER:
             but = ", but on the same disk as the data: it protects against a lost volume, not against a lost disk"
@@ -279,7 +288,7 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
     for one in health.records:
         if _ended(one) > health.at + AHEAD:
             health.problems.append(
-                Problem("age", f"backup {one.label}", f"of {shown(_ended(one))}, which is still to come",
+                Problem("age", f"backup {one.label}", f"of {local(_ended(one))}, which is still to come",
                         "taken with the clock right", "timedatectl")
             )  # fmt: skip
         elif health.last is None and (one.kind == "physical" or not params["wal_archive"]):
@@ -309,8 +318,14 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
     if not (days := params["drill_days"]):
         return
     wanted = f"one that succeeded in the last {days} d (backup_schedule_drill_days)"
+    kinds = {one.kind for one in health.counted}
+    kind = f"{next(iter(kinds))} " if len(kinds) == 1 else ""
     if (drilled := health.drilled) is None:
         found = "never"
+        if kind == "physical " and (other := health.drilled_of("logical")):
+            found += (
+                f" (only logical {other[0].label}, {health.ago(other[1].at)}, which proves nothing of physical ones)"
+            )
     elif not drilled[1].ok:
         found = f"{drilled[0].label} failed: {drilled[1].message}"
     elif (when := moment(drilled[1].at)) and (health.at - when).total_seconds() > days * 86400 + limit * 3600:
@@ -318,13 +333,13 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
     else:
         return
     drill = f"ansible-playbook playbooks/restore_drill.yml -e target={to_drill(health.counted)}"
-    health.problems.append(Problem("drill", "trial restore", found, wanted, drill))
+    health.problems.append(Problem("drill", f"trial restore of a {kind}backup", found, wanted, drill))
 
 
 def _verification(health: Health, folder: Path) -> None:
     try:
         noted = json.loads((folder / VERIFICATION).read_text("utf-8"))
-        found = f"{health.ago(datetime.fromisoformat(noted['at']))}: {'; '.join(noted['problems'])}"
+        found = f"{health.ago(noted['at'])}: {'; '.join(noted['problems'])}"
     except FileNotFoundError:
         return
     except (OSError, *UNREADABLE):
@@ -394,7 +409,7 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
     if found["last_failed"] and found["last_failed"] > (found["last"] or 0):
         health.problems.append(
             Problem("archive_failing", "archive_command",
-                    f"fails on {found['failed_wal']}, {health.ago(datetime.fromtimestamp(found['last_failed'], UTC))}",
+                    f"fails on {found['failed_wal']}, {health.ago(found['last_failed'])}",
                     f"every segment archived{elsewhere}", logs)
         )  # fmt: skip
     if found["waiting_seconds"] > params["archive_lag"]:
@@ -414,7 +429,7 @@ def _zero_loss(health: Health, params: dict[str, Any]) -> None:
     if not params["zero_loss"]:
         what, wanted = f"commits wait for {RECEIVER}", "none (backup_zero_loss is false)"
     elif not found["streaming"]:
-        since = f" since {shown(datetime.fromtimestamp(found['away'], UTC))}" if found["away"] else ""
+        since = f" since {health.ago(found['away'])}" if found["away"] else ""
         missing = ", and its slot was given up" if found["lost"] else ""
         what = f"the receiver is away{since}{missing}: "
         what += f"COMMITS WAIT, {found['waiting']} of them now" if waits else "commits go on without it"

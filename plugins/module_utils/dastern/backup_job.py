@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from . import backup_metrics
-from .backup_calendar import CLOCK, Calendar, moment, shown
+from .backup_calendar import Calendar, moment
 from .backup_health import AHEAD, LOCK, STATUS, Health, at_work, counted, examine, read_status, to_drill
 from .backup_records import Place, Record
 from .errors import DasTernError
 from .files import open_lock, write
+from .quantities import CLOCK, local
+from .text import shown
 
 WAIT_FOR_SERVER = 120
 """Seconds that a server gets to answer: after a boot the job may be there first."""
@@ -60,7 +62,7 @@ class Job:
                 done += "; " + self._noted("drill", self._drill)
             if failed:
                 raise failed
-        return f"{done}; next {shown(self.calendar.next(_now()))}"
+        return f"{done}; next {local(self.calendar.next(_now()))}"
 
     def drill(self) -> str:
         with self._alone():
@@ -107,7 +109,7 @@ class Job:
         message = noted[-1]["message"] if noted else "the job ended with an error before it noted one"
         say(f"backup of {self.place.container} failed: {message}")
         if command := self.config["on_failure"]:
-            told = {"DASTERN_CONTAINER": self.place.container, "DASTERN_MESSAGE": message}
+            told = {"DASTERN_CONTAINER": self.place.container, "DASTERN_MESSAGE": shown(message)}
             done = subprocess.run(["/bin/sh", "-c", command], env={**os.environ, **told})
             if done.returncode:
                 raise DasTernError(f"backup_on_failure_command ended with {done.returncode}: {command}")
@@ -197,7 +199,8 @@ class Job:
         return not any(-AHEAD <= _now() - when <= timedelta(days=days, hours=-2) for when in times)
 
     def _counted(self) -> list[Record]:
-        return counted(self.place.records(), self.config["wal_archive"])
+        own = [one for one in self.place.records() if one.kind == "physical" or one.database == self.place.database]
+        return counted(own, self.config["wal_archive"])
 
     def _wait_for_server(self) -> None:
         end = time.monotonic() + WAIT_FOR_SERVER
@@ -252,6 +255,7 @@ def main(config: str) -> int:
     args = parser.parse_args()
 
     def say(line: str, error: bool = False) -> None:
+        line = shown(line)
         if args.syslog:
             syslog.syslog(syslog.LOG_ERR if error else syslog.LOG_INFO, line)
         if error or not args.syslog:

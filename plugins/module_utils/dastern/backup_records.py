@@ -25,7 +25,7 @@ from .docker_engine import resolve
 from .errors import DasTernError
 from .files import absolute, open_lock, write
 from .psql import Psql
-from .quantities import amount
+from .quantities import amount, local
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "default": ""},
@@ -103,7 +103,7 @@ class Record:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.label} ({amount(self.stored)}, {self.began})"
+        return f"{self.label} ({amount(self.stored)}, {local(self.began)})"
 
     @property
     def called(self) -> str:
@@ -269,7 +269,7 @@ class Place:
             # A full disk is no reason not to delete backups, and a buffer would be written once more at the end.
             with contextlib.suppress(OSError):
                 os.ftruncate(lock.fileno(), 0)
-                os.write(lock.fileno(), f"{what}, process {os.getpid()} since {now()}\n".encode())
+                os.write(lock.fileno(), f"{what}, process {os.getpid()} since {local(now())}\n".encode())
             try:
                 yield
             finally:

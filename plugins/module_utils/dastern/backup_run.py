@@ -19,8 +19,9 @@ from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .files import write
 from .pgbackrest import PgBackRest
-from .quantities import amount, duration
+from .quantities import amount, local
 from .restore_run import expire_old, would_expire
+from .text import shown
 
 TYPES = ("full", "diff", "incr", "logical")
 KEEP = {
@@ -207,7 +208,14 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     damaged, unfinished, going, others, lines = place.damaged(), [], [], [], []
     dumps = backup_logical.unknown(place)
     further: dict[str, list[dict[str, Any]]] = {}
-    if running(place) and keeper.there(place):
+    try:
+        up = running(place)
+    except DasTernError as refusal:
+        if refusal.facts.get("status") != 0:
+            raise
+        up = False
+        lines.append(refusal.message)
+    if up and keeper.there(place):
         info = None
         program = PgBackRest(place.containers, place.keeper)
         try:
@@ -225,7 +233,7 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
         for number in program.further():
             further[str(number)], told = _further(program, number)
             lines += told
-    elif backups:
+    elif backups and not lines:
         lines.append(f"container {place.keeper} doesn't run: what is in its repository can't be compared")
     total = _bytes(place.folder)
     lines = [
@@ -243,7 +251,11 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
         ),
         f"{len(backups)} backups, {amount(total)} in {place.folder} with the WAL" if backups else f"no backups in {place.folder}",
     ]  # fmt: skip
-    never = backups and not any(backup["drilled"] for backup in backups)
+    kinds = {backup["kind"] for backup in backups}
+    never = sorted(kinds - {backup["kind"] for backup in backups if backup["drilled"]})
+    lines += [f"no {kind} backup was ever restored for trial" for kind in never]
+    # With physical ones there, a logical one such as each migration takes needn't be.
+    never = [kind for kind in never if kind == "physical" or kinds == {kind}]
     return {
         "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
         "further": further, "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
@@ -366,19 +378,14 @@ def _difference(before: Sequence[Record], after: Sequence[Record]) -> dict[str, 
     """For --diff."""
 
     def text(records: Sequence[Record]) -> str:
-        return "".join(f"{one.called}, {one.type}\n" for one in records)
+        return "".join(f"{shown(one.called)}, {one.type}\n" for one in records)
 
     return {"before_header": "backups", "after_header": "backups", "before": text(before), "after": text(after)}
 
 
 def running(place: Place) -> bool:
-    """Whether the server's container is there, running, and not paused; no engine, no container."""
-    try:
-        container = place.containers.inspect("container", place.container)
-    except DasTernError as refusal:
-        if refusal.facts.get("status") != 0:
-            raise
-        return False
+    """Whether the server's container is there, running, and not paused; an engine that can't be asked is a refusal."""
+    container = place.containers.inspect("container", place.container)
     return container is not None and container["State"]["Running"] and not container["State"]["Paused"]
 
 
@@ -402,12 +409,12 @@ def _bytes(folder: Path) -> int:
 def _described(record: Record) -> str:
     return (
         f"{record.called}, {record.type}, {amount(record.bytes)} in {amount(record.stored)}, {record.seconds:.1f} s, "
-        f"{_age(record.began)} old"
+        f"taken {_when(record.began)}"
     )
 
 
-def _age(at: str) -> str:
-    return duration(max((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds(), 0))
+def _when(at: str) -> str:
+    return local(at, datetime.now(UTC))
 
 
 def _shown(record: Record) -> dict[str, Any]:
@@ -421,11 +428,11 @@ def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each."""
     if not backups:
         return []
-    rows = [("label", "name", "type", "age", "size", "stored", "ratio", "verified", "drilled", "restored in")]
+    rows = [("label", "name", "type", "taken", "size", "stored", "ratio", "verified", "drilled", "restored in")]
     rows += [
         (
-            one["label"], one["name"] or "-", one["type"], _age(one["began"]), amount(one["bytes"]), amount(one["stored"]),
-            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"]), _checked(one["drilled"]),
+            one["label"], one["name"] or "-", one["type"], _when(one["began"]), amount(one["bytes"]), amount(one["stored"]),
+            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"], when=False), _checked(one["drilled"]),
             f"{one['restore_seconds']:.1f} s" if one["restore_seconds"] is not None else "-",
         )
         for one in backups
@@ -448,7 +455,7 @@ def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], li
     ]  # fmt: skip
 
 
-def _checked(check: Mapping[str, Any] | None) -> str:
+def _checked(check: Mapping[str, Any] | None, *, when: bool = True) -> str:
     if check is None:
         return "never"
-    return f"{_age(check['at'])} ago" if check["ok"] else "DAMAGED"
+    return "DAMAGED" if not check["ok"] else _when(check["at"]) if when else "yes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from . import backup_health, backup_run, sql_values
-from .backup_calendar import CLOCK, ZONE, Calendar, shown
+from .backup_calendar import Calendar
 from .backup_health import LOCK, STATUS
 from .errors import DasTernError
 from .files import absolute, write
+from .quantities import CLOCK, ZONE, local
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_health.ARGUMENT_SPEC,
@@ -33,6 +35,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "on_failure": {"type": "str", "default": ""},
     "take": {"type": "dict", "default": {}},
     "drill": {"type": "dict", "default": {}},
+    "cron": {"type": "list", "elements": "str", "default": []},
     # Not a secret: the host's syslog keeps what a module is called with.
     "sources": {"type": "str", "default": "", "no_log": True},
 }
@@ -42,6 +45,10 @@ UNITS = Path("/etc/systemd/system")
 LIBRARY = Path("/usr/local/lib/das-tern")
 CRON = Path("/etc/cron.d")
 STAMPS = Path("/var/lib/systemd/timers")
+CRON_PROGRAM = Path("/usr/sbin/cron")
+CRONTABS = Path("/var/spool/cron/crontabs")
+CRON_NOTE = Path("/var/lib/das-tern/cron.json")
+"""That cron was installed for the schedule, and what was in `CRON` then: `installed_at` and `there`."""
 _ZONES = Path("/usr/share/zoneinfo")
 _ON_FAILURE = "das-tern-backup-failed@"
 
@@ -144,13 +151,18 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
         if UNITS / name in differing or not _is("active", name) or not _is("enabled", name)
     ]  # fmt: skip
     changed = bool(differing or wanted.gone or to_start)
-    code = LIBRARY / params["container"] / "dastern"
-    diff = [_difference(path, wanted.files) for path in (*differing, *wanted.gone) if path.parent != code]
-    if own := sorted(path.name for path in (*differing, *wanted.gone) if path.parent == code):
-        # Of the project's own code only the names.
-        diff.append(
-            {"before_header": f"{code}", "after_header": f"{code}", "before": "", "after": "\n".join([*own, ""])}
+    library, settings = LIBRARY / params["container"], Path(params["config_dir"], "backup.json")
+    touched = [*differing, *wanted.gone]
+    told = [path for path in touched if path.parent in (UNITS, CRON) or path == settings]
+    diff = [_difference(path, wanted.files) for path in told]
+    if job := any(path == library or library in path.parents for path in touched):
+        # Of the project's own code only that it is another.
+        now, then = (
+            _code(library, _read(library)),
+            _code(library, {path: text for path, (text, _) in wanted.files.items()}),
         )
+        diff.append({"before_header": f"{library}", "after_header": f"{library}", "before": now, "after": then})
+    cron, remove_cron = ([], False) if systemd else _cron(params, changed, check_mode)
     if changed and not check_mode:
         if os.geteuid() != 0:
             raise DasTernError(f"{CRON.parent} can't be written by this user. Run as root: add -e ansible_become=true.")
@@ -173,11 +185,61 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
         if to_start:
             _systemctl("enable", *to_start)
             _systemctl("restart", *to_start)
-    return {
-        "changed": changed,
-        "diff": diff,
-        "lines": _lines(params, systemd, changed, check_mode),
-    }
+    if "installed" in params["cron"] and not check_mode:
+        _note_cron(params)
+    lines = _lines(params, systemd, changed, check_mode)
+    if present and changed:
+        parts = [str(path) for path in told if path in wanted.files] + ([f"the job in {library}"] if job else [])
+        write_, start = ("would write", "would start") if check_mode else ("wrote", "started")
+        lines[1:1] = [f"{write_} {', '.join(parts)}"] if parts else []
+        lines += [f"{start} {', '.join(to_start)}"] if to_start else []
+    return {"changed": changed, "diff": diff, "lines": [*lines, *cron], "remove_cron": remove_cron}
+
+
+def _read(library: Path) -> dict[Path, str]:
+    """The job's code that is there."""
+    found = {}
+    for path in (library / "das-tern-backup", *sorted((library / "dastern").glob("*.py"))):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found[path] = path.read_text("utf-8")
+    return found
+
+
+def _code(library: Path, texts: dict[Path, str]) -> str:
+    """For --diff: how many files, and which."""
+    own = sorted((str(path), text) for path, text in texts.items() if library in path.parents)
+    digest = hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
+    return f"the job: {len(own)} files, sha256 {digest}...\n" if own else ""
+
+
+def _note_cron(params: dict[str, Any]) -> None:
+    """Remember that cron wasn't there before, so that it can go with the schedule."""
+    there = sorted(path.name for path in CRON.iterdir() if path != _cron_file(params["container"]))
+    note = {"installed_at": datetime.now(UTC).isoformat(timespec="seconds"), "there": there}
+    try:
+        CRON_NOTE.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write(CRON_NOTE, (json.dumps(note) + "\n").encode(), 0o644)
+    except OSError as error:
+        raise DasTernError(f"{CRON_NOTE} can't be written: {error.strerror}.") from None
+
+
+def _cron(params: dict[str, Any], changed: bool, check_mode: bool) -> tuple[list[str], bool]:
+    """What became, or becomes, of cron itself, in words; whether it is to be removed."""
+    if params["state"] == "present":
+        deeds = [("install", "installed"), ("start", "started")]
+        done = [would if check_mode else did for would, did in deeds if did in params["cron"]]
+        return [f"{'would ' if check_mode else ''}{' and '.join(done)} cron"] if done else [], False
+    try:
+        there = set(json.loads(CRON_NOTE.read_text("utf-8"))["there"])
+    except (OSError, ValueError, TypeError, KeyError):
+        stays = changed and CRON_PROGRAM.exists()
+        return ["cron stays: it was on this host before the schedule"] if stays else [], False
+    own = _cron_file(params["container"])
+    others = [path for path in CRON.glob("*") if path.name not in there and path != own]
+    if others := sorted([*others, *CRONTABS.glob("*")]):
+        served = ", ".join(map(str, others))
+        return [f"cron stays, although it was installed for the schedule: it serves {served}, too"], False
+    return [f"cron, which was installed for the schedule, {'would be' if check_mode else 'is'} removed"], True
 
 
 def packed(folder: Path) -> str:
@@ -369,8 +431,9 @@ def _lines(params: dict[str, Any], systemd: bool, changed: bool, check_mode: boo
     if params["wal_archive"]:
         kind = "every one full" if params["full"] == "daily" else f"the full one on {params['full']}"
     drill = f", a trial restore every {params['drill_days']} d" if params["drill_days"] else ""
+    now = datetime.now(UTC)
     return [
         f"{would}scheduled with {caller}" if changed else f"scheduled with {caller}, as declared",
         f"a backup each day at {params['time']} {ZONE} and up to {params['delay']} s later, {kind}{drill}",
-        f"next {shown(Calendar(params['time'], params['full']).next(datetime.now(UTC)))}",
+        f"next {local(Calendar(params['time'], params['full']).next(now), now)}",
     ]

@@ -191,7 +191,7 @@ def _refusal(
         *stopped,
         mend,
     ]
-    return DasTernError("\n".join(lines), differences=[row.as_dict() for row in differs])
+    return DasTernError(lines, differences=[row.as_dict() for row in differs])
 
 
 def _of_migrations(params: Mapping[str, Any], items: list[Item]) -> list[Item]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
-from .docker_engine import Endpoint, Engine
+from .docker_engine import Endpoint, Engine, denied
 from .errors import DasTernError
 
 ROLE_LABEL = "org.dastern.role"
@@ -72,9 +72,11 @@ class Containers(Engine):
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """An engine that is away, or goes away, is a refusal in words."""
+        """An engine that is away, or goes away, is a refusal in words; so is one that this user may not ask (`denied`)."""
         try:
             yield
+        except PermissionError as error:
+            raise DasTernError(denied(self.endpoint) or str(error), status=403, denied=True) from None
         except (OSError, http.client.HTTPException) as error:
             raise DasTernError(
                 f"The Docker Engine at {self.endpoint.url} doesn't answer: {error}. See `systemctl status docker`.",

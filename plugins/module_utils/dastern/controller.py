@@ -15,6 +15,7 @@ from ansible.utils.display import Display
 
 from .advisory_lock import who
 from .errors import DasTernError
+from .text import presentable, shown
 
 
 class HostAction(ActionBase):
@@ -39,7 +40,7 @@ class HostAction(ActionBase):
         result.pop("invocation", None)  # all that was sent to the host, over again
         if sections := self.sections(params, result):
             result["ansible_stats"] = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
-        return result
+        return presentable(result)
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         """The task's result; `DasTernError` is a refusal."""
@@ -64,8 +65,7 @@ class HostAction(ActionBase):
                 result = {"code": "P1002", **refusal.facts}
             if result.get("code") != "P1002":
                 return result
-            words = f"A migration run is at work: waiting for {who(result.get('locked_by'))} ..."
-            Display().display(words, color="yellow")
+            say(f"A migration run is at work: waiting for {who(result.get('locked_by'))} ...", color="yellow")
         return self.on_host(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +75,16 @@ class HostAction(ActionBase):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         """What the play's summary says of `result`, by section."""
         return {}
+
+
+def say(words: str, color: str | None = None) -> None:
+    """A line for the operator while the task is at work."""
+    Display().display(shown(words), color=color)
+
+
+def warn(words: str) -> None:
+    """A warning in Ansible's form."""
+    Display().warning(shown(words))
 
 
 def runs_here(connection: Any, task_vars: dict[str, Any], become: bool) -> bool:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import hashlib
 import http.client
 import json
+import os
+import pwd
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from .errors import DasTernError
+from .text import shown
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 
@@ -185,6 +190,32 @@ class Engine:
             yield message
 
 
+def denied(endpoint: Endpoint) -> str:
+    """What a user who may not open the engine's socket is told; "" where the endpoint isn't a socket."""
+    if endpoint.path is None:
+        return ""
+    who, whose, group = _name(pwd.getpwuid, os.geteuid()), "can't be seen by that user", ""
+    with contextlib.suppress(OSError):
+        found = os.stat(endpoint.path)
+        group = _name(grp.getgrgid, found.st_gid)
+        whose = f"belongs to {_name(pwd.getpwuid, found.st_uid)}:{group}, mode {stat.S_IMODE(found.st_mode):04o}"
+        if found.st_gid == 0 or found.st_mode & 0o060 != 0o060:
+            group = ""
+    joining = f"; or let {who} in: `sudo usermod -aG {group} {who}`, then log in anew" if group else ""
+    return (
+        f"User {who} may not open the Docker Engine's socket {endpoint.path}, which {whose}. Run the play as root: `-b` (and `-K` "
+        f"where sudo asks for a password){joining}."
+    )
+
+
+def _name(look: Callable[[int], Any], number: int) -> str:
+    """Of a user or group; the number where it has none."""
+    try:
+        return str(look(number)[0])
+    except KeyError:
+        return str(number)
+
+
 def probe(endpoint: Endpoint, timeout: float = 10.0) -> tuple[str, str, dict[str, Any]]:
     """State (one of the constants above), the reason in words, and the engine's answer to `GET /version`."""
     if not endpoint.local:
@@ -192,8 +223,8 @@ def probe(endpoint: Endpoint, timeout: float = 10.0) -> tuple[str, str, dict[str
     missing = SILENT if endpoint.chosen else ABSENT
     try:
         return WORKING, "", Engine(endpoint, timeout).version()
-    except PermissionError:
-        return DENIED, "permission denied", {}
+    except PermissionError as error:
+        return DENIED, denied(endpoint) or str(error), {}
     except OSError as error:
         if error.errno == errno.ENOENT:
             return missing, "no such socket", {}
@@ -202,7 +233,7 @@ def probe(endpoint: Endpoint, timeout: float = 10.0) -> tuple[str, str, dict[str
             return SILENT, f"no answer within {timeout:g} s", {}
         return missing, (error.strerror or str(error)).lower(), {}
     except (http.client.HTTPException, ValueError, DasTernError) as error:
-        return SILENT, str(error) or "the answer isn't a Docker Engine's", {}
+        return SILENT, shown(str(error)) or "the answer isn't a Docker Engine's", {}
 
 
 def image_facts(inspected: Mapping[str, Any]) -> dict[str, Any]:

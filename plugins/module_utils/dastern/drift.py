@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .catalogue import DATABASE, WEAK, Item
+from .text import shown
 
 # What makes the object, in an order that a person would choose; dependencies come first.
 _RANK = {kind: rank for rank, kind in enumerate((
@@ -456,7 +457,7 @@ def _sorted(items: Mapping[str, Item], needs: Mapping[str, frozenset[str]] | Non
 
 def table(differences: Sequence[Difference], width: int = 150) -> list[str]:
     """The differences as lines of text: what, kind, object, and both definitions in short."""
-    rows = [(row.what, row.item.kind, row.item.name, _shown(row)) for row in differences]
+    rows = [(row.what, row.item.kind, shown(row.item.name), _shown(row)) for row in differences]
     sizes = [max((len(row[place]) for row in rows), default=0) for place in range(3)]
     lines = []
     for row in rows:
@@ -470,7 +471,7 @@ def table(differences: Sequence[Difference], width: int = 150) -> list[str]:
 
 def _shown(row: Difference) -> list[str]:
     """The definitions, each in one line; of two long ones only from shortly before where they part."""
-    one, other = (re.sub(r"\s+", " ", item.definition) if item else "" for item in (row.expected, row.live))
+    one, other = (shown(re.sub(r"\s+", " ", item.definition)) if item else "" for item in (row.expected, row.live))
     if row.what == "differs":
         same = 0
         while same < min(len(one), len(other)) and one[same] == other[same]:

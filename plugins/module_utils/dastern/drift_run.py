@@ -99,7 +99,7 @@ def _plan(
         for name in plan.edited
     ]
     if wrong:
-        raise DasTernError("\n".join(wrong), edited=plan.edited, missing=plan.missing)
+        raise DasTernError(wrong, edited=plan.edited, missing=plan.missing)
     names: list[str] = []
     for row in rows or []:
         if row.applied and row.name not in names:

@@ -12,13 +12,14 @@ from typing import Any
 
 from . import cluster, database_copy
 from .backup_folders import LOGICAL
+from .backup_health import counted, to_drill
 from .backup_records import Check, Place, Record, now
 from .census import Census
 from .connection import conninfo
 from .errors import DasTernError
 from .pgbackrest import PgBackRest
 from .psql import Psql
-from .quantities import amount
+from .quantities import amount, local
 from .restore_run import SITE_SPEC, State, checked, healed, refuse_version
 from .restore_target import Archive, Target
 from .restored_server import LONGEST, RestoredServer, Site, info
@@ -32,11 +33,15 @@ _LINE = re.compile(
 )
 # What the trial server or pgBackRest says where a full disk, the memory limit or a kill ended it or a process of it.
 _OUTSIDE = re.compile(r"No space left on device|terminated (?:by|unexpectedly on) signal 9\b")
-ARGUMENT_SPEC: dict[str, Any] = {**SITE_SPEC, "target": {"type": "str", "default": ""}}
+ARGUMENT_SPEC: dict[str, Any] = {
+    **SITE_SPEC,
+    "target": {"type": "str", "default": ""},
+    "wal_archive": {"type": "bool", "default": True},
+}
 
 
 def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """Restore the backup `target` (empty: the newest that wasn't drilled) for trial; the keys are those of `ARGUMENT_SPEC`.
+    """Restore the backup `target` (empty: the one that is due) for trial; the keys are those of `ARGUMENT_SPEC`.
 
     What a module returns; `failed` with `msg` where the backup isn't what its record says. Raises `DasTernError` where
     nothing could be tried.
@@ -44,9 +49,9 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     place, repository = Place(dict(params)), params.get("repository", 1)
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore drill"):
         site = Site(params, place) if repository != 1 or not check_mode else None
-        record = _chosen(place, site, params["target"])
+        record = _chosen(place, site, params)
         of = "" if repository == 1 else f" of repository {repository}"
-        words = f"{record.type} backup {record.label}{of} ({amount(record.bytes)}, {record.began})"
+        words = f"{record.type} backup {record.label}{of} ({amount(record.bytes)}, {local(record.began)})"
         if site is None or check_mode:
             return {
                 "changed": True,
@@ -104,16 +109,18 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     ]}  # fmt: skip
 
 
-def _chosen(place: Place, site: Site | None, target: str) -> Record:
+def _chosen(place: Place, site: Site | None, params: Mapping[str, Any]) -> Record:
+    """The one that was named; else the one whose drill `status.yml` would ask for."""
     if site is None or site.repository == 1:
         records, where = place.records(), str(place.folder)
     else:
         records, where = site.records([one["label"] for one in info(site)["backup"]]), f"repository {site.repository}"
-    if target:
-        return place.find(target, records, where)
+    if params["target"]:
+        return place.find(params["target"], records, where)
     if not records:
         raise DasTernError(f"No backup with a record is in {where}. `ansible-playbook playbooks/backup.yml` takes one.")
-    return next((record for record in records if record.drilled is None), records[0])
+    own = [record for record in records if record.kind == "physical" or record.database == place.database]
+    return place.find(to_drill(counted(own or records, params.get("wal_archive", True))), records, where)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timezone
 from shlex import quote
 from typing import Any
 
@@ -172,7 +173,9 @@ def _history(rows: list[Row], held: bool) -> list[dict[str, Any]]:
         {
             "name": row.name,
             "state": "rolled back" if row.rolled_back_at else unfinished if row.failed else "applied",
-            "at": (row.rolled_back_at or row.finished_at or row.started_at).isoformat(" ", "seconds"),
+            "at": (row.rolled_back_at or row.finished_at or row.started_at)
+            .astimezone(timezone.utc)
+            .isoformat(timespec="seconds"),
             # `resolve --applied` writes a row with logs that aren't NULL; then nothing ran.
             "seconds": (row.finished_at - row.started_at).total_seconds()
             if row.finished_at and row.logs is None
@@ -192,7 +195,7 @@ def checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFi
     if wrong and not locked:
         plan, wrong = _look(params, ledger, files, locked=locked)
     if wrong:
-        raise DasTernError("\n".join(wrong), **_names(plan))
+        raise DasTernError(wrong, **_names(plan))
     return plan
 
 
@@ -201,7 +204,7 @@ def _guard(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Pl
     if not plan.pending:
         return
     if found := refusals(params, plan, time_of_day(connection), target(connection, params)):
-        raise DasTernError("\n".join([*found, "Nothing was applied."]), **_names(plan))
+        raise DasTernError([*found, "Nothing was applied."], **_names(plan))
 
 
 def _backed_up(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> dict[str, Any]:
@@ -368,7 +371,7 @@ def _failure(
             else "It is either applied whole or not at all: `ansible-playbook playbooks/status.yml` shows the server, "
             "a second run goes on from where this one stopped.",
         ]
-        return DasTernError("\n".join(words), **facts)
+        return DasTernError(words, **facts)
     where, statement = place(migration.sql, diag.statement_position, done)
     facts.update(sqlstate=diag.sqlstate, **where)
     words = [
@@ -386,7 +389,7 @@ def _failure(
     for label, more in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context)):
         if more:
             facts[label] = more
-            words.append(f"  {label + ':':<11} {more}")
+            words.append(f"  {label + ':':<11} {' / '.join(more.splitlines())}")
     mend = "" if diag.sqlstate == "57014" and "timeout" not in str(diag.message_primary) else diag.sqlstate
     if mend == "57014" and params["statement_timeout"] == "0":
         words.append(
@@ -395,7 +398,7 @@ def _failure(
     elif mend in WORDS_FOR or not failure.remains:
         words.append(WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")
-    return DasTernError("\n".join(words), **facts)
+    return DasTernError(words, **facts)
 
 
 def place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, int], Statement | None]:

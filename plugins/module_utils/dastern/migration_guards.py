@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DasTernError
 from .migration_plan import Plan
+from .quantities import ZONE
 from .rehearsal import record_path, rehearsed
 
 if TYPE_CHECKING:
     import psycopg
 
-ZONE = "Asia/Phnom_Penh"
 ARGUMENT_SPEC: dict[str, Any] = {
     "window": {"type": "str", "default": ""},
     "require_approval": {"type": "bool", "default": False},

@@ -22,6 +22,7 @@ from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
 from .sql_text import Statement, line_and_column, literal_value, statements, tokens
+from .text import shown
 from .widening import widened
 
 IGNORE_FILE = "lint.yml"
@@ -57,7 +58,7 @@ class Finding:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.severity}: {self.rule}: {self.message} {self.mend}"
+        return shown(f"{self.place}: {self.severity}: {self.rule}: {self.message} {self.mend}")
 
     @property
     def place(self) -> str:

@@ -32,7 +32,7 @@ from .errors import DasTernError
 from .files import absolute, sync_folder
 from .migration_backup import WAIT
 from .psql import Psql
-from .quantities import amount
+from .quantities import amount, local
 from .sql_values import identifier, literal, new_database
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -190,7 +190,7 @@ class _Tail:
 
 
 def _write(place: Place, file: Any) -> None:
-    file.write(_HEAD.format(at=datetime.now(UTC).isoformat(timespec="seconds")).encode())
+    file.write(_HEAD.format(at=local(datetime.now(UTC))).encode())
     into: Any = _Tail(file)
     script = (
         SESSION.format(lock_wait=literal(_LOCK_WAIT))

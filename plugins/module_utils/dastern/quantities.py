@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
+ZONE = "Asia/Phnom_Penh"
+"""Where backups are scheduled and people read the clock, whatever the zone of a host."""
+# Seven hours, summer and winter, since 1920; a small host has no zone files to ask.
+CLOCK = timezone(timedelta(hours=7), ZONE)
+_OFFSET = "+07:00"
+
 
 def duration(seconds: float) -> str:
     """`3 d 4 h`, `5 min`: the two largest units that matter."""
@@ -11,6 +19,31 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes % 60} min"
     return f"{minutes} min" if minutes else f"{int(seconds)} s"
+
+
+def local(when: datetime | str | float, now: datetime | None = None, *, exact: bool = False) -> str:
+    """A moment for a person, in the form that a restore takes as its target: `2026-11-30 13:38:00 +07:00`.
+
+    `when` may be ISO 8601 with an offset, or seconds since 1970; a text that isn't a moment is given back as it is. With
+    `now` the age is added: `... (16 min ago)`. `exact` keeps fractions of a second.
+    """
+    if isinstance(when, str):
+        try:
+            found = datetime.fromisoformat(when)
+        except ValueError:
+            return when
+        if found.tzinfo is None:
+            return when
+        when = found
+    elif not isinstance(when, datetime):
+        when = datetime.fromtimestamp(when, timezone.utc)
+    at = when.astimezone(CLOCK)
+    fraction = f".{at.microsecond:06d}".rstrip("0").rstrip(".") if exact else ""
+    words = f"{at:%Y-%m-%d %H:%M:%S}{fraction} {_OFFSET}"
+    if now is None:
+        return words
+    seconds = (now - when).total_seconds()
+    return f"{words} ({duration(seconds)} ago)" if seconds >= 0 else f"{words} (in {duration(-seconds)})"
 
 
 def amount(size: float) -> str:

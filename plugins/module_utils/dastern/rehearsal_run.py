@@ -50,6 +50,7 @@ from .rehearsal import (
 from .scratch import LEFTOVER_AFTER, refuse_outside, scratch_database
 from .sql_text import Statement, statements
 from .sql_values import duration, identifier, literal, seconds
+from .text import shown
 
 try:
     import psycopg
@@ -250,7 +251,7 @@ def _result(
         result["failed"] = True
         result["msg"] = "\n".join([
             f"The {len(done)} pending migrations of database {params['database']} need a window:",
-            *(f"  {file.name}: {reason}" for file in done for reason in file.reasons),
+            *(shown(f"  {file.name}: {reason}") for file in done for reason in file.reasons),
             "Apply them when the application is stopped, or write them another way (`CREATE INDEX CONCURRENTLY` alone in a "
             "file, `ADD CONSTRAINT ... NOT VALID` and `VALIDATE CONSTRAINT` in two files, rows in batches).",
         ])  # fmt: skip
@@ -514,16 +515,14 @@ class _Rehearsal:
             f"  error:      {error.sqlstate or 'connection lost'}: {diag.message_primary or ' '.join(str(error).split())}"
         )
         words += [
-            f"  {label + ':':<11} {more}"
+            f"  {label + ':':<11} {' / '.join(more.splitlines())}"
             for label, more in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context))
             if more
         ]
         words.append(
             WORDS_FOR.get(error.sqlstate or "", "Mend the file, or the rows that it stumbles over; then run again.")
         )
-        return DasTernError(
-            "\n".join(words), failed_migration=file.name, sqlstate=error.sqlstate or "", code="P3018", **where
-        )
+        return DasTernError(words, failed_migration=file.name, sqlstate=error.sqlstate or "", code="P3018", **where)
 
     def _look(self) -> None:
         """Where each table's rows are, and how many."""

@@ -27,11 +27,12 @@ from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
 from .psql import Psql
-from .quantities import amount, duration
+from .quantities import amount, duration, local
 from .restore_target import TARGETS, Target, resolve
 from .restored_server import RestoredServer, Site
 from .sql_values import identifier, literal, new_database
 from .survey import MOUNT
+from .text import shown
 
 SITE_SPEC: dict[str, Any] = {
     **PLACE,
@@ -319,7 +320,7 @@ def _refuse_logical(run: Run) -> None:
 def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> list[str]:
     """What will be done, what is newer in the live database, disk; a refusal where that doesn't fit."""
     site, params = run.site, run.params
-    told = [f"target: {words} (taken {record.began}, {amount(record.bytes)})"]
+    told = [f"target: {words} (taken {local(record.began, datetime.now(UTC))}, {amount(record.bytes)})"]
     look = site.look()
     live = site.answers() and run.database in _databases(site.psql)
     if live and params["what"] != "table" and not params["into"]:
@@ -388,8 +389,9 @@ def _compare(run: Run, restored: Census, words: str) -> None:
         return
 
     def text(census: Census) -> str:
-        migrations = [f"migration {one.partition(' ')[0]}\n" for one in census.migrations]
-        return "".join([*(f"{table}: {rows} rows\n" for table, rows in sorted(census.tables.items())), *migrations])
+        lines = [f"{table}: {rows} rows" for table, rows in sorted(census.tables.items())]
+        lines += [f"migration {one.partition(' ')[0]}" for one in census.migrations]
+        return "".join(f"{shown(line)}\n" for line in lines)
 
     run.diff = {
         "before_header": f"the live database {run.database}", "before": text(run.live),
@@ -509,15 +511,15 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
     there = run.site.look()["entries"] if last["what"] == "cluster" else _databases(run.site.psql)
     if last["kept"] not in there:
         raise DasTernError(
-            f"{last['kept']}, which a restore of {last['at']} left, isn't there any more: it can't be brought back. Nothing was "
+            f"{last['kept']}, which a restore of {local(last['at'])} left, isn't there any more: it can't be brought back. Nothing was "
             "done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
         )
-    words = f"what was live before {last['at']} ({last['words']})"
+    words = f"what was live before {local(last['at'], datetime.now(UTC))} ({last['words']})"
     if check_mode:
         run.lines.append(f"would bring back {words} ({last['what']} {last['kept']}), and keep what is live now")
         return {"next": [UNDO], "target": last["kept"]}
     kept = f"replaced-{stamp}" if last["what"] == "cluster" else _named(run.database, "before", stamp)
-    entry = _entry(run, last["what"], incoming=last["kept"], kept=kept, words=f"undo of {last['at']}")
+    entry = _entry(run, last["what"], incoming=last["kept"], kept=kept, words=f"undo of {local(last['at'])}")
     refused = _swap_folders(run, entry) if last["what"] == "cluster" else _swap_databases(run, entry)
     run.lines.append(f"brought back {words}; what was written since isn't in it")
     after = _kept_lines(run, entry, refused)
@@ -687,7 +689,7 @@ def healed(site: Site, state: State) -> list[str]:
             told.append(_healed_folders(site, state, entry))
         elif site.answers():
             what = "had happened" if _settled(site, state) else "was taken back"
-            told.append(f"a swap of databases that was killed at {entry['at']} {what}")
+            told.append(f"a swap of databases that was killed at {local(entry['at'])} {what}")
     return told + cleaned(site, state)
 
 
@@ -700,15 +702,15 @@ def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
             unmoved = "pgdata" in entries and entry["kept"] not in entries
             back = _serves_again(site) if unmoved else _put_back(site, entry)
             state.given_up(back)
-            return f"a swap that was killed at {entry['at']} was taken back: {back.rstrip('.')}"
+            return f"a swap that was killed at {local(entry['at'])} was taken back: {back.rstrip('.')}"
         try:
             _serve(site)
         except DasTernError as refusal:
             back = _put_back(site, entry)
             state.given_up(back)
-            return f"a swap that was killed at {entry['at']} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
+            return f"a swap that was killed at {local(entry['at'])} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
     state.done()
-    return f"a swap that was killed at {entry['at']} was finished: the restored cluster serves"
+    return f"a swap that was killed at {local(entry['at'])} was finished: the restored cluster serves"
 
 
 def cleaned(site: Site, state: State) -> list[str]:
@@ -760,7 +762,10 @@ def would_expire(place: Place) -> list[str]:
         state = State(place)
     except DasTernError as refusal:
         return [_cant_expire(refusal)]
-    return [f"would remove {one['what']} {one['kept']}, replaced by a restore at {one['at']}" for one in overdue(state)]
+    return [
+        f"would remove {one['what']} {one['kept']}, replaced by a restore at {local(one['at'])}"
+        for one in overdue(state)
+    ]
 
 
 def _cant_expire(refusal: DasTernError) -> str:
@@ -774,7 +779,7 @@ def expire_old(place: Place) -> list[str]:
     except DasTernError as refusal:
         return [_cant_expire(refusal)]
     for entry in overdue(state):
-        words = f"{entry['what']} {entry['kept']}, replaced by a restore at {entry['at']},"
+        words = f"{entry['what']} {entry['kept']}, replaced by a restore at {local(entry['at'])},"
         try:
             if _removed(place, entry):
                 state.kept.remove(entry)
@@ -833,7 +838,7 @@ def _kept_lines(run: Run, kept: dict[str, Any], refused: float) -> list[str]:
     where = (
         f"folder {kept['kept']} of volume {kept['volume']}" if kept["what"] == "cluster" else f"database {kept['kept']}"
     )
-    run.lines.append(f"the former one is kept as {where} until {kept['until']}")
+    run.lines.append(f"the former one is kept as {where} until {local(kept['until'])}")
     return [UNDO]
 
 

@@ -17,6 +17,7 @@ from .backup_physical import PAGES, fault, needs, wait_until_archived
 from .backup_records import Record
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, SEGMENT, WAL_FILE, position, segment_name, segment_number
+from .quantities import local
 from .received import GET, Received, forks
 from .restored_server import RestoredServer, Site, errors_of, info
 from .sql_values import literal
@@ -25,7 +26,7 @@ from .survey import PGDATA
 TARGETS = "`latest`, a backup's label or name, a time with its offset, an LSN, a transaction's number, or the name of a restore point"
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_OFFSET = re.compile(r"(Z|[+-]\d\d(:?\d\d)?)$")
+_OFFSET = re.compile(r" ?(Z|[+-]\d\d(:?\d\d)?)$")
 # A transaction that has a number is there so that a recovery to a time has a commit to stop before.
 _MARK = """
 SELECT json_build_object('xid', pg_current_xact_id()::text);
@@ -312,7 +313,7 @@ def _at(archive: Archive, records: list[Record], text: str, moment: datetime, la
         if not later:
             raise DasTernError(
                 f"{text} is newer than the archive, whose last segment came at "
-                f"{_iso(max(at for one in archive.segments.values() for at in one.values()))}. Nothing was done; "
+                f"{local(max(at for one in archive.segments.values() for at in one.values()))}. Nothing was done; "
                 "`-e target=latest` restores all of it."
             )
         timeline = archive.newest()[0]
@@ -321,7 +322,7 @@ def _at(archive: Archive, records: list[Record], text: str, moment: datetime, la
         records, timeline, lambda one: float(one["timestamp"]["stop"]) < moment.timestamp(), number, f"Time {text}"
     )
     recovery = {"recovery_target_time": moment.isoformat(sep=" ")}
-    words = f"{moment.isoformat(sep=' ')}, {words}"
+    words = f"{local(moment, exact=True)}, {words}"
     return Target(backup["label"], words, timeline, recovery, moment=moment), _record(records, backup)
 
 
@@ -331,13 +332,13 @@ def _moment(text: str) -> datetime | None:
         return None
     moment = None
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(_OFFSET.sub(r"\1", text))
     except ValueError:
         pass
     if moment is None or not _OFFSET.search(text[10:]) or moment.tzinfo is None:
         raise DasTernError(
             f"Target time `{text}` {'is not a time' if moment is None else 'says no offset from UTC'}. Written so it is "
-            '10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00+07"`. Nothing was done.'
+            '10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00 +07:00"`. Nothing was done.'
         )
     if moment > datetime.now(UTC):
         raise DasTernError(f"Target time {text} is in the future. Nothing was done; `-e target=latest` is now.")
@@ -398,11 +399,7 @@ def _record(records: list[Record], backup: dict[str, Any]) -> Record:
 
 
 def _time(backup: dict[str, Any]) -> str:
-    return _iso(float(backup["timestamp"]["stop"]))
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
+    return local(float(backup["timestamp"]["stop"]))
 
 
 def _parsed(text: str) -> datetime:

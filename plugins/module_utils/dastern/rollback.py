@@ -143,7 +143,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
 def _refuse_guarded(connection: psycopg.Connection[Any], params: Mapping[str, Any], taken: list[str]) -> None:
     """Refuse what the guard rails of the inventory don't let pass."""
     if wrong := rollback_refusals(params, taken[::-1], time_of_day(connection)):
-        raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
+        raise DasTernError([*wrong, "Nothing was rolled back."])
 
 
 def _steps(
@@ -171,7 +171,7 @@ def _steps(
             f"that stays as the newest, such as {names[-2] if len(names) > 1 else 'the name of its directory'}."
         )
     if wrong:
-        raise DasTernError("\n".join([*wrong, "Nothing was rolled back."]))
+        raise DasTernError([*wrong, "Nothing was rolled back."])
     place = names.index(params["to"]) + 1
     kept, taken = names[:place], names[place:]
     without = [name for name in taken if name not in downs]
@@ -282,13 +282,13 @@ def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> No
     if params["confirm"] == params["database"] or not any(loss.count for loss in losses):
         return
     raise DasTernError(
-        "\n".join([
+        [
             f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
             "it back:",
             *(f"  {loss.line}" for loss in losses),
             f"Nothing was rolled back. `migrations_rollback_confirm` is {params['confirm']!r}; after a backup, "
             f"`-e confirm={params['database']}` confirms it.",
-        ]),
+        ],
         losses=[loss.line for loss in losses],
     )  # fmt: skip
 
@@ -297,12 +297,12 @@ def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item
     differences = [row for row in compare(expected, found) if not row.weak]
     if differences:
         raise DasTernError(
-            "\n".join([
+            [
                 f"Nothing was rolled back: tried in a scratch database, {step} doesn't give the catalogue that was there "
                 f"before. What differs (expected, and what {step} gave as live):",
                 *(f"  {line}" for line in table(differences)),
                 f"Mend the {DOWN} files in {params['folder']}.",
-            ])
+            ]
         )  # fmt: skip
 
 
@@ -333,13 +333,13 @@ def _refuse_other_change(
     differences = [row for row in compare(_wanted(shown, before, after), after) if not row.weak]
     if differences:
         raise DasTernError(
-            "\n".join([
+            [
                 "Nothing was rolled back: the same files did something else in the live database than in an empty one. What "
                 "would differ (expected after the rollback, and what it gave as live):",
                 *(f"  {line}" for line in table(differences)),
                 f"Mend the {DOWN} files in {params['folder']} if they ask for rows or for what is there; move or drop by hand "
                 "what was made by hand and hangs on what goes.",
-            ]),
+            ],
             differences=[row.as_dict() for row in differences],
         )  # fmt: skip
 

@@ -8,8 +8,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from .errors import DasTernError
+from .quantities import ZONE
 from .seed_rows import Declared, Row, mark
-from .seed_time import ZONE
 
 if TYPE_CHECKING:
     import psycopg

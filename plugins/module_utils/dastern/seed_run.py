@@ -23,6 +23,7 @@ from .seed_rows import Declared, Row, Script, Segment, resolved
 from .seed_time import moment
 from .sql_text import line_and_column, statements
 from .sql_values import duration
+from .text import shown
 
 try:
     import psycopg
@@ -431,15 +432,15 @@ def _diff(plan: seed_plan.TablePlan) -> dict[str, str]:
     """One table's changes as Ansible prints them."""
     before, after = [], []
     for change in plan.changes:
-        shown = change.shown(values=True)
-        head = f"{change.row.label}:\n"
+        told = change.shown(values=True)
+        head = f"{shown(change.row.label)}:\n"
         after.append(head)
         if change.action == "insert":
-            after += [f"  {name}: {_text(value)}\n" for name, value in shown["columns"].items()]
+            after += [f"  {name}: {_text(value)}\n" for name, value in told["columns"].items()]
             continue
         before.append(head)
-        before += [f"  {name}: {_text(pair['before'])}\n" for name, pair in shown["columns"].items()]
-        after += [f"  {name}: {_text(pair['after'])}\n" for name, pair in shown["columns"].items()]
+        before += [f"  {name}: {_text(pair['before'])}\n" for name, pair in told["columns"].items()]
+        after += [f"  {name}: {_text(pair['after'])}\n" for name, pair in told["columns"].items()]
     name = plan.table.name
     return {"before": "".join(before), "after": "".join(after), "before_header": name, "after_header": name}
 

@@ -6,8 +6,6 @@ import re
 from datetime import date, timedelta
 from typing import Any
 
-ZONE = "Asia/Phnom_Penh"
-
 _EXPRESSION = re.compile(r"today(?:([+-])(\d{1,5})([dw]))?(?: ([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?)?")
 
 

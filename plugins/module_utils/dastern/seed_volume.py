@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import DasTernError
-from .seed_time import ZONE
+from .quantities import ZONE
 from .sql_values import identifier
 
 if TYPE_CHECKING:

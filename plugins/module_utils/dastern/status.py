@@ -10,10 +10,12 @@ from typing import Any
 
 from . import settings
 from .containers import ROLE_LABEL, Containers
+from .docker_engine import denied
 from .errors import DasTernError
 from .psql import Psql
-from .quantities import amount, duration
+from .quantities import amount, local
 from .sql_values import identifier, literal
+from .survey import bracketed, form
 
 PROVISION = "ansible-playbook playbooks/provision.yml"
 
@@ -71,6 +73,8 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     containers = Containers(params["endpoint"], timeout=15)
     try:
         version = containers.version()
+    except PermissionError as error:
+        raise DasTernError(denied(containers.endpoint) or str(error), status=403, denied=True) from None
     except (DasTernError, OSError, ValueError) as error:
         return {
             "engine": {
@@ -95,7 +99,7 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     report["image"] = {
         "lines": [
             f"{container['Config']['Image']} ({container['Image'][7:19]}"
-            + (f", {amount(image['Size'])}, made {image['Created'][:10]})" if image else ")")
+            + (f", {amount(image['Size'])}, made {_made(image)})" if image else ")")
         ],
         "reference": container["Config"]["Image"],
         "id": container["Image"],
@@ -104,15 +108,20 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     return report
 
 
+def _made(image: Mapping[str, Any]) -> str:
+    made = moment(image.get("Created") or "")
+    return local(made, datetime.now(timezone.utc)) if made else "at a time that it doesn't tell"
+
+
 def _container(
     containers: Containers, container: Mapping[str, Any], params: Mapping[str, Any], command: list[str]
 ) -> dict[str, Any]:
     name, state = params["container"], container["State"]
     health = (state.get("Health") or {}).get("Status", "without health check")
     began = moment(state["StartedAt"] if state["Running"] else state["FinishedAt"])
-    since = duration((datetime.now(timezone.utc) - began).total_seconds()) if began else "ever"
+    since = f"since {local(began, datetime.now(timezone.utc))}" if began else "never run"
     line = f"container {name} {state['Status']}" + (f", {health}" if state["Running"] else f" ({state['ExitCode']})")
-    line += f", for {since}, {container['RestartCount']} restarts"
+    line += f", {since}, {container['RestartCount']} restarts"
     result: dict[str, Any] = {
         "container": name, "state": state["Status"], "health": health if state["Running"] else "", "running": False,
         "restarts": container["RestartCount"], "lines": [line], "next": [],
@@ -126,6 +135,7 @@ def _container(
         return result
     try:
         result["running"] = True
+        result["published"] = [port.removesuffix(":5432") for port in form(container)["published_ports"]]
         _server(Psql(containers, name), params, command, result)
     except DasTernError as error:
         result["running"] = False
@@ -134,16 +144,39 @@ def _container(
     return result
 
 
+def _elsewhere(params: Mapping[str, Any], result: dict[str, Any]) -> str:
+    """Where the container publishes something else than is declared, a problem, and the command that asks there; else ""."""
+    address = params["listen_address"]
+    wanted = f"{bracketed(address)}:{params['port']}"
+    if result["published"] == [wanted]:
+        return ""
+    found = " and ".join(result["published"]) or "no port"
+    result["lines"].append(
+        f"problem: container {params['container']} publishes {found}, and declared is {wanted} (postgres_listen_address, "
+        f"postgres_port). What connects by the declaration meets another server or none; {PROVISION} publishes as declared"
+    )
+    if not result["published"]:
+        return PROVISION
+    other, _, port = result["published"][0].rpartition(":")
+    words = [f"-e postgres_port={port}"]
+    if other != bracketed(address):
+        words.append(f"-e postgres_listen_address={quote(other.strip('[]'))}")
+    return " ".join(["ansible-playbook playbooks/status.yml", *words])
+
+
 def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: dict[str, Any]) -> None:
     found = psql.settings()
     declared = settings.of_command(command)
     differences = settings.differences(declared, found)
     rows = {row["name"]: row for row in found["settings"]}
     result["server_version"] = found["version"]
-    result["port"] = params["port"]
     result["differences"] = differences
     result["settings"] = {name: rows[name]["shown"] for name in declared if name in rows}
-    result["lines"].append(f"PostgreSQL {found['version']} at {params['host']}:{params['port']}")
+    result["lines"].append(
+        f"PostgreSQL {found['version']} at {' and '.join(result['published']) or 'no port of the host'}"
+    )
+    if asking := _elsewhere(params, result):
+        result["next"].append(asking)
     if differences:
         for row in differences:
             result["lines"].append(f"setting {settings.worded(row)}")

@@ -474,6 +474,11 @@ def form(container: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def bracketed(address: str) -> str:
+    """An address before a port: an IPv6 one stands in brackets."""
+    return f"[{address}]" if ":" in address else address
+
+
 def differing(
     container: Mapping[str, Any], image: Mapping[str, Any] | None, command: list[str], params: Mapping[str, Any]
 ) -> list[str]:
@@ -486,8 +491,7 @@ def differing(
         wanted = settings.size(params[option])
         if wanted != int(found[option]):
             reasons.append(f"{option} {found[option]} -> {wanted} bytes")
-    address = f"[{params['listen_address']}]" if ":" in params["listen_address"] else params["listen_address"]
-    published = f"{address}:{params['port']}:5432"
+    published = f"{bracketed(params['listen_address'])}:{params['port']}:5432"
     if not container["HostConfig"].get("Init"):
         reasons.append("process 1 postgres -> init")
     mounted = {mount["Destination"]: mount["Source"] for mount in container["Mounts"]}

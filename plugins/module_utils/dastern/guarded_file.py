@@ -1,0 +1,196 @@
+"""A file in somebody else's folder, which root reads and replaces without being led to another one.
+
+Each part of the path is opened relative to the folder before it, and what was checked stays open: a link or folder that is
+exchanged meanwhile changes nothing any more. Of links only those are followed that root or the owner of what they lead to
+has set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import secrets
+import stat
+from pathlib import Path
+from shlex import quote
+from types import TracebackType
+
+from .errors import DasTernError
+
+_LINKS = 40  # as many as Linux follows
+
+
+class GuardedFile:
+    """The file at `path`, which `option` names; close it, or use it as a context.
+
+    `path` is where it was found, `found` what is there (None if there is no file yet), `content` what it holds. A refusal
+    names what is wrong.
+    """
+
+    def __init__(self, option: str, path: Path) -> None:
+        self._what = f"{option} {path}"
+        self._open: list[int] = []
+        self.found: os.stat_result | None = None
+        self.content = b""
+        try:
+            self._folder, self.name, self.path = self._reach(path)
+            self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> GuardedFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+    @property
+    def loose(self) -> bool:
+        """Whether others than its owner may read or write it."""
+        return self.found is not None and bool(self.found.st_mode & 0o077)
+
+    @property
+    def mode(self) -> int:
+        """What it has when it holds a secret: as it is for its owner, nothing for others."""
+        return 0o600 if self.found is None else self.found.st_mode & 0o700
+
+    def replace(self, content: bytes) -> None:
+        """Write the whole content in one step, on disk when this returns; owner and group stay, others can't read it."""
+        temporary = f".{self.name}.{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=self._folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                if self.found and (self.found.st_uid, self.found.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(file.fileno(), self.found.st_uid, self.found.st_gid)
+                os.fchmod(file.fileno(), self.mode)
+                os.fsync(file.fileno())
+            os.replace(temporary, self.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self._folder)
+            raise
+        with contextlib.suppress(PermissionError):  # a folder that can be written and not read
+            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _kept(self, descriptor: int) -> int:
+        self._open.append(descriptor)
+        return descriptor
+
+    def _reach(self, path: Path) -> tuple[int, str, Path]:
+        """The folder that the file is in, its name there, and both as a path."""
+        folder, at = self._kept(os.open("/", os.O_PATH | os.O_CLOEXEC)), Path("/")
+        # A pair stands for a link that leads to what was reached before it: its path and owner.
+        todo: list[str | tuple[Path, int]] = list(reversed(path.parts[1:]))
+        links, name = 0, ""
+        while todo:
+            part = todo.pop()
+            if isinstance(part, tuple):
+                self._check_link(part, folder, name)
+                continue
+            if name:
+                raise self._refusal(f"{at / name} isn't a directory. Make it, or correct the path")
+            try:
+                descriptor = self._kept(os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder))
+            except FileNotFoundError:
+                if any(isinstance(one, str) for one in todo):
+                    raise self._refusal(f"{at} has no directory {part}. Make it, or correct the path") from None
+                if todo:
+                    raise self._refusal(f"it is a link to {at / part}, which doesn't exist. Correct the link") from None
+                name = part
+                continue
+            except OSError as error:
+                raise self._refusal(f"{at / part}: {error.strerror}. Correct the path") from None
+            found = os.fstat(descriptor)
+            self._check_maker(os.fstat(folder), found, at / part)
+            if stat.S_ISLNK(found.st_mode):
+                links += 1
+                if links > _LINKS:
+                    raise self._refusal("it is a link that leads nowhere, but to itself. Correct the link")
+                target = os.readlink("", dir_fd=descriptor)
+                todo.append((at / part, found.st_uid))
+                if target.startswith("/"):
+                    folder, at = self._open[0], Path("/")
+                todo += [one for one in reversed(target.split("/")) if one not in ("", ".")]
+            elif stat.S_ISDIR(found.st_mode):
+                folder, at = descriptor, at.parent if part == ".." else at / part
+            else:
+                name = part
+        if not name:
+            raise self._refusal(f"it is a directory. Name the file, such as {at / '.env'}")
+        return folder, name, at / name
+
+    def _check_maker(self, folder: os.stat_result, found: os.stat_result, path: Path) -> None:
+        """Refuse what anybody may have put there, to have the secret written where it is read, or to lead elsewhere."""
+        if not folder.st_mode & 0o002:
+            return
+        if not folder.st_mode & stat.S_ISVTX:
+            raise self._refusal(
+                f"everybody may write to {path.parent}, and exchange {path}. Correct that: `chmod o-w {quote(str(path.parent))}`"
+            )
+        if found.st_uid not in (0, os.geteuid(), folder.st_uid):
+            raise self._refusal(
+                f"everybody may write to {path.parent}, and {user(found.st_uid)} put {path} there. Name a file in a folder that "
+                "belongs to its reader"
+            )
+
+    def _check_link(self, link: tuple[Path, int], folder: int, name: str) -> None:
+        path, owner = link
+        reached = os.stat(name, dir_fd=folder, follow_symlinks=False) if name else os.fstat(folder)
+        if owner not in (0, reached.st_uid):
+            raise self._refusal(
+                f"{path} is a link that {user(owner)} set, and what it leads to belongs to {user(reached.st_uid)}; wanted is a "
+                f"link of root or of {user(reached.st_uid)}. Name the file itself, or have the link set anew: "
+                f"`chown -h {user(reached.st_uid)} {quote(str(path))}`"
+            )
+
+    def _read(self) -> None:
+        writable = os.access(".", os.W_OK | os.X_OK, dir_fd=self._folder)
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(self.name, flags, dir_fd=self._folder)
+        except FileNotFoundError:
+            descriptor = None
+        except PermissionError:
+            writable, descriptor = False, None
+        except OSError as error:
+            # A socket, or a link that was put there since it was looked for.
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
+            raise self._refusal(f"{self.path} isn't a file. Name the file") from None
+        if not writable:
+            raise self._refusal(
+                f"it can't be written by this user. Run the play as its owner, or correct the mode of {self.path.parent}"
+            )
+        if descriptor is None:
+            return
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise self._refusal(f"{self.path} isn't a file. Name the file")
+            self._check_maker(os.fstat(self._folder), found, self.path)
+            self.found, self.content = found, file.read()
+
+    def _refusal(self, words: str) -> DasTernError:
+        return DasTernError(f"{self._what}: {words}. Nothing was written.")
+
+
+def user(uid: int) -> str:
+    """Name of a user of this host; the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,57 @@
+"""Text from a database, a file or a log, made fit to be shown: a terminal obeys none of it, and no line is forged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# C0, DEL and C1; the separators of lines and paragraphs; what turns the direction of writing or can't be seen (Unicode's
+# category Cf, without the zero-width space and joiners, which Khmer and emoji are written with); halves of characters.
+_OBEYED = (
+    r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
+)
+_CONTROL = re.compile(f"[{_OBEYED}]")
+_CONTROL_IN_LINES = re.compile(f"(?![\t\n])[{_OBEYED}]")
+# JSON itself escapes C0 only.
+_IN_JSON = re.compile(f"(?![\x00-\x1f])[{_OBEYED}]")
+_SHOWN = ("msg", "lines", "next", "log", "diff", "warnings", "ansible_stats")
+# Of these each entry is one line; other texts may have several.
+_LINES = ("lines", "next", "log")
+
+
+def shown(text: str, *, lines: bool = False) -> str:
+    """`text` with what a terminal obeys as escapes, such as `\\x1b`, `\\n` and `\\u202e`; with `lines` \\n and \\t stay."""
+    pattern = _CONTROL_IN_LINES if lines else _CONTROL
+    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shown_json(text: str) -> str:
+    """JSON of the same value, in which these characters are JSON's own escapes."""
+    units = lambda found: found[0].encode("utf-16-be", "surrogatepass").hex()  # noqa: E731
+    return _IN_JSON.sub(lambda found: re.sub(r"(.{4})", r"\\u\1", units(found)), text)
+
+
+def presentable(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's result as Ansible may print it: a failed one whole, of another one what isn't for a role to go on with."""
+    return {
+        name: _every(value, lines=name not in _LINES) if result.get("failed") or name in _SHOWN else value
+        for name, value in result.items()
+    }
+
+
+def _every(value: Any, *, lines: bool = True) -> Any:
+    if isinstance(value, str):
+        return shown(value, lines=lines)
+    if isinstance(value, Mapping):
+        # The header of a diff is one line, whatever its texts are.
+        return {
+            shown(name) if isinstance(name, str) else name: _every(
+                one, lines=name not in _LINES and not str(name).endswith("_header")
+            )
+            for name, one in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_every(one, lines=lines) for one in value]
+    return value
