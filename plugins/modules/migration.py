@@ -233,13 +233,13 @@ sqlstate:
   returned: when a migration failed
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         result = migrate(module.params, check_mode=module.check_mode, diff=module._diff)
     except DasTernError as error:

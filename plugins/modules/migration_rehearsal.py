@@ -87,13 +87,13 @@ size: {description: Size of the live database in bytes., returned: success, type
 lines: {description: The same in words., returned: success, type: list}
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         result = rehearse(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:

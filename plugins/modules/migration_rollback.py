@@ -68,13 +68,13 @@ names: {description: "What was or would be taken back, in that order.", returned
 losses: {description: "Each table and column that goes, in words, with the rows or values that it held.", returned: success, type: list}
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         module.exit_json(**rollback(module.params, check_mode=module.check_mode))
     except DasTernError as refusal:
