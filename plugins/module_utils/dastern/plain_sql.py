@@ -31,7 +31,7 @@ from .connection import conninfo
 from .errors import DasTernError
 from .files import absolute, sync_folder
 from .migration_backup import WAIT
-from .quantities import amount
+from .quantities import amount, cut
 from .sql_values import identifier, literal
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -160,7 +160,7 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
                      if found.get(table) != rows]  # fmt: skip
             if wrong:
                 raise DasTernError(
-                    f"{path} didn't give what it says: {'; '.join(wrong[:10])}. Database {into} was not made."
+                    f"{path} didn't give what it says: {'; '.join(cut(wrong, 10))}. Database {into} was not made."
                 )
             place.superuser.run(f"ALTER DATABASE {identifier(partial)} RENAME TO {identifier(into)};")
         except BaseException:
