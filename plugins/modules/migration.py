@@ -38,6 +38,14 @@ options:
     type: str
     choices: [fail, warn, ignore]
     default: warn
+  allow_empty:
+    description: Whether a pending migration without a statement is applied as it is; otherwise it is refused.
+    type: bool
+    default: false
+  environment:
+    description: What the inventory says this is; V(development) is told of C(reset.yml) where a file was edited.
+    type: str
+    default: ""
   lock_timeout:
     description: PostgreSQL's C(lock_timeout) for every statement, such as C(10s).
     type: str
@@ -162,6 +170,16 @@ failed_before:
   type: list
   elements: str
   returned: always
+empty:
+  description: Pending migrations that hold no statement, unless O(allow_empty).
+  type: list
+  elements: str
+  returned: always
+refused:
+  description: Why the run itself would be refused by the guards (window, approval, rehearsal, lint), all of them.
+  type: list
+  elements: str
+  returned: in check mode
 rolled_back:
   description: Migrations whose rows are all rolled back.
   type: list
@@ -227,6 +245,13 @@ history:
   type: list
   elements: dict
   returned: with O(state=status)
+blockers:
+  description:
+    - Who held the lock that a statement couldn't have in time, with pid, user, application, state, since and query;
+      none where the server doesn't show it.
+  type: list
+  elements: dict
+  returned: when it failed with SQLSTATE 55P03
 sqlstate:
   description: The server's error code; also RV(line), RV(column), RV(statement), RV(file), RV(hint), RV(applied_before).
   type: str

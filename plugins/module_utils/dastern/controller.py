@@ -77,6 +77,15 @@ class HostAction(ActionBase):
         return {}
 
 
+def refused_lines(refused: list[str]) -> list[str]:
+    """What the summary of a check says of what would refuse the run itself."""
+    lines = []
+    for words in refused:
+        first, *more = words.splitlines()
+        lines += [f"would be refused: {first}", *(f"  {line.strip()}" for line in more)]
+    return lines
+
+
 def runs_here(connection: Any, task_vars: dict[str, Any], become: bool) -> bool:
     """Whether the host is this very process's machine, user and Python."""
     if connection.transport != "local" or become:
