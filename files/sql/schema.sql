@@ -1,6 +1,6 @@
 -- The whole schema as it is after all migrations, written by `ansible-playbook playbooks/schema.yml`.
--- For reading and comparing; the migrations are what makes it. Privileges of the read-only role and settings of the
--- database are the role postgres's and not in here. Everything belongs to the role that runs this file.
+-- For reading and comparing; the migrations are what makes it. What provisioning gives the read-only role and settings of
+-- the database are the role postgres's and not in here. Everything belongs to the role that runs this file.
 
 SET check_function_bodies = off;
 

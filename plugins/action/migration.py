@@ -14,12 +14,12 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
-from ansible.module_utils.dastern.controller import HostAction, say, warn  # noqa: E402
+from ansible.module_utils.dastern.controller import HostAction, refused_lines, say, warn  # noqa: E402
 from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
-from ansible.module_utils.dastern.migration_files import MigrationFile, links, read_into  # noqa: E402
+from ansible.module_utils.dastern.migration_files import SCRIPT, MigrationFile, links, read_into  # noqa: E402
 from ansible.module_utils.dastern.migration_lint import grouped, lint, refusal  # noqa: E402
-from ansible.module_utils.dastern.quantities import amount, local  # noqa: E402
+from ansible.module_utils.dastern.quantities import amount, cut, local  # noqa: E402
 
 _SHOWN = 20
 
@@ -55,25 +55,45 @@ class ActionModule(HostAction):
         """The findings of lint, and the plan's result where it ends the run; None where the plan may be carried out.
 
         What is pending is known only on the host, so the plan is asked for first: a run with nothing pending and one in
-        check mode stay one call, and only files that are pending are looked at.
+        check mode stay one call, and only files that are pending are looked at. Whatever else refuses the run is
+        shown together with the dangers that lint finds.
         """
         if params["lint"] == "off" or params["state"] != "latest":
             return None, None
-        result = self.on_host({**params, "state": "plan"})
-        if result.get("failed") or not (result["pending"] or result["failed_before"]):
+        try:
+            result = self.on_host({**params, "state": "plan"})
+        except DasTernError as wrong:
+            result = {"failed": True, "msg": wrong.message, **wrong.facts}
+        if not (result.get("pending") or (result.get("failed_before") and not result.get("failed"))):
             return None, result
-        found = lint(files, result["pending"], params["folder"])
-        refused = refusal(found) if params["lint"] == "fail" else ""
-        said = [one for one in found if not refused or one.severity == "warning"]
+        try:
+            # The host itself refuses an empty one, unless it is allowed.
+            found = [one for one in lint(files, result["pending"], params["folder"]) if one.rule != "empty"]
+        except DasTernError as unreadable:
+            if not result.get("failed"):
+                raise
+            return None, {**result, "msg": f"{result['msg']}\n{unreadable.message}"}
+        danger = refusal(found) if params["lint"] == "fail" else ""
+        said = [one for one in found if not danger or one.severity == "warning"]
         for one in said[:_SHOWN]:
             warn(str(one))
         if said[_SHOWN:]:
             rules = ", ".join(sorted({one.rule for one in said[_SHOWN:]}))
             warn(f"lint: {len(said) - _SHOWN} more ({rules}); `-e report_file=PATH` keeps them all.")
         shown = grouped(found)
+        if result.get("failed"):
+            return shown, {**result, "msg": "\n".join(filter(None, [result["msg"], danger]))}
+        refused = [*result.get("refused", []), *([danger] if danger else [])]
+        if self._task.check_mode:
+            return shown, {**result, "refused": refused}
         if refused:
-            return shown, {"failed": True, "msg": refused, **{key: result[key] for key in ("applied", "pending")}}
-        return shown, result if self._task.check_mode else None
+            words = refused if danger else [*refused, "Nothing was applied."]
+            return shown, {
+                "failed": True,
+                "msg": "\n".join(words),
+                **{key: result[key] for key in ("applied", "pending")},
+            }
+        return shown, None
 
     def _apply(self, params: dict[str, Any]) -> dict[str, Any]:
         # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
@@ -86,7 +106,7 @@ class ActionModule(HostAction):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         keys = (
             "applied", "applied_now", "applied_before", "pending", "edited", "missing", "out_of_order", "failed_before",
-            "interrupted", "backup", "backups_deleted", "running", "tables_without_ledger", "failed_migration", "waited_for", "locked_by", "history", "lint",
+            "interrupted", "empty", "refused", "blockers", "backup", "backups_deleted", "running", "tables_without_ledger", "failed_migration", "waited_for", "locked_by", "history", "lint",
         )  # fmt: skip
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = [], []
@@ -108,11 +128,17 @@ class ActionModule(HostAction):
             lines += _applied_lines(result.get("applied_before", []))
             lines.append("failed: " + str(result.get("msg", "")).partition("\n")[0])
             if result.get("not_tried"):
-                lines.append(f"not tried: {', '.join(result['not_tried'][:20])}")
+                lines.append(f"not tried: {', '.join(cut(result['not_tried'], _SHOWN))}")
         else:
             lines += _applied_lines(result.get("applied_now", []))
+            refused = result.get("refused", [])
             if self._task.check_mode and params["state"] == "latest":
-                lines += [f"would apply {name}" for name in result["pending"][:20]]
+                lines += cut(
+                    [f"{'pending' if refused else 'would apply'} {name}" for name in result["pending"]], _SHOWN
+                )
+                lines += refused_lines(refused)
+                if refused:
+                    report["exit_code"] = 2
             lines.append(f"{len(result['applied'])} applied, {len(result['pending'])} pending")
             if holder := result.get("locked_by"):
                 lines.append(f"locked by {who(holder)}")
@@ -121,16 +147,16 @@ class ActionModule(HostAction):
             if tables := result.get("tables_without_ledger"):
                 lines.append(f"{tables} tables, but no ledger _prisma_migrations (P3005)")
                 commands.append("ansible-playbook playbooks/baseline.yml")
-            elif result["pending"]:
+            elif result["pending"] and not refused:
                 commands.append("ansible-playbook migrate.yml")
         if found := result.get("lint"):
             danger, warning = (
                 sum(len(one["places"]) for one in found if one["severity"] == name) for name in ("danger", "warning")
             )
             lines.append(f"lint: {danger} of class danger, {warning} of class warning")
-        for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted", "running"):
+        for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted", "running", "empty"):
             if result.get(finding):
-                lines.append(f"{finding.replace('_', ' ')}: {', '.join(result[finding])}")
+                lines.append(f"{finding.replace('_', ' ')}: {', '.join(cut(result[finding], _SHOWN))}")
                 commands += _next(finding, result[finding][0], params["folder"])
         return {"migrations": {**report, "lines": lines, "next": commands}}
 
@@ -140,21 +166,25 @@ def _next(finding: str, name: str, folder: str) -> list[str]:
     return {
         "edited": [f"git log -p -- {quote(f'{folder}/{name}')}"],
         "missing": ["git fetch && git status"],
+        "empty": [f"edit {quote(f'{folder}/{name}/{SCRIPT}')}"],
         "failed_before": [f"ansible-playbook playbooks/resolve_migration.yml -e rolled_back={quote(name)}"],
     }.get(finding, [])
 
 
 def _applied_lines(applied: list[dict[str, Any]]) -> list[str]:
     took = sum(one["ms"] for one in applied) / 1000
-    more = [f"... and {len(applied) - 20} more, {took:.1f} s in all"] if len(applied) > 20 else []
-    return [f"{one['name']} applied in {one['ms']:.0f} ms" for one in applied[:20]] + more
+    more = [f"... and {len(applied) - _SHOWN} more, {took:.1f} s in all"] if len(applied) > _SHOWN else []
+    return [f"{one['name']} applied in {one['ms']:.0f} ms" for one in applied[:_SHOWN]] + more
 
 
 def _exit_code(result: dict[str, Any], on_out_of_order: str) -> int:
     """What `migration_status.yml` ends with, for CI."""
     if result.get("reachable") is False:
         return 4
-    if any(result.get(one) for one in ("unreadable", "failed_before", "edited", "missing", "tables_without_ledger")):
+    if any(
+        result.get(one)
+        for one in ("unreadable", "failed_before", "edited", "missing", "empty", "tables_without_ledger")
+    ):
         return 2
     if result.get("out_of_order") and on_out_of_order == "fail":
         return 2

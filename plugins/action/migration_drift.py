@@ -15,7 +15,7 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
 from ansible.module_utils.dastern.controller import HostAction, warn  # noqa: E402
 from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, WRITE, drift  # noqa: E402
 from ansible.module_utils.dastern.migration_files import SCRIPT, MigrationFile, read_into  # noqa: E402
-from ansible.module_utils.dastern.new_migration import check_name, plan, write  # noqa: E402
+from ansible.module_utils.dastern.new_migration import plan, slug, write  # noqa: E402
 
 
 class ActionModule(HostAction):
@@ -24,7 +24,7 @@ class ActionModule(HostAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         if params["write_migration"]:
-            check_name(params["write_migration"])
+            params["write_migration"] = slug(params["write_migration"])
         files = read_into(params, ROOT)
         result = self.on_host(params)
         if result.get("migration"):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
+from ansible.module_utils.dastern.controller import HostAction, refused_lines  # noqa: E402
 from ansible.module_utils.dastern.migration_files import read_into  # noqa: E402
 from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback  # noqa: E402
 
@@ -39,6 +39,8 @@ class ActionModule(HostAction):
                 f"{params['to']} is the newest applied one"
             ]
         lines += result.get("losses", [])
+        refused = result.get("refused", [])
+        lines += refused_lines(refused)
         if backup := result.get("backup"):
             lines.append(f"backup {backup['label']}, {backup['proof']}")
         next_ = ["ansible-playbook playbooks/migration_status.yml"]
@@ -48,5 +50,6 @@ class ActionModule(HostAction):
                 "names": result.get("names", []),
                 "backup": result.get("backup"),
                 "next": next_,
+                **({"refused": refused, "exit_code": 2} if refused else {}),
             }
         }

@@ -193,7 +193,8 @@ class CallbackModule(CallbackBase):
             told.append(why)
             if f"failed: {why}" not in told:
                 self._line(f"  {'failed':<12} {why}")
-        if self._check and commands and summary["changed"]:
+        refused = any(section.get("refused") for section in summary["sections"].values())
+        if self._check and commands and summary["changed"] and not refused:
             commands = ["the same command without --check"]
         for number, command in enumerate(commands):
             self._line(f"  {'' if number else 'next':<12} {command}")

@@ -38,6 +38,14 @@ options:
     type: str
     choices: [fail, warn, ignore]
     default: warn
+  allow_empty:
+    description: Whether a pending migration without a statement is applied as it is; otherwise it is refused.
+    type: bool
+    default: false
+  environment:
+    description: What the inventory says this is; V(development) is told of C(reset.yml) where a file was edited.
+    type: str
+    default: ""
   lock_timeout:
     description: PostgreSQL's C(lock_timeout) for every statement, such as C(10s).
     type: str
@@ -162,6 +170,16 @@ failed_before:
   type: list
   elements: str
   returned: always
+empty:
+  description: Pending migrations that hold no statement, unless O(allow_empty).
+  type: list
+  elements: str
+  returned: always
+refused:
+  description: Why the run itself would be refused by the guards (window, approval, rehearsal, lint), all of them.
+  type: list
+  elements: str
+  returned: in check mode
 rolled_back:
   description: Migrations whose rows are all rolled back.
   type: list
@@ -227,19 +245,26 @@ history:
   type: list
   elements: dict
   returned: with O(state=status)
+blockers:
+  description:
+    - Who held the lock that a statement couldn't have in time, with pid, user, application, state, since and query;
+      none where the server doesn't show it.
+  type: list
+  elements: dict
+  returned: when it failed with SQLSTATE 55P03
 sqlstate:
   description: The server's error code; also RV(line), RV(column), RV(statement), RV(file), RV(hint), RV(applied_before).
   type: str
   returned: when a migration failed
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         result = migrate(module.params, check_mode=module.check_mode, diff=module._diff)
     except DasTernError as error:

@@ -47,13 +47,13 @@ pending: {description: What is or would be left to apply., returned: success, ty
 lines: {description: The same in words., returned: success, type: list}
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.baseline import ARGUMENT_SPEC, baseline
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         module.exit_json(**baseline(module.params, check_mode=module.check_mode))
     except DasTernError as refusal:

@@ -100,13 +100,13 @@ failed_before:
   returned: when compared
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, drift
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         result = drift(module.params)
     except DasTernError as error:

@@ -30,6 +30,14 @@ options:
     type: str
     choices: [fail, warn, ignore]
     default: warn
+  allow_empty:
+    description: Whether a pending migration without a statement is applied as it is; otherwise it is refused.
+    type: bool
+    default: false
+  environment:
+    description: What the inventory says this is; V(development) is told of C(reset.yml) where a file was edited.
+    type: str
+    default: ""
   lock_timeout: {description: PostgreSQL's C(lock_timeout) for every statement., type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement., type: str, default: "0"}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
@@ -93,13 +101,13 @@ size: {description: Size of the live database in bytes., returned: success, type
 lines: {description: The same in words., returned: success, type: list}
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         result = rehearse(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:

@@ -53,13 +53,13 @@ RETURN = r"""
 line: {description: What was or would be done., returned: success, type: str}
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         module.exit_json(**resolve(module.params, check_mode=module.check_mode))
     except DasTernError as refusal:

@@ -38,6 +38,10 @@ options:
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
   confirm: {description: "The database's name once more, without which no row and no value is deleted.", type: str, default: ""}
+  allow_empty:
+    description: Whether a C(down.sql) without a statement takes back; otherwise it is refused.
+    type: bool
+    default: false
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
 extends_documentation_fragment: [dastern, migrations, scratch]
 attributes:
@@ -65,16 +69,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 names: {description: "What was or would be taken back, in that order.", returned: success, type: list}
+refused: {description: "Why the run itself would be refused, all of it.", returned: in check mode, type: list}
 losses: {description: "Each table and column that goes, in words, with the rows or values that it held.", returned: success, type: list}
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.host_module import HostModule
 from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = HostModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         module.exit_json(**rollback(module.params, check_mode=module.check_mode))
     except DasTernError as refusal:

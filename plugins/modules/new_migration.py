@@ -17,8 +17,8 @@ options:
     required: true
   name:
     description:
-      - What the migration does, in snake_case, two words or more. Refused are names that say nothing and names that are
-        in the folder already, under whatever stamp.
+      - What the migration does, such as V(add_user_avatar). It is written as C(prisma migrate dev --name) writes it,
+        C(addUserAvatar) as C(add_user_avatar). Refused are names that are in the folder already, under whatever stamp.
     type: str
     required: true
   down:

@@ -23,6 +23,8 @@ class Database:
 
     def __init__(self, instance: Any, name: str, folder: Path) -> None:
         self.instance, self.name, self.folder = instance, name, folder
+        self.given: dict[str, Any] = {}
+        """Options for every run of it."""
 
     def create(self, template: str = "template0") -> None:
         """Make it anew, empty."""
@@ -60,6 +62,7 @@ class Database:
             "password_file": str(self.instance.password_file),
             "folder": str(self.folder),
             "migrations": [{"name": file.name, "sql": file.sql} for file in self.files()],
+            **self.given,
             **changes,
         }
 

@@ -23,7 +23,7 @@ from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_backup import applied, listed
 from ansible.module_utils.dastern.psql import superuser_of
 from ansible.module_utils.dastern.rehearsal import SAFE
-from migrating import ROOT, Database, refused, wait_until
+from migrating import ROOT, Database, wait_until
 from test_rehearse import params as rehearsal_params
 from test_rehearse import rehearse
 
@@ -279,7 +279,9 @@ def test_a_failing_migration_names_its_backup(small: Database) -> None:
 
 
 def test_the_guards_come_first(small: Database) -> None:
-    refused(small, require_approval=True, **options(small))
+    assert small.migrate(check_mode=True, require_approval=True, **options(small))["refused"]
+    with pytest.raises(DasTernError, match="`-e migrations_approved="):
+        small.migrate(require_approval=True, **options(small))
     assert backups(small) == []
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from typing import Any
 import psycopg
 import pytest
 import yaml
+from ansible.module_utils.dastern import blockers
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.ledger import Ledger
 from ansible.module_utils.dastern.migration_files import read_folder
+from ansible.module_utils.dastern.new_migration import UP_TEXT
 from catalogue import catalogue, expected
 from conftest import descendants
 from migrating import LOCK, ROOT, Database, refused, running, wait_until
@@ -100,8 +103,27 @@ def test_second_run_passes_on_a_read_only_database(chain: Database) -> None:
 def test_empty_folder_and_comment_only_file(database: Database) -> None:
     assert database.migrate()["changed"] is False
     assert database.ledger() == []
-    database.write(_0_init="-- nothing yet")
-    assert database.migrate()["applied"] == ["0_init"]
+    database.write(_0_init="-- This is an empty migration.", _1_a="CREATE TABLE a ();", _2_b=UP_TEXT.format(name="b"))
+    refusal = refused(database)
+    assert refusal.facts["empty"] == ["0_init", "2_b"]
+    assert "`prisma migrate dev --create-only`" in refusal.message
+    assert f"{database.folder}/2_b/migration.sql is still the template that new_migration.yml wrote" in refusal.message
+    assert "`-e migrations_allow_empty=true`" in refusal.message
+    assert database.migrate(state="status")["empty"] == ["0_init", "2_b"]
+    with pytest.raises(DasTernError) as planned:
+        database.migrate(check_mode=True, assume_empty=True)
+    assert planned.value.facts["empty"] == ["0_init", "2_b"]
+    assert database.migrate(allow_empty=True)["applied"] == ["0_init", "1_a", "2_b"]
+    # What is applied is applied.
+    assert (database.migrate()["changed"], database.migrate(state="status")["empty"]) == (False, [])
+
+
+def test_an_edited_file_and_the_way_out_that_only_development_has(chain: Database) -> None:
+    chain.migrate()
+    chain.write(_2_step="SELECT 2")
+    for environment, words in (("development", True), ("production", False), ("", False)):
+        message = refused(chain, environment=environment).message
+        assert ("`ansible-playbook playbooks/reset.yml -e confirm=" in message) is words
 
 
 def test_session_settings_do_not_leak(database: Database) -> None:
@@ -371,6 +393,73 @@ def test_blocked_table_gives_up_after_lock_timeout(database: Database) -> None:
     assert database.migrate()["applied"] == ["1_a", "2_b"]
 
 
+def test_who_is_in_the_way_is_named(database: Database) -> None:
+    database.write(_1_i="CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);")
+    database.migrate()
+    database.write(_2_col="ALTER TABLE t ADD COLUMN x int;")
+    with database.connect() as other, other.transaction():
+        other.execute("SET LOCAL application_name = 'night report'")
+        other.execute("SELECT id, '\x1b[31m' AS red\nFROM t -- " + "x" * 300)
+        with pytest.raises(DasTernError) as failure:
+            database.migrate(lock_timeout="2s")
+        (one,) = failure.value.facts["blockers"]
+        assert one["pid"] == other.info.backend_pid
+        assert (one["user"], one["application"], one["state"]) == (
+            database.instance.app_user, "night report", "idle in transaction",
+        )  # fmt: skip
+        assert one["since"].startswith("20")
+        line = next(line for line in failure.value.message.splitlines() if line.startswith("  blocked by: "))
+        for words in (
+            f"pid {one['pid']} (user dastern_user, application night report, ",
+            "query: SELECT id, '\\x1b[31m'",
+        ):
+            assert words in line
+        assert "\x1b" not in failure.value.message
+        assert len(line) < 400
+    database.migrate()
+
+
+def test_of_another_roles_session_only_what_this_one_may_see(database: Database) -> None:
+    database.write(_1_i="CREATE TABLE t (id int);")
+    database.migrate()
+    database.write(_2_col="ALTER TABLE t ADD COLUMN x int;")
+    command = [
+        "docker",
+        "exec",
+        "-i",
+        "-u",
+        "postgres",
+        database.instance.container,
+        "psql",
+        "-XAtq",
+        "-d",
+        database.name,
+    ]
+    session = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert session.stdin
+    assert session.stdout
+    try:
+        session.stdin.write("BEGIN; SELECT 'secret', count(*) FROM t;\n")
+        session.stdin.flush()
+        session.stdout.readline()
+        with pytest.raises(DasTernError) as failure:
+            database.migrate(lock_timeout="2s")
+    finally:
+        session.stdin.close()
+        session.wait()
+    (one,) = failure.value.facts["blockers"]
+    assert (one["user"], one["application"], one["state"], one["query"]) == ("postgres", "psql", None, None)
+    assert "query not visible to this role" in failure.value.message
+    assert "secret" not in failure.value.message
+
+
+def test_a_run_that_waits_for_nobody_makes_no_second_connection(
+    chain: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockers, "connect", lambda *_: pytest.fail("connected"))
+    assert chain.migrate()["applied"] == NAMES
+
+
 def test_held_lock(chain: Database) -> None:
     with chain.connect() as other:
         other.execute("SET application_name = 'prisma'")
@@ -494,10 +583,11 @@ def test_playbook_in_process_and_as_a_module(
     assert (check.returncode, "would apply 5_step" in check.stdout) == (0, True), check.stdout
     assert '+CREATE TABLE "t4"' in check.stdout
     assert chain.ledger() == []
-    first = chain.play("-vvv", "--diff", report_file=report, **variables)
+    first = chain.play("-vvv", report_file=report, **variables)
     assert (first.returncode, "changed=1" in first.stdout) == (0, True), first.stdout
     assert ("Using module file" in first.stdout) == bool(interpreter)
-    assert Path(chain.instance.password_file).read_text().strip() not in first.stdout + first.stderr
+    for secret in (Path(chain.instance.password_file).read_text().strip(), "CREATE TABLE"):
+        assert secret not in first.stdout + first.stderr
     section = yaml.safe_load(report.read_text())["hosts"]["localhost"]["sections"]["migrations"]
     assert [one["name"] for one in section["applied_now"]] == NAMES
     again = chain.play("--check", **variables)
@@ -534,15 +624,58 @@ def test_playbook_refusals(chain: Database, variables: dict[str, str], words: st
 def test_guard_rails_refuse_before_anything_is_written(chain: Database) -> None:
     (now,) = chain.query("SELECT (clock_timestamp() AT TIME ZONE 'Asia/Phnom_Penh')::time")[0]
     closed = f"{(now.hour + 2) % 24:02}:00-{(now.hour + 3) % 24:02}:00"
-    assert "`migrations_window`" in refused(chain, window=closed).message
-    assert "`-e migrations_approved=5_step`" in refused(chain, require_approval=True).message
-    both = refused(chain, window=closed, require_approval=True, approved="4_step").message
-    assert "`migrations_window`" in both
-    assert "`migrations_approved` is '4_step'" in both
+    before = chain.state()
+    for switches, names in (
+        ({"window": closed}, ["`migrations_window`"]),
+        ({"require_approval": True}, ["`-e migrations_approved=5_step`"]),
+        ({"require_rehearsal": True, "window": closed, "require_approval": True, "approved": "4_step"},
+         ["`migrations_window`", "`migrations_approved` is '4_step'", "`migrations_require_rehearsal`"]),
+    ):  # fmt: skip
+        for assume_empty in (False, True):
+            planned = chain.migrate(check_mode=True, assume_empty=assume_empty, **switches)
+            assert planned["pending"] == NAMES
+            assert [name in words for name, words in zip(names, planned["refused"], strict=True)] == [True] * len(names)
+        with pytest.raises(DasTernError) as refusal:
+            chain.migrate(**switches)
+        assert all(name in refusal.value.message for name in names)
+        assert refusal.value.message.endswith("Nothing was applied.")
+        # Together with what is wrong with the files themselves.
+        chain.write(_6_empty="")
+        assert all(
+            name.replace("5_step", "6_empty") in refused(chain, **switches).message for name in [*names, "6_empty"]
+        )
+        shutil.rmtree(chain.folder / "6_empty")
+    assert chain.state() == before
     open_now = f"{now.hour:02}:00-{(now.hour + 2) % 24:02}:00"
     allowed = {"window": open_now, "require_approval": True, "approved": "5_step"}
     assert chain.migrate(**allowed)["applied"] == NAMES
     assert chain.migrate(window=closed, require_approval=True)["changed"] is False  # nothing pending, nothing refused
+
+
+def test_a_check_names_all_that_would_refuse_the_run(chain: Database) -> None:
+    chain.write(_6_drop="DROP TABLE t5;")
+    (now,) = chain.query("SELECT (clock_timestamp() AT TIME ZONE 'Asia/Phnom_Penh')::time")[0]
+    guarded = {
+        "migrations_window": f"{(now.hour + 2) % 24:02}:00-{(now.hour + 3) % 24:02}:00",
+        "migrations_require_approval": "true",
+        "migrations_require_rehearsal": "true",
+        "migrations_lint": "fail",
+    }
+    report = chain.folder.parent / f"{chain.folder.name}-guards.json"
+    names = ["migrations_window", "migrations_require_approval", "migrations_require_rehearsal", "ban-drop-table"]
+    check = chain.play("--check", "--diff", report_file=report, **guarded)
+    assert check.returncode == 2, check.stdout
+    section = yaml.safe_load(report.read_text())["hosts"]["localhost"]["sections"]["migrations"]
+    assert [name in words for name, words in zip(names, section["refused"], strict=True)] == [True] * 4
+    assert sum(line.startswith("would be refused: ") for line in section["lines"]) == 4
+    assert section["pending"] == [*NAMES, "6_drop"]
+    assert "would apply" not in check.stdout
+    assert "the same command without --check" not in check.stdout
+    assert "+DROP TABLE t5;" in check.stdout  # what is to be approved can be read
+    real = chain.play(**guarded)
+    assert real.returncode == 2
+    assert all(name in real.stdout + real.stderr for name in names)
+    assert chain.ledger() == []
 
 
 def test_a_file_that_takes_another_role(chain: Database) -> None:

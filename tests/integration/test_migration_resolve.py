@@ -302,7 +302,7 @@ def test_baseline_does_not_guess_whether_rows_were_changed(chain: Database) -> N
             assert f"`ansible-playbook playbooks/baseline.yml -e upto={name}`" in refused.value.message
     assert chain.state() == before
     assert baseline(baseline_params(chain, upto="2_step"))["names"] == ["1_step", "2_step"]
-    chain.migrate()
+    chain.migrate(allow_empty=True)
     assert chain.query("SELECT id, note FROM t1 ORDER BY 1") == [(1, "x"), (7, "y")]
 
 
@@ -310,6 +310,13 @@ def test_baseline_counts_a_file_of_comments_to_what_is_before_it(chain: Database
     without_ledger(chain, 2)
     chain.write(_2_znone="-- nothing\n ;\n")
     assert baseline(baseline_params(chain))["names"] == ["1_step", "2_step", "2_znone"]
+
+
+def test_baseline_leaves_a_template_at_the_end_to_be_written(chain: Database) -> None:
+    without_ledger(chain, 5)
+    chain.write(_6_new="-- nothing yet", _7_new="-- nothing yet")
+    found = baseline(baseline_params(chain))
+    assert (found["names"][-1], found["pending"]) == ("5_step", ["6_new", "7_new"])
 
 
 def test_baseline_ends_before_a_file_that_needs_rows(chain: Database) -> None:

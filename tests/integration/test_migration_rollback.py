@@ -9,6 +9,7 @@ import pytest
 from ansible.module_utils.dastern import rollback as module
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import read_down
+from ansible.module_utils.dastern.new_migration import DOWN_TEXT
 from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
 from catalogue import catalogue
 from migrating import Database
@@ -116,14 +117,52 @@ def test_checks_deferred_by_one_down_are_in_the_way_of_the_next(reversible: Data
 
 
 def test_guard_rails(reversible: Database) -> None:
-    given = {**params(reversible, "4_step"), "require_approval": True, "approved": "5_step"}
+    given = {**params(reversible, "4_step", confirm=""), "require_approval": True, "approved": "5_step"}
+    (now,) = reversible.query("SELECT (clock_timestamp() AT TIME ZONE 'Asia/Phnom_Penh')::time")[0]
+    given["window"] = f"{(now.hour + 2) % 24:02}:00-{(now.hour + 3) % 24:02}:00"
     before = reversible.state()
-    for check_mode in (True, False):
-        with pytest.raises(DasTernError, match="5_step would be taken back, and `migrations_approved` is '5_step'"):
-            rollback(given, check_mode=check_mode)
+    names = [
+        "`migrations_window`",
+        "5_step would be taken back, and `migrations_approved` is '5_step'",
+        f"`-e confirm={reversible.name}`",
+    ]
+    planned = rollback(given, check_mode=True)
+    assert (planned["names"], len(planned["losses"])) == (["5_step"], 1)
+    assert [name in words for name, words in zip(names, planned["refused"], strict=True)] == [True] * 3
+    with pytest.raises(DasTernError) as refused:
+        rollback(given)
+    assert all(name in refused.value.message for name in names)
     assert reversible.state() == before
-    assert rollback({**given, "approved": "4_step"})["names"] == ["5_step"]
+    given |= {"approved": "4_step", "window": "", "confirm": reversible.name}
+    assert rollback(given, check_mode=True)["refused"] == []
+    assert rollback(given)["names"] == ["5_step"]
     assert rollback(given)["changed"] is False
+
+
+def test_an_empty_down_takes_nothing_back_unless_it_may(reversible: Database) -> None:
+    down(reversible, _5_step=DOWN_TEXT.format(name="step", script="migration.sql"), _4_step="-- nothing")
+    message = refusal(reversible, "3_step")
+    for name, words in (
+        ("4_step", "holds no statement"),
+        ("5_step", "is still the template that new_migration.yml wrote"),
+    ):
+        assert f"{reversible.folder}/{name}/down.sql {words}" in message
+    reversible.write(_6_rows="UPDATE t5 SET note = note;")
+    down(reversible, _6_rows="-- the rows stay as they are")
+    reversible.migrate()
+    assert rollback(params(reversible, "5_step", allow_empty=True))["names"] == ["6_rows"]
+
+
+def test_who_is_in_the_way_of_a_rollback_is_named(reversible: Database) -> None:
+    for confirm in (reversible.name, ""):
+        with reversible.connect() as other, other.transaction():
+            other.execute('SET LOCAL lock_timeout = 0; DELETE FROM "t5" WHERE false')
+            if not confirm:
+                reversible.query("DELETE FROM t5")
+            with pytest.raises(DasTernError, match="55P03") as failure:
+                rollback(params(reversible, "4_step", confirm=confirm, lock_timeout="1s"))
+            assert [one["pid"] for one in failure.value.facts["blockers"]] == [other.info.backend_pid]
+            assert f"blocked by: pid {other.info.backend_pid} (user " in failure.value.message
 
 
 def test_what_fails_before_it_begins_says_so(reversible: Database) -> None:
@@ -143,6 +182,8 @@ def test_refusals(reversible: Database) -> None:
     assert "P3011" in refusal(reversible, "")
     (reversible.folder / "5_step" / "migration.sql").write_text("SELECT 1")
     assert "5_step was edited" in refusal(reversible, "4_step")
+    assert "playbooks/reset.yml" in refusal(reversible, "4_step", environment="development")
+    assert "playbooks/reset.yml" not in refusal(reversible, "4_step", environment="production")
 
 
 def test_what_fails_on_the_live_database_only_leaves_everything(reversible: Database) -> None:
@@ -238,7 +279,10 @@ def test_rows_and_values_that_go_are_counted_and_confirmed(reversible: Database)
     )
     kept = ["takes away table anew (1 row)", 'takes away column t1."No te" (1 value)']
     for confirm in ("", "dastern"):
-        message = refusal(reversible, "6_step", confirm=confirm)
+        (message,) = rollback(params(reversible, "6_step", confirm=confirm), check_mode=True)["refused"]
+        with pytest.raises(DasTernError) as refused:
+            rollback(params(reversible, "6_step", confirm=confirm))
+        assert refused.value.message == message
         assert [line.strip() for line in message.splitlines()[1:-1]] == kept
         assert message.endswith(f"`-e confirm={reversible.name}` confirms it.")
     lost = ['takes away table "Pay" (1,000 rows)', kept[0], "takes away table other (1 row)", kept[1]]
@@ -267,10 +311,11 @@ def test_a_row_that_came_after_the_count_is_not_deleted(reversible: Database, mo
 
 def test_playbook(reversible: Database, tmp_path: Path) -> None:
     variables = {"playbook": "playbooks/rollback.yml", "to": "4_step", "confirm": reversible.name}
-    unsure = reversible.play(**{**variables, "confirm": ""})
-    assert (unsure.returncode, f"`-e confirm={reversible.name}` confirms it" in unsure.stdout) == (2, True), (
-        unsure.stdout
-    )
+    for arguments in ([], ["--check"]):
+        unsure = reversible.play(*arguments, **{**variables, "confirm": ""})
+        assert (unsure.returncode, f"`-e confirm={reversible.name}` confirms it" in unsure.stdout) == (2, True), (
+            unsure.stdout
+        )
     closed = reversible.play("-e", '{"migrations_require_approval": true}', **variables)
     assert (closed.returncode, "`-e migrations_approved=4_step`" in closed.stdout) == (2, True), closed.stdout
     check = reversible.play("--check", "--diff", **variables)

@@ -320,6 +320,16 @@ def test_an_interrupted_index_is_picked_up_as_migrate_does(small: Database, ende
     assert databases(small) == [small.name]
 
 
+def test_an_empty_migration_is_refused_unless_it_is_wanted(small: Database) -> None:
+    small.write(_6_step="CREATE VIEW v AS SELECT 1", _7_new="-- still to be written")
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError, match="Migration 7_new is pending and empty") as refused:
+            rehearse(params(small), check_mode=check_mode)
+        assert refused.value.facts["empty"] == ["7_new"]
+    done = rehearse(params(small, allow_empty=True))
+    assert [one["name"] for one in done["files"]] == ["6_step", "7_new"]
+
+
 def test_what_migrate_asks_for_is_what_a_rehearsal_leaves(small: Database) -> None:
     small.write(_6_step="CREATE VIEW v AS SELECT 1")
     given = {"require_rehearsal": True, "password_file": f"{config_dir(small)}/app_password"}

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import reset as module
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.reset import ARGUMENT_SPEC, reset
 from migrating import Database
@@ -100,6 +101,19 @@ def test_refusals(chain: Database, own: str, changes: dict[str, Any], words: str
         with pytest.raises(DasTernError) as refused:
             reset(params(chain, **changes), check_mode=check_mode)
         assert words in refused.value.message
+    assert chain.state() == before
+
+
+def test_who_is_in_the_way_is_named(chain: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", "1s")
+    chain.migrate()
+    says(chain, "development")
+    before = chain.state()
+    with chain.connect() as other, other.transaction():
+        other.execute("SELECT FROM t3")
+        with pytest.raises(DasTernError, match="nothing was deleted: 55P03") as refused:
+            reset(params(chain))
+        assert [one["pid"] for one in refused.value.facts["blockers"]] == [other.info.backend_pid]
     assert chain.state() == before
 
 

@@ -572,8 +572,9 @@ def test_a_locked_row_is_waited_for_no_longer_than_the_timeout(database: Databas
     database.query("UPDATE users SET theme = 'DARK' WHERE email LIKE 'dara%'")
     with database.connect() as other, other.transaction():
         other.execute("SELECT FROM users FOR UPDATE")
-        with pytest.raises(DasTernError, match=r"\(55P03\).*`seed_lock_timeout`.*Nothing was changed"):
-            database.seed(lock_timeout="200ms")
+        with pytest.raises(DasTernError, match=r"\(55P03\).*`seed_lock_timeout`.*Nothing was changed") as refused:
+            database.seed(lock_timeout="1s")
+        assert [one["pid"] for one in refused.value.facts["blockers"]] == [other.info.backend_pid]
     assert database.seed()["updated"] == 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern import scratch
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
-from ansible.module_utils.dastern.drift import compare, ordered, scaffold, table
+from ansible.module_utils.dastern.drift import against_defaults, compare, ordered, scaffold, table
 from ansible.module_utils.dastern.schema_text import schema_docs, schema_sql
 from ansible.module_utils.dastern.text_files import replace
 
@@ -273,3 +273,35 @@ def test_names_of_scratch_databases_fit_and_are_recognised(database: str) -> Non
     assert re.match(scratch.name_pattern(database), name)
     assert not re.match(scratch.name_pattern(database), "x" + name)
     assert not re.match(scratch.name_pattern(database), name + "0")
+
+
+USUAL = {"owner": {("SELECT", False), ("INSERT", False)}}
+
+
+def by_default(more: set[str], *, within: bool = False, less: set[str] = frozenset(), to: str = "reader") -> Item:  # type: ignore[assignment]
+    facts = {"on": "TABLES", "within": within, "grantee": to, "more": {(one, False) for one in more},
+             "less": {(one, False) for one in less}}  # fmt: skip
+    return Item("default privileges", f"{within} {to}", "", facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("acl", "defaults", "statements"),
+    [
+        ({}, [[], []], []),
+        ({}, [[by_default({"SELECT"})], []], ["REVOKE SELECT ON TABLE t FROM reader"]),
+        ({}, [[], [by_default({"SELECT"}, within=True)]], ["REVOKE SELECT ON TABLE t FROM reader"]),
+        ({"reader": {("SELECT", False)}}, [[by_default({"SELECT"})]], []),
+        (
+            {"reader": {("SELECT", False)}},
+            [[by_default({"SELECT", "UPDATE"})]],
+            ["REVOKE UPDATE ON TABLE t FROM reader"],
+        ),
+        ({}, [[by_default(set(), less={"INSERT"}, to="owner")], []], ["GRANT INSERT ON TABLE t TO owner"]),
+        ({"owner": set()}, [[by_default(set(), less={"INSERT"}, to="owner")]], []),
+    ],
+)
+def test_a_new_object_is_told_what_the_defaults_would_give(
+    acl: dict[str, set[tuple[str, bool]]], defaults: list[list[Item]], statements: list[str]
+) -> None:
+    one = Item("view", "t", "CREATE VIEW t", target="VIEW t", facts={"acl": {**USUAL, **acl}, "usual": USUAL})
+    assert [item.create for item in against_defaults([one], *defaults)] == statements

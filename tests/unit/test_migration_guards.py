@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import MigrationFile
-from ansible.module_utils.dastern.migration_guards import refusals, rollback_refusals, within
+from ansible.module_utils.dastern.migration_guards import refusals, rollback_refusals, time_of_day, within
 from ansible.module_utils.dastern.migration_plan import Plan
 from ansible.module_utils.dastern.rehearsal import keep, record_path
 
@@ -62,6 +62,16 @@ def test_each_refusal_names_its_switch(switches: dict[str, Any], words: list[str
     assert len(found) == len(words)
     assert all(word in message for word, message in zip(words, found, strict=True))
     assert refusals({**OFF, **switches}, Plan(), time(12), OF) == []
+
+
+def test_all_refuse_at_once_also_where_there_is_no_database_yet() -> None:
+    now = time_of_day(None)
+    closed = f"{(now.hour + 2) % 24:02}:00-{(now.hour + 3) % 24:02}:00"
+    switches = {**OFF, "window": closed, "require_approval": True, "require_rehearsal": True}
+    found = refusals(switches, PENDING, now, None)
+    names = ["`migrations_window`", "`migrations_require_approval`", "`migrations_require_rehearsal`"]
+    assert len(found) == 3
+    assert all(name in words for name, words in zip(names, found, strict=True))
 
 
 def test_a_rehearsal_counts_for_exactly_these_files(tmp_path: Path) -> None:

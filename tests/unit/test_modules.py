@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.testing import patch_module_args
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 MODULES = sorted((PLUGINS / "modules").glob("*.py"))
@@ -64,3 +67,65 @@ def test_the_host_s_journal_has_how_far_a_module_is(name: str, function: str, mo
     monkeypatch.setattr(module, function, lambda *_, say, **__: say("half way") or {})
     module.main()
     assert said == ["half way"]
+
+
+SENT = [
+    {"name": "1_a", "sql": "SELECT 'text of up';", "down": "SELECT 'text of down';"},
+    {"name": "2_b", "sql": "COMMIT;"},
+]
+# Options whose value is a file's text. A module that gets one has to be in this test.
+TEXTS: dict[str, Any] = {
+    "migrations": SENT,
+    "former": ["SELECT 'text of former';"],
+    "declared": '[{"file": "users.yml", "row": "text of a row"}]',
+}
+WITH_TEXTS = [path for path in MODULES if TEXTS.keys() & getattr(load(path), "ARGUMENT_SPEC", {}).keys()]
+
+
+def logged(path: Path, monkeypatch: pytest.MonkeyPatch, replaced: type | None = None) -> tuple[str, dict[str, Any]]:
+    """What the module `path` writes into the journal when it is called, and what arguments it has then."""
+    lines: list[str] = []
+    got: dict[str, Any] = {}
+    module = load(path)
+    name = "HostModule" if hasattr(module, "HostModule") else "AnsibleModule"
+    ansible = replaced or getattr(module, name)
+
+    class Called(ansible):  # type: ignore[misc, valid-type]
+        def log(self, msg: str, log_args: dict[str, Any] | None = None) -> None:
+            lines.append(f"{msg} {log_args}")
+
+    def build(**options: Any) -> None:
+        got.update(Called(**options).params)
+        raise SystemExit
+
+    monkeypatch.setattr(module, name, build)
+    words = {"str": "x", "path": "/x", "int": 1, "bool": False}
+    arguments = {
+        option: TEXTS.get(option, (spec.get("choices") or [words.get(spec["type"])])[0])
+        for option, spec in module.ARGUMENT_SPEC.items()
+        if option in TEXTS or spec.get("required")
+    }
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        module.main()
+    return "\n".join(lines), got
+
+
+def test_the_modules_that_get_the_text_of_files() -> None:
+    assert [path.stem for path in WITH_TEXTS] == [
+        "migration", "migration_baseline", "migration_drift", "migration_rehearsal", "migration_resolve",
+        "migration_rollback", "seed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", WITH_TEXTS, ids=lambda path: path.stem)
+def test_the_journal_has_names_and_checksums_and_no_sql(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, got = logged(path, monkeypatch)
+    assert "Invoked with" in said
+    assert "text of" not in said
+    assert "COMMIT;" not in said
+    if "migrations" in got:
+        assert [one["sql"] for one in got["migrations"]] == [one["sql"] for one in SENT]
+        assert "1_a" in said
+        assert hashlib.sha256(b"COMMIT;").hexdigest() in said
+        # Ansible's own class would have written it: the test looks at the right place.
+        assert "text of up" in logged(path, monkeypatch, AnsibleModule)[0]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migration_files import read_folder
+from ansible.module_utils.dastern.migration_files import MigrationFile, read_folder
 from ansible.module_utils.dastern.migration_lint import lint_folder
-from ansible.module_utils.dastern.new_migration import plan, write
+from ansible.module_utils.dastern.new_migration import DOWN_TEXT, UP_TEXT, plan, why_empty, write
 
 NOW = datetime(2026, 3, 1, 10, 15, 0, 999, tzinfo=UTC)
 NAME = "add_user_avatar_field"
@@ -62,27 +62,77 @@ def test_down_is_made_only_when_asked_for(tmp_path: Path) -> None:
     assert list(plan(params(tmp_path), NOW)[1]) == ["migration.sql"]
 
 
-@pytest.mark.parametrize("name", [NAME, "fix_dose_status", "drop_old_2fa_codes", "update_users_email_index", "add_x"])
-def test_names(tmp_path: Path, name: str) -> None:
-    assert plan(params(tmp_path, name=name), NOW)[0].name == f"20260301101500_{name}"
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        *((name, name) for name in (
+            NAME, "fix_dose_status", "drop_old_2fa_codes", "add_x", "avatar", "fix_bug", "2fa_codes", "x" * 200,
+        )),
+        ("addUserAvatar", "add_user_avatar"),
+        ("AddAvatar", "add_avatar"),
+        ("parseURLFast", "parse_url_fast"),
+        ("add-avatar", "add_avatar"),
+        ("add user  avatar ", "add_user_avatar"),
+        ("_add__avatar_", "add_avatar"),
+        ("v1.2 notes", "v1_2_notes"),
+    ],
+)  # fmt: skip
+def test_names_are_written_as_prisma_writes_them(tmp_path: Path, given: str, name: str) -> None:
+    directory, _, notices = plan(params(tmp_path, name=given), NOW)
+    assert directory.name == f"20260301101500_{name}"
+    assert len(notices) == (given != name)
+
+
+@pytest.mark.parametrize("name", ["foo_bar", "test_1", "new_migration", "update_database", "fix_fix", "wip_20260301"])
+def test_a_name_that_says_nothing_is_a_notice(tmp_path: Path, name: str) -> None:
+    directory, _, notices = plan(params(tmp_path, name=name), NOW)
+    assert directory.name == f"20260301101500_{name}"
+    assert len(notices) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("", "needs a name, such as add_user_avatar_field"),
-        *((name, "can't be used; wanted are two words or more") for name in (
-            "avatar", "AddAvatar", "add_Avatar", "add-avatar", "add avatar", "2fa_codes", "_add_avatar", "add_avatar_",
-            "add__avatar", "add/avatar", "../add_avatar", "បន្ថែម_រូប", "add_avatar\n",
-        )),
-        *((name, "doesn't say what the migration changes") for name in (
-            "test_1", "new_migration", "update_database", "fix_fix", "my_changes_v2", "wip_20260301",
-        )),
-        ("add_" + "x" * 240, "has 244 characters"),
+        ("  ", "needs a name"),
+        ("add/avatar", "holds '/'"),
+        ("../add_avatar", "holds '/'"),
+        ("បន្ថែម_រូប", "wanted are letters and digits of ASCII"),
+        ("add_avatar\n", "holds '\\n'"),
+        ("__", "holds no letter and no digit"),
+        ("add_" + "x" * 197, "has 201 characters; 200 are"),
     ],
-)  # fmt: skip
+)
 def test_refused_names(tmp_path: Path, name: str, words: str) -> None:
     assert words in refused(tmp_path, name=name)
+
+
+def test_the_same_name_in_another_spelling_is_taken(tmp_path: Path) -> None:
+    existing(tmp_path, f"20250101000000_{NAME}")
+    assert f"{NAME} exists already" in refused(tmp_path, name="AddUserAvatarField")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (UP_TEXT.format(name="x"), "new_migration.yml"),
+        (UP_TEXT.format(name="x").replace("\n", "\r\n"), "new_migration.yml"),
+        (DOWN_TEXT.format(name="x", script="migration.sql") + "-- nothing is lost\n", "new_migration.yml"),
+        ("-- This is an empty migration.", "prisma migrate dev --create-only"),
+        (" /* a /* b */ c */ ;; -- d", "holds no statement"),
+        ("", "holds no statement"),
+    ],
+)
+def test_what_is_empty_is_named(text: str, words: str) -> None:
+    assert MigrationFile("1_a", text).empty
+    assert words in why_empty(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["SELECT 1", "-- a\nSELECT 1;", UP_TEXT.format(name="x") + "SELECT 1", "'-- a'", "(", "/* */ x"]
+)
+def test_what_holds_a_token_is_not_empty(text: str) -> None:
+    assert not MigrationFile("1_a", text).empty
 
 
 @pytest.mark.parametrize("other", [f"20250101000000_{NAME}", f"0_{NAME}", NAME, "1_Add_User_Avatar_Field"])

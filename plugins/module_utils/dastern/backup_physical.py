@@ -20,6 +20,7 @@ from . import census, keeper, pgbackrest, received
 from .backup_records import Check, Place, Record, now
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
+from .quantities import cut
 from .sql_values import literal
 from .survey import PGDATA
 
@@ -364,7 +365,7 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
             continue
         files = told.damaged.get(record.label, [])
         if read is False:
-            words.append(f"damaged: {', '.join(files[:5]) or 'its files or those that it is built upon'}")
+            words.append(f"damaged: {', '.join(cut(files, 5)) or 'its files or those that it is built upon'}")
         for file in MANIFEST:
             found_sum = _sum(sums, record, file)
             if not found_sum and repository != 1 and read:  # the line broke meanwhile
@@ -526,8 +527,8 @@ def _broken(archive: str, first: str, last: str, there: set[str], damaged: set[t
     missing = [name for name in wanted if name not in there]
     wrong = [name for name in wanted if (archive, name) in damaged]
     return [
-        *([f"its WAL is missing: {', '.join(missing[:5])}"] if missing else []),
-        *([f"its WAL is damaged: {', '.join(wrong[:5])}"] if wrong else []),
+        *([f"its WAL is missing: {', '.join(cut(missing, 5))}"] if missing else []),
+        *([f"its WAL is damaged: {', '.join(cut(wrong, 5))}"] if wrong else []),
     ]
 
 
@@ -547,12 +548,12 @@ def _gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str
         behind = sorted(name for name in broken if name >= newest)
         if behind:
             found.problems.append(
-                f"WAL {', '.join(behind[:5])} is missing or damaged: no moment behind it can be restored until there is a new "
+                f"WAL {', '.join(cut(behind, 5))} is missing or damaged: no moment behind it can be restored until there is a new "
                 "backup"
             )
         if older := sorted(broken - set(behind)):
             found.notes.append(
-                f"WAL {', '.join(older[:5])} is missing or damaged: no backup from before it reaches beyond it"
+                f"WAL {', '.join(cut(older, 5))} is missing or damaged: no backup from before it reaches beyond it"
             )
 
 

@@ -25,7 +25,7 @@ from .docker_engine import resolve
 from .errors import DasTernError
 from .files import absolute, open_lock, write
 from .psql import Psql
-from .quantities import amount, local
+from .quantities import amount, cut, local
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "default": ""},
@@ -202,7 +202,7 @@ class Place:
                 f"The record of backup `{target}`, {self.record_path(target)}, isn't what was written. Use another backup: "
                 "`ansible-playbook playbooks/list_backups.yml` shows all."
             )
-        there = ", ".join(record.called for record in records[:10]) or "none"
+        there = ", ".join(cut([record.called for record in records], 10)) or "none"
         raise DasTernError(
             f"No backup `{target}` is in {where or self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
         )

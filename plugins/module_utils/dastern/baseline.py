@@ -77,6 +77,9 @@ def _baseline(
         raise _refusal(params, where, names, steps, stopped)
     if not params["upto"] and (unclear := _without_trace(files, steps)):
         raise _ambiguous(params, where, names, steps, unclear)
+    # At the end of the folder it is still to be written: marked as applied it could never be filled in.
+    while not params["upto"] and last > 1 and all(file.empty for file in files[last - 1 :]) and not steps[last - 2]:
+        last -= 1
     if not check_mode:
         with connection.transaction():
             if ledger.rows() is None:

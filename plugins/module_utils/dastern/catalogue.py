@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,18 @@ Address = tuple[int, int, int]
 
 DATABASE = "DATABASE :database"
 """The database in a definition: its name is not part of what is compared."""
+
+Privileges = Mapping[str, Set[tuple[str, bool]]]
+"""By role, as SQL writes it: each privilege, and whether the role may give it on."""
+
+KINDS_BY_DEFAULT = {
+    "table": "TABLES", "foreign table": "TABLES", "view": "TABLES", "materialized view": "TABLES",
+    "sequence": "SEQUENCES", "identity": "SEQUENCES",
+    "function": "FUNCTIONS", "procedure": "FUNCTIONS", "aggregate": "FUNCTIONS",
+    "enum": "TYPES", "composite type": "TYPES", "domain": "TYPES", "range type": "TYPES",
+}  # fmt: skip
+"""What ALTER DEFAULT PRIVILEGES calls the objects of a kind. Such an item has the facts `acl`, the privileges that are
+there, and `usual`, those that the server gives where no default privileges say otherwise."""
 
 WEAK = ("column order",)
 """Kinds that change nothing for a program that names its columns: reported, but no drift."""
@@ -230,24 +242,36 @@ WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = %(schema)s AND d.
 # Only where privileges were ever given or taken; then what is there beside what would be there by default.
 _PRIVILEGES = """
 SELECT o.classid, o.objid, o.sub, quote_ident(o.part), x.of_default,
-  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable
+  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable,
+  x.grantee = o.owner
 FROM (
   SELECT 'pg_class'::regclass::oid AS classid, oid AS objid, 0 AS sub, NULL::name AS part, relacl AS acl,
-    acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner) AS usual
+    acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner) AS usual, relowner AS owner
     FROM pg_class WHERE relnamespace = %(schema)s
-  UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, a.attname, a.attacl, NULL FROM pg_attribute a
+  UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, a.attname, a.attacl, NULL, c.relowner FROM pg_attribute a
     JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = %(schema)s AND NOT a.attisdropped
-  UNION ALL SELECT 'pg_proc'::regclass, oid, 0, NULL, proacl, acldefault('f', proowner) FROM pg_proc WHERE pronamespace = %(schema)s
-  UNION ALL SELECT 'pg_type'::regclass, oid, 0, NULL, typacl, acldefault('T', typowner) FROM pg_type WHERE typnamespace = %(schema)s
-  UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, NULL, nspacl, acldefault('n', nspowner) FROM pg_namespace WHERE oid = %(schema)s
-  UNION ALL SELECT 'pg_database'::regclass, oid, 0, NULL, datacl, acldefault('d', datdba) FROM pg_database WHERE datname = current_database()
+  UNION ALL SELECT 'pg_proc'::regclass, oid, 0, NULL, proacl, acldefault('f', proowner), proowner
+    FROM pg_proc WHERE pronamespace = %(schema)s
+  UNION ALL SELECT 'pg_type'::regclass, oid, 0, NULL, typacl, acldefault('T', typowner), typowner
+    FROM pg_type WHERE typnamespace = %(schema)s
+  UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, NULL, nspacl, acldefault('n', nspowner), nspowner
+    FROM pg_namespace WHERE oid = %(schema)s
+  UNION ALL SELECT 'pg_database'::regclass, oid, 0, NULL, datacl, acldefault('d', datdba), datdba
+    FROM pg_database WHERE datname = current_database()
 ) o, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(o.acl) e UNION ALL SELECT true, e.* FROM aclexplode(o.usual) e) x
 WHERE o.acl IS NOT NULL
+"""
+# What a new object of the database's owner has where no default privileges say otherwise.
+_USUAL_PRIVILEGES = """
+SELECT k.kind, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable
+FROM pg_database d, (VALUES ('TABLES', 'r'), ('SEQUENCES', 's'), ('FUNCTIONS', 'f'), ('TYPES', 'T')) k (kind, letter),
+  aclexplode(acldefault(k.letter::"char", d.datdba)) x WHERE d.datname = current_database()
 """
 _DEFAULT_PRIVILEGES = """
 SELECT quote_ident(pg_get_userbyid(d.defaclrole)), CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
     WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' ELSE 'SCHEMAS' END, d.defaclnamespace <> 0, x.of_default,
-  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable
+  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable,
+  d.defaclrole = (SELECT datdba FROM pg_database WHERE datname = current_database())
 FROM pg_default_acl d, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(d.defaclacl) e
   UNION ALL SELECT true, e.* FROM aclexplode(CASE d.defaclnamespace WHEN 0 THEN acldefault(
     CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END, d.defaclrole) END) e) x
@@ -742,20 +766,38 @@ class _Reader:
 
     def _privileges(self) -> None:
         found: dict[tuple[Address, str | None], _Grants] = {}
-        for classid, objid, sub, part, usual, grantee, privilege, grantable in self._rows(_PRIVILEGES):
-            found.setdefault(((classid, objid, sub), part), _Grants()).add(usual, grantee, privilege, grantable)
+        for classid, objid, sub, part, *row, of_owner in self._rows(_PRIVILEGES):
+            found.setdefault(((classid, objid, sub), part), _Grants()).add(*row, of_owner=of_owner)
+        self._privileges_by_default(found)
         for (address, column), grants in found.items():
             self._grants(address, column, grants)
-        defaults: dict[tuple[str, str, bool], _Grants] = {}
-        for role, kind, within, usual, grantee, privilege, grantable in self._rows(_DEFAULT_PRIVILEGES):
-            defaults.setdefault((role, kind, within), _Grants()).add(usual, grantee, privilege, grantable)
+        defaults: dict[tuple[str, str, bool, bool], _Grants] = {}
+        for role, kind, within, *row, of_owner in self._rows(_DEFAULT_PRIVILEGES):
+            defaults.setdefault((role, kind, within, of_owner), _Grants()).add(*row)
         schema = _quoted(self._found, self._schema)
-        for (role, kind, within), grants in defaults.items():
+        for (role, kind, within, of_owner), grants in defaults.items():
             head = f"ALTER DEFAULT PRIVILEGES FOR ROLE {role}" + (f" IN SCHEMA {schema}" if within else "")
             for grantee, more, less in grants.differences():
                 name = f"of {role} on {kind}{' in the schema' if within else ''} to {grantee}"
                 do, back = _statements(f"ON {kind}", grantee, more, less, head + " ")
-                self._add("default privileges", name, do, undo=back)
+                facts = {"on": kind, "within": within, "grantee": grantee, "more": more, "less": less}
+                self._add("default privileges", name, do, undo=back, facts=facts if of_owner else {})
+
+    def _privileges_by_default(self, found: Mapping[tuple[Address, str | None], _Grants]) -> None:
+        """Note at each object that default privileges are about what it has, and what it would have without any."""
+        usual: dict[str, dict[str, set[tuple[str, bool]]]] = {}
+        for kind, grantee, privilege, grantable in self._rows(_USUAL_PRIVILEGES):
+            usual.setdefault(kind, {}).setdefault(grantee, set()).add((privilege, grantable))
+        # A table's row type, and the relation of a composite type, lead to the same item.
+        catalogue = {"FUNCTIONS": self._class["pg_proc"], "TYPES": self._class["pg_type"]}
+        given: dict[str, Privileges] = {}
+        for (address, column), grants in found.items():
+            kind = KINDS_BY_DEFAULT.get(self._found.get(key := self._keys.get(address, ""), {}).get("kind", ""))
+            if column is None and kind and address[0] == catalogue.get(kind, self._class["pg_class"]):
+                given[key] = grants.of_a_new_one(self._owner)
+        for key, one in self._found.items():
+            if kind := KINDS_BY_DEFAULT.get(one["kind"]):
+                one["facts"] = {**one.get("facts", {}), "acl": given.get(key, usual[kind]), "usual": usual[kind]}
 
     def _grants(self, address: Address, column: str | None, grants: _Grants) -> None:
         """One item for each role whose privileges on the object aren't the ones that it would have by default."""
@@ -766,10 +808,8 @@ class _Reader:
         elif whole not in self._found:
             return
         else:
-            label, noun, parent = key, self._found[whole]["target"], key
-        # GRANT knows views and foreign tables as tables only, an aggregate as a function, and columns of tables only.
-        noun = re.sub(r"^(MATERIALIZED VIEW|FOREIGN TABLE|VIEW) ", "TABLE ", noun)
-        noun = re.sub(r"^AGGREGATE ", "FUNCTION ", noun)
+            label, noun, parent = key, as_granted(self._found[whole]["target"]), key
+        # GRANT knows columns of tables only.
         if column is not None:
             noun = re.sub(r"^SEQUENCE ", "TABLE ", noun)
             label = f"column {noun.removeprefix('TABLE ')}.{column}"
@@ -837,9 +877,17 @@ class _Grants:
     def __init__(self) -> None:
         self._actual: dict[str, set[tuple[str, bool]]] = {}
         self._usual: dict[str, set[tuple[str, bool]]] = {}
+        self._owner = ""
 
-    def add(self, usual: bool, grantee: str, privilege: str, grantable: bool) -> None:
+    def add(self, usual: bool, grantee: str, privilege: str, grantable: bool, *, of_owner: bool | None = False) -> None:
         (self._usual if usual else self._actual).setdefault(grantee, set()).add((privilege, grantable))
+        if of_owner:
+            self._owner = grantee
+
+    def of_a_new_one(self, owner: str) -> Privileges:
+        """What is there, with the role `owner` for the object's: whoever makes it anew owns it first."""
+        own = owner if re.fullmatch(r"[a-z_][a-z0-9_]*", owner) else identifier(owner)
+        return {own if grantee == self._owner else grantee: given for grantee, given in self._actual.items()}
 
     def differences(self) -> list[tuple[str, list[tuple[str, bool]], list[tuple[str, bool]]]]:
         """Grantee, what it has more than by default, what it has less."""
@@ -868,6 +916,12 @@ def _statements(
         do.insert(0, f"{head}REVOKE {taken} {on} FROM {grantee}")
         back.append(f"{head}GRANT {taken} {on} TO {grantee}")
     return ";\n".join(do), ";\n".join(back)
+
+
+def as_granted(target: str) -> str:
+    """`target` as GRANT calls it: views and foreign tables are tables there, an aggregate is a function."""
+    target = re.sub(r"^(MATERIALIZED VIEW|FOREIGN TABLE|VIEW) ", "TABLE ", target)
+    return re.sub(r"^AGGREGATE ", "FUNCTION ", target)
 
 
 def _options(options: Sequence[str]) -> str:

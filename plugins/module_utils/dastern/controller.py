@@ -87,6 +87,15 @@ def warn(words: str) -> None:
     Display().warning(shown(words))
 
 
+def refused_lines(refused: list[str]) -> list[str]:
+    """What the summary of a check says of what would refuse the run itself."""
+    lines = []
+    for words in refused:
+        first, *more = words.splitlines()
+        lines += [f"would be refused: {first}", *(f"  {line.strip()}" for line in more)]
+    return lines
+
+
 def runs_here(connection: Any, task_vars: dict[str, Any], become: bool) -> bool:
     """Whether the host is this very process's machine, user and Python."""
     if connection.transport != "local" or become:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .catalogue import DATABASE, WEAK, Item
+from .catalogue import DATABASE, KINDS_BY_DEFAULT, WEAK, Item, Privileges, as_granted
 from .text import shown
 
 # What makes the object, in an order that a person would choose; dependencies come first.
@@ -20,7 +20,7 @@ _RANK = {kind: rank for rank, kind in enumerate((
     "procedure", "aggregate", "cast", "table", "foreign table", "column", "identity", "default", "not null", "sequence owner",
     "storage parameters", "column storage", "column compression", "column statistics", "column options", "index",
     "constraint", "clustered on", "replica identity", "view", "materialized view", "statistics object", "rule", "trigger",
-    "trigger state", "row security", "policy", "owner", "default privileges", "grant", "comment",
+    "trigger state", "row security", "policy", "owner", "privileges", "default privileges", "grant", "comment",
 ))}  # fmt: skip
 
 # Kinds whose change replaces the text in place: the live one's `create` is enough.
@@ -166,6 +166,8 @@ def scaffold(differences: Sequence[Difference], expected: Iterable[Item], live: 
             continue
         if row.what == "differs" and _ancestor(row.item, after, replaced):
             continue
+        if row.item.kind == "grant" and row.what != "unexpected":
+            makes |= _grants_on_columns(row.item, after)
         words = _by_hand(row, before, after)
         if words:
             hand.append(words)
@@ -188,6 +190,8 @@ def scaffold(differences: Sequence[Difference], expected: Iterable[Item], live: 
         hand.append(f"{key}: {_refused(makes[key])}")
         for child in [one for one in makes if one == key or _ancestor(makes[one], after, {key})]:
             del makes[child]
+    new = [item for key, item in makes.items() if key not in texts]
+    makes |= {item.key: item for item in against_defaults(new, before.values(), after.values())}
     first, last = _dropping(drops, before, replaced)
     statements = [*first, *(texts.get(key, text) for key, text in ordered(makes.values())), *last]
     return _enum_values_apart(Scaffold(statements, hand), differences)
@@ -358,6 +362,65 @@ def _dropping(
         }
         (last if others and key not in replaced else first).append(drops[key].undo)
     return first, last
+
+
+def _grants_on_columns(grant: Item, items: Mapping[str, Item]) -> dict[str, Item]:
+    """The grants on columns that a REVOKE on their table takes along, for the same role."""
+    to = f" to {grant.name.rpartition(' to ')[2]}"
+    return {
+        key: one
+        for key, one in items.items()
+        if one.kind == "grant" and key != grant.key and one.name.endswith(to) and _ancestor(one, items, {grant.parent})
+    }
+
+
+def against_defaults(new: Iterable[Item], *defaults: Iterable[Item]) -> list[Item]:
+    """Grants that give `new` objects the privileges that they have, whichever of `defaults` holds when they are made.
+
+    Default privileges add to a new object or take from it, unsaid: a table that a role may not read is one that it was
+    revoked from. What differs from the server's own defaults is an item by itself and isn't written twice.
+    """
+    sets = [[one for one in some if one.kind == "default privileges" and one.facts] for some in defaults]
+    made = []
+    for item in new:
+        if "acl" not in item.facts:
+            continue
+        acl, usual = item.facts["acl"], item.facts["usual"]
+        given = [_when_made(KINDS_BY_DEFAULT[item.kind], usual, some) for some in sets]
+        on = f"ON {as_granted(item.target)}"
+        for grantee in sorted({role for one in given for role in one}):
+            has, always = acl.get(grantee, frozenset()), usual.get(grantee, frozenset())
+            may = set().union(*(one.get(grantee, frozenset()) for one in given))
+            sure = frozenset.intersection(*(frozenset(one.get(grantee, ())) for one in given))
+            less = _names(may) - _names(has) - _names(always)
+            option = {name for name, grantable in may if grantable and (name, True) not in has} & _names(has)
+            more = {one for one in has & always if one[0] not in _names(sure)}
+            statements = [f"REVOKE {', '.join(sorted(less))} {on} FROM {grantee}"] if less else []
+            statements += [f"REVOKE GRANT OPTION FOR {', '.join(sorted(option))} {on} FROM {grantee}"] if option else []
+            for grantable in (False, True):
+                if names := sorted(name for name, flag in more if flag is grantable):
+                    words = f"GRANT {', '.join(names)} {on} TO {grantee}"
+                    statements.append(words + (" WITH GRANT OPTION" if grantable else ""))
+            if statements:
+                text = ";\n".join(statements)
+                # Before its other grants: a REVOKE takes those on columns along.
+                made.append(Item("privileges", f"of {grantee} on {item.key}", text, text, parent=item.key,
+                                 needs=frozenset([item.key])))  # fmt: skip
+    return made
+
+
+def _when_made(kind: str, usual: Privileges, defaults: Iterable[Item]) -> Privileges:
+    """What a new object has under default privileges (source: the manual's ALTER DEFAULT PRIVILEGES)."""
+    given = {role: set(privileges) for role, privileges in usual.items()}
+    for one in sorted((one for one in defaults if one.facts["on"] == kind), key=lambda one: bool(one.facts["within"])):
+        own = given.setdefault(one.facts["grantee"], set())
+        own.difference_update(one.facts["less"])
+        own.update(one.facts["more"])
+    return given
+
+
+def _names(privileges: Iterable[tuple[str, bool]]) -> set[str]:
+    return {name for name, _ in privileges}
 
 
 def ordered(items: Iterable[Item]) -> list[tuple[str, str]]:

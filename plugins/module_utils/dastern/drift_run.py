@@ -15,7 +15,7 @@ from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
-from .migration_plan import Plan, make_plan
+from .migration_plan import Plan, make_plan, reset_words
 from .psql import superuser_of
 from .scratch import LEFTOVER_AFTER, replay, scratch_database
 from .sql_values import identifier
@@ -95,7 +95,7 @@ def _plan(
     ] + [
         f"Migration {name} was edited after it was applied: the checksum of {params['folder']}/{name}/{SCRIPT} is not the one "
         f"in the ledger, and the comparison would be with something else. Put the file back as it was (`git log -- "
-        f"{params['folder']}/{name}/{SCRIPT}` shows its history)."
+        f"{params['folder']}/{name}/{SCRIPT}` shows its history).{reset_words(params)}"
         for name in plan.edited
     ]
     if wrong:

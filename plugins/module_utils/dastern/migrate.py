@@ -6,14 +6,16 @@ disagree after a crash. Here they can't, and a migration that fails leaves no ro
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timezone
 from shlex import quote
 from typing import Any
 
 from .advisory_lock import Held, who
+from .blockers import Blockers
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -22,8 +24,10 @@ from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import refusals, time_of_day
-from .migration_plan import Plan, make_plan
+from .migration_plan import Plan, make_plan, reset_words
 from .migration_run import Failure, Refused, Runner, own_transactions, refuse_copy, resolve_words
+from .new_migration import why_empty
+from .quantities import cut
 from .rehearsal import target
 from .sql_text import Statement, line_and_column, statements
 from .sql_values import duration, identifier
@@ -49,6 +53,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_retries": {"type": "int", "default": 0},
     "assume_empty": {"type": "bool", "default": False},
     "exit_code": {"type": "bool", "default": False},
+    "allow_empty": {"type": "bool", "default": False},
+    "environment": {"type": "str", "default": ""},
     "lint": {"type": "str", "choices": ["warn", "fail", "off"], "default": "warn"},
     "backup": {"type": "bool", "default": False},
     "backup_dir": {"type": "path", "default": ""},
@@ -67,7 +73,8 @@ WORDS_FOR = {
     "57P01": "The server was stopped meanwhile, or somebody ended this session: run again when it is back.",
     "55P04": "A new enum value can be used only after it was committed: move its use to a migration of its own.",
     "55P03": "Another session holds the lock that this statement needs for longer than `migrations_lock_timeout`. "
-    "Run again when it is quieter, or raise that variable.",
+    "Run again when that one is done (`SELECT pg_terminate_backend(PID)`, as its user or a superuser, ends a forgotten one), or "
+    "raise that variable.",
     "40P01": "This session and another waited for each other, and the server ended this one's statement. Run again.",
     "57014": "The statement ran longer than `migrations_statement_timeout`: raise it, or split the work.",
     "53100": "The disk of the data volume is full: free space there, then run again.",
@@ -89,15 +96,27 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     if params["assume_empty"]:
         if not check_mode:
             raise DasTernError("`assume_empty` is a way to plan: it goes with check mode only.")
-        return _planned(params, make_plan(files, []), diff)
+        plan = make_plan(files, [])
+        refused = refusals(params, plan, time_of_day(None), None)
+        if wrong := _unfit(params, plan):
+            raise DasTernError([*wrong, *refused], **_names(params, plan))
+        return _planned(params, plan, diff, refused)
     if check_mode:
         settings["default_transaction_read_only"] = "on"
     with _session(params, settings) as connection:
         ledger = Ledger(connection, params["schema"])
-        plan = checked_plan(params, ledger, files, locked=False)
-        _guard(params, connection, plan)
+
+        def guards(plan: Plan) -> list[str]:
+            return refusals(params, plan, time_of_day(connection), target(connection, params)) if plan.pending else []
+
+        def guard(plan: Plan) -> None:
+            if found := guards(plan):
+                raise DasTernError([*found, "Nothing was applied."], **_names(params, plan))
+
+        plan = checked_plan(params, ledger, files, locked=False, guards=guards)
         if check_mode:
-            return _planned(params, plan, diff)
+            return _planned(params, plan, diff, guards(plan))
+        guard(plan)
         # An unfinished row that was let through is a run of somebody else's, under way at this moment.
         if not plan.pending and not plan.failed:
             return _result(params, plan, [])
@@ -105,13 +124,14 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
             waited_for = _lock(ledger, params["lock_wait"])
         except Held as held:
             return {"changed": False, "locked_by": held.holder}
-        plan = checked_plan(params, ledger, files, locked=True)
-        _guard(params, connection, plan)  # the wait may have been long
+        plan = checked_plan(params, ledger, files, locked=True, guards=guards)
+        guard(plan)  # the wait may have been long
         if backup := _backed_up(params, connection, plan):
-            _guard(params, connection, plan)
+            guard(plan)
         runner = Runner(connection, ledger)
         try:
-            applied = _apply(runner, plan, params)
+            with Blockers(params, connection.info.backend_pid, params["lock_timeout"]) as blockers:
+                applied = _apply(runner, plan, params, blockers)
         except DasTernError as failure:
             failure.facts.update(backup)
             raise
@@ -154,7 +174,7 @@ def _status(params: dict[str, Any], files: list[MigrationFile]) -> dict[str, Any
         )
         return {"changed": False, **known, "message": error.message, "files": [file.name for file in files]}
     plan = make_plan(files, rows or [])
-    names = _names(plan)
+    names = _names(params, plan)
     # What is unfinished while somebody migrates is what runs at this moment.
     running = {"running": plan.failed, "failed_before": []} if holder and plan.failed else {}
     return {
@@ -185,8 +205,15 @@ def _history(rows: list[Row], held: bool) -> list[dict[str, Any]]:
     ]
 
 
-def checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFile], *, locked: bool) -> Plan:
-    """The plan, or a refusal that lists everything that is wrong at once.
+def checked_plan(
+    params: dict[str, Any],
+    ledger: Ledger,
+    files: list[MigrationFile],
+    *,
+    locked: bool,
+    guards: Callable[[Plan], list[str]] = lambda plan: [],
+) -> Plan:
+    """The plan, or a refusal that lists at once everything that is wrong and what `guards` say of it.
 
     Without the lock another run may begin or end between two questions, so that they don't fit together: only what is
     still wrong when they are asked again is refused.
@@ -195,16 +222,8 @@ def checked_plan(params: dict[str, Any], ledger: Ledger, files: list[MigrationFi
     if wrong and not locked:
         plan, wrong = _look(params, ledger, files, locked=locked)
     if wrong:
-        raise DasTernError(wrong, **_names(plan))
+        raise DasTernError([*wrong, *guards(plan)], **_names(params, plan))
     return plan
-
-
-def _guard(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> None:
-    """Refuse what the guard rails of the inventory don't let pass; a check is refused as the run would be."""
-    if not plan.pending:
-        return
-    if found := refusals(params, plan, time_of_day(connection), target(connection, params)):
-        raise DasTernError([*found, "Nothing was applied."], **_names(plan))
 
 
 def _backed_up(params: dict[str, Any], connection: psycopg.Connection[Any], plan: Plan) -> dict[str, Any]:
@@ -217,7 +236,7 @@ def _backed_up(params: dict[str, Any], connection: psycopg.Connection[Any], plan
     try:
         return backed_up(params, connection, MIGRATING, "Nothing was applied")
     except DasTernError as refusal:
-        raise DasTernError(refusal.message, **{**_names(plan), **refusal.facts}) from None
+        raise DasTernError(refusal.message, **{**_names(params, plan), **refusal.facts}) from None
 
 
 def _look(
@@ -235,22 +254,47 @@ def _look(
     if rows is None and plan.pending and (tables := ledger.tables()):
         wrong.append(
             f"Schema {params['schema']} of database {params['database']} holds {len(tables)} tables "
-            f"({', '.join(tables[:5])}{', ...' if len(tables) > 5 else ''}) but no ledger _prisma_migrations (P3005): "
+            f"({', '.join(cut(tables, 5))}) but no ledger _prisma_migrations (P3005): "
             "which migrations it already has is not known. `ansible-playbook playbooks/baseline.yml` finds out and records it; "
             "or point `postgres_database` at an empty database."
         )
     for finding, names in _findings(plan).items():
         if params[f"on_{finding}"] == "fail":
-            wrong += [_refusal(params, plan, finding, name) for name in names[:3]]
-            if names[3:]:
-                wrong.append(f"The same of {len(names) - 3} more: {', '.join(names[3:])}.")
+            wrong += _each(names, [_refusal(params, plan, finding, name) for name in names[:3]])
+    return plan, [*wrong, *_unfit(params, plan)]
+
+
+def _each(names: list[str], words: list[str]) -> list[str]:
+    """`words` of the first of `names`, and how many more there are."""
+    rest = names[len(words) :]
+    return [*words, f"The same of {len(rest)} more: {', '.join(rest)}."] if rest else words
+
+
+def _unfit(params: dict[str, Any], plan: Plan) -> list[str]:
+    """What of the pending files themselves is wrong, in words."""
+    empty = _empty(params, plan)
+    wrong = _each(
+        [migration.name for migration in empty],
+        [
+            f"Migration {migration.name} is pending and empty: {path} {why_empty(migration.sql)}. Applied like that it could "
+            f"never be filled in. Write its statements, or remove its directory (`rm -r {quote(os.path.dirname(path))}`); "
+            "`-e migrations_allow_empty=true` applies it as it is."
+            for migration in empty[:3]
+            for path in [_path(params, migration.name)]
+        ],
+    )
     for migration in plan.pending:
         try:
             own_transactions(migration)
             refuse_copy(migration)
         except Refused as refusal:
             wrong.append(f"Migration {migration.name}: {_path(params, migration.name)}: {refusal}")
-    return plan, wrong
+    return wrong
+
+
+def _empty(params: dict[str, Any], plan: Plan) -> list[MigrationFile]:
+    """Those of the pending migrations that hold no statement and that nobody allowed to."""
+    return [] if params["allow_empty"] else [migration for migration in plan.pending if migration.empty]
 
 
 _REFUSALS = {
@@ -276,7 +320,8 @@ def _refusal(params: dict[str, Any], plan: Plan, finding: str, name: str) -> str
             f"renamed, `ansible-playbook playbooks/resolve_migration.yml -e adopt={file}`."
         )
     path = _path(params, name)
-    return _REFUSALS[finding].format(name=name, path=path, quoted=quote(path))
+    words = _REFUSALS[finding].format(name=name, path=path, quoted=quote(path))
+    return words + (reset_words(params) if finding == "edited" else "")
 
 
 def _findings(plan: Plan) -> dict[str, list[str]]:
@@ -307,18 +352,19 @@ def _lock(ledger: Ledger, lock_wait: float) -> dict[str, Any] | None:
         ) from None
 
 
-def _apply(runner: Runner, plan: Plan, params: dict[str, Any]) -> list[dict[str, Any]]:
+def _apply(runner: Runner, plan: Plan, params: dict[str, Any], blockers: Blockers) -> list[dict[str, Any]]:
     applied: list[dict[str, Any]] = []
     for migration in plan.pending:
+        blockers.forget()
         try:
             # Of an interrupted one only the end of its row may have been missing.
             again = migration not in plan.interrupted or runner.recover(migration)
             applied.append({"name": migration.name, "ms": _patiently(runner, migration, params) if again else 0.0})
         except Failure as failure:
-            raise _failure(failure, migration, plan, applied, params) from None
+            raise _failure(failure, migration, plan, applied, params, blockers) from None
         except psycopg.Error as error:
             # Before a file of its own transactions was sent, or while an interrupted one was picked up.
-            raise _failure(Failure(error, None, ""), migration, plan, applied, params) from None
+            raise _failure(Failure(error, None, ""), migration, plan, applied, params, blockers) from None
         except Refused as error:
             raise DasTernError(
                 f"Migration {migration.name}: {error}", changed=bool(applied), applied_before=applied
@@ -347,6 +393,7 @@ def _failure(
     plan: Plan,
     applied: list[dict[str, Any]],
     params: dict[str, Any],
+    blockers: Blockers,
 ) -> DasTernError:
     """The server's words with file, line and statement around them."""
     error, done = failure.error, failure.done
@@ -390,6 +437,9 @@ def _failure(
         if more:
             facts[label] = more
             words.append(f"  {label + ':':<11} {' / '.join(more.splitlines())}")
+    if diag.sqlstate == "55P03":
+        facts["blockers"] = blockers.seen
+        words += blockers.lines
     mend = "" if diag.sqlstate == "57014" and "timeout" not in str(diag.message_primary) else diag.sqlstate
     if mend == "57014" and params["statement_timeout"] == "0":
         words.append(
@@ -413,15 +463,16 @@ def place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, i
     return {}, None
 
 
-def _planned(params: dict[str, Any], plan: Plan, diff: bool) -> dict[str, Any]:
+def _planned(params: dict[str, Any], plan: Plan, diff: bool, guards: list[str]) -> dict[str, Any]:
+    """The result of check mode; `guards` are why the run itself would be refused."""
     due = {"backup_due": params["backup_dir"]} if params["backup"] and plan.pending else {}
-    return {**_result(params, plan, None), **due, **(_diff(plan) if diff else {})}
+    return {**_result(params, plan, None), "refused": guards, **due, **(_diff(plan) if diff else {})}
 
 
 def _result(params: dict[str, Any], plan: Plan, applied: list[dict[str, Any]] | None) -> dict[str, Any]:
     """The module's result; `applied` None is a plan that was not carried out."""
     done = [item["name"] for item in applied or []]
-    result = {"changed": bool(plan.pending), "applied_now": applied or [], **_names(plan)}
+    result = {"changed": bool(plan.pending), "applied_now": applied or [], **_names(params, plan)}
     result["applied"] = sorted([*plan.applied, *done])
     result["pending"] = [name for name in plan.pending_names if name not in done]
     result["notices"] = [
@@ -436,13 +487,14 @@ def _result(params: dict[str, Any], plan: Plan, applied: list[dict[str, Any]] | 
     return result
 
 
-def _names(plan: Plan) -> dict[str, Any]:
+def _names(params: dict[str, Any], plan: Plan) -> dict[str, Any]:
     return {
         "applied": plan.applied,
         "pending": plan.pending_names,
         "failed_before": plan.failed,
         "interrupted": [migration.name for migration in plan.interrupted],
         "rolled_back": plan.rolled_back,
+        "empty": [migration.name for migration in _empty(params, plan)],
         **_findings(plan),
     }
 

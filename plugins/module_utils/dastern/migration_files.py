@@ -16,6 +16,7 @@ from shlex import quote
 from typing import Any
 
 from .errors import DasTernError
+from .sql_text import tokens
 
 SCRIPT = "migration.sql"
 DOWN = "down.sql"
@@ -56,6 +57,11 @@ class MigrationFile:
         A file without a word holds no statement with it: a thousand files needn't be read token by token.
         """
         return frozenset(re.findall(r"\w+", self.sql.lower()))
+
+    @cached_property
+    def empty(self) -> bool:
+        """Whether it holds no statement, only comments and blanks."""
+        return all(token == ";" for _, token, _ in tokens(self.sql))
 
     def matches(self, checksum: str) -> bool:
         """Whether `checksum` is that of this file, of its CRLF or of its LF form (git may change line endings)."""

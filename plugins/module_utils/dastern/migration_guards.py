@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import time
+from datetime import datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DasTernError
 from .migration_plan import Plan
-from .quantities import ZONE
+from .quantities import CLOCK, ZONE
 from .rehearsal import record_path, rehearsed
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ ARGUMENT_SPEC: dict[str, Any] = {
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
-def time_of_day(connection: psycopg.Connection[Any]) -> time:
-    """The server's time of day in `ZONE`."""
+def time_of_day(connection: psycopg.Connection[Any] | None) -> time:
+    """The server's time of day in `ZONE`; without a server this machine's."""
+    if connection is None:
+        return datetime.now(CLOCK).time().replace(microsecond=0)
     row = connection.execute(f"SELECT (clock_timestamp() AT TIME ZONE '{ZONE}')::time(0)").fetchone()
     assert row is not None
     return row[0]  # type: ignore[no-any-return]
@@ -58,10 +60,11 @@ def _outside_window(params: Mapping[str, Any], now: time) -> list[str]:
     ]
 
 
-def refusals(params: Mapping[str, Any], plan: Plan, now: time, of: tuple[str, str, str]) -> list[str]:
+def refusals(params: Mapping[str, Any], plan: Plan, now: time, of: tuple[str, str, str] | None) -> list[str]:
     """Why what is pending may not be applied; `now` is the time of day in `ZONE`. Nothing pending, nothing refused.
 
-    The records of rehearsals `of` this target are looked for beside the password file, where the role keeps them.
+    The records of rehearsals `of` this target are looked for beside the password file, where the role keeps them; a
+    target that doesn't exist yet is None.
     """
     if not plan.pending:
         return []
@@ -75,7 +78,7 @@ def refusals(params: Mapping[str, Any], plan: Plan, now: time, of: tuple[str, st
             f"Read them (`--check --diff`), then `-e migrations_approved={newest}`."
         )
     folder = str(Path(params["password_file"]).expanduser().parent)
-    if params["require_rehearsal"] and rehearsed(record_path(folder, of, plan.pending)) is None:
+    if params["require_rehearsal"] and (of is None or rehearsed(record_path(folder, of, plan.pending)) is None):
         found.append(
             f"What is pending up to {newest} was not rehearsed with exactly these files (`migrations_require_rehearsal` is "
             "true): `ansible-playbook playbooks/rehearse.yml`, then run again."

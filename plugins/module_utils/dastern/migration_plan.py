@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from shlex import quote
+from typing import Any
 
 from .ledger import Row
 from .migration_files import MigrationFile, look_alikes
@@ -69,6 +71,16 @@ def make_plan(files: Sequence[MigrationFile], rows: Sequence[Row]) -> Plan:
         if same:
             plan.renamed[name] = same
     return plan
+
+
+def reset_words(params: Mapping[str, Any]) -> str:
+    """The way out of an edited file that only development has, as a sentence behind others; '' elsewhere."""
+    if params.get("environment") != "development":
+        return ""
+    return (
+        " In development, where nobody needs the rows: `ansible-playbook playbooks/reset.yml -e "
+        f"confirm={quote(params['database'])}` empties the schema and applies all files as they are now."
+    )
 
 
 def _in_order(names: object) -> list[str]:

@@ -17,8 +17,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "down": {"type": "bool", "default": False},
 }
 STAMP = "%Y%m%d%H%M%S"
-# The ledger keeps 255 characters, of which the stamp and its underscore take 15.
-LONGEST = 240
+LONGEST = 200
+"""Prisma's limit of a name, without the stamp."""
 # Words that say nothing about what a migration changes.
 EMPTY_WORDS = frozenset(
     [
@@ -89,8 +89,7 @@ def plan(params: dict[str, Any], now: datetime | None = None, text: str = "") ->
     `text` is what it is to do; without it that is left to a person. Writes nothing. Raises `DasTernError` for a name or
     folder that can't be used.
     """
-    name, folder = params["name"], Path(params["folder"])
-    check_name(name)
+    name, folder = slug(params["name"]), Path(params["folder"])
     existing = [file.name for file in read_folder(folder)]
     same = next((other for other in existing if re.sub(r"^\d+_", "", other).casefold() == name), None)
     if same is not None:
@@ -103,6 +102,7 @@ def plan(params: dict[str, Any], now: datetime | None = None, text: str = "") ->
             f"The migrations folder {folder} can't be written by this user: run as the user who owns it, or `chmod u+w {folder}`."
         )
     stamp, notices = _stamp(existing, (now or datetime.now(UTC)).replace(microsecond=0, tzinfo=None))
+    notices += _name_notices(params["name"], name)
     directory = folder / f"{stamp:{STAMP}}_{name}"
     newest = max(existing, key=os.fsencode, default="")
     if os.fsencode(directory.name) <= os.fsencode(newest):
@@ -136,24 +136,48 @@ def write(directory: Path, texts: dict[str, str]) -> None:
         ) from None
 
 
-def check_name(name: str) -> None:
-    """Refuse what doesn't name a migration. Raises `DasTernError`."""
-    if not name:
+def slug(given: str) -> str:
+    """`given` as `prisma migrate dev --name` writes it: words in lower case, joined by underscores.
+
+    Raises `DasTernError` for what doesn't name a migration.
+    """
+    if not given.strip():
         raise DasTernError(
             f"A new migration needs a name, {EXAMPLE}: `ansible-playbook playbooks/new_migration.yml -e "
             "migration_name=add_user_avatar_field`."
         )
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", name):
+    if wrong := sorted(set(re.findall(r"[^A-Za-z0-9 _.-]", given))):
         raise DasTernError(
-            f"The name {name!r} can't be used; wanted are two words or more in lower-case letters and digits, begun with a "
-            f"letter and joined by single underscores, {EXAMPLE}."
+            f"The name {given!r} holds {', '.join(map(repr, wrong))}; wanted are letters and digits of ASCII, joined by "
+            f"underscores, {EXAMPLE}."
         )
-    if all(word in EMPTY_WORDS or re.fullmatch(r"v?\d+", word) for word in name.split("_")):
-        raise DasTernError(
-            f"The name {name!r} doesn't say what the migration changes; wanted is one that does, {EXAMPLE}."
-        )
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", given)
+    name = "_".join(re.findall(r"[a-z0-9]+", words.lower()))
+    if not name:
+        raise DasTernError(f"The name {given!r} holds no letter and no digit; wanted is one that does, {EXAMPLE}.")
     if len(name) > LONGEST:
-        raise DasTernError(f"The name has {len(name)} characters; {LONGEST} are what the ledger can keep. Shorten it.")
+        raise DasTernError(f"The name has {len(name)} characters; {LONGEST} are what Prisma takes. Shorten it.")
+    return name
+
+
+def _name_notices(given: str, name: str) -> list[str]:
+    notices = []
+    if name != given:
+        notices.append(f"The migration is called {name}: so Prisma, too, writes the name {given!r}.")
+    if all(word in EMPTY_WORDS or re.fullmatch(r"v?\d+", word) for word in name.split("_")):
+        notices.append(f"The name {name!r} doesn't say what the migration changes; one that does is {EXAMPLE}.")
+    return notices
+
+
+def why_empty(text: str) -> str:
+    """What a file without a statement is, in words that go on after its name."""
+    unix = text.replace("\r\n", "\n")
+    for template in (UP_TEXT, DOWN_TEXT):
+        if template.format(name="", script=SCRIPT).partition("\n")[2].strip() in unix:
+            return "is still the template that new_migration.yml wrote"
+    if "-- This is an empty migration." in unix:
+        return "is what `prisma migrate dev --create-only` writes where the schema didn't change"
+    return "holds no statement"
 
 
 def _stamp(existing: list[str], now: datetime) -> tuple[datetime, list[str]]:

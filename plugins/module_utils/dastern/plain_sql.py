@@ -32,7 +32,7 @@ from .errors import DasTernError
 from .files import absolute, sync_folder
 from .migration_backup import WAIT
 from .psql import Psql
-from .quantities import amount, local
+from .quantities import amount, cut, local
 from .sql_values import identifier, literal, new_database
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -166,7 +166,7 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
                      if found.get(table) != rows]  # fmt: skip
             if wrong:
                 raise DasTernError(
-                    f"{path} didn't give what it says: {'; '.join(wrong[:10])}. Database {into} was not made."
+                    f"{path} didn't give what it says: {'; '.join(cut(wrong, 10))}. Database {into} was not made."
                 )
             place.superuser.run(f"ALTER DATABASE {identifier(partial)} RENAME TO {identifier(into)};")
         except BaseException:

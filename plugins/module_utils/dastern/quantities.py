@@ -1,7 +1,8 @@
-"""Times and sizes in words."""
+"""Times, sizes and lists in words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 ZONE = "Asia/Phnom_Penh"
@@ -53,3 +54,8 @@ def amount(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.1f} TB"
+
+
+def cut(words: Sequence[str], most: int) -> list[str]:
+    """The first of `words`, `most` of them, and how many more there are."""
+    return [*words[:most], f"... and {len(words) - most} more"] if len(words) > most else list(words)

@@ -64,6 +64,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "on_edited": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_missing": {"type": "str", "choices": POLICIES, "default": "fail"},
     "on_out_of_order": {"type": "str", "choices": POLICIES, "default": "warn"},
+    "allow_empty": {"type": "bool", "default": False},
+    "environment": {"type": "str", "default": ""},
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},

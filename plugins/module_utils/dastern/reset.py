@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .blockers import Blockers
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -19,6 +20,7 @@ try:
 except ImportError:  # `connect` says so in words
     pass
 
+LOCK_TIMEOUT = "10s"
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     "schema": {"type": "str", "default": "public"},
@@ -63,7 +65,7 @@ def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             f"A reset deletes everything in schema {params['schema']} of database {database}. Nothing was deleted; "
             f"`-e confirm={database}` confirms it."
         )
-    settings = {"lock_timeout": "10s", **({"default_transaction_read_only": "on"} if check_mode else {})}
+    settings = {"lock_timeout": LOCK_TIMEOUT, **({"default_transaction_read_only": "on"} if check_mode else {})}
     try:
         with connect(dict(params), "das-tern reset", settings) as connection:
             _refuse_other_than_development(connection, database)
@@ -72,19 +74,32 @@ def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             objects = connection.execute(_OBJECTS, (params["schema"],)).fetchall()
             extensions = [name for (name,) in connection.execute(_EXTENSIONS, (params["schema"],))]
             if (objects or extensions) and not check_mode:
-                with connection.transaction():
-                    for kind, name in objects:
-                        connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")
-                    if extensions:
-                        # Together, as one may need another; not what other schemas have of their types.
-                        connection.execute(f"DROP EXTENSION {', '.join(extensions)}")  # type: ignore[arg-type]
+                with Blockers(params, connection.info.backend_pid, LOCK_TIMEOUT) as blockers:
+                    try:
+                        _drop(connection, objects, extensions)
+                    except psycopg.errors.LockNotAvailable as error:
+                        raise blockers.named(_failed(params, error)) from None
     except psycopg.Error as error:
-        raise DasTernError(
-            f"Resetting schema {identifier(params['schema'])} of database {database} failed, and nothing was deleted: "
-            f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}."
-        ) from None
+        raise _failed(params, error) from None
     dropped = len(objects) + len(extensions)
     return {"changed": dropped > 0, "dropped": dropped}
+
+
+def _drop(connection: psycopg.Connection[Any], objects: list[tuple[Any, ...]], extensions: list[str]) -> None:
+    with connection.transaction():
+        for kind, name in objects:
+            connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")  # type: ignore[arg-type]
+        if extensions:
+            # Together, as one may need another; not what other schemas have of their types.
+            connection.execute(f"DROP EXTENSION {', '.join(extensions)}")  # type: ignore[arg-type]
+
+
+def _failed(params: Mapping[str, Any], error: psycopg.Error) -> DasTernError:
+    return DasTernError(
+        f"Resetting schema {identifier(params['schema'])} of database {params['database']} failed, and nothing was deleted: "
+        f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}.",
+        sqlstate=error.sqlstate or "",
+    )
 
 
 def _refuse_other_than_development(connection: psycopg.Connection[Any], database: str) -> None:

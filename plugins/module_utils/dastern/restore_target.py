@@ -17,7 +17,7 @@ from .backup_physical import PAGES, fault, needs, wait_until_archived
 from .backup_records import Record
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, SEGMENT, WAL_FILE, position, segment_name, segment_number
-from .quantities import local
+from .quantities import cut, local
 from .received import GET, Received, forks
 from .restored_server import RestoredServer, Site, errors_of, info
 from .sql_values import literal
@@ -386,7 +386,9 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
     if done.rc:
         raise DasTernError(f"The archive can't be searched: {errors_of(done)}.")
     if hit is None:
-        there = ", ".join(record.called for record in site.records([one["label"] for one in archive.backups])[:10])
+        there = ", ".join(
+            cut([record.called for record in site.records([one["label"] for one in archive.backups])], 10)
+        )
         raise DasTernError(
             f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
             f"Nothing was done. A target is {TARGETS}."

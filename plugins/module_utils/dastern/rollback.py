@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backup_records import Place
+from .blockers import Blockers
 from .catalogue import Item, read_catalogue, read_catalogue_within
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, system_identifier
@@ -21,15 +22,17 @@ from .ledger import Ledger
 from .migration_backup import ARGUMENT_SPEC as BACKUP
 from .migration_backup import ROLLING_BACK, applied, backed_up, listed
 from .migration_files import ARGUMENT_SPEC as FOLDER
-from .migration_files import DOWN, MigrationFile, of_params
+from .migration_files import DOWN, SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import rollback_refusals, time_of_day
-from .migration_plan import make_plan
+from .migration_plan import make_plan, reset_words
 from .migration_run import Refused, own_transactions
+from .new_migration import why_empty
 from .psql import superuser_of
 from .scratch import refuse_outside, replay, scratch_database
 from .sql_text import line_and_column
 from .sql_values import duration, identifier
+from .text import shown as shown_text
 
 try:
     import psycopg
@@ -46,6 +49,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
     "confirm": {"type": "str", "default": ""},
+    "allow_empty": {"type": "bool", "default": False},
     **BACKUP,
 }
 
@@ -101,6 +105,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
     session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     losses: list[Loss] = []
+    guards: list[str] = []
     backup: dict[str, Any] = {}
     began = False
     try:
@@ -109,18 +114,26 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
             if not check_mode:
                 ledger.hold_lock(params["lock_wait"])
             kept, taken = _steps(connection, params, ledger, files, downs)
-            _refuse_guarded(connection, params, taken)
             if taken:
-                shown = _prove(
-                    connection, params, [files[name] for name in kept], [files[name] for name in taken], downs
-                )
+                guards = _guards(connection, params, taken)
+                try:
+                    shown = _prove(
+                        connection, params, [files[name] for name in kept], [files[name] for name in taken], downs
+                    )
+                except DasTernError as refusal:
+                    raise DasTernError([*refusal.message.split("\n"), *guards], **refusal.facts) from None
                 losses = _losses(connection, shown)
-                _refuse_unconfirmed(params, losses)
-                if not check_mode:
+                if check_mode:
+                    if unconfirmed := _unconfirmed(params, losses):
+                        guards.append("\n".join(map(shown_text, unconfirmed)))
+                else:
+                    _refuse_guarded(guards, _unconfirmed(params, losses))
+                    _refuse_unconfirmed(params, losses)
                     backup = backed_up(params, connection, ROLLING_BACK, "Nothing was rolled back")
-                    _refuse_guarded(connection, params, taken)  # that may have taken long
+                    _refuse_guarded(_guards(connection, params, taken))  # that may have taken long
                     began = True
-                    _take_back(connection, params, ledger, taken, downs, shown)
+                    with Blockers(params, connection.info.backend_pid, params["lock_timeout"]) as blockers:
+                        _take_back(connection, params, ledger, taken, downs, shown, blockers)
     except psycopg.Error as error:
         raise DasTernError(
             f"Rolling back in database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
@@ -137,13 +150,19 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
         {"before_header": "applied", "after_header": f"{name}/{DOWN}", "before": "", "after": downs[name]}
         for name in names
     ]
-    return {"changed": bool(names), "names": names, "losses": [loss.line for loss in losses], "diff": diff, **backup}
+    lines = [loss.line for loss in losses]
+    return {"changed": bool(names), "names": names, "losses": lines, "refused": guards, "diff": diff, **backup}
 
 
-def _refuse_guarded(connection: psycopg.Connection[Any], params: Mapping[str, Any], taken: list[str]) -> None:
-    """Refuse what the guard rails of the inventory don't let pass."""
-    if wrong := rollback_refusals(params, taken[::-1], time_of_day(connection)):
-        raise DasTernError([*wrong, "Nothing was rolled back."])
+def _guards(connection: psycopg.Connection[Any], params: Mapping[str, Any], taken: list[str]) -> list[str]:
+    """What the guard rails of the inventory don't let pass, in words."""
+    return rollback_refusals(params, taken[::-1], time_of_day(connection))
+
+
+def _refuse_guarded(guards: list[str], unconfirmed: Sequence[str] = ()) -> None:
+    """Refuse what the guard rails don't let pass, and name at once what is `unconfirmed`."""
+    if guards:
+        raise DasTernError([*guards, *(unconfirmed or ["Nothing was rolled back."])])
 
 
 def _steps(
@@ -163,7 +182,10 @@ def _steps(
     wrong += [
         f"Migration {name} is applied, but not in {params['folder']}: get the file back." for name in plan.missing
     ]
-    wrong += [f"Migration {name} was edited after it was applied: put the file back as it was." for name in plan.edited]
+    wrong += [
+        f"Migration {name} was edited after it was applied: put the file back as it was.{reset_words(params)}"
+        for name in plan.edited
+    ]
     names = list(dict.fromkeys(row.name for row in rows if row.applied))
     if params["to"] not in names:
         wrong.append(
@@ -182,6 +204,16 @@ def _steps(
             f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied: "
             f"{_backup(params, system_identifier(connection), kept)}"
         )
+    empty = [] if params["allow_empty"] else [name for name in taken if MigrationFile(name, downs[name]).empty]
+    if empty:
+        raise DasTernError(
+            [
+                *(f"{params['folder']}/{name}/{DOWN} {why_empty(downs[name])}: it takes nothing back." for name in empty),
+                f"Nothing was rolled back. Write what undoes {SCRIPT} beside it; where there is nothing to undo, "
+                "`-e migrations_allow_empty=true`.",
+            ],
+            empty=empty,
+        )  # fmt: skip
     for name in taken:
         path, file = f"{params['folder']}/{name}/{DOWN}", MigrationFile(name, downs[name])
         try:
@@ -278,19 +310,22 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
     return losses
 
 
-def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> None:
+def _unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> list[str]:
+    """Why `losses` need a confirmation, in lines; none where they don't."""
     if params["confirm"] == params["database"] or not any(loss.count for loss in losses):
-        return
-    raise DasTernError(
-        [
-            f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
-            "it back:",
-            *(f"  {loss.line}" for loss in losses),
-            f"Nothing was rolled back. `migrations_rollback_confirm` is {params['confirm']!r}; after a backup, "
-            f"`-e confirm={params['database']}` confirms it.",
-        ],
-        losses=[loss.line for loss in losses],
-    )  # fmt: skip
+        return []
+    return [
+        f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
+        "it back:",
+        *(f"  {loss.line}" for loss in losses),
+        f"Nothing was rolled back. `migrations_rollback_confirm` is {params['confirm']!r}; after a backup, "
+        f"`-e confirm={params['database']}` confirms it.",
+    ]  # fmt: skip
+
+
+def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> None:
+    if words := _unconfirmed(params, losses):
+        raise DasTernError(words, losses=[loss.line for loss in losses])
 
 
 def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
@@ -313,13 +348,20 @@ def _take_back(
     taken: list[str],
     downs: Mapping[str, str],
     shown: _Shown,
+    blockers: Blockers,
 ) -> None:
     connection.execute("BEGIN")
-    if params["confirm"] != params["database"]:
-        # It was empty a moment ago; the files need these locks anyway.
-        _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
-    before = read_catalogue_within(connection, params["schema"])
-    _run(connection, params, taken[::-1], downs)
+    try:
+        if params["confirm"] != params["database"]:
+            # It was empty a moment ago; the files need these locks anyway.
+            _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
+        before = read_catalogue_within(connection, params["schema"])
+        _run(connection, params, taken[::-1], downs)
+    except psycopg.errors.LockNotAvailable as error:
+        words = f"Nothing was rolled back: a table that goes couldn't be locked: 55P03: {error.diag.message_primary}."
+        raise blockers.named(DasTernError(words, sqlstate="55P03")) from None
+    except DasTernError as refusal:
+        raise blockers.named(refusal) from None
     _refuse_other_change(params, shown, before, read_catalogue_within(connection, params["schema"]))
     for name in taken[::-1]:
         ledger.take_back(name)

@@ -12,7 +12,7 @@ from typing import Any
 from .catalogue import DATABASE, WEAK, Item, read_catalogue
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
-from .drift import ordered
+from .drift import against_defaults, ordered
 from .errors import DasTernError
 from .sql_values import identifier
 
@@ -33,8 +33,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
 WRITE = "ansible-playbook playbooks/schema.yml"
 _HEADING = f"""\
 -- The whole schema as it is after all migrations, written by `{WRITE}`.
--- For reading and comparing; the migrations are what makes it. Privileges of the read-only role and settings of the
--- database are the role postgres's and not in here. Everything belongs to the role that runs this file.
+-- For reading and comparing; the migrations are what makes it. What provisioning gives the read-only role and settings of
+-- the database are the role postgres's and not in here. Everything belongs to the role that runs this file.
 """
 # What no file of a schema can make: a superuser's, the environment's, or written in C.
 _LEFT_OUT = ("setting", "owner", "event trigger", "publication", "type")
@@ -70,10 +70,10 @@ def snapshot(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def schema_sql(items: Iterable[Item], schema: str, readonly_user: str) -> str:
     """SQL that makes the schema in an empty database, dependencies first. What it can't make it names in a comment."""
-    provisioned = tuple(f" to {name}" for name in (readonly_user, identifier(readonly_user)) if readonly_user)
+    items = list(items)
     made, left_out = [], []
     for item in items:
-        if item.kind in ("grant", "default privileges") and (provisioned and item.name.endswith(provisioned)):
+        if _provisioned(item, readonly_user):
             continue
         if item.kind in ("schema", *WEAK) or item.key == "extension plpgsql" or DATABASE in item.definition:
             continue
@@ -84,6 +84,8 @@ def schema_sql(items: Iterable[Item], schema: str, readonly_user: str) -> str:
                 left_out.append(item.key)
         else:
             made.append(item)
+    # It may be loaded where provisioning has been, or anywhere else.
+    made += against_defaults(made, [item for item in items if _provisioned(item, readonly_user)], items)
     text = _HEADING
     for key in sorted(left_out):
         text += f"-- Not in this file, made by hand: {' '.join(key.split())}\n"
@@ -91,6 +93,15 @@ def schema_sql(items: Iterable[Item], schema: str, readonly_user: str) -> str:
     if schema != "public":
         text += f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)};\nSET search_path = {identifier(schema)};\n"
     return text + "".join(f"\n{statement};\n" for _, statement in ordered(made))
+
+
+def _provisioned(item: Item, readonly_user: str) -> bool:
+    """Whether it is what the role `postgres` gives the read-only role: SELECT on each table, USAGE of the schema."""
+    if not readonly_user or item.kind not in ("grant", "default privileges"):
+        return False
+    role = f"(?:{re.escape(readonly_user)}|{re.escape(identifier(readonly_user))})"
+    given = rf"(GRANT (SELECT ON TABLE|USAGE ON SCHEMA) .*|ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES) TO {role}"
+    return re.fullmatch(given, item.definition) is not None
 
 
 def schema_docs(items: Sequence[Item]) -> str:

@@ -280,8 +280,8 @@ _MENDS = {
 _SERVER_MENDS = {
     "25006": "The session is read-only (`default_transaction_read_only`, or a standby): there is something to write, so "
     "switch that off or seed the primary.",
-    "55P03": "Another session holds a lock on these rows for longer than `seed_lock_timeout`. Run again when it is done; "
-    "`SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'` shows who.",
+    "55P03": "Another session holds a lock on these rows for longer than `seed_lock_timeout`. Run again when it is "
+    "done.",
     "57014": "The statement was cancelled or ran into `statement_timeout`. Run again.",
     "53100": "The disk of the data volume is full: free space there, then run again.",
     "42501": "The role that seeds lacks a privilege: seed as the owner of the tables (`postgres_app_user`).",

@@ -16,6 +16,7 @@ from typing import Any
 from . import seed_catalogue as catalogue
 from . import seed_plan, seed_volume
 from .advisory_lock import AdvisoryLock, Held, who
+from .blockers import Blockers
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -99,12 +100,14 @@ def seed(
     connection = connect(params, APPLICATION, {"lock_timeout": params["lock_timeout"]})
     with connection:
         run = _Run(params, declared, check_mode, diff, waiting)
-        try:
-            return run.on(connection)
-        except psycopg.Error as error:
-            raise seed_plan.server_error(
-                f"Seeding {params['database']} at {params['host']}:{params['port']}", error
-            ) from None
+        with Blockers(params, connection.info.backend_pid, params["lock_timeout"]) as blockers:
+            try:
+                return run.on(connection)
+            except psycopg.Error as error:
+                doing = f"Seeding {params['database']} at {params['host']}:{params['port']}"
+                raise blockers.named(seed_plan.server_error(doing, error)) from None
+            except DasTernError as refusal:
+                raise blockers.named(refusal) from None
 
 
 class _Run:

@@ -19,6 +19,7 @@ from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
 from .files import absolute
 from .psql import session_options
+from .quantities import cut
 
 ROLE = "postgres"
 MAJOR = "17"
@@ -435,7 +436,7 @@ def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> b
         )
     if found:
         raise DasTernError(
-            f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(found[:5])}. Choose another "
+            f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(cut(found, 5))}. Choose another "
             f"postgres_volume_name in the inventory, or empty this one if nobody needs it (`docker volume rm {name}`)."
         )
     return True
