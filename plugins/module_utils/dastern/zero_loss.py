@@ -18,8 +18,9 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote as quote_url
 
 from . import access, backup_records, backup_run, received, scram
 from . import backup_physical as physical
@@ -153,7 +154,7 @@ class ZeroLoss:
         if self.container and (self.container["Config"]["Labels"] or {}).get(ROLE_LABEL) != ROLE:
             raise DasTernError(
                 f"Container {self.name} isn't ours: it has no label {ROLE_LABEL}={ROLE}, and its name is needed. Nothing was "
-                f"done; `docker rename {self.name} {self.name}-old`."
+                f"done; `docker rename {quote(self.name)} {quote(f'{self.name}-old')}`."
             )
 
     def found(self) -> dict[str, Any]:
@@ -210,13 +211,13 @@ class ZeroLoss:
             waits = " Commits wait meanwhile." if found["names"] and self.params["away"] == "block" else ""
             raise DasTernError(
                 f"The receiver {self.name} doesn't receive within {STREAMS:.0f} s: {' / '.join(words.split(chr(10)))}.{waits} "
-                f"Mend that (`docker logs {self.name}`), then run `{backup_run.PROVISION}` again."
+                f"Mend that (`docker logs {quote(self.name)}`), then run `{backup_run.PROVISION}` again."
             )
         if not self._until(lambda now: now["sync"]):
             raise DasTernError(
                 f"Commits don't wait for the receiver {self.name} within {STREAMS:.0f} s: synchronous_standby_names is "
                 f"`{self.found()['names']}`. It has to receive on from where the archive ends: `docker logs --tail 20 "
-                f"{self.place.container}` says whether that takes the log. Then run `{backup_run.PROVISION}` again."
+                f"{quote(self.place.container)}` says whether that takes the log. Then run `{backup_run.PROVISION}` again."
             )
         return steps
 
@@ -237,7 +238,7 @@ class ZeroLoss:
         if not self._until(lambda now: now["names"] != RECEIVER and not now["kept"]):
             raise DasTernError(
                 f"synchronous_standby_names is still `{self.found()['names']}`: commits wait for the receiver. See "
-                f"`docker logs --tail 20 {self.place.container}`, then run `{backup_run.PROVISION}` again."
+                f"`docker logs --tail 20 {quote(self.place.container)}`, then run `{backup_run.PROVISION}` again."
             )
         self.containers.remove(self.name)
         self.containers.wait_until_gone(self.name, 60)
@@ -326,7 +327,7 @@ class ZeroLoss:
         self.containers.wait_until_gone(self.name, 60)
         labels = {ROLE_LABEL: ROLE, _FORM: _digest(form)}
         self.containers.call("POST", "/containers/create", {**form, "Labels": labels}, name=self.name)
-        self.containers.call("POST", f"/containers/{quote(self.name)}/start")
+        self.containers.call("POST", f"/containers/{quote_url(self.name)}/start")
 
 
 def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
