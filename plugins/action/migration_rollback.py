@@ -47,6 +47,7 @@ class ActionModule(HostAction):
                 "lines": lines,
                 "names": result.get("names", []),
                 "backup": result.get("backup"),
+                "confirm": result.get("confirm"),
                 "next": next_,
             }
         }

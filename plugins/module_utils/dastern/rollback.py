@@ -12,6 +12,9 @@ from typing import Any
 
 from .backup_records import Place
 from .catalogue import Item, read_catalogue, read_catalogue_within
+from .commands import playbook
+from .confirmation import SPEC as CONFIRMATION
+from .confirmation import is_confirmed, wanted, word
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, system_identifier
 from .drift import compare, table
@@ -45,7 +48,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
-    "confirm": {"type": "str", "default": ""},
+    **CONFIRMATION,
     **BACKUP,
 }
 
@@ -279,16 +282,18 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
 
 
 def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> None:
-    if params["confirm"] == params["database"] or not any(loss.count for loss in losses):
+    if is_confirmed(params, params["database"]) or not any(loss.count for loss in losses):
         return
+    needed = word(params, params["database"])
     raise DasTernError(
         "\n".join([
             f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
             "it back:",
             *(f"  {loss.line}" for loss in losses),
-            f"Nothing was rolled back. `migrations_rollback_confirm` is {params['confirm']!r}; after a backup, "
-            f"`-e confirm={params['database']}` confirms it.",
+            f"Nothing was rolled back. {wanted(params, params['database'])} After a backup: "
+            f"`{playbook('rollback', to=params['to'], confirm=needed)}`.",
         ]),
+        confirm=needed,
         losses=[loss.line for loss in losses],
     )  # fmt: skip
 
@@ -315,7 +320,7 @@ def _take_back(
     shown: _Shown,
 ) -> None:
     connection.execute("BEGIN")
-    if params["confirm"] != params["database"]:
+    if not is_confirmed(params, params["database"]):
         # It was empty a moment ago; the files need these locks anyway.
         _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
     before = read_catalogue_within(connection, params["schema"])
