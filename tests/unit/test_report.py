@@ -14,7 +14,6 @@ from ansible import context
 from ansible.utils.context_objects import CLIArgs
 
 ROOT = Path(__file__).parents[2]
-PATH = ROOT / "plugins" / "callback" / "dastern_report.py"
 LIST = "ansible-playbook playbooks/list_backups.yml"
 
 
@@ -57,15 +56,19 @@ class Summary:
         return dict(json.loads(self._report.read_text()))
 
 
-@pytest.fixture
-def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
-    spec = importlib.util.spec_from_file_location("dastern_report", PATH)
+def callback(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "plugins" / "callback" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
     monkeypatch.chdir(ROOT)
-    return Summary(module, tmp_path, monkeypatch)
+    return Summary(callback("dastern_report"), tmp_path, monkeypatch)
 
 
 def test_commands_act_where_the_run_did(summary: Summary) -> None:
@@ -147,3 +150,16 @@ def test_a_failure_of_arguments_says_which(summary: Summary) -> None:
         "failed       Validation of arguments failed: value of backup_type must be one of: full, incr, got: ful"
     ]
     assert summary.of({}, failure="It failed.\nin detail") == ["failed       It failed."]
+
+
+def test_the_usual_output_has_complete_commands_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(context, "CLIARGS", CLIArgs({"inventory": ["elsewhere"]}))
+    output = callback("dastern_output").CallbackModule()
+    told = {"msg": f"Run `{LIST}`.", "preflight": [LIST], "exception": f"Run `{LIST}`.", "ansible_stats": {}, "rc": 1}
+    output._complete(SimpleNamespace(_result=told))
+    whole = "ansible-playbook -i elsewhere playbooks/list_backups.yml"
+    assert told == {"msg": f"Run `{whole}`.", "preflight": [whole], "rc": 1}
+    plain = {"msg": "It failed.", "exception": "It failed."}
+    output._complete(SimpleNamespace(_result=plain))
+    assert plain == {"msg": "It failed.", "exception": "It failed."}
