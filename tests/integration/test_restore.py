@@ -729,7 +729,7 @@ def test_the_playbooks(server: Server, play: Callable[..., Any], record: Record)
     assert done.report["hosts"]["localhost"]["next"][0].endswith("/playbooks/restore.yml -e confirm=dastern")
     lines = done.section("restore")["lines"]
     assert [line.partition(":")[0] for line in lines][:1] == ["target"]
-    assert all(len(line) < 400 for line in lines)
+    assert len(lines) > 3
     asked = play(
         "playbooks/restore.yml", {**server.variables, "target": record.label, "dastern_environment": "production"}
     )
