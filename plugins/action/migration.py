@@ -14,6 +14,7 @@ if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_util
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
+from ansible.module_utils.dastern.commands import playbook  # noqa: E402
 from ansible.module_utils.dastern.controller import HostAction, refused_lines, say, warn  # noqa: E402
 from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
@@ -167,7 +168,7 @@ def _next(finding: str, name: str, folder: str) -> list[str]:
         "edited": [f"git log -p -- {quote(f'{folder}/{name}')}"],
         "missing": ["git fetch && git status"],
         "empty": [f"edit {quote(f'{folder}/{name}/{SCRIPT}')}"],
-        "failed_before": [f"ansible-playbook playbooks/resolve_migration.yml -e rolled_back={quote(name)}"],
+        "failed_before": [playbook("resolve_migration", rolled_back=name)],
     }.get(finding, [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import ansible.module_utils
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
+from ansible.module_utils.dastern.commands import playbook  # noqa: E402
 from ansible.module_utils.dastern.controller import HostAction, warn  # noqa: E402
 from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, WRITE, drift  # noqa: E402
 from ansible.module_utils.dastern.migration_files import SCRIPT, MigrationFile, read_into  # noqa: E402
@@ -76,9 +78,9 @@ class ActionModule(HostAction):
             lines += [f"by hand: {entry.splitlines()[0]}" for entry in result["by_hand"]]
             name = Path(result["path"]).parent.name
             commands = (
-                [f"ansible-playbook playbooks/resolve_migration.yml -e applied={name}"]
+                [playbook("resolve_migration", applied=name)]
                 if not result["by_hand"]
-                else [f"$EDITOR {result['path']}"]
+                else [f"$EDITOR {quote(result['path'])}"]
             )
         else:
             commands = [WRITE]

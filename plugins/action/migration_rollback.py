@@ -49,6 +49,7 @@ class ActionModule(HostAction):
                 "lines": lines,
                 "names": result.get("names", []),
                 "backup": result.get("backup"),
+                "confirm": result.get("confirm"),
                 "next": next_,
                 **({"refused": refused, "exit_code": 2} if refused else {}),
             }

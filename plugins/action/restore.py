@@ -23,5 +23,6 @@ class ActionModule(HostAction):
 
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         if result.get("failed"):
-            return {}
+            plan = {"lines": result.get("preflight"), "confirm": result.get("confirm")}
+            return {"restore": plan} if plan["confirm"] else {}
         return {"restore": {name: value for name, value in result.items() if name not in ("changed", "diff")}}

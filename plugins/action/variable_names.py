@@ -1,46 +1,33 @@
-"""Action plugin: refuse variables that begin like a role's but that no role knows, such as `postgres_prot`."""
+"""Action plugin: refuse what the command line sets and nothing reads, such as `tagret`, before anything is done."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
-import yaml
+import ansible.module_utils
+from ansible import context
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
-# What roles find out and leave as facts for the roles behind them.
-FACTS = {
-    "docker_engine_absent",
-    "docker_engine_endpoint",
-    "docker_engine_version",
-    "migrations_emptied",
-    "postgres_absent",
-    "postgres_folders_pending",
-    "postgres_image_id",
-    "postgres_image_reference",
-    "postgres_stopped",
-}
+ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
 
+from ansible.module_utils.dastern.commands import is_secret  # noqa: E402
+from ansible.module_utils.dastern.variables import (  # noqa: E402
+    EVERYWHERE,
+    FOREIGN,
+    is_foreign,
+    near_misses,
+    role_names,
+    short_names,
+    unknown,
+)
 
-def known_names(roles: Path = ROLES) -> set[str]:
-    """The options of every entry point of every role under `roles`."""
-    names: set[str] = set()
-    for path in roles.glob("*/meta/argument_specs.yml"):
-        specs = yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-        for entry_point in specs["argument_specs"].values():
-            names.update(entry_point.get("options", {}))
-    return names
-
-
-def unknown_names(variables: list[str], known: set[str], prefixes: list[str]) -> dict[str, str | None]:
-    """Those of `variables` that begin with a role's name but aren't `known`, each with the nearest known name."""
-    return {
-        name: next(iter(difflib.get_close_matches(name, sorted(known), 1, 0.75)), None)
-        for name in sorted(variables)
-        if name.startswith(tuple(prefix + "_" for prefix in prefixes)) and name not in known
-    }
+LEFT_OVER = "_raw_params"
+"""Where Ansible's `key=value` puts words that stand behind a blank."""
 
 
 class ActionModule(ActionBase):
@@ -50,14 +37,57 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self.validate_argument_spec(argument_spec={})
-        roles = [path.name for path in ROLES.iterdir() if path.is_dir()]
-        unknown = unknown_names(list(task_vars or {}), known_names() | FACTS, roles)
-        if not unknown:
-            return {"changed": False}
-        words = [f"`{name}`" + (f" (did you mean `{near}`?)" if near else "") for name, near in unknown.items()]
+        variables = task_vars or {}
+        extra = load_extra_vars(self._loader)
+        foreign = self._templar.template(variables.get(FOREIGN) or [])
+        roles = role_names(ROOT)
+        run = [path for path in map(Path, context.CLIARGS.get("args") or []) if path.is_file()]
+        own = short_names(run, roles)
+        known = roles | own | EVERYWHERE
+        others = short_names([ROOT / "migrate.yml", *(ROOT / "playbooks").glob("*.yml")], roles) - known
+
+        refused = unknown([name for name in map(str, extra) if not is_foreign(name, foreign)], known)
+        declared = sorted((variables.keys() & own) - extra.keys())
+        if not refused and not declared:
+            # Behind an underscore are internals; what Ansible itself sets has nothing near it.
+            given = [
+                name for name in variables.keys() - extra.keys() if name[:1] != "_" and not is_foreign(name, foreign)
+            ]
+            near = near_misses(given, roles | EVERYWHERE)
+            for name, nearest in near.items():
+                Display().warning(
+                    f"The inventory sets `{name}`, which nothing of this project reads: is `{nearest}` meant? If it belongs "
+                    f"to somebody else, list it in `{FOREIGN}`."
+                )
+            return {"changed": False, "near": near}
+        playbook = " and ".join(context.CLIARGS.get("args") or [])
+        left_over = "Something" if any(map(is_secret, extra)) else f"`{extra.get(LEFT_OVER)}`"
+        words = [
+            f"{left_over} stands on the command line behind a blank and belongs to no variable: quote a value with blanks "
+            "twice, -e 'label=\"two words\"'."
+            if name == LEFT_OVER
+            else _words(name, nearest, name in others, playbook)
+            for name, nearest in refused.items()
+        ]
+        words += [
+            f"`{name}` is set in the inventory, and {playbook} takes it from the command line alone: give it there "
+            f"(`-e {name}=...`), or rename it in the inventory."
+            for name in declared
+        ]
+        if refused.keys() - {LEFT_OVER}:
+            words.append(
+                f"The README lists every variable; one that belongs to somebody else is listed in `{FOREIGN}`."
+            )
         return {
             "failed": True,
-            "unknown": unknown,
-            "msg": f"No role knows {', '.join(words)}. The README lists every variable; correct the name in the inventory "
-            "or on the command line.",
+            "unknown": refused,
+            "declared": declared,
+            "msg": " ".join([*words, "Nothing was done."]),
         }
+
+
+def _words(name: str, nearest: str | None, elsewhere: bool, playbook: str) -> str:
+    near = f" Did you mean `{nearest}`?" if nearest else ""
+    if elsewhere:
+        return f"`-e {name}` is for another playbook: {playbook} doesn't read it.{near}"
+    return f"`-e {name}` is a variable that neither {playbook} nor a role knows.{near}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import ansible.module_utils
 from ansible import context
+from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 
 if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
@@ -35,6 +36,12 @@ description:
 """
 
 ROOT = Path(__file__).resolve().parents[2]
+if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.command_line import CommandLine  # noqa: E402
+from ansible.module_utils.dastern.commands import near  # noqa: E402
+
 SECTIONS = (
     "engine",
     "image",
@@ -55,16 +62,6 @@ SECTIONS = (
     "plain_sql",
     "schedule",
 )
-# What tells one instance from another: a command that is named has to be given it as well.
-INSTANCE = (
-    "postgres_container_name",
-    "postgres_host",
-    "postgres_port",
-    "postgres_database",
-    "postgres_volume_name",
-    "postgres_config_dir",
-    "postgres_backup_dir",
-)
 
 
 def unwritable(report_file: Any) -> str:
@@ -79,7 +76,7 @@ def unwritable(report_file: Any) -> str:
     if not path.parent.is_dir():
         return (
             f"`report_file` is {path}, and there is no folder {path.parent}; wanted is a file in a folder that is there. Nothing "
-            f"was done. `mkdir -p {shlex.quote(str(path.parent))}`, or correct the path."
+            f"was done. `mkdir -p {quote(str(path.parent))}`, or correct the path."
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return f"`report_file` is {path}, and this user may not write to {path.parent}. Nothing was done. Name another folder."
@@ -98,7 +95,7 @@ class CallbackModule(CallbackBase):
         self._ours = False
         self._check = bool(context.CLIARGS.get("check", False))
         self._report_file: str | None = None
-        self._given = ""
+        self._command_line = CommandLine(ROOT, {})
         self._failures: dict[str, dict[str, str]] = {}
         self._sections: dict[str, dict[str, Any]] = {}
 
@@ -106,12 +103,35 @@ class CallbackModule(CallbackBase):
         self._playbook = os.path.relpath(playbook._file_name)
         # Those that an operator calls; not those that molecule prepares a host with.
         self._ours = Path(playbook._file_name).resolve().parent in (ROOT, ROOT / "playbooks")
+        if self._ours:
+            self._refuse_without_hosts(playbook.get_plays())
+
+    def _refuse_without_hosts(self, plays: list[Any]) -> None:
+        """End a run of which a play would find no host: Ansible itself skips it and succeeds."""
+        for play in plays:
+            inventory = play.get_variable_manager()._inventory
+            try:
+                if inventory.get_hosts(play.hosts):
+                    continue
+            except AnsibleError:
+                pass  # the pattern is none of its groups or hosts
+            sources = " and ".join(near(str(one), os.getcwd()) for one in context.CLIARGS.get("inventory") or ())
+            wanted = ":".join(play.hosts) if isinstance(play.hosts, list) else play.hosts
+            limit = f", limited to `{subset}`," if (subset := context.CLIARGS.get("subset")) else ""
+            inventory.subset(None)
+            hosts = ", ".join(sorted(host.name for host in inventory.get_hosts("all"))) or "none"
+            groups = ", ".join(sorted(set(inventory.groups) - {"all", "ungrouped"})) or "none"
+            self._display.error(
+                f"No host of {sources} matches `{wanted}`{limit} as {self._playbook} wants. Nothing was done. Its hosts: "
+                f"{hosts}; its groups: {groups}.",
+                wrap_text=False,
+            )
+            raise SystemExit(1)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         extra = play.get_variable_manager().extra_vars
         self._report_file = extra.get("report_file")
-        given = [f"{name}={extra[name]}" for name in INSTANCE if name in extra]
-        self._given = " ".join(f"-e {shlex.quote(one)}" for one in given)
+        self._command_line = CommandLine(ROOT, extra)
         if wrong := unwritable(self._report_file):
             self._display.error(shown(wrong), wrap_text=False)  # its command can be copied
             # An exception of another kind would be a warning. Nothing was started yet; Ansible's own clean-up still runs.
@@ -119,7 +139,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         stats = result._result.get("ansible_stats") or {}
-        sections = (stats.get("data") or {}).get("dastern_report") or {}
+        sections = self._command_line.complete((stats.get("data") or {}).get("dastern_report") or {})
         of_host = self._sections.setdefault(result._host.get_name(), {})
         for name, section in sections.items():
             of_host[name] = {**of_host.get(name, {}), **section}
@@ -136,6 +156,7 @@ class CallbackModule(CallbackBase):
         host, task = result._host.get_name(), result._task.get_name()
         hidden = f"hidden by no_log, in the task `{task}`"
         message = hidden if result._result.get("censored") else str(result._result.get("msg", ""))
+        message = self._command_line.complete(message)
         # One for each host: whatever failed before it was rescued.
         self._failures[host] = {"host": host, "task": task, "message": message}
 
@@ -149,6 +170,7 @@ class CallbackModule(CallbackBase):
                 "failed": totals["failures"] + totals["unreachable"],
                 "sections": self._sections.get(host, {}),
             }
+            hosts[host]["next"] = self._next(hosts[host])
         if not self._ours and not self._report_file and not any(host["sections"] for host in hosts.values()):
             return
         for host, summary in hosts.items():
@@ -178,14 +200,12 @@ class CallbackModule(CallbackBase):
         outcome = "failed" if summary["failed"] else f"{summary['changed']} changed"
         check = ", check mode: nothing was done" if self._check else ""
         self._line(f"Das Tern · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
-        commands: list[str] = []
         told: list[str] = []
         for name in sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one)):
             section = summary["sections"][name]
             for number, line in enumerate(section.get("lines", [])):
                 self._line(f"  {'' if number else name.replace('_', ' '):<12} {line}")
                 told.append(line)
-            commands += [command for command in section.get("next", []) if command not in commands]
         if summary["failed"] and (failure := self._failures.get(host)):
             why, _, rest = failure["message"].partition("\n")
             if why.endswith("failed:"):  # as Ansible says it of arguments
@@ -193,16 +213,23 @@ class CallbackModule(CallbackBase):
             told.append(why)
             if f"failed: {why}" not in told:
                 self._line(f"  {'failed':<12} {why}")
-        refused = any(section.get("refused") for section in summary["sections"].values())
-        if self._check and commands and summary["changed"] and not refused:
-            commands = ["the same command without --check"]
-        for number, command in enumerate(commands):
+        for number, command in enumerate(summary["next"]):
             self._line(f"  {'' if number else 'next':<12} {command}")
-        if self._given and any("ansible-playbook" in words for words in (*commands, *told)):
-            self._line(f"  {'each with':<12} {self._given}")
+
+    def _next(self, summary: dict[str, Any]) -> list[str]:
+        """The commands that make sense now; what was only checked, or lacks a confirmation, is done by this one again."""
+        sections = summary["sections"].values()
+        if word := next((section["confirm"] for section in sections if section.get("confirm")), ""):
+            return [self._command_line.again(word)]
+        refused = any(section.get("refused") for section in sections)
+        if self._check and summary["changed"] and not summary["failed"] and not refused:
+            return [self._command_line.again()]
+        # Sections come in the order in which they are shown; each command once.
+        ordered = sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one))
+        return list(dict.fromkeys(one for name in ordered for one in summary["sections"][name].get("next", [])))
 
     def _line(self, words: str) -> None:
-        """One line, whatever names and server's words are in it."""
+        """Show one line, whatever names and server's words are in it."""
         self._display.display(shown(words))
 
     def _write(self, path: Path, report: dict[str, Any]) -> None:

@@ -81,10 +81,12 @@ bytes:
 import http.client
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern import docker_engine, image_archive
+from ansible.module_utils.dastern.commands import variable
 from ansible.module_utils.dastern.errors import DasTernError
 
 
@@ -95,7 +97,7 @@ def save(engine: docker_engine.Engine, name: str, path: str, check: bool) -> dic
         raise DasTernError(f"There is no image {name} to save. See `docker image ls`.")
     parent = Path(path).parent
     if not parent.is_dir():
-        raise DasTernError(f"There is no directory {parent} for the archive. Make it: mkdir -p {parent}")
+        raise DasTernError(f"There is no directory {parent} for the archive. Make it: `mkdir -p {quote(str(parent))}`.")
     before = ""
     if Path(path).exists():
         try:
@@ -122,7 +124,11 @@ def load(engine: docker_engine.Engine, accept: list[str], path: str, pg_major: s
         raise DasTernError(
             f"{path} holds {', '.join(tags) or 'no tagged image'}; wanted: {' or '.join(accept) or 'one tagged image'}. "
             "Nothing was loaded. Write another with `docker save NAME:TAG`"
-            + (f", or use this one under its name: -e postgres_image_local={tags[0]}" if len(tags) == 1 else ".")
+            + (
+                f", or use this one under its name: `{variable('postgres_image_local', tags[0])}`."
+                if len(tags) == 1
+                else "."
+            )
         )
     image, reference = fitting[0]
     if pg_major and image.pg_major != pg_major:

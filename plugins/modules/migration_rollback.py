@@ -37,7 +37,8 @@ options:
   config_dir: {description: "Folder of the host that holds C(pgbackrest/pgbackrest.conf), for O(backup_drill).", type: path, default: ""}
   lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
   statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
-  confirm: {description: "The database's name once more, without which no row and no value is deleted.", type: str, default: ""}
+  confirm: {description: "C(environment/host/database), in development the database's name, without which no row and no value is deleted.", type: str, default: ""}
+  instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
   allow_empty:
     description: Whether a C(down.sql) without a statement takes back; otherwise it is refused.
     type: bool

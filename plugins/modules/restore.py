@@ -24,7 +24,8 @@ options:
     default: cluster
   into: {description: "A new database beside the live one, which then isn't touched.", type: str, default: ""}
   table: {description: "Which table, with its schema, for O(what=table).", type: str, default: ""}
-  confirm: {description: "The database's name once more, without which nothing is replaced.", type: str, default: ""}
+  confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is replaced.", type: str, default: ""}
+  instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
   undo: {description: Bring back what the last restore replaced., type: bool, default: false}
   unconfigured:
     description: Say no more than that it would be done, where a check hasn't written pgBackRest's configuration.
@@ -71,6 +72,7 @@ lines: {description: The same in words., returned: success, type: list}
 next: {description: Commands that make sense now., returned: success, type: list}
 beyond_owner: {description: What of a backup its owner can't restore., returned: when that is why nothing was restored, type: list}
 preflight: {description: What a restore would do., returned: when it isn't confirmed, type: list}
+confirm: {description: The word that confirms it., returned: when it isn't confirmed, type: str}
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -12,7 +12,8 @@ description:
 options:
   schema: {description: The schema., type: str, default: public}
   environment: {description: What the inventory says this is., type: str, required: true}
-  confirm: {description: "The database's name once more, without which nothing is deleted.", type: str, default: ""}
+  confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is deleted.", type: str, default: ""}
+  instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
 extends_documentation_fragment: [dastern]
 attributes:

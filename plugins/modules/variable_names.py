@@ -5,10 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: variable_names
-short_description: Refuse variables that begin like a role's but that no role knows
+short_description: Refuse variables of the command line that nothing reads
 description:
-  - Compares all variables of the host with the argument specifications of all roles of this project. A name that begins
-    with a role's name and an underscore but is not among them is a typing error, and would otherwise be ignored.
+  - A variable given with C(-e), also in a file, has to be known to a role's argument specification, or be read by a template
+    of the playbook that runs (or of one that it imports). Any other is a typing error that would otherwise be ignored.
+  - Variables of the inventory with names of other people's roles pass; one that is at most two letters from one of ours draws
+    a warning. A name that the playbook reads from the command line is refused in the inventory.
+  - C(dastern_foreign_variables) lists exceptions; C(*) stands for any text.
 options: {}
 attributes:
   check_mode:
@@ -30,8 +33,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 unknown:
-  description: Each unknown name with the nearest known one.
+  description: Each unknown name of the command line with the nearest known one.
   type: dict
   returned: on failure
+  sample: {"tagret": "target"}
+declared:
+  description: Names that the inventory sets and the playbook takes from the command line alone.
+  type: list
+  returned: on failure
+near:
+  description: Each name of the inventory that is nearly one of ours, with ours.
+  type: dict
+  returned: success
   sample: {"postgres_prot": "postgres_port"}
 """

@@ -896,7 +896,7 @@ def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
     backups.restore(confirm="dastern")
     assert backups.sql(system) == former.system
     assert backups.set_up()["changed"] is False
-    backups.restore(undo=True)
+    backups.restore(undo=True, confirm="dastern")
     assert backups.sql(system) != former.system
     assert "would take in cluster" in backups.set_up(True, new_cluster=True)["lines"][0]
     done = backups.set_up(new_cluster=True)

@@ -143,15 +143,19 @@ def test_a_moment_comes_back_and_so_does_what_it_replaced(server: Server) -> Non
     assert (refused.rc, refused.changed, server.rows) == (2, 0, FEW)
     (failure,) = refused.report["failures"]
     assert "Nothing was done. `confirm` is 'another', wanted is 'dastern'." in failure["message"]
-    assert f"""-e 'target="{moment}"' -e what=database -e confirm=dastern""" in failure["message"]
+    assert f"""-e '{{"target": "{moment}"}}' -e what=database -e confirm=dastern""" in failure["message"]
 
     restored = server.report("restore", 1, *asked, "confirm=dastern")
     assert server.rows == ALL
     assert restored["target"].startswith(f"{moment}:00, from backup ")
     assert f"dastern: 1 tables, {ALL} rows, 0 migrations" in restored["lines"]
-    assert restored["next"] == ["ansible-playbook playbooks/restore.yml -e undo=true"]
+    (command,) = restored["next"]
+    assert command.startswith("ansible-playbook -i ")
+    assert command.endswith(" playbooks/restore.yml -e undo=true")
+    assert f"-e postgres_container_name={NAME} " in command
+    assert server.run("restore", "restore", "undo=true").section("restore")["confirm"] == "dastern"
 
-    undone = server.report("restore", 1, "restore", "restore", "undo=true")
+    undone = server.report("restore", 1, "restore", "restore", "undo=true", "confirm=dastern")
     assert server.rows == FEW
     assert undone["lines"][0].startswith("brought back what was live before ")
 

@@ -1,9 +1,15 @@
-"""The worked examples for staging and production: they parse, and every value is what its role wants."""
+"""The worked examples for staging and production: they parse, and every value is what its role wants.
 
+And what a mistyped inventory, limit or variable does: nothing.
+"""
+
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +84,121 @@ def test_a_wrong_value_would_be_found(tmp_path: Path) -> None:
     done = run("-i", "inventories/production", "-e", f"root={ROOT}", str(playbook))
     assert done.returncode != 0
     assert "postgres_port" in done.stdout + done.stderr
+
+
+# --- one wrong word does nothing
+
+PLAYBOOKS = ["migrate.yml", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "playbooks").glob("*.yml")))]
+HOSTS = """\
+dastern:
+  hosts:
+    dastern-production: {ansible_connection: local, ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+others:
+  hosts:
+    another: {ansible_connection: local}
+"""
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Path:
+    """A copy of the example whose hosts are this machine, in a folder with a blank in its name."""
+    copy = tmp_path / "my inventories" / "production"
+    shutil.copytree(ROOT / "inventories" / "production", copy)
+    (copy / "hosts.yml").write_text(HOSTS)
+    return copy
+
+
+def reported(done: subprocess.CompletedProcess[str], report: Path) -> dict[str, Any]:
+    assert report.exists(), done.stdout + done.stderr
+    return dict(json.loads(report.read_text()))
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_run_without_hosts_fails(playbook: str, production: Path) -> None:
+    """Of a play whose hosts are all outside the limit Ansible itself says rc 0."""
+    done = run("-i", str(production), "--limit", "another", playbook)
+    assert (done.returncode, "PLAY [" in done.stdout) == (1, False), done.stdout
+    for word in ("`dastern`", "`another`", "dastern-production", "production matches"):
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-i", "inventories/prod"], ["inventories/prod", "inventories/production", "inventories/staging"]),
+        (["-i", "inventories/production", "-i", "inventories/prod"], ["inventories/prod", "inventories/production"]),
+        (["-i", "README.md"], ["README.md"]),
+        (["-i", "localhost,"], ["`dastern`", "localhost"]),
+        (["--limit", "prod"], ["prod"]),
+        (["--limit", "localhost,prod"], ["prod"]),
+    ],
+)
+def test_an_inventory_or_limit_that_is_none_fails(arguments: list[str], words: list[str]) -> None:
+    done = run(*arguments, "playbooks/status.yml")
+    assert done.returncode != 0
+    assert "PLAY [" not in done.stdout
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unknown"),
+    [
+        (["-e", 'tagret="2026-11-30 13:38:00+07"', "-e", "confirm=dastern"], "target"),
+        (["-e", "@{file}"], "confirm"),
+    ],
+)
+def test_a_mistyped_variable_stops_before_anything(
+    arguments: list[str], unknown: str, production: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file.yml").write_text("confrim: dastern\n")
+    report = tmp_path / "report.json"
+    given = [one.format(file=tmp_path / "file.yml") for one in arguments]
+    done = run("-i", str(production), "playbooks/restore.yml", *given, "-e", f"report_file={report}")
+    assert (done.returncode, "ok=0 " in done.stdout) == (2, True), done.stdout
+    (failure,) = reported(done, report)["failures"]
+    assert f"Did you mean `{unknown}`?" in failure["message"]
+
+
+def test_other_peoples_variables_pass_in_an_inventory(production: Path, tmp_path: Path) -> None:
+    (production / "group_vars" / "all.yml").write_text(
+        "postgres_exporter_port: 9187\nbackup_server: nas01\npostgres_prot: 1\n"
+    )
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    new = ("playbooks/new_migration.yml", "-e", f"migrations_dir={folder}", "-e", "migration_name=add_it", "--check")
+    done = run("-i", str(production), *new)
+    assert done.returncode == 0, done.stdout
+    assert "`postgres_prot`" in done.stderr
+    assert "postgres_exporter_port" not in done.stderr
+    assert "backup_server" not in done.stderr
+    foreign = ("-e", "backup_server=nas01")
+    assert run("-i", str(production), *new, *foreign).returncode == 2
+    listed = run("-i", str(production), *new, *foreign, "-e", "dastern_foreign_variables=backup_server,postgres_prot")
+    assert (listed.returncode, "`postgres_prot`" in listed.stderr) == (0, False), listed.stdout
+
+
+def test_a_printed_command_acts_on_the_same_host(production: Path, tmp_path: Path) -> None:
+    """Pasted into a shell it reaches the host and the instance that the run was for."""
+    report = tmp_path / "report.json"
+    here = (
+        "-e",
+        "ansible_become=false",
+        "-e",
+        "postgres_container_name=dastern-test-none",
+        "-e",
+        f"report_file={report}",
+    )
+    asked = ("-i", str(production), "--limit", "dastern-production", "playbooks/status.yml", *here)
+    done = run(*asked, "-e", f"postgres_config_dir={tmp_path}/none")
+    host = reported(done, report)["hosts"]["dastern-production"]
+    command = next(one for one in host["next"] if "provision.yml" in one)
+    assert f"-i '{production}' --limit dastern-production" in command
+    assert "-e postgres_container_name=dastern-test-none" in command
+    assert "report_file" not in command
+    assert command in done.stdout
+    pasted = subprocess.run(
+        ["sh", "-c", f"{command} --list-hosts"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert (pasted.returncode, "dastern-production" in pasted.stdout) == (0, True), pasted.stderr

@@ -310,7 +310,8 @@ def test_new_check_real_again(tmp_path: Path) -> None:
     planned = new(tmp_path, "-e", name, "--check", "--diff")
     assert planned.returncode == 0, planned.stdout
     assert "+-- add_user_avatar_field" in planned.stdout
-    assert "the same command without --check" in planned.stdout
+    command = f"ansible-playbook playbooks/new_migration.yml -i inventories/production -e migrations_dir={tmp_path} -e {name} --diff"
+    assert f"  next         {command}\n" in planned.stdout
     assert list(tmp_path.iterdir()) == []
 
     done = new(tmp_path, "-e", name)
@@ -320,7 +321,8 @@ def test_new_check_real_again(tmp_path: Path) -> None:
     assert [path.name for path in directory.iterdir()] == ["migration.sql"]
     assert stat.S_IMODE((directory / "migration.sql").stat().st_mode) & 0o111 == 0
     assert "edit " + os.path.relpath(directory / "migration.sql", ROOT) in done.stdout
-    assert "ansible-playbook migrate.yml --check --diff" in done.stdout
+    where = f"-i inventories/production -e migrations_dir={tmp_path}"
+    assert f"ansible-playbook {where} migrate.yml --check --diff" in done.stdout
     assert "[WARNING]" not in done.stderr
 
     for arguments in ([], ["--check"]):
@@ -347,7 +349,7 @@ def test_new_with_down_under_the_short_names(tmp_path: Path) -> None:
         ([], "A new migration needs a name, such as add_user_avatar_field"),
         (["-e", "migration_name=../avatar"], "The name '../avatar' holds '/'"),
         (["-e", "migration_name=add_avatar", "-e", "migrations_dir=/nonexistent"], "/nonexistent does not exist"),
-        (["-e", "migration_name=add_avatar", "-e", "migrations_nam=x"], "did you mean `migrations_name`"),
+        (["-e", "migration_name=add_avatar", "-e", "migrations_nam=x"], "Did you mean `migrations_name`"),
     ],
 )
 def test_new_is_refused(tmp_path: Path, arguments: list[str], words: str) -> None:

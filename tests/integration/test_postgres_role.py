@@ -677,10 +677,11 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     fresh.done()
     fresh.sql("CREATE TABLE kept (i int)")
     remove = entry("remove")
-    fresh.refused("Nothing was removed", playbook=remove, postgres_remove_volume=True)
-    fresh.refused(
-        "Nothing was removed", playbook=remove, postgres_remove_volume=True, postgres_remove_volume_confirm="x"
-    )
+    fresh.refused(f"wanted is '{fresh.name}-data'", playbook=remove, postgres_remove_volume=True)
+    fresh.refused("`confirm` is 'x'", playbook=remove, postgres_remove_volume=True, postgres_remove_volume_confirm="x")
+    short = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{fresh.name}-data"}
+    wanted = f"wanted is 'production/localhost/{fresh.name}-data'"
+    fresh.refused(wanted, playbook=remove, dastern_environment="production", **short)
     assert fresh.done("--check", playbook=remove).changed > 0
     assert fresh.done(playbook=remove).changed > 0
     assert fresh.done(playbook=remove).changed == 0

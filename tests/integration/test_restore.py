@@ -201,7 +201,7 @@ def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, recor
     server.sql("DELETE FROM users WHERE id > 40; INSERT INTO \"doseEvents\" (state) VALUES ('MISSED')")
     later = server.fingerprint()
     told = restore(server.with_(target=record.label), check_mode=True)
-    assert 'public."doseEvents" +1, public.users -10' in " ".join(told["lines"])
+    assert {'  public."doseEvents" +1', "  public.users -10"} <= set(told["lines"])
     assert "public.users: 40 rows\n" in told["diff"]["before"]
     assert "public.users: 50 rows\n" in told["diff"]["after"]
     assert server.fingerprint() == later
@@ -214,7 +214,18 @@ def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, recor
     assert server.left() == []
     assert server.sql("SELECT count(*) FROM pg_file_settings") == "0"  # tuning has one channel
 
-    undone = restore(server.with_(undo=True))
+    server.sql("INSERT INTO users SELECT generate_series(5000, 5006), 'since'")
+    plan = refused(server, undo=True, instance="production/a", confirm="dastern")
+    assert "`confirm` is 'dastern', wanted is 'production/a/dastern'" in plan.message
+    assert "playbooks/restore.yml -e undo=true -e confirm=production/a/dastern`" in plan.message
+    assert plan.facts["confirm"] == "production/a/dastern"
+    checked = restore(server.with_(undo=True), check_mode=True)
+    for told in (plan.facts["preflight"], checked["lines"]):
+        assert told[told.index("rows of dastern since then:") + 1] == "  public.users +7"
+        assert any(line.startswith("what is live now would be kept for 72 h, until 2") for line in told)
+    assert checked["confirm"] == "dastern"
+    assert "confirm" not in restore(server.with_(undo=True, confirm="dastern"), check_mode=True)
+    undone = server.restore(undo=True)
     assert server.fingerprint() == later
     assert [entry["kept"] for entry in State(server.place).kept] == [
         name for name in server.entries() if name != "pgdata"
@@ -242,7 +253,7 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     state.save()
     refused(server, target="nonsense")
     assert "`target` is empty. Nothing was done. Wanted is `latest`" in refused(server, target=" ").message
-    restore(server.with_(undo=True))
+    server.restore(undo=True)
     assert server.fingerprint() == later
 
     # What was kept long enough goes, and nothing else.
@@ -267,7 +278,7 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch
     try:
         server.restore(target=record.label, what="database")
         assert not census.differences(then, census.count(server.place.superuser, "dastern"))
-        restore(server.with_(undo=True))
+        server.restore(undo=True)
         server.sql("DELETE FROM users WHERE id = 0")
         with monkeypatch.context() as patch:  # the roles are known without the live server, too
             patch.setattr(restore_run.Site, "answers", lambda site: False)
@@ -726,7 +737,17 @@ def test_the_playbooks(server: Server, play: Callable[..., Any], record: Record)
     done = play("playbooks/restore.yml", {**server.variables, "target": record.label}, "--check")
     assert done.rc == 0, done.stdout
     assert done.changed == 1
-    assert "-e confirm=dastern" in done.flat
+    assert done.report["hosts"]["localhost"]["next"][0].endswith("/playbooks/restore.yml -e confirm=dastern")
+    lines = done.section("restore")["lines"]
+    assert [line.partition(":")[0] for line in lines][:1] == ["target"]
+    assert len(lines) > 3
+    asked = play(
+        "playbooks/restore.yml", {**server.variables, "target": record.label, "dastern_environment": "production"}
+    )
+    assert (asked.rc, asked.changed) == (2, 0)
+    assert asked.section("restore")["confirm"] == "production/localhost/dastern"
+    assert len(asked.section("restore")["lines"]) > 3
+    assert "wanted is 'production/localhost/dastern'" in asked.report["failures"][0]["message"]
     assert f"backup {record.label} at its own restore point" in done.section("restore")["target"]
     done = play("playbooks/restore_drill.yml", {**server.variables, "target": record.label}, "--check")
     assert done.rc == 0, done.stdout

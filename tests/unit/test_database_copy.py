@@ -29,7 +29,9 @@ def test_what_was_never_counted_is_refused_in_words(
     (tmp_path / "transfer" / "restore-x").mkdir(parents=True)
     goal = Target("07", "", 1, {"recovery_target_name": "das-tern-07"}, own=True)
     uncounted = Census("d", {}, "", {}, [], 1)
-    with pytest.raises(DasTernError, match=f"{words} can't be copied.*`-e what=cluster -e target=07`"):
+    with pytest.raises(
+        DasTernError, match=f"{words} can't be copied.*playbooks/restore.yml -e what=cluster -e target=07`"
+    ):
         database_copy.from_physical(site, record(7), goal, "d", "copy", table, "x", check=lambda *_: uncounted)
     assert done == ["fill", "discard"]
     assert list((tmp_path / "transfer").iterdir()) == []

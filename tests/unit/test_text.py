@@ -17,7 +17,7 @@ from ansible.module_utils.dastern.drift import Difference, table
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.quantities import local
 from ansible.module_utils.dastern.text import presentable, shown, shown_json
-from test_report import load
+from test_report import callback
 
 FORGED = "t\nnext         rm -rf /\x1b[2J\u202e\u2066\x9b1m\u2028\x7f"
 ESCAPED = r"t\nnext         rm -rf /\x1b[2J\u202e\u2066\x9b1m\u2028\x7f"
@@ -91,11 +91,12 @@ def test_an_action_escapes_what_its_function_returns(monkeypatch: pytest.MonkeyP
 
 
 def test_the_summary_has_no_line_that_a_name_made() -> None:
-    callback, lines = load().CallbackModule(), []
-    callback._display = SimpleNamespace(display=lines.append)
-    callback._failures["here"] = {"message": f"failed at \x1b[2J {READABLE}"}
+    own, lines = callback("dastern_report").CallbackModule(), []
+    own._display = SimpleNamespace(display=lines.append)
+    own._failures["here"] = {"message": f"failed at \x1b[2J {READABLE}"}
     section = {"lines": [f"largest: {FORGED}"], "next": [f"docker logs {FORGED}"]}
-    callback._show("here", {"failed": True, "changed": 0, "sections": {"postgres": section}}, 1.0)
+    summary = {"failed": True, "changed": 0, "sections": {"postgres": section}, "next": section["next"]}
+    own._show("here", summary, 1.0)
     assert [line.strip() for line in lines[1:]] == [
         f"postgres     largest: {ESCAPED}",
         f"failed       failed at \\x1b[2J {READABLE}",

@@ -13,12 +13,14 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from . import backup_records
 from .backup_calendar import moment
 from .backup_folders import RECEIVED
 from .backup_records import UNREADABLE, Check, Place, Record
+from .commands import playbook
 from .errors import DasTernError
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
@@ -332,7 +334,7 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
         found = health.ago(when)  # the job drills after the first backup that finds it due, so a day is its due
     else:
         return
-    drill = f"ansible-playbook playbooks/restore_drill.yml -e target={to_drill(health.counted)}"
+    drill = playbook("restore_drill", target=to_drill(health.counted))
     health.problems.append(Problem("drill", f"trial restore of a {kind}backup", found, wanted, drill))
 
 
@@ -393,7 +395,7 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
     found = health.archive
     if found is None:
         return
-    logs = f"docker logs --tail 50 {health.container}"
+    logs = f"docker logs --tail 50 {quote(health.container)}"
     # It waits in pg_wal, on the data's disk.
     elsewhere = (
         f", in repository {', '.join(map(str, health.further))} as well; or, where that stays away, its options taken out of "
@@ -433,7 +435,7 @@ def _zero_loss(health: Health, params: dict[str, Any]) -> None:
         missing = ", and its slot was given up" if found["lost"] else ""
         what = f"the receiver is away{since}{missing}: "
         what += f"COMMITS WAIT, {found['waiting']} of them now" if waits else "commits go on without it"
-        command = f"{provision}  # why: docker logs --tail 20 {health.container}-receiver"
+        command = f"{provision}  # why: docker logs --tail 20 {quote(f'{health.container}-receiver')}"
     elif not waits:
         what = "the receiver is there, commits don't wait for it yet"
     else:
@@ -443,7 +445,7 @@ def _zero_loss(health: Health, params: dict[str, Any]) -> None:
 
 def _disk(health: Health, params: dict[str, Any], folder: Path) -> None:
     full = next((one.stored for one in health.records if one.type == "full"), 0)
-    data = f"docker exec {health.container} df -h {PGDATA}"
+    data = f"docker exec {quote(health.container)} df -h {PGDATA}"
     for what, disk, least, command in (
         (f"disk of {folder}", health.disk, full, f"df -h {folder}"), ("disk of the data", health.data_disk, 0, data),
     ):  # fmt: skip

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import census, keeper, pgbackrest, received
 from .backup_records import Check, Place, Record, now
+from .commands import playbook
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
 from .quantities import cut
@@ -319,7 +320,7 @@ def _pages(place: Place, program: PgBackRest, one: Mapping[str, Any], repository
 def damaged_pages(place: Place, record: Record) -> str:
     """What to do where a backup found pages of the live database damaged."""
     whole = next((one for one in place.records() if one.kind == "physical" and good(one)), None)
-    beside = f"ansible-playbook playbooks/restore.yml -e what=database -e {quote(f'into={place.database}_whole')}"
+    beside = playbook("restore", what="database", into=f"{place.database}_whole")
     back = (
         f"The newest good one is {whole.label}; restored from it and from the log since, what was in those pages comes back: `{beside}`."
         if whole else "No good physical one is there: save what can be read (`ansible-playbook playbooks/backup.yml -e backup_type=logical`)."
@@ -327,7 +328,7 @@ def damaged_pages(place: Place, record: Record) -> str:
     return (
         f"Backup {record.label} was taken and is kept, but isn't good: {fault(record)}. It takes no good one's place, and nothing is "
         f"built upon it. Look at the disk of the data (`dmesg`), and at what else is damaged: `docker exec -u postgres "
-        f"{place.container} pg_amcheck --install-missing {quote(place.database)}`. {back}"
+        f"{quote(place.container)} pg_amcheck --install-missing {quote(place.database)}`. {back}"
     )
 
 
@@ -401,8 +402,8 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
             found.notes.append(damage)
             continue
         found.problems.append(
-            f"{damage}. Where the server has it, it comes back: `docker exec -u postgres {place.container} pgbackrest "
-            f"--stanza={STANZA} archive-push --no-archive-async {PGDATA}/pg_wal/{name}`"
+            f"{damage}. Where the server has it, it comes back: `docker exec -u postgres {quote(place.container)} pgbackrest "
+            f"--stanza={STANZA} archive-push --no-archive-async {PGDATA}/pg_wal/{quote(name)}`"
         )
     _gaps(info, segments, told.wal, found)
     if repository != 1 and not (told.ok or found.problems or found.notes or any(bad.values())):
@@ -633,6 +634,6 @@ def wait_until_archived(place: Place, name: str, repository: int, otherwise: str
             raise DasTernError(
                 f"WAL segment {name} isn't in the repository after {limit:.0f} s"
                 + (f": the archive_command fails at {state['failed']}" if state["failed"] else "")
-                + f". `docker logs --tail 20 {place.container}` says why; mend that, then run again. {otherwise}"
+                + f". `docker logs --tail 20 {quote(place.container)}` says why; mend that, then run again. {otherwise}"
             )
         time.sleep(2 if several else 0.1)

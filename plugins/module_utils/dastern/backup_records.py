@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from .backup_folders import LOGICAL, RECORDS, refuse_untrusted
+from .commands import playbook
 from .containers import Containers
 from .docker_engine import resolve
 from .errors import DasTernError
@@ -113,7 +113,7 @@ class Record:
     @property
     def restore_command(self) -> str:
         """What restores it as a database beside the live one."""
-        return f"ansible-playbook playbooks/restore.yml -e target={self.label} -e what=database -e {quote(f'into={self.database}_restored')}"
+        return playbook("restore", target=self.label, what="database", into=f"{self.database}_restored")
 
     @property
     def text(self) -> str:

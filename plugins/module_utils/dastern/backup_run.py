@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from . import backup_logical, backup_records, keeper, migration_backup, sql_values
@@ -391,7 +392,7 @@ def running(place: Place) -> bool:
 
 def not_running(place: Place) -> DasTernError:
     return DasTernError(
-        f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {place.container}`, or "
+        f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {quote(place.container)}`, or "
         f"`{PROVISION}`."
     )
 

@@ -14,6 +14,7 @@ from . import backup_records, backup_run, scram
 from .backup_folders import TRANSFER
 from .backup_records import Place
 from .backup_run import Say
+from .commands import playbook
 from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
@@ -200,8 +201,8 @@ def _refuse_foreign(place: Place, found: physical.Server, info: Info) -> None:
             raise DasTernError(
                 f"Repository {number} has the backups of cluster {known[-1]}, and container {place.container} runs "
                 f"{found.system}. Give it a folder of its own (`repo{number}-path` in `backup_repository_options`), as every server "
-                "needs one. If it is what is left of a server that was lost, bring that back instead: `ansible-playbook "
-                f"playbooks/restore.yml -e repository={number}`, before anything runs here. Nothing was changed."
+                "needs one. If it is what is left of a server that was lost, bring that back instead: "
+                f"`{playbook('restore', repository=number)}`, before anything runs here. Nothing was changed."
             )
 
 
@@ -215,7 +216,7 @@ def _refuse_new(place: Place, found: physical.Server, info: Info) -> None:
         raise DasTernError(
             f"The backups in {place.folder} are of cluster {info.system} (the newest is {info.sets[-1]['label']}), and container "
             f"{place.container} runs cluster {found.system}, of which there are none. If the data of that one was lost, this brings it "
-            f"back and keeps what runs now beside it: `ansible-playbook playbooks/restore.yml -e confirm={place.database}`. If this "
+            f"back and keeps what runs now beside it: `{playbook('restore')}`. If this "
             f"one is meant to take its place: `{backup_run.PROVISION} -e backup_new_cluster=true`; the former one's backups then stay "
             "until retention deletes them. Nothing was changed in the repository."
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .catalogue import Item, read_catalogue
+from .commands import playbook
 from .connection import connect
 from .drift import Difference, compare, table
 from .drift_run import ARGUMENT_SPEC as DRIFT
@@ -117,11 +118,10 @@ def _ambiguous(
 ) -> DasTernError:
     first = next(number for number, differences in enumerate(steps, 1) if not differences)
     last = names[_agreed(steps) - 1]
-    command = "ansible-playbook playbooks/baseline.yml -e upto="
     return DasTernError(
         f"Nothing is marked as applied: {where} is what the migrations up to {names[first - 1]} make, and up to {last} as "
         f"well. Whether {', '.join(unclear)} ran here isn't to be seen in a catalogue (they change rows, or undo each other): "
-        f"look, and name the last one that did. `{command}{names[first - 1]}` leaves them to be applied, `{command}{last}` "
+        f"look, and name the last one that did. `{playbook('baseline', upto=names[first - 1])}` leaves them to be applied, `{playbook('baseline', upto=last)}` "
         "marks them, too."
     )
 
@@ -162,16 +162,15 @@ def _refusal(
     params: Mapping[str, Any], where: str, names: list[str], steps: list[list[Difference]], stopped: list[str]
 ) -> DasTernError:
     """Why nothing is marked; `stopped` says why fewer points than `names` were compared."""
-    command = "ansible-playbook playbooks/baseline.yml -e upto="
     made = "what the migrations up to {} make".format
     upto = params["upto"]
     differs: list[Difference] = []
     if agreed := _agreed(steps):
         isnt = "isn't" if upto in names[: len(steps)] else "isn't shown to be"
         found = f"{isnt} {made(upto)}, but {made(names[agreed - 1])}." if upto else f"is {made(names[agreed - 1])}."
-        mend = f"`{command}{names[agreed - 1]}` marks up to there."
+        mend = f"`{playbook('baseline', upto=names[agreed - 1])}` marks up to there."
         if not upto:  # the comparison ended just behind it
-            mend += f" If the database has {names[agreed]}, too: `{command}{names[agreed]} -e baseline_anyway=true`."
+            mend += f" If the database has {names[agreed]}, too: `{playbook('baseline', upto=names[agreed], baseline_anyway=True)}`."
     elif steps:
         nearest = min(range(len(steps)), key=lambda number: (len(steps[number]), -number))
         differs = steps[nearest]
@@ -183,11 +182,11 @@ def _refusal(
         )
         mend = (
             "Mend the database by hand, or choose the right `migrations_dir`; if you know better, "
-            f"`{command}{names[nearest]} -e baseline_anyway=true` marks up to there."
+            f"`{playbook('baseline', upto=names[nearest], baseline_anyway=True)}` marks up to there."
         )
     else:
         found = "can't be compared with its migrations."
-        mend = f"Mend that file; or, if you know what the database has, `{command}NAME -e baseline_anyway=true`."
+        mend = f"Mend that file; or, if you know what the database has, `{playbook('baseline', upto='NAME', baseline_anyway=True)}`."
     lines = [
         f"Nothing is marked as applied: {where} {found}",
         *(f"  {line}" for line in table(differs)),

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from . import settings
@@ -86,8 +87,8 @@ def initialise(containers: Containers, image: str, volume: str, container: str, 
     for _ in range(2):
         if not containers.wait_until_gone(name, wait):
             raise DasTernError(
-                f"Container {name} has been making a cluster for more than {wait:g} s. See `docker logs {name}`; "
-                f"`docker rm -f {name}` ends it, and the next run starts again."
+                f"Container {name} has been making a cluster for more than {wait:g} s. See `docker logs {quote(name)}`; "
+                f"`docker rm -f {quote(name)}` ends it, and the next run starts again."
             )
         try:
             done = containers.run_once(
@@ -102,7 +103,11 @@ def initialise(containers: Containers, image: str, volume: str, container: str, 
             full = "No space left" in done.err
             raise DasTernError(
                 f"No cluster could be made in volume {volume}: {done.last_words}. Nothing of it is left. "
-                + ("Make room on its disk, then run again." if full else f"See `docker volume inspect {volume}`.")
+                + (
+                    "Make room on its disk, then run again."
+                    if full
+                    else f"See `docker volume inspect {quote(volume)}`."
+                )
             )
         return done.out.strip() == "made"
     raise DasTernError(f"Another run keeps making container {name}. Wait for it, then run again.")

@@ -34,6 +34,8 @@ class HostAction(ActionBase):
         self._vars = task_vars or {}
         _, params = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
         try:
+            if "instance" in params:
+                params["instance"] = self._instance()
             result = self.act(params)
         except DasTernError as refusal:
             result = {"failed": True, "msg": refusal.message, **refusal.facts}
@@ -41,6 +43,17 @@ class HostAction(ActionBase):
         if sections := self.sections(params, result):
             result["ansible_stats"] = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
         return presentable(result)
+
+    def _instance(self) -> str:
+        """`environment/host`, which a confirmation has to name."""
+        host = self._vars["inventory_hostname"]
+        environment = self._templar.template(self._vars.get("dastern_environment", ""))
+        if not environment:
+            raise DasTernError(
+                f"`dastern_environment` isn't set for host {host}, and nothing destructive is done without knowing it: "
+                "development, staging or production, in its inventory."
+            )
+        return f"{environment}/{host}"
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         """The task's result; `DasTernError` is a refusal."""

@@ -10,6 +10,7 @@ from . import backup_logical
 from .backup_folders import TRANSFER, remove_tree
 from .backup_records import Place, Record
 from .census import Census, count, differences
+from .commands import playbook
 from .connection import conninfo
 from .errors import DasTernError
 from .psql import Psql
@@ -123,8 +124,8 @@ def from_physical(
             if not expected.properties:
                 raise DasTernError(
                     f"The rows of backup {record.label} couldn't be counted when it was taken, and can't be now, because of damaged "
-                    f"pages: a {'table' if table else 'database'} of it can't be copied and compared. `-e target=latest` begins with a "
-                    f"good backup if one leads there; all of this one comes back as it is by `-e what=cluster -e target={record.label}`."
+                    f"pages: a {'table' if table else 'database'} of it can't be copied and compared. `{playbook('restore', target='latest', what='database')}` begins with a "
+                    f"good backup if one leads there; all of this one comes back as it is by `{playbook('restore', what='cluster', target=record.label)}`."
                 )
             exact = table_of(expected, table) if table else ""
             script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'

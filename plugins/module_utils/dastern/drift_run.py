@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import Any
 
 from .access import ENVIRONMENT, Declared
@@ -95,7 +96,7 @@ def _plan(
     ] + [
         f"Migration {name} was edited after it was applied: the checksum of {params['folder']}/{name}/{SCRIPT} is not the one "
         f"in the ledger, and the comparison would be with something else. Put the file back as it was (`git log -- "
-        f"{params['folder']}/{name}/{SCRIPT}` shows its history).{reset_words(params)}"
+        f"{quote('/'.join((params['folder'], name, SCRIPT)))}` shows its history).{reset_words(params)}"
         for name in plan.edited
     ]
     if wrong:

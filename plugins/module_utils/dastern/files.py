@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import IO
 
 from . import scram
@@ -93,7 +94,7 @@ class Secret:
         if stored and not given and not scram.acceptable(stored):
             raise DasTernError(
                 f"The password file {path} doesn't hold printable ASCII of {scram.MINIMUM_LENGTH} characters or more. "
-                f"Correct it, or delete it (`rm {path}`): then a new password is generated and set."
+                f"Correct it, or delete it (`rm {quote(str(path))}`): then a new password is generated and set."
             )
         self.stored = stored
         self.generated = not given and not stored

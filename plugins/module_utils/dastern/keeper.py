@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from . import access, scram
@@ -35,8 +36,10 @@ ALIVE = 20.0
 """Seconds that a container made anew gets until it archives."""
 _MEND = " Run the play as root."
 _RIGHTS = "LOGIN NOSUPERUSER NOREPLICATION NOCREATEROLE NOCREATEDB NOBYPASSRLS"
-# What pgBackRest 2.55 calls in a backup; found by revoking one after the other.
-_FUNCTIONS = ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)")
+# What pgBackRest 2.55 calls in a backup, and where it looks whether the log is archived; found by revoking one after the other.
+_FUNCTIONS = (
+    "pg_backup_start(text, boolean)", "pg_backup_stop(boolean)", "pg_create_restore_point(text)", "pg_switch_wal()",
+)  # fmt: skip
 _GRANTS = "; ".join([
     f"GRANT pg_read_all_settings TO {BACKUP_ROLE}",
     *(f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {BACKUP_ROLE}" for function in _FUNCTIONS),
@@ -194,7 +197,7 @@ class Keeper:
                 words = " / ".join(self.place.containers.logs(self.place.keeper, 5).splitlines())
                 raise DasTernError(
                     f"Container {self.place.keeper}, which archives the log and has the backups, doesn't start within "
-                    f"{ALIVE:.0f} s: {words}. See `docker logs {self.place.keeper}`."
+                    f"{ALIVE:.0f} s: {words}. See `docker logs {quote(self.place.keeper)}`."
                 )
             time.sleep(0.1)
 

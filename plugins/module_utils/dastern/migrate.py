@@ -16,6 +16,7 @@ from typing import Any
 
 from .advisory_lock import Held, who
 from .blockers import Blockers
+from .commands import playbook
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -317,7 +318,7 @@ def _refusal(params: dict[str, Any], plan: Plan, finding: str, name: str) -> str
     if finding == "missing" and (file := plan.renamed.get(name)):
         return (
             f"Migration {name} is applied in the database, and its content is in the folder as {file}. If the directory was "
-            f"renamed, `ansible-playbook playbooks/resolve_migration.yml -e adopt={file}`."
+            f"renamed, `{playbook('resolve_migration', adopt=file)}`."
         )
     path = _path(params, name)
     words = _REFUSALS[finding].format(name=name, path=path, quoted=quote(path))

@@ -11,6 +11,7 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .commands import playbook
 from .errors import DasTernError
 from .migration_plan import Plan
 from .quantities import CLOCK, ZONE
@@ -46,7 +47,7 @@ def rollback_refusals(params: Mapping[str, Any], names: Sequence[str], now: time
         given = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved that"
         found.append(
             f"{', '.join(names)} would be taken back, and {given} (`migrations_require_approval` is true). Read each down.sql, "
-            f"then `-e migrations_approved={params['to']}`, the migration that stays as the newest."
+            f"then `{playbook('rollback', to=params['to'], migrations_approved=params['to'])}`, the migration that stays as the newest."
         )
     return found
 
@@ -75,7 +76,7 @@ def refusals(params: Mapping[str, Any], plan: Plan, now: time, of: tuple[str, st
         found.append(
             f"What is pending up to {newest} ({len(plan.pending)}) may not be applied: {given} (`migrations_require_approval` "
             "is true). "
-            f"Read them (`--check --diff`), then `-e migrations_approved={newest}`."
+            f"Read them (`ansible-playbook migrate.yml --check --diff`), then `{playbook('migrate', migrations_approved=newest)}`."
         )
     folder = str(Path(params["password_file"]).expanduser().parent)
     if params["require_rehearsal"] and (of is None or rehearsed(record_path(folder, of, plan.pending)) is None):

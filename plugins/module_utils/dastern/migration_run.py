@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from .commands import playbook
 from .concurrent_indexes import Build, read
 from .connection import one_message
 from .ledger import Ledger
@@ -342,6 +343,6 @@ def _build_of(migration: MigrationFile) -> Build | None:
 def resolve_words(name: str) -> str:
     """What a person does about a migration that neither ended nor left nothing."""
     return (
-        f"Look at what it left behind, then `ansible-playbook playbooks/resolve_migration.yml -e rolled_back={name}` to have "
-        f"it applied again, or `-e applied={name}` if all of it is there."
+        f"Look at what it left behind, then `{playbook('resolve_migration', rolled_back=name)}` to have "
+        f"it applied again, or `{playbook('resolve_migration', applied=name)}` if all of it is there."
     )

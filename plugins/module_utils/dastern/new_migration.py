@@ -6,6 +6,7 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .errors import DasTernError
@@ -99,7 +100,7 @@ def plan(params: dict[str, Any], now: datetime | None = None, text: str = "") ->
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DasTernError(
-            f"The migrations folder {folder} can't be written by this user: run as the user who owns it, or `chmod u+w {folder}`."
+            f"The migrations folder {folder} can't be written by this user: run as the user who owns it, or `chmod u+w {quote(str(folder))}`."
         )
     stamp, notices = _stamp(existing, (now or datetime.now(UTC)).replace(microsecond=0, tzinfo=None))
     notices += _name_notices(params["name"], name)

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 from .backup_folders import OURS
@@ -330,7 +331,7 @@ class PgBackRest:
             if waited > seconds:
                 raise DasTernError(
                     f"Another pgBackRest works in container {self.container}: {others[0][1]} (process {others[0][0]} there). Run "
-                    f"again when it is done, or end it: `docker exec {self.container} kill {others[0][0]}`."
+                    f"again when it is done, or end it: `docker exec {quote(self.container)} kill {others[0][0]}`."
                 )
             time.sleep(0.2)
 

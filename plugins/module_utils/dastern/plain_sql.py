@@ -21,12 +21,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from .backup_logical import APPLICATION, RESTORING, SESSION, look, refuse_full_disk, why
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place
 from .census import LONGEST, SNAPSHOT, count
+from .commands import playbook
 from .connection import conninfo
 from .errors import DasTernError
 from .files import absolute, sync_folder
@@ -92,7 +94,9 @@ def write(place: Place, path: Path, *, check_mode: bool = False) -> dict[str, An
     if path.exists():
         raise DasTernError(f"{path} is there already. Nothing was written: name another file, or delete that one.")
     if not path.parent.is_dir():
-        raise DasTernError(f"There is no folder {path.parent}. Make it (`mkdir -p {path.parent}`), or name another.")
+        raise DasTernError(
+            f"There is no folder {path.parent}. Make it (`mkdir -p {quote(str(path.parent))}`), or name another."
+        )
     partial = path.with_name(path.name + ".partial")
     _refuse_others(partial)
     if check_mode:
@@ -130,7 +134,7 @@ def _refuse_others(partial: Path) -> None:
         there = partial.lstat()
         if not stat.S_ISREG(there.st_mode) or there.st_uid != os.geteuid():
             raise DasTernError(
-                f"{partial} is there already, and isn't a file that a killed run of this user left (`ls -ld {partial}`). Nothing "
+                f"{partial} is there already, and isn't a file that a killed run of this user left (`ls -ld {quote(str(partial))}`). Nothing "
                 "was written: delete it, or name another file."
             )
 
@@ -149,7 +153,7 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
     if into in there["there"]:
         raise DasTernError(
             f"Database {into} is there already. Nothing was done: plain SQL goes into a new one; name another "
-            f"(`-e into={place.database}_restored`)."
+            f"(`{playbook('plain_sql', file=str(path), into=f'{place.database}_restored')}`)."
         )
     if check_mode:
         return {"changed": True, "lines": [f"database {into} would be made of {path}"]}

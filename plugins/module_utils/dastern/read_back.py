@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from shlex import quote
 from typing import Any
 
 from . import settings
@@ -33,10 +34,10 @@ def read_back(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[st
     if differences:
         files = sorted({row["source"].rpartition(":")[0] for row in differences if "/" in row["source"]})
         mend = (
-            f"Take the lines out of {', '.join(files)} in container {name} and `docker restart {name}`, or declare them in "
+            f"Take the lines out of {', '.join(files)} in container {name} and `docker restart {quote(name)}`, or declare them in "
             "postgres_settings_extra."
             if files
-            else f"`docker restart {name}` lets go of what was changed in the running server; then run again."
+            else f"`docker restart {quote(name)}` lets go of what was changed in the running server; then run again."
         )
         words = "; ".join(settings.worded(row) for row in differences)
         raise DasTernError(

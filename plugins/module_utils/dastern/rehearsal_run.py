@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .backup_logical import restore
@@ -300,7 +301,7 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
     except (IndexError, ValueError):
         raise DasTernError(
             f"How much room {said['directory']} has in container {superuser.container} isn't known: df said "
-            f"{shown.last_words!r}. Look at the container: `docker exec {superuser.container} df -Pk`."
+            f"{shown.last_words!r}. Look at the container: `docker exec {quote(superuser.container)} df -Pk`."
         ) from None
     size = int(said["size"])
     # The copy, all of it rewritten once more, and the write-ahead log of both until the next checkpoint.

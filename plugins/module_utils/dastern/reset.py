@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blockers import Blockers
+from .commands import playbook
+from .confirmation import SPEC as CONFIRMATION
+from .confirmation import is_confirmed, wanted, word
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -25,7 +28,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     "schema": {"type": "str", "default": "public"},
     "environment": {"type": "str", "required": True},
-    "confirm": {"type": "str", "default": ""},
+    **CONFIRMATION,
     "lock_wait": {"type": "int", "default": 300},
 }
 
@@ -60,10 +63,12 @@ def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             f"`dastern_environment` is {params['environment']}: only a development database is ever reset, whatever other "
             "variables say."
         )
-    if params["confirm"] != database:
+    if not is_confirmed(params, database):
+        needed = word(params, database)
         raise DasTernError(
-            f"A reset deletes everything in schema {params['schema']} of database {database}. Nothing was deleted; "
-            f"`-e confirm={database}` confirms it."
+            f"A reset deletes everything in schema {params['schema']} of database {database}. Nothing was deleted. "
+            f"{wanted(params, database)} To do it: `{playbook('reset', confirm=needed)}`.",
+            confirm=needed,
         )
     settings = {"lock_timeout": LOCK_TIMEOUT, **({"default_transaction_read_only": "on"} if check_mode else {})}
     try:

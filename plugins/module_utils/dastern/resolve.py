@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
+from .commands import playbook
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
 from .errors import DasTernError
@@ -111,7 +112,7 @@ def _adopt(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFil
                 f"{len(lost)} applied migrations without a file have its checksum ({found})."
                 if lost
                 else f"the applied migration with its checksum ({found}) still has its own file. Remove one of the two "
-                f"directories, or `-e applied={name}` if the content of {name} is in the database a second time."
+                f"directories, or `{playbook('resolve_migration', applied=name)}` if the content of {name} is in the database a second time."
                 if same
                 else f"no applied migration has its checksum {file.checksum}. {STATUS}"
             )
@@ -140,7 +141,7 @@ def _refuse_without_ledger(params: dict[str, Any], ledger: Ledger, names: list[s
             f"Schema {params['schema']} of database {params['database']} holds {len(tables)} tables but no migration in a "
             f"ledger (P3005), and {len(before)} come before {name}, the first being {before[0]}: they would count as pending. "
             "`ansible-playbook playbooks/baseline.yml` finds out which ones the database has and records them; "
-            f"`-e upto={name}` ends there."
+            f"`{playbook('baseline', upto=name)}` ends there."
         )
 
 
@@ -157,7 +158,7 @@ def _repair(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFi
     if why and not params["anyway"]:
         raise DasTernError(
             f"The checksum of migration {name} isn't repaired: {why} Put the file back as it was; or, if you know that the "
-            f"database holds what the file says now, `-e repair={name} -e repair_anyway=true`."
+            f"database holds what the file says now, `{playbook('resolve_migration', repair=name, repair_anyway=True)}`."
         )
     if not check:
         ledger.set_checksum(name, file.checksum)

@@ -23,6 +23,9 @@ from .backup_physical import good, with_damaged_pages
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place, Record
 from .census import Census, count, differences
+from .commands import playbook
+from .confirmation import SPEC as CONFIRMATION
+from .confirmation import is_confirmed, wanted, word
 from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
@@ -49,14 +52,14 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "what": {"type": "str", "default": "cluster", "choices": ["cluster", "database", "table"]},
     "into": {"type": "str", "default": ""},
     "table": {"type": "str", "default": ""},
-    "confirm": {"type": "str", "default": ""},
+    **CONFIRMATION,
     "undo": {"type": "bool", "default": False},
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
     "as_superuser": {"type": "bool", "default": False},
 }
-COMMAND = "ansible-playbook playbooks/restore.yml"
-UNDO = f"{COMMAND} -e undo=true"
+COMMAND = playbook("restore")
+UNDO = playbook("restore", undo="true")
 START = 120.0
 """Seconds that a swapped server gets to answer."""
 
@@ -211,7 +214,7 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     params = run.params
     what, into, target = params["what"], params["into"], params["target"]
     _refuse_senseless(run)
-    confirmed = bool(into) or params["confirm"] == run.database
+    confirmed = bool(into) or is_confirmed(params, run.database)
     logical = None if what == "cluster" else _logical(run)
     if logical:
         goal, record, words = None, logical, f"logical backup {logical.label}"
@@ -225,38 +228,48 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     if params["table"] and expected.properties and (goal is None or goal.own):
         database_copy.table_of(expected, params["table"])
     told = _preflight(run, goal, record, words)
-    if not confirmed and not check_mode:
-        given = f" `confirm` is {params['confirm']!r}, wanted is {run.database!r}." if params["confirm"] else ""
-        raise DasTernError(
-            f"Restoring replaces the live {'cluster' if what == 'cluster' else f'database {run.database}'}. Nothing was done.{given} "
-            f"{'; '.join(told)}. To do it: `{_command(params)} -e confirm={run.database}`.",
-            preflight=told,
-        )
+    command = _command(params, "" if into else word(params, run.database))
     if check_mode:
-        command = _command(params) + ("" if into else f" -e confirm={run.database}")
-        run.lines += [*told, *([] if confirmed else [f"to do it: {command}"])]
-        return {"next": [command], "target": words}
+        return {**_planned(run, told, command, confirmed), "target": words}
+    if not confirmed:
+        raise _unconfirmed(run, what, told, command)
     if what == "cluster":
         assert goal is not None
         return _cluster(run, goal, record)
     return _database(run, goal, record, words)
 
 
+def _planned(run: Run, told: list[str], command: str, confirmed: bool) -> dict[str, Any]:
+    """What check mode says: the plan, the command, and the confirmation where it is missing."""
+    run.lines += told
+    return {"next": [command], **({} if confirmed else {"confirm": word(run.params, run.database)})}
+
+
+def _unconfirmed(run: Run, what: str, told: list[str], command: str) -> DasTernError:
+    return DasTernError(
+        f"This replaces the live {'cluster' if what == 'cluster' else f'database {run.database}'}. Nothing was done. "
+        f"{wanted(run.params, run.database)} To do it: `{command}`.",
+        preflight=told,
+        confirm=word(run.params, run.database),
+    )
+
+
 def _refuse_senseless(run: Run) -> None:
     what, into, table = run.params["what"], run.params["into"], run.params["table"]
     if what == "cluster" and into:
         raise DasTernError(
-            "A copy beside the live one (`into`) is a database: `-e what=database` or `-e what=table`. Nothing was done."
+            "A copy beside the live one (`into`) is a database or a table: "
+            f"`{playbook('restore', what='database', into=into)}`. Nothing was done."
         )
     if (what == "table") != bool(table) or (what == "table" and not into):
         raise DasTernError(
-            "A table is restored into a database beside the live one: `-e what=table -e table=public.users -e "
-            "into=users_of_monday`. Nothing was done."
+            "A table is restored into a database beside the live one: "
+            f"`{playbook('restore', what='table', table=table or 'public.users', into=into or 'users_of_monday')}`. Nothing was done."
         )
     if what != "cluster" and not run.site.answers():
         raise DasTernError(
             f"The live server in container {run.site.name} doesn't answer, and a {what} is restored into it. Nothing was done. "
-            f"`ansible-playbook playbooks/provision.yml` starts it; `{COMMAND} -e what=cluster` restores all of it."
+            f"`ansible-playbook playbooks/provision.yml` starts it; `{playbook('restore', what='cluster')}` restores all of it."
         )
     if what != "cluster" and run.site.psql.value(_WAITS):
         raise DasTernError(
@@ -269,7 +282,7 @@ def _refuse_senseless(run: Run) -> None:
     if into and into in _databases(run.site.psql):
         raise DasTernError(
             f"`into` is a new database, and {into} exists already. Nothing was done; choose another name. "
-            f"`docker exec -u postgres {run.site.name} psql -l` shows what there is."
+            f"`docker exec -u postgres {quote(run.site.name)} psql -l` shows what there is."
         )
 
 
@@ -307,11 +320,11 @@ def _refuse_logical(run: Run) -> None:
             if run.params["what"] != "cluster":
                 raise DasTernError(
                     f"Backup {record.label} is of database {record.database}, and {run.database} would be replaced. Nothing was "
-                    f"done. As a copy beside it: `{record.restore_command} -e what=database`."
+                    f"done. As a copy beside it: `{record.restore_command}`."
                 )
             raise DasTernError(
                 f"Backup {record.label} is a logical one of database {record.database}; a cluster is restored from a physical "
-                f"one. Nothing was done. `{COMMAND} -e target={record.label} -e what=database`."
+                f"one. Nothing was done. `{playbook('restore', target=record.label, what='database')}`."
             )
         if run.params["target"] in (record.label, record.name or None):
             return
@@ -349,9 +362,9 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
     disks = [(f"volume {site.volume}", needed, look["free"])]
     if goal and params["what"] != "cluster":  # its dump goes through there
         disks.append((f"folder {site.backups}", Census.of(record.census).bytes, look["free_backups"]))
-    for where, wanted, free in disks:
-        told.append(f"disk of {where}: {amount(wanted)} needed, {amount(free)} free")
-        if free < wanted:
+    for where, needs, free in disks:
+        told.append(f"disk of {where}: {amount(needs)} needed, {amount(free)} free")
+        if free < needs:
             raise DasTernError(
                 f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of {where} "
                 "(`docker system df` shows what Docker holds)."
@@ -368,19 +381,23 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
 
 def _newer(live: Census, record: Record, *, own: bool) -> list[str]:
     """What is otherwise in the live database than in the record."""
-    expected = Census.of(record.census)
-    changes = []
-    for table in sorted(live.tables.keys() | expected.tables.keys()):
-        difference = live.tables.get(table, 0) - expected.tables.get(table, 0)
-        if table not in expected.tables or table not in live.tables:
-            changes.append(f"{table} {'only in the live one' if table in live.tables else 'only in the backup'}")
-        elif difference:
-            changes.append(f"{table} {difference:+d}")
-    more = f" and {len(changes) - 12} more" if len(changes) > 12 else ""
+    changes = _changes(live.tables, Census.of(record.census).tables, "only in the backup")
     behind = "" if own else ", of which the target keeps what was committed before it"
     if not changes:
         return [f"the live database has as many rows in each table as backup {record.label}"]
-    return [f"rows of the live database against backup {record.label}: {', '.join(changes[:12])}{more}{behind}"]
+    return [f"rows of the live database against backup {record.label}{behind}:", *changes]
+
+
+def _changes(live: Mapping[str, int], before: Mapping[str, int], gone: str) -> list[str]:
+    """Rows by table that the live database has more or fewer, a line each; `gone` is said of a table that it lacks."""
+    changes = []
+    for table in sorted(live.keys() | before.keys()):
+        difference = live.get(table, 0) - before.get(table, 0)
+        if table not in before or table not in live:
+            changes.append(f"  {table} {'only in the live one' if table in live else gone}")
+        elif difference:
+            changes.append(f"  {table} {difference:+d}")
+    return changes[:12] + ([f"  and {len(changes) - 12} more tables"] if len(changes) > 12 else [])
 
 
 def _compare(run: Run, restored: Census, words: str) -> None:
@@ -435,7 +452,9 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
         server.stop()
     seconds = time.monotonic() - began
     run.say("Checked. Swapping ...")
-    entry = _entry(run, "cluster", incoming=f"restored-{stamp}", kept=f"replaced-{stamp}", words=goal.words)
+    entry = _entry(
+        run, "cluster", incoming=f"restored-{stamp}", kept=f"replaced-{stamp}", words=goal.words, rows=found.tables
+    )
     refused = _swap_folders(run, entry)
     run.lines.append(f"cluster restored to {goal.words}, in {seconds:.1f} s beside the live one")
     run.lines += [_held(run.database, found), *came]
@@ -455,7 +474,7 @@ def _came_along(run: Run, psql: Psql) -> list[str]:
     pattern = re.compile(re.escape(_named(run.database, "before", "")) + r"\d{8}_\d{9}")
     known = {one["kept"] for one in run.state.kept}
     return [
-        f"with it came {name}, which an earlier restore had kept; if nobody needs it: `docker exec {run.site.name} dropdb -U postgres {name}`"
+        f"with it came {name}, which an earlier restore had kept; if nobody needs it: `docker exec {quote(run.site.name)} dropdb -U postgres {quote(name)}`"
         for name in _databases(psql) if pattern.fullmatch(name) and name not in known
     ]  # fmt: skip
 
@@ -483,14 +502,18 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
         run.lines.append(
             f"database {into} holds {table} with its {found.rows} rows; other tables are empty or not there"
         )
-        return {**result, "next": [
-            f"docker exec -u postgres {site.name} sh -c \"psql -d {into} -c 'COPY (SELECT * FROM {table}) TO STDOUT' | "
-            f"psql -d {run.database} -c 'COPY {table} FROM STDIN'\"  # a WHERE takes some of the rows"
-        ]}  # fmt: skip
+        copied = (
+            f"psql -d {quote(into)} -c {quote(f'COPY (SELECT * FROM {table}) TO STDOUT')} | "
+            f"psql -d {quote(run.database)} -c {quote(f'COPY {table} FROM STDIN')}"
+        )
+        command = f"docker exec -u postgres {quote(site.name)} sh -c {quote(copied)}"
+        return {**result, "next": [f"{command}  # a WHERE takes some of the rows"]}
     run.lines.append(_held(into or run.database, found))
     if into:
-        return {**result, "next": [f"docker exec -it -u postgres {site.name} psql -d {quote(into)}"]}
-    entry = _entry(run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words)
+        return {**result, "next": [f"docker exec -it -u postgres {quote(site.name)} psql -d {quote(into)}"]}
+    entry = _entry(
+        run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words, rows=found.tables
+    )
     refused = _swap_databases(run, entry)
     _compare(run, found, words)
     return {**result, "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
@@ -505,7 +528,7 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
     if last["what"] == "database" and last["database"] != run.database:
         raise DasTernError(
             f"The newest that a restore replaced is database {last['database']}, and this run is for {run.database}. Nothing was "
-            f"done. To bring it back: `{UNDO} -e postgres_database={last['database']}`."
+            f"done. To bring it back: `{playbook('restore', undo='true', postgres_database=last['database'])}`."
         )
     stamp = _stamp()
     there = run.site.look()["entries"] if last["what"] == "cluster" else _databases(run.site.psql)
@@ -515,9 +538,13 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
             "done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
         )
     words = f"what was live before {local(last['at'], datetime.now(UTC))} ({last['words']})"
-    if check_mode:
-        run.lines.append(f"would bring back {words} ({last['what']} {last['kept']}), and keep what is live now")
-        return {"next": [UNDO], "target": last["kept"]}
+    confirmed = is_confirmed(run.params, run.database)
+    if check_mode or not confirmed:
+        told = [f"would bring back {words} ({last['what']} {last['kept']})", *_since(run, last)]
+        command = playbook("restore", undo="true", confirm=word(run.params, run.database))
+        if not check_mode:
+            raise _unconfirmed(run, last["what"], told, command)
+        return {**_planned(run, told, command, confirmed), "target": last["kept"]}
     kept = f"replaced-{stamp}" if last["what"] == "cluster" else _named(run.database, "before", stamp)
     entry = _entry(run, last["what"], incoming=last["kept"], kept=kept, words=f"undo of {local(last['at'])}")
     refused = _swap_folders(run, entry) if last["what"] == "cluster" else _swap_databases(run, entry)
@@ -526,11 +553,30 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
     return {"target": last["kept"], "refused_seconds": refused, "next": [*_passwords(last["what"]), *after]}
 
 
-def _entry(run: Run, what: str, *, incoming: str, kept: str, words: str) -> dict[str, Any]:
+def _since(run: Run, last: Mapping[str, Any]) -> list[str]:
+    """What taking a restore back takes away: rows written since, where they were counted then and can be now."""
+    told = [f"what was written since {last['at']} isn't in it"]
+    if last.get("rows") is not None:
+        try:
+            live = count(run.site.psql, run.database).tables
+        except DasTernError as refusal:
+            told.append(f"the live database can't be counted: {refusal.message.rstrip('.')}")
+        else:
+            changes = _changes(live, last["rows"], "dropped since")
+            told += [f"rows of {run.database} since then:", *(changes or ["  as many in each table"])]
+    hours = run.params["keep_old_hours"]
+    until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+    return [*told, f"what is live now would be kept for {hours} h, until {until}, and `{UNDO}` brings it back"]
+
+
+def _entry(
+    run: Run, what: str, *, incoming: str, kept: str, words: str, rows: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """What `restore.json` keeps of a swap; `rows` are those of what comes in, by table."""
     now = datetime.now(UTC)
     return {
         "what": what, "incoming": incoming, "kept": kept, "words": words, "database": run.database,
-        "volume": run.site.volume, "at": now.isoformat(timespec="seconds"),
+        "volume": run.site.volume, "rows": rows, "at": now.isoformat(timespec="seconds"),
         "until": (now + timedelta(hours=run.params["keep_old_hours"])).isoformat(timespec="seconds"),
     }  # fmt: skip
 
@@ -720,7 +766,7 @@ def cleaned(site: Site, state: State) -> list[str]:
     if left and (left["Config"]["Labels"] or {}).get(ROLE_LABEL) != "restore":
         raise DasTernError(
             f"Container {site.helper} isn't ours, and its name is needed. Nothing was done; "
-            f"`docker rename {site.helper} {site.helper}-old`."
+            f"`docker rename {quote(site.helper)} {quote(f'{site.helper}-old')}`."
         )
     if left:
         site.remove_helper()
@@ -847,11 +893,10 @@ def _held(database: str, found: Census) -> str:
     return f"{database}: {len(found.tables)} tables, {found.rows} rows, {len(found.migrations)} migrations{newest}"
 
 
-def _command(params: Mapping[str, Any]) -> str:
-    words = [f"-e {name}={params[name]}" for name in ("what", "table", "into") if params[name]]
-    words += [f"-e repository={params['repository']}"] if params["repository"] != 1 else []
-    target = params["target"]
-    return " ".join([COMMAND, f"-e 'target=\"{target}\"'" if " " in target else f"-e target={target}", *words])
+def _command(params: Mapping[str, Any], confirm: str = "") -> str:
+    given = {name: params[name] for name in ("target", "what", "table", "into")}
+    repository = params["repository"] if params["repository"] != 1 else None
+    return playbook("restore", **given, repository=repository, confirm=confirm)
 
 
 def _databases(psql: Psql) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .backup_physical import PAGES, fault, needs, wait_until_archived
 from .backup_records import Record
+from .commands import playbook
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, SEGMENT, WAL_FILE, position, segment_name, segment_number
 from .quantities import cut, local
@@ -288,11 +289,11 @@ def _latest(
     )
     last, gap = archive.reach(backup["label"], timeline)
     if gap:
+        lsn = f"{last * SEGMENT >> 32:X}/{last * SEGMENT & 0xFFFFFFFF:X}"
         raise DasTernError(
             f"The archive has a gap behind backup {backup['label']}: {segment_name(archive.holder(timeline, last + 1), last + 1)} is "
             "missing, and what comes later can't be reached. Nothing was done. What is before the gap: "
-            f"`-e target={last * SEGMENT >> 32:X}/{last * SEGMENT & 0xFFFFFFFF:X}`, a time before it, or "
-            f"`-e target={backup['label']}`."
+            f"`{playbook('restore', target=lsn)}`, a time before it, or `{playbook('restore', target=backup['label'])}`."
         )
     record = _record(records, backup)
     if mark or live:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from . import settings
 from .backup_folders import RECEIVED, REPOSITORY, TRANSFER
 from .backup_records import Place, Record
+from .commands import playbook
 from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
 from .pgbackrest import (
@@ -382,7 +383,7 @@ class RestoredServer:
             broken = segment_name(int(segment[:8], 16), position(said[1]) // SEGMENT)
             damaged += [broken] if sums.get(broken) == "" else []
         if damaged or not end:
-            readable = f"Up to there: `-e target={end[1]}`. " if end else ""
+            readable = f"Up to there: `{playbook('restore', target=end[1])}`. " if end else ""
             raise DasTernError(
                 f"WAL segment {(damaged or [segment])[0]} is damaged, and what comes behind can't be reached; by itself it would "
                 f"look like the end of the log. {readable}{_EARLIER}"

@@ -13,6 +13,9 @@ from typing import Any
 from .backup_records import Place
 from .blockers import Blockers
 from .catalogue import Item, read_catalogue, read_catalogue_within
+from .commands import playbook
+from .confirmation import SPEC as CONFIRMATION
+from .confirmation import is_confirmed, wanted, word
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, system_identifier
 from .drift import compare, table
@@ -48,7 +51,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
-    "confirm": {"type": "str", "default": ""},
+    **CONFIRMATION,
     "allow_empty": {"type": "bool", "default": False},
     **BACKUP,
 }
@@ -106,6 +109,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     losses: list[Loss] = []
     guards: list[str] = []
+    needed: dict[str, str] = {}
     backup: dict[str, Any] = {}
     began = False
     try:
@@ -126,6 +130,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                 if check_mode:
                     if unconfirmed := _unconfirmed(params, losses):
                         guards.append("\n".join(map(shown_text, unconfirmed)))
+                        needed = {"confirm": word(params, params["database"])}
                 else:
                     _refuse_guarded(guards, _unconfirmed(params, losses))
                     _refuse_unconfirmed(params, losses)
@@ -151,7 +156,15 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
         for name in names
     ]
     lines = [loss.line for loss in losses]
-    return {"changed": bool(names), "names": names, "losses": lines, "refused": guards, "diff": diff, **backup}
+    return {
+        "changed": bool(names),
+        "names": names,
+        "losses": lines,
+        "refused": guards,
+        "diff": diff,
+        **needed,
+        **backup,
+    }
 
 
 def _guards(connection: psycopg.Connection[Any], params: Mapping[str, Any], taken: list[str]) -> list[str]:
@@ -312,20 +325,21 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
 
 def _unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> list[str]:
     """Why `losses` need a confirmation, in lines; none where they don't."""
-    if params["confirm"] == params["database"] or not any(loss.count for loss in losses):
+    if is_confirmed(params, params["database"]) or not any(loss.count for loss in losses):
         return []
     return [
         f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
         "it back:",
         *(f"  {loss.line}" for loss in losses),
-        f"Nothing was rolled back. `migrations_rollback_confirm` is {params['confirm']!r}; after a backup, "
-        f"`-e confirm={params['database']}` confirms it.",
-    ]  # fmt: skip
+        f"Nothing was rolled back. {wanted(params, params['database'])} After a backup: "
+        f"`{playbook('rollback', to=params['to'], confirm=word(params, params['database']))}`.",
+    ]
 
 
 def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> None:
     if words := _unconfirmed(params, losses):
-        raise DasTernError(words, losses=[loss.line for loss in losses])
+        needed = word(params, params["database"])
+        raise DasTernError(words, confirm=needed, losses=[loss.line for loss in losses])
 
 
 def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
@@ -352,7 +366,7 @@ def _take_back(
 ) -> None:
     connection.execute("BEGIN")
     try:
-        if params["confirm"] != params["database"]:
+        if not is_confirmed(params, params["database"]):
             # It was empty a moment ago; the files need these locks anyway.
             _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
         before = read_catalogue_within(connection, params["schema"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
 import yaml
@@ -39,12 +40,12 @@ def read_folder(folder: str, environment: str) -> list[dict[str, Any]]:
         names = sorted((entry.name for entry in os.scandir(folder) if entry.is_file()), key=os.fsencode)
     except (FileNotFoundError, NotADirectoryError):
         raise DasTernError(
-            f"There is no seed folder {folder} for the environment {environment}. Create it with `mkdir -p {folder}` and "
+            f"There is no seed folder {folder} for the environment {environment}. Create it with `mkdir -p {quote(str(folder))}` and "
             "put *.yml or *.sql files there, or set `seed_environment` to one that has a folder."
         ) from None
     except PermissionError:
         raise DasTernError(
-            f"The seed folder {folder} can't be read by this user: `chmod -R u+rX {folder}` mends it."
+            f"The seed folder {folder} can't be read by this user: `chmod -R u+rX {quote(str(folder))}` mends it."
         ) from None
     return [
         _read(Path(folder) / name)
@@ -57,7 +58,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DasTernError(f"{path} can't be read: {error.strerror}. `chmod u+r {path}` mends it.") from None
+        raise DasTernError(
+            f"{path} can't be read: {error.strerror}. `chmod u+r {quote(str(path))}` mends it."
+        ) from None
     text = decoded(content, path)
     if path.suffix == ".sql":
         return {"name": path.name, "sql": _checked_sql(path.name, text)}

@@ -128,7 +128,7 @@ def _container(
     }  # fmt: skip
     if (container["Config"]["Labels"] or {}).get(ROLE_LABEL) != "postgres":
         result["lines"].append(f"it isn't ours: no label {ROLE_LABEL}=postgres")
-        result["next"].append(f"docker rename {name} {name}-old")
+        result["next"].append(f"docker rename {quote(name)} {quote(f'{name}-old')}")
         return result
     if not state["Running"] or state.get("Paused"):
         result["next"].append(PROVISION)
@@ -140,7 +140,7 @@ def _container(
     except DasTernError as error:
         result["running"] = False
         result["lines"].append(f"the server can't be asked: {error.message}")
-        result["next"].append(f"docker logs --tail 20 {name}")
+        result["next"].append(f"docker logs --tail 20 {quote(name)}")
     return result
 
 
@@ -216,4 +216,4 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
         result["lines"].append(
             f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes"
         )
-        result["next"].append(f"docker logs {params['container']} 2>&1 | grep -i checksum")
+        result["next"].append(f"docker logs {quote(params['container'])} 2>&1 | grep -i checksum")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from . import backup_folders, hba, scram, settings
@@ -296,7 +297,7 @@ def own_container(containers: Containers, name: str) -> dict[str, Any] | None:
         raise DasTernError(
             f"Container {name} exists and isn't ours: it runs {container['Config']['Image']} and has no label "
             f"{ROLE_LABEL}={ROLE}. Choose another postgres_container_name in the inventory, or, if you don't need that "
-            f"container, `docker rename {name} {name}-old`."
+            f"container, `docker rename {quote(name)} {quote(f'{name}-old')}`."
         )
     return container
 
@@ -409,7 +410,9 @@ def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> b
         host_config={"Binds": [f"{name}:/volume:ro,nocopy"], "CapAdd": ["DAC_READ_SEARCH"], "Tmpfs": {MOUNT: ""}},
     )  # fmt: skip
     if looked.rc:
-        raise DasTernError(f"Volume {name} can't be read: {looked.last_words}. See `docker volume inspect {name}`.")
+        raise DasTernError(
+            f"Volume {name} can't be read: {looked.last_words}. See `docker volume inspect {quote(name)}`."
+        )
     versions: dict[str, str] = {}
     entries: list[str] = []
     for line in looked.out.splitlines():
@@ -437,7 +440,7 @@ def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> b
     if found:
         raise DasTernError(
             f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(cut(found, 5))}. Choose another "
-            f"postgres_volume_name in the inventory, or empty this one if nobody needs it (`docker volume rm {name}`)."
+            f"postgres_volume_name in the inventory, or empty this one if nobody needs it (`docker volume rm {quote(name)}`)."
         )
     return True
 

@@ -15,6 +15,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from . import access, backup_records, backup_run, received, scram
@@ -204,13 +205,13 @@ class ZeroLoss:
             waits = " Commits wait meanwhile." if found["names"] and self.params["away"] == "block" else ""
             raise DasTernError(
                 f"The receiver {self.name} doesn't receive within {STREAMS:.0f} s: {' / '.join(words.split(chr(10)))}.{waits} "
-                f"Mend that (`docker logs {self.name}`), then run `{backup_run.PROVISION}` again."
+                f"Mend that (`docker logs {quote(self.name)}`), then run `{backup_run.PROVISION}` again."
             )
         if not self._until(lambda now: now["sync"]):
             raise DasTernError(
                 f"Commits don't wait for the receiver {self.name} within {STREAMS:.0f} s: synchronous_standby_names is "
                 f"`{self.found()['names']}`. It has to receive on from where the archive ends: `docker logs --tail 20 "
-                f"{self.place.container}` says whether that takes the log. Then run `{backup_run.PROVISION}` again."
+                f"{quote(self.place.container)}` says whether that takes the log. Then run `{backup_run.PROVISION}` again."
             )
         return steps
 
@@ -231,7 +232,7 @@ class ZeroLoss:
         if not self._until(lambda now: now["names"] != RECEIVER and not now["kept"]):
             raise DasTernError(
                 f"synchronous_standby_names is still `{self.found()['names']}`: commits wait for the receiver. See "
-                f"`docker logs --tail 20 {self.place.container}`, then run `{backup_run.PROVISION}` again."
+                f"`docker logs --tail 20 {quote(self.place.container)}`, then run `{backup_run.PROVISION}` again."
             )
         self.sidecar.remove()
         if not self._until(lambda now: not now["connected"]):

@@ -1,0 +1,29 @@
+"""Action plugin: empty a schema, for which the confirmation has to name this environment and host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.controller import HostAction
+from ansible.module_utils.dastern.reset import ARGUMENT_SPEC, reset
+
+
+class ActionModule(HostAction):
+    MODULE = "schema_reset"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return reset(params, check_mode=self._task.check_mode)
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        if result.get("failed"):
+            return {"reset": {"confirm": result["confirm"]}} if "confirm" in result else {}
+        would = "would be " if self._task.check_mode else ""
+        line = f"{result['dropped']} objects of schema {params['schema']} {would}dropped"
+        return {"reset": {"lines": [line], "dropped": result["dropped"]}}

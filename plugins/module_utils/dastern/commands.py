@@ -1,0 +1,165 @@
+"""Commands that an operator is shown: quoted for the shell, and complete, so that pasting one does what it says.
+
+Modules write `ansible-playbook playbooks/backup.yml` with the variables of the step itself, by `playbook`. What selects
+the target (inventory, limit, the instance's variables, the way to connect) only the controller knows: the callbacks
+add it with `completed`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-]*")
+"""A value that neither the shell nor Ansible's `key=value` reads as anything else."""
+_SECRET = re.compile(r"pass|secret|token|private_key(?!_file)|repository_options|repository_files")
+"""Names of variables whose value isn't shown. A path to a password file matches as well, and is hidden to no harm."""
+_PLAYBOOK = re.compile(r"ansible-playbook (?=((?:\.{0,2}/)?(?:[\w.-]+/)*(?!save_image)[\w-]+\.yml)\b)")
+"""A command without options before its playbook: with some it is complete already, or means another target.
+
+An image is always saved on another machine than the one that lacks it.
+"""
+_CHECK = re.compile(r"-[bkKJDvC]*C[bkKJDvC]*|--ch(e(c(k)?)?)?")
+"""`--check` in all forms that argparse takes, among other flags (`-DC`) too."""
+_OF_ONE_RUN = re.compile(
+    r"restore_(?!keep_old_hours$|wait$)|\w+_confirm$|\w+_as_superuser$|postgres_remove_|postgres_image_(refresh|archive)$"
+    r"|backup_(new_cluster|type|name|reason|schedule_state|exit_code)$"
+    r"|migrations_(approved|exit_code|decision|repair_anyway|name|down|drift_|schema_check|baseline_|rollback_|rehearsal_(source|fail)|reset_)"
+)
+_TARGET_OPTIONS = {
+    "inventory": "-i",
+    "subset": "--limit",
+    "remote_user": "--user",
+    "private_key_file": "--private-key",
+    "connection": "--connection",
+    "ssh_common_args": "--ssh-common-args",
+    "ssh_extra_args": "--ssh-extra-args",
+    "sftp_extra_args": "--sftp-extra-args",
+    "scp_extra_args": "--scp-extra-args",
+    "ask_pass": "--ask-pass",
+    "connection_password_file": "--connection-password-file",
+    "become": "--become",
+    "become_method": "--become-method",
+    "become_user": "--become-user",
+    "become_ask_pass": "--ask-become-pass",
+    "become_password_file": "--become-password-file",
+    "ask_vault_pass": "--ask-vault-pass",
+    "vault_ids": "--vault-id",
+    "vault_password_files": "--vault-password-file",
+}
+"""By Ansible's name of an option, how it is written."""
+
+
+def variable(name: str, value: Any) -> str:
+    """`-e` for one variable, as the shell and Ansible read it back unchanged: JSON where `key=value` would lose something."""
+    if isinstance(value, bool):
+        value = str(value).lower()
+    text = str(value)
+    if isinstance(value, (str, int)) and _PLAIN.fullmatch(text):
+        return f"-e {name}={text}"
+    return f"-e {quote(json.dumps({name: value}, ensure_ascii=False, default=str))}"
+
+
+def playbook(name: str, **variables: Any) -> str:
+    """The command of one of the project's playbooks; variables that are None or empty are left out."""
+    path = "migrate.yml" if name == "migrate" else f"playbooks/{name}.yml"
+    given = [variable(key, value) for key, value in variables.items() if value not in (None, "")]
+    return " ".join(["ansible-playbook", path, *given])
+
+
+def completed(text: str, options: str, located: Callable[[str], str] = lambda path: path) -> str:
+    """`text` with `options` in each of its plain commands, whose playbooks lie where `located` says."""
+
+    def complete(found: re.Match[str]) -> str:
+        # The path itself stays behind the match; only its folder may have to go before it.
+        path = found[1]
+        there = located(path).removesuffix(path)
+        return " ".join(["ansible-playbook", *([options] if options else []), there])
+
+    return _PLAYBOOK.sub(complete, text)
+
+
+def all_completed(value: Any, complete: Callable[[str], str]) -> Any:
+    """The same for every text in a structure of a report."""
+    if isinstance(value, str):
+        return complete(value)
+    if isinstance(value, Mapping):
+        return {key: all_completed(one, complete) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [all_completed(one, complete) for one in value]
+    return value
+
+
+def repeated(extra: Mapping[str, Any], settings: Callable[[str], bool]) -> list[str]:
+    """`-e` for those of the extra variables that are `settings`: they select or describe the instance."""
+    return [shown(name, value) for name, value in extra.items() if settings(name)]
+
+
+def of_one_run(name: str) -> bool:
+    """Return whether a role's variable says what one run does; it is never repeated in a command for another run."""
+    return bool(_OF_ONE_RUN.match(name))
+
+
+def shown(name: str, value: Any) -> str:
+    """`-e` for one variable; a secret's value isn't shown, and the shell refuses the command until its environment has it."""
+    return f'-e {name}="${{{name.upper()}:?}}"' if is_secret(name) else variable(name, value)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a variable of this name may hold a secret."""
+    return bool(_SECRET.search(name))
+
+
+def target_options(given: Mapping[str, Any], defaults: Mapping[str, Any], folder: str) -> list[str]:
+    """The options of a command line that say where it acts and how it gets there.
+
+    `given` and `defaults` are Ansible's parsed options, with and without an operator's; `folder` is the working directory.
+    """
+    words = []
+    for name, option in _TARGET_OPTIONS.items():
+        value = given.get(name)
+        if value in (None, False, [], ()) or value == defaults.get(name):
+            continue
+        if value is True:
+            words.append(option)
+            continue
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            text = quote(near(str(one), folder))
+            words.append(f"{option}={text}" if text.startswith(("-", "'-")) else f"{option} {text}")
+    return words
+
+
+def near(path: str, folder: str) -> str:
+    """An absolute path below `folder` from there on; anything else as it is."""
+    return path.removeprefix(f"{folder.rstrip('/')}/") if path.startswith("/") else path
+
+
+def again(arguments: Sequence[str], parsed: Callable[[str], Mapping[str, Any]], confirm: str = "") -> str:
+    """The command line of this run without `--check`, with the confirmation that it lacks.
+
+    `arguments` are those of the process behind its name; `parsed` reads what stands behind an `-e`.
+    """
+    words: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if _CHECK.fullmatch(word):
+            if not word.startswith("--") and (others := word.replace("C", "")) != "-":
+                words.append(others)
+            continue
+        name, _, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
+        if name != "-e" and not (len(name) > 3 and "--extra-vars".startswith(name)):
+            words.append(quote(word))
+            continue
+        value = value or next(rest, "")
+        variables = {} if value.startswith("@") else parsed(value)
+        rewritten = {
+            name: one for name, one in variables.items() if not (confirm and re.fullmatch(r"(\w+_)?confirm", name))
+        }
+        if rewritten == variables and not any(map(is_secret, variables)):
+            words.append(f"-e {quote(value)}")
+        else:
+            words += [shown(name, one) for name, one in rewritten.items()]
+    return " ".join(["ansible-playbook", *words, *([variable("confirm", confirm)] if confirm else [])])
