@@ -7,11 +7,12 @@ DOCUMENTATION = r"""
 module: backup_plain
 short_description: Write a database as plain SQL, or make a new database of plain SQL
 description:
-  - C(pg_dump) and C(psql) of the server's own container, as superuser, so that no password is involved.
+  - C(pg_dump) and C(psql) of the server's own container, over its socket, so that no password is involved.
   - What is written is one transaction that ends at the first error, with the number of rows of each table. It has no roles, no
     settings of the database, and no subscriptions. The file is there when it is complete and on disk, never before.
-  - What is read goes into a new database by one transaction. psql's own commands are forbidden in it. Any other statement in
-    the file is run as superuser, so it has to be a file that is trusted.
+  - What is read goes into a new database by one transaction, with the rights of that database's owner and of nobody else.
+    psql's own commands are forbidden in it.
+  - With O(into) the live database's own name the new one takes its place, by the swap of a restore, once O(confirm) says so.
 options:
   out:
     description: New file on the host for all of O(database); one that ends in C(.gz) is compressed.
@@ -21,8 +22,14 @@ options:
     description: File on the host to make the database O(into) of. Instead of O(out).
     type: path
     default: ""
-  into: {description: "Name of the new database, which gets the owner of O(database).", type: str, default: ""}
-extends_documentation_fragment: [backups]
+  into:
+    description: Name of the new database, which gets the owner of O(database); or that of O(database), which is then replaced.
+    type: str
+    default: ""
+  confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is replaced.", type: str, default: ""}
+  instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
+  keep_old_hours: {description: How long what was replaced is kept., type: int, default: 72}
+extends_documentation_fragment: [backups, restore]
 attributes:
   check_mode:
     support: full
@@ -72,9 +79,7 @@ def main() -> None:
         result = plain_sql(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:
         module.fail_json(**presentable({"failed": True, "msg": refusal.message, **refusal.facts}))
-    section = {"plain_sql": {"lines": result["lines"]}}
-    stats = {"data": {"dastern_report": section}, "per_host": True, "aggregate": True}
-    module.exit_json(**presentable({**result, "ansible_stats": stats}))
+    module.exit_json(**presentable(result))
 
 
 if __name__ == "__main__":

@@ -17,31 +17,36 @@ import re
 import secrets
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import IO, Any
 
+from . import database_copy
 from .backup_logical import APPLICATION, RESTORING, SESSION, look, refuse_full_disk, why
-from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place
-from .census import LONGEST, SNAPSHOT, count
+from .census import LONGEST, SNAPSHOT, Census, count
 from .commands import playbook
+from .confirmation import SPEC as CONFIRMATION
+from .confirmation import is_confirmed, wanted, word
 from .connection import conninfo
 from .errors import DasTernError
 from .files import absolute, sync_folder
 from .migration_backup import WAIT
 from .psql import Psql
 from .quantities import amount, cut, local
+from .restore_run import SITE_SPEC, UNDO, swap_in
 from .sql_values import identifier, literal, new_database
 
 ARGUMENT_SPEC: dict[str, Any] = {
-    **PLACE,
+    **SITE_SPEC,
     "out": {"type": "path", "default": ""},
     "file": {"type": "path", "default": ""},
     "into": {"type": "str", "default": ""},
+    **CONFIRMATION,
+    "keep_old_hours": {"type": "int", "default": 72},
 }
 _LOCK_WAIT = "10s"
 _PATH = {"search_path": '"$user",public'}
@@ -80,13 +85,17 @@ def plain_sql(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, 
     place = Place(params)
     if bool(params["out"]) == bool(params["file"]) or bool(params["file"]) != bool(params["into"]):
         raise DasTernError(
-            "Wanted is `-e out=PATH` for plain SQL out of the database, or `-e file=PATH -e into=NAME` for plain SQL into a new one."
+            "Wanted is `-e out=PATH` for plain SQL out of the database, or `-e file=PATH -e into=NAME` for plain SQL into a "
+            "new one, or into the live one, which is then replaced."
         )
     if params["out"]:
         absolute("`out`", params["out"])
         return write(place, Path(os.path.expanduser(params["out"])), check_mode=check_mode)
     absolute("`file`", params["file"])
-    return read(place, Path(os.path.expanduser(params["file"])), params["into"], check_mode=check_mode)
+    path = Path(os.path.expanduser(params["file"]))
+    if params["into"] == place.database:
+        return replace(place, path, params, check_mode=check_mode)
+    return read(place, path, params["into"], check_mode=check_mode)
 
 
 def write(place: Place, path: Path, *, check_mode: bool = False) -> dict[str, Any]:
@@ -142,15 +151,9 @@ def _refuse_others(partial: Path) -> None:
 def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> dict[str, Any]:
     """Make the database `into` of the plain SQL in `path`, and compare rows where the file says how many there are."""
     told = _of_head(path)
-    there = place.superuser.value(_THERE.format(database=literal(place.database)))
     new_database("into", into, 55)
-    if there["owner"] is None:
-        raise DasTernError(
-            f"Database {place.database} does not exist in container {place.container}, and the new one would get its owner. "
-            "Nothing was done. `ansible-playbook playbooks/provision.yml` makes it."
-        )
-    owner = place.superuser.as_owner(there["owner"])
-    if into in there["there"]:
+    there, owner = _looked(place)
+    if into in there:
         raise DasTernError(
             f"Database {into} is there already. Nothing was done: plain SQL goes into a new one; name another "
             f"(`{playbook('plain_sql', file=str(path), into=f'{place.database}_restored')}`)."
@@ -163,15 +166,7 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
         place.superuser.run(f"CREATE DATABASE {identifier(partial)} TEMPLATE template0 OWNER {identifier(owner.user)};")
         try:
             place.superuser.run(f"REVOKE ALL ON DATABASE {identifier(partial)} FROM PUBLIC;")
-            _read(owner, path, partial)
-            owner.run("VACUUM (ANALYZE);", partial, LONGEST)
-            found = count(place.superuser, partial).tables
-            wrong = [f"{table} has {found.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
-                     if found.get(table) != rows]  # fmt: skip
-            if wrong:
-                raise DasTernError(
-                    f"{path} didn't give what it says: {'; '.join(cut(wrong, 10))}. Database {into} was not made."
-                )
+            found = _filled(place, owner, path, told, partial).tables
             place.superuser.run(f"ALTER DATABASE {identifier(partial)} RENAME TO {identifier(into)};")
         except BaseException:
             with suppress(DasTernError):
@@ -180,6 +175,67 @@ def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> di
     compared = "as many as the file says" if told else "the file doesn't say how many it had"
     lines = [f"database {into} made of {path}: {sum(found.values())} rows in {len(found)} tables, {compared}"]
     return {"changed": True, "lines": lines, "tables": found, "compared": bool(told)}
+
+
+def replace(place: Place, path: Path, params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
+    """Make the plain SQL in `path` the live database, by the swap of a restore; what was live is kept, and `undo` brings it back.
+
+    The new one has owner, privileges and settings of the live one. Raises `DasTernError`; then the live one is as it was.
+    """
+    told = _of_head(path)
+    _, owner = _looked(place)
+    live = count(place.superuser, place.database)
+    plan = [
+        f"{path} becomes database {place.database}, which has {live.rows} rows in {len(live.tables)} tables",
+        f"the file says {sum(told.values())} rows in {len(told)} tables" if told else "the file doesn't say how many rows it has",
+        f"done: read into a database beside {place.database} by its owner, counted, then swapped; the former one is kept for "
+        f"{params['keep_old_hours']} h, and `{UNDO}` brings it back",
+    ]  # fmt: skip
+    needed = word(params, place.database)
+    if not is_confirmed(params, place.database):
+        command = playbook("plain_sql", file=str(path), into=place.database, confirm=needed)
+        if check_mode:
+            return {"changed": True, "lines": plan, "next": [command], "confirm": needed}
+        raise DasTernError(
+            f"This replaces the live database {place.database}. Nothing was done. {wanted(params, place.database)} To do it: "
+            f"`{command}`.",
+            preflight=plan,
+            confirm=needed,
+        )
+    if check_mode:
+        return {"changed": True, "lines": plan}
+
+    def make(name: str) -> Census:
+        database_copy.create(place.superuser, name, live)
+        return _filled(place, owner, path, told, name)
+
+    with place.alone(WAIT, "plain SQL in"):
+        swapped = swap_in(params, place, make, f"plain SQL {path}", lambda _: None)
+    swapped["next"] = ["ansible-playbook playbooks/provision.yml", *swapped["next"]]
+    return {"changed": True, "compared": bool(told), **swapped}
+
+
+def _looked(place: Place) -> tuple[list[str], Psql]:
+    """Return the databases that are there, and the way in as the owner of the live one."""
+    found = place.superuser.value(_THERE.format(database=literal(place.database)))
+    if found["owner"] is None:
+        raise DasTernError(
+            f"Database {place.database} does not exist in container {place.container}, and the new one would get its owner. "
+            "Nothing was done. `ansible-playbook playbooks/provision.yml` makes it."
+        )
+    return found["there"], place.superuser.as_owner(found["owner"])
+
+
+def _filled(place: Place, owner: Psql, path: Path, told: Mapping[str, int], name: str) -> Census:
+    """Fill the empty database `name` from the file, and compare its rows with what the file says of them."""
+    _read(owner, path, name)
+    owner.run("VACUUM (ANALYZE);", name, LONGEST)
+    found = count(place.superuser, name)
+    wrong = [f"{table} has {found.tables.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
+             if found.tables.get(table) != rows]  # fmt: skip
+    if wrong:
+        raise DasTernError(f"{path} didn't give what it says: {'; '.join(cut(wrong, 10))}. No database was made of it.")
+    return found
 
 
 class _Tail:

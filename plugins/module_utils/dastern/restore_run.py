@@ -246,9 +246,11 @@ def _planned(run: Run, told: list[str], command: str, confirmed: bool) -> dict[s
 
 
 def _unconfirmed(run: Run, what: str, told: list[str], command: str) -> DasTernError:
+    deed = {
+        "cluster": "replaces the live cluster", "table": f"inserts rows into table {run.params['table']} of the live database {run.database}",
+    }.get(what, f"replaces the live database {run.database}")  # fmt: skip
     return DasTernError(
-        f"This replaces the live {'cluster' if what == 'cluster' else f'database {run.database}'}. Nothing was done. "
-        f"{wanted(run.params, run.database)} To do it: `{command}`.",
+        f"This {deed}. Nothing was done. {wanted(run.params, run.database)} To do it: `{command}`.",
         preflight=told,
         confirm=word(run.params, run.database),
     )
@@ -261,9 +263,10 @@ def _refuse_senseless(run: Run) -> None:
             "A copy beside the live one (`into`) is a database or a table: "
             f"`{playbook('restore', what='database', into=into)}`. Nothing was done."
         )
-    if (what == "table") != bool(table) or (what == "table" and not into):
+    if (what == "table") != bool(table):
         raise DasTernError(
-            "A table is restored into a database beside the live one: "
+            "A table is named by `table`, and wanted by `what`. To have the rows that the live one lacks put back: "
+            f"`{playbook('restore', what='table', table=table or 'public.users')}`; beside it: "
             f"`{playbook('restore', what='table', table=table or 'public.users', into=into or 'users_of_monday')}`. Nothing was done."
         )
     if what != "cluster" and not run.site.answers():
@@ -370,7 +373,12 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
                 "(`docker system df` shows what Docker holds)."
             )
     kept = f"the former one is kept for {params['keep_old_hours']} h, and `{UNDO}` brings it back"
-    if params["what"] == "cluster":
+    if params["what"] == "table" and not params["into"]:
+        told.append(
+            f"done: restored beside {run.database}; those rows of {params['table']} whose key isn't there are inserted by the owner, "
+            "in one transaction, and its triggers fire; rows that are there stay as they are"
+        )
+    elif params["what"] == "cluster":
         told.append(f"done: restored beside the live cluster, checked, then swapped within seconds; {kept}")
     elif params["into"]:
         told.append(f"done: restored into the new database {params['into']}; {run.database} isn't touched")
@@ -497,26 +505,65 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
     seconds = time.monotonic() - began
     run.lines.append(f"{words} restored into {into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
+    if params["table"] and not into:
+        return {**result, **_rows_put_back(run, name, database_copy.table_of(found, params["table"]))}
     if params["table"]:
-        table = params["table"]
         run.lines.append(
-            f"database {into} holds {table} with its {found.rows} rows; other tables are empty or not there"
+            f"database {into} holds {params['table']} with its {found.rows} rows; other tables are empty or not there"
         )
-        copied = (
-            f"psql -d {quote(into)} -c {quote(f'COPY (SELECT * FROM {table}) TO STDOUT')} | "
-            f"psql -d {quote(run.database)} -c {quote(f'COPY {table} FROM STDIN')}"
-        )
-        command = f"docker exec -u postgres {quote(site.name)} sh -c {quote(copied)}"
-        return {**result, "next": [f"{command}  # a WHERE takes some of the rows"]}
-    run.lines.append(_held(into or run.database, found))
+    else:
+        run.lines.append(_held(into or run.database, found))
     if into:
-        return {**result, "next": [f"docker exec -it -u postgres {quote(site.name)} psql -d {quote(into)}"]}
-    entry = _entry(
-        run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words, rows=found.tables
+        owner = str(found.properties["owner"])
+        console = f"docker exec -it -u postgres {quote(site.name)} psql -U {quote(owner)} -d {quote(into)}"
+        back = (
+            [playbook("restore", what="table", table=params["table"], target=params["target"])]
+            if params["table"]
+            else []
+        )
+        return {**result, "next": [console, *back]}
+    return {**result, **_swapped_in(run, name, stamp, found, words)}
+
+
+def _rows_put_back(run: Run, copy: str, table: str) -> dict[str, Any]:
+    """Insert what the live table lacks, and drop the copy that it comes from."""
+    try:
+        rows, came = database_copy.put_back(run.site.psql, copy, run.database, table)
+    finally:
+        run.site.psql.drop_database(copy)
+    run.lines.append(
+        f"{came} of the {rows} rows of {table} came back into {run.database}; the other {rows - came} were there and are as they were"
     )
+    return {"rows": rows, "inserted": came, "next": []}
+
+
+def _swapped_in(run: Run, incoming: str, stamp: str, found: Census, words: str) -> dict[str, Any]:
+    """Make the database `incoming`, which was checked, the live one."""
+    kept = _named(run.database, "before", stamp)
+    entry = _entry(run, "database", incoming=incoming, kept=kept, words=words, rows=found.tables)
     refused = _swap_databases(run, entry)
     _compare(run, found, words)
-    return {**result, "refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
+    return {"refused_seconds": refused, "next": _kept_lines(run, entry, refused)}
+
+
+def swap_in(
+    params: Mapping[str, Any], place: Place, make: Callable[[str], Census], words: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Have `make` fill a database of a given name beside the live one, then swap the two; `undo` of a restore takes it back.
+
+    `params` are those of `SITE_SPEC`, and `keep_old_hours`. The lock of the backups is held. Raises `DasTernError`.
+    """
+    run = Run({"what": "database", "undo": False, **params}, place, Site(params, place), State(place), [], say)
+    run.lines += healed(run.site, run.state)
+    stamp = _stamp()
+    name = _named(run.database, "restored", stamp)
+    if run.database in _databases(run.site.psql):
+        run.live = count(run.site.psql, run.database)
+    with _untouched(run, lambda: run.site.psql.drop_database(name)):
+        found = make(name)
+    run.lines.append(_held(run.database, found))
+    result = _swapped_in(run, name, stamp, found, words)
+    return {**result, "lines": run.lines, "diff": run.diff}
 
 
 def _undo(run: Run, check_mode: bool) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""Action plugin: plain SQL, with the word that a replacement of the live database has to be confirmed by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_utils)
+
+from ansible.module_utils.dastern.controller import HostAction
+from ansible.module_utils.dastern.plain_sql import ARGUMENT_SPEC, plain_sql
+
+
+class ActionModule(HostAction):
+    MODULE = "backup_plain"
+    ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        return plain_sql(params, check_mode=self._task.check_mode)
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        if result.get("failed"):
+            plan = {"lines": result.get("preflight"), "confirm": result.get("confirm")}
+            return {"plain_sql": plan} if plan["confirm"] else {}
+        shown = {name: value for name, value in result.items() if name not in ("changed", "diff", "tables")}
+        return {"plain_sql": shown}
