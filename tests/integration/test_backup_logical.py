@@ -455,6 +455,23 @@ def test_plain_sql_in_the_playbook(play: Any, place: Place, rich: Database, tmp_
     assert "a.sql would be written" in check.section("plain_sql")["lines"][0]
     real = play("playbooks/plain_sql.yml", variables)
     assert (real.rc, (tmp_path / "a.sql").stat().st_size > 100_000) == (0, True), real.stdout
+    live = {**variables, "file": str(tmp_path / "a.sql"), "into": NAME}
+    del live["out"]
+    before = count(place.superuser, NAME)
+    asked = play("playbooks/plain_sql.yml", live)
+    assert (asked.rc, asked.section("plain_sql")["confirm"]) == (2, NAME), asked.stdout
+    assert count(place.superuser, NAME) == before
+    rich.instance.sql("SET default_transaction_read_only = off; DELETE FROM child WHERE id <= 20", NAME)
+    fewer = count(place.superuser, NAME)
+    done = play("playbooks/plain_sql.yml", {**live, "confirm": NAME})
+    assert (done.rc, done.changed) == (0, 1), done.stdout
+    found = count(place.superuser, NAME)
+    assert (found.tables, found.properties) == (before.tables, before.properties)
+    undone = play(
+        "playbooks/restore.yml", {**rich.instance.variables, "postgres_database": NAME, "undo": True, "confirm": NAME}
+    )
+    assert undone.rc == 0, undone.stdout
+    assert count(place.superuser, NAME).tables == fewer.tables
     for given in ({}, {"out": "/a", "file": "/b", "into": "c"}, {"file": "/b"}):
         with pytest.raises(DasTernError, match="Wanted is"):
             plain_sql.plain_sql({**_params(place), "out": "", "file": "", "into": "", **given})

@@ -315,6 +315,38 @@ def test_targets_beside_the_live_database(server: Server, state: State) -> None:
         assert goal.timeline == 1
 
 
+def test_rows_of_a_table_come_back_and_no_other_row_changes(server: Server, record: Record) -> None:
+    """Columns are named, so that another order of them swaps nothing; a row that its key finds stays as it is."""
+    before = server.sql('SELECT count(*) FROM "doseEvents"')
+    server.sql(
+        'DELETE FROM "doseEvents" WHERE id IN (7, 8); UPDATE "doseEvents" SET note = \'mine\' WHERE id = 9;'
+        'ALTER TABLE "doseEvents" DROP COLUMN state; ALTER TABLE "doseEvents" ADD COLUMN state "DoseState" DEFAULT \'MISSED\''
+    )
+    try:
+        asked = {"what": "table", "table": 'public."doseEvents"', "target": record.label}
+        told = restore(server.with_(**asked), check_mode=True)
+        assert told["confirm"] == "dastern"
+        result = server.restore(**asked)
+        assert (result["rows"], result["inserted"]) == (500, 2)
+        rows = server.sql('SELECT id, note, state FROM "doseEvents" WHERE id BETWEEN 7 AND 9 ORDER BY id').splitlines()
+        assert rows == ["7|ថ្នាំ 7|TAKEN", "8|ថ្នាំ 8|TAKEN", "9|mine|MISSED"]
+        assert server.sql('SELECT count(*) FROM "doseEvents"') == before
+        assert server.left() == []
+        # What a constraint refuses leaves the table as it was.
+        server.sql(
+            'ALTER TABLE "doseEvents" ADD CHECK (id <> 7) NOT VALID; DELETE FROM "doseEvents" WHERE id IN (7, 8)'
+        )
+        with pytest.raises(DasTernError, match="violates check constraint.*It is as it was"):
+            server.restore(**asked)
+        assert server.sql('SELECT count(*) FROM "doseEvents" WHERE id IN (7, 8)') == "0"
+        assert server.left() == []
+    finally:
+        server.sql(
+            'ALTER TABLE "doseEvents" DROP CONSTRAINT IF EXISTS "doseEvents_id_check";'
+            "INSERT INTO \"doseEvents\" (id, state, note) SELECT i, 'TAKEN', 'again' FROM generate_series(7, 8) i ON CONFLICT DO NOTHING"
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -503,7 +503,8 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
         if into:  # whole or not at all; and a database that somebody made of that name meanwhile stays theirs
             site.psql.run(f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(into)};")
     seconds = time.monotonic() - began
-    run.lines.append(f"{words} restored into {into or run.database} in {seconds:.1f} s")
+    beside = "beside " if params["table"] and not into else "into "
+    run.lines.append(f"{words} restored {beside}{into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
     if params["table"] and not into:
         return {**result, **_rows_put_back(run, name, database_copy.table_of(found, params["table"]))}
