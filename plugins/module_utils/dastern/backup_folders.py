@@ -188,11 +188,12 @@ def adopt(folder: Path, name: str, into: Path) -> None:
         try:
             for entry in os.listdir(source):
                 os.rename(entry, entry, src_dir_fd=source, dst_dir_fd=target)
-                file = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=target)
+                # From here on nobody else can exchange it.
+                found = os.stat(entry, dir_fd=target, follow_symlinks=False)
+                if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                    raise DasTernError(f"{name}/{entry!r} of the container isn't a plain file with one name.")
+                file = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=target)
                 try:
-                    found = os.fstat(file)
-                    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-                        raise DasTernError(f"{name}/{entry!r} of the container isn't a plain file with one name.")
                     if os.geteuid() == 0:
                         os.fchown(file, 0, 0)
                     os.fchmod(file, 0o644)

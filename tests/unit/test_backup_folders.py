@@ -1,0 +1,204 @@
+"""Who may write what below the folder of the backups, and what root does with what others put there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import backup_folders, backup_logical
+from ansible.module_utils.dastern.backup_folders import (
+    CONTAINERS,
+    adopt,
+    empty,
+    refuse_untrusted,
+    remove_tree,
+    steps,
+)
+from ansible.module_utils.dastern.backup_records import Place
+from ansible.module_utils.dastern.errors import DasTernError
+from test_backup_retention import record
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> dict[str, Any]:
+    return {"backup_dir": str(tmp_path / "backups"), "config_dir": str(tmp_path / "config")}
+
+
+def owned(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_uid, stat.S_IMODE(found.st_mode)
+
+
+@as_root
+def test_each_folder_has_the_owner_that_may_write_there(params: dict[str, Any]) -> None:
+    backups, config = Path(params["backup_dir"]), Path(params["config_dir"])
+    planned = steps(params, check_mode=True)
+    assert (backups.exists(), len(planned)) == (False, 9)
+    assert steps(params, check_mode=False) == planned
+    assert {path.name: owned(path) for path in backups.iterdir()} == {
+        "records": (0, 0o700), "logical": (0, 0o755), "repository": (CONTAINERS, 0o700), "transfer": (CONTAINERS, 0o700),
+        "received": (CONTAINERS, 0o700),
+    }  # fmt: skip
+    assert (owned(backups), owned(config), owned(config / "pgbackrest")) == ((0, 0o700), (0, 0o700), (0, 0o755))
+    assert steps(params, check_mode=True) == steps(params, check_mode=False) == []
+    refuse_untrusted(backups)
+
+
+@as_root
+def test_a_folder_of_an_earlier_version_is_taken_over(params: dict[str, Any]) -> None:
+    backups = Path(params["backup_dir"])
+    for path in ("records/former", "logical/20260101-000000L", "repository/archive"):
+        (backups / path).mkdir(parents=True)
+    for path in (".lock", "restore.json", "records/a.json", "logical/20260101-000000L/toc.dat", "repository/archive/x"):
+        (backups / path).write_text("kept")
+    for path in (backups, *backups.rglob("*")):
+        os.chown(path, CONTAINERS, CONTAINERS)
+    with pytest.raises(DasTernError, match="provision.yml` takes it over"):
+        refuse_untrusted(backups)
+    assert steps(params, check_mode=True)
+    steps(params, check_mode=False)
+    refuse_untrusted(backups)
+    assert {
+        owned(backups / path)[0]
+        for path in (".lock", "restore.json", "records/a.json", "logical/20260101-000000L/toc.dat")
+    } == {0}
+    assert owned(backups / "repository/archive/x")[0] == CONTAINERS
+    assert (backups / "logical/20260101-000000L/toc.dat").read_text() == "kept"
+    assert steps(params, check_mode=True) == []
+
+
+@as_root
+@pytest.mark.parametrize("place", [".lock", "restore.json", "records/x.json", "logical/20260101-000000L", "logical"])
+@pytest.mark.parametrize("kind", ["symbolic", "second name"])
+def test_a_link_that_the_container_left_is_refused_and_not_followed(
+    params: dict[str, Any], tmp_path: Path, place: str, kind: str
+) -> None:
+    steps(params, check_mode=False)
+    backups, victim = Path(params["backup_dir"]), tmp_path / "victim"
+    victim.write_text("root's")
+    os.chmod(victim, 0o600)
+    link = backups / place
+    if link.is_dir():
+        link.rmdir()
+    if kind == "symbolic":
+        link.symlink_to(victim)
+    else:
+        os.link(victim, link)
+    with pytest.raises(DasTernError) as refusal:
+        steps(params, check_mode=False)
+    assert str(link) in refusal.value.message
+    assert (victim.read_text(), owned(victim)) == ("root's", (0, 0o600))
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("spoil", "names"),
+    [
+        (lambda backups: os.chown(backups, 1234, 1234), "backups"),
+        (lambda backups: os.chmod(backups, 0o777), "backups"),
+        (lambda backups: os.chmod(backups.parent, 0o777), ""),
+        (lambda backups: os.chown(backups.parent, 1234, 1234), ""),
+    ],
+)  # fmt: skip
+def test_a_folder_that_others_could_exchange_is_refused(
+    params: dict[str, Any], spoil: Callable[[Path], None], names: str
+) -> None:
+    backups = Path(params["backup_dir"])
+    steps(params, check_mode=False)
+    Place({"endpoint": "unix:///none.sock", "container": "pg", "database": "d", **params})
+    spoil(backups)
+    with pytest.raises(DasTernError) as refusal:
+        Place({"endpoint": "unix:///none.sock", "container": "pg", "database": "d", **params})
+    assert refusal.value.facts["path"] == str(backups if names else backups.parent)
+
+
+@pytest.fixture
+def transfer(params: dict[str, Any]) -> Path:
+    """A container's folder `dump` with one file in it."""
+    steps(params, check_mode=False)
+    folder = Path(params["backup_dir"]) / "transfer" / "dump"
+    folder.mkdir()
+    (folder / "toc.dat").write_text("content")
+    if os.geteuid() == 0:
+        os.chown(folder / "toc.dat", CONTAINERS, CONTAINERS)
+    return folder
+
+
+def test_what_a_container_wrote_is_roots_once_it_is_taken(params: dict[str, Any], transfer: Path) -> None:
+    backups = Path(params["backup_dir"])
+    adopt(backups, "dump", backups / "logical" / "taken")
+    taken = backups / "logical" / "taken" / "toc.dat"
+    assert (taken.read_text(), owned(taken)) == ("content", (os.geteuid(), 0o644))
+    assert not transfer.exists()
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda folder, victim: (folder / "extra").symlink_to(victim),
+        lambda folder, victim: os.link(victim, folder / "extra"),
+        lambda folder, victim: (folder / "extra").mkdir(),
+        lambda folder, victim: os.mkfifo(folder / "extra"),
+    ],
+)
+def test_what_isnt_a_plain_file_of_the_containers_is_not_taken(
+    params: dict[str, Any], transfer: Path, tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("root's")
+    before = owned(victim)
+    plant(transfer, victim)
+    with pytest.raises(DasTernError):
+        adopt(Path(params["backup_dir"]), "dump", Path(params["backup_dir"]) / "logical" / "taken")
+    assert (victim.read_text(), owned(victim)) == ("root's", before)
+
+
+@pytest.mark.parametrize("name", ["dump", "transfer itself"])
+def test_nothing_is_deleted_through_a_link(params: dict[str, Any], transfer: Path, tmp_path: Path, name: str) -> None:
+    backups, victim = Path(params["backup_dir"]), tmp_path / "victim"
+    victim.mkdir()
+    (victim / "dump").mkdir()
+    (victim / "dump" / "mine").write_text("mine")
+    (transfer / "inside").symlink_to(victim / "dump")
+    if name == "dump":
+        remove_tree(backups, "transfer", "dump")
+        assert not transfer.exists()
+    else:
+        transfer.parent.rename(tmp_path / "moved")
+        transfer.parent.symlink_to(victim)
+        with pytest.raises(OSError, match="Not a directory|symbolic links"):
+            remove_tree(backups, "transfer", "dump")
+        with pytest.raises(OSError, match="Not a directory|symbolic links"):
+            empty(backups, "transfer")
+    assert (victim / "dump" / "mine").read_text() == "mine"
+
+
+def test_a_record_with_a_strange_label_deletes_nothing(params: dict[str, Any], tmp_path: Path) -> None:
+    """As the one that named a folder of the host by way of a link."""
+    steps(params, check_mode=False)
+    place = Place({"endpoint": "unix:///none.sock", "container": "pg", "database": "d", **params})
+    victim = tmp_path / "victimdir"
+    (victim / "mine").mkdir(parents=True)
+    for label in ("victimdir", "../victimdir", "20260101-000000F"):
+        with pytest.raises(DasTernError, match="isn't the label of a logical backup"):
+            backup_logical.remove(place, record(1, "logical", label=label))
+    assert (victim / "mine").is_dir()
+    forged = record(1, "logical", label="../escape")
+    (place.records_folder / "x.json").write_text(forged.text)
+    assert (place.records(), place.damaged()) == ([], ["x"])
+
+
+def test_names_of_further_repositories_are_not_ours() -> None:
+    from ansible.module_utils.dastern.pgbackrest import folders
+
+    text = "".join(
+        f"repo{n}-path=/backups/{name}\n"
+        for n, name in enumerate(["repository", "second/deep", *sorted(backup_folders.OURS)], 1)
+    )
+    assert folders(text + "repo9-path=/elsewhere\n") == ["repository", "second"]
