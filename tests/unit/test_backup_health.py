@@ -110,6 +110,16 @@ def test_all_is_well(backups: Backups, archive: dict[str, Any]) -> None:
     assert "WAL archive: 0 segments wait, the last archived 2026-02-08 18:59:30 +07:00 (30 s ago)" in lines
 
 
+def test_the_container_that_archives_is_away(
+    backups: Backups, archive: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups.add()
+    for runs, words in ((True, None), (False, "container pg-backup: doesn't run; wanted: running")):
+        monkeypatch.setattr("ansible.module_utils.dastern.keeper.there", lambda _, runs=runs: runs)
+        assert (backups.found().get("archive_failing") or "").startswith(words or "")
+        assert (words is None) == ("archive_failing" not in backups.found())
+
+
 def test_nothing_is_there(tmp_path: Path) -> None:
     empty = Backups(tmp_path / "absent" / "folder")
     health = empty.look()

@@ -16,10 +16,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_records
+from . import backup_records, keeper
 from .backup_calendar import moment
 from .backup_folders import RECEIVED
-from .backup_records import UNREADABLE, Check, Place, Record
+from .backup_records import KEEPER, UNREADABLE, Check, Place, Record
 from .commands import playbook
 from .errors import DasTernError
 from .hba import RECEIVER
@@ -119,6 +119,8 @@ class Health:
     """Bytes free and in all, of the file system that the folder is in."""
     data_disk: tuple[int, int] | None = None
     """The same of the data's, where what isn't archived waits; None where the server's container can't be asked."""
+    keeper: bool | None = None
+    """Whether the container that archives and has the repository runs; None where the engine can't be asked."""
     further: list[int] = field(default_factory=list)
     """Numbers of the further repositories, which the log has to reach as well."""
     damaged: list[str] = field(default_factory=list)
@@ -214,6 +216,8 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
         health.receiver = found if params["zero_loss"] or found["names"] == RECEIVER else None
     except (DasTernError, OSError) as error:
         health.unasked = str(error)
+    with contextlib.suppress(DasTernError):
+        health.keeper = keeper.there(place)
     with contextlib.suppress(DasTernError, ValueError, IndexError):
         health.further = PgBackRest(place.containers, place.keeper).further()
         told = place.containers.execute(place.container, ["df", "-B1", "--output=avail,size", PGDATA]).out
@@ -408,7 +412,12 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
                         "ansible-playbook playbooks/provision.yml")
             )  # fmt: skip
         return
-    if found["last_failed"] and found["last_failed"] > (found["last"] or 0):
+    if health.keeper is False:
+        health.problems.append(
+            Problem("archive_failing", f"container {health.container}{KEEPER}", "doesn't run",
+                    "running: it archives the log and has the backups", "ansible-playbook playbooks/provision.yml")
+        )  # fmt: skip
+    elif found["last_failed"] and found["last_failed"] > (found["last"] or 0):
         health.problems.append(
             Problem("archive_failing", "archive_command",
                     f"fails on {found['failed_wal']}, {health.ago(found['last_failed'])}",
