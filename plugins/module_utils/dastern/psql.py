@@ -39,6 +39,7 @@ _NEUTRAL = {
     "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    "vacuum_cost_delay": "0",
     "client_encoding": "UTF8",
     "client_min_messages": "notice",
     "datestyle": "ISO,YMD",
