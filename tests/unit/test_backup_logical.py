@@ -8,12 +8,24 @@ import pytest
 from ansible.module_utils.dastern.backup_logical import _COUNT, _wanted, beyond_owner
 from ansible.module_utils.dastern.census import lines_of
 
-NAMES = ("plain", "a b", "a\nb", "x\n\\.\ny", 'a"; COPY y FROM stdin;', "x FROM stdin;\nCOPY y FROM stdin;", "it's", "\\", "-- a\n-- b")
+NAMES = (
+    "plain",
+    "a b",
+    "a\nb",
+    "x\n\\.\ny",
+    'a"; COPY y FROM stdin;',
+    "x FROM stdin;\nCOPY y FROM stdin;",
+    "it's",
+    "\\",
+    "-- a\n-- b",
+)
 
 
 def counted(text: str) -> dict[str, int]:
     """What the awk program says of what pg_restore writes."""
-    done = subprocess.run(["bash", "-c", f"pg_restore() {{ cat; }}\n{_COUNT}"], input=text, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"pg_restore() {{ cat; }}\n{_COUNT}"], input=text, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return {header: int(number) for number, _, header in (line.partition(" ") for line in lines_of(done.stdout))}
 
