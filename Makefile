@@ -12,7 +12,7 @@ EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(ARGS)
 PYTEST = pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup setup-dev test lint unit prepare integration molecule faults docs bench clean
+.PHONY: help up setup setup-dev test lint unit prepare security integration molecule faults docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -26,9 +26,10 @@ setup: ## Make .venv with what a run needs
 setup-dev: ## Make .venv with what the tests need, too
 	@scripts/setup --dev
 
-test: ## Everything that proves the project: lint, unit, integration, molecule
+test: ## Everything that proves the project: lint, unit, security, integration, molecule
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory security
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory molecule
 
@@ -47,6 +48,9 @@ unit: setup-dev ## Tests of the pure logic
 
 prepare: setup-dev
 	@ansible-playbook tests/prepare.yml
+
+security: prepare ## Attacks by the application, by files and by names, each shown to work elsewhere first
+	$(PYTEST) tests/security
 
 integration: prepare ## Tests against a real engine and a real server
 	$(PYTEST) --numprocesses 2 --dist loadfile --durations 15 tests/integration

@@ -192,7 +192,7 @@ def test_what_the_copy_carries(small: Database) -> None:
         ASSERT (SELECT array_agg(id ORDER BY id) FROM "t1") = '{1,2,3,4,5,6,7,8,9,10}';
         ASSERT nextval('other.s_id_seq') = 2;
         ASSERT (SELECT tableowner FROM pg_tables WHERE tablename = 's') = current_user;
-        ASSERT (SELECT tableowner FROM pg_tables WHERE tablename = 'of_superuser') = 'postgres';
+        ASSERT (SELECT tableowner FROM pg_tables WHERE tablename = 'of_superuser') = 'pg_use_reserved_connections';
         ASSERT (SELECT count(*) FROM _prisma_migrations) = 5;
     END $$"""
     )

@@ -32,7 +32,7 @@ from typing import Any
 
 from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_tree
 from .backup_records import Check, Place, Record, now
-from .census import LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, of_snapshot
+from .census import LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, lines_of, of_snapshot
 from .connection import conninfo
 from .errors import DasTernError
 from .files import sync_folder
@@ -112,12 +112,20 @@ _EMPTY = """
 SELECT pg_catalog.json_build_object('tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN
   ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)), 'version', pg_catalog.current_setting('server_version'))
 """
-# Prints for each table how many rows its COPY has: one line is one row.
+# Prints for each table how many rows its COPY has: one line is one row. A name can hold anything, line ends and the words of
+# a COPY too: a statement goes on until its quotes are closed.
 _COUNT = r"""
 set -o pipefail
 pg_restore --data-only -f - "$1" | awk '
-  inside { if ($0 == "\\.") { print n " " header; inside = 0 } else n++; next }
-  /^COPY .* FROM stdin;$/ { header = $0; n = 0; inside = 1 }'
+  inside { if ($0 == "\\.") { print n " " statement; statement = ""; inside = 0 } else n++; next }
+  statement == "" && (/^(--|\\)/ || !NF) { next }
+  {
+    statement = statement == "" ? $0 : statement "\\n" $0
+    plain = statement; doubled = gsub(/"/, "", plain); single = gsub("\047", "", plain)
+    if (doubled % 2) next
+    if (statement ~ /^COPY .* FROM stdin;$/) { n = 0; inside = 1 }
+    else if (single % 2 == 0 && statement ~ /;$/) statement = ""
+  }'
 """
 _RESTORE = """
 pg_restore --exit-on-error --jobs=2 --no-subscriptions -L /dev/stdin -d "$1" "$2" && exec psql -Xq -d "$1" -c 'VACUUM (ANALYZE)'
@@ -385,12 +393,13 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
     )
     command = ["sh", "-c", _TAKE, "sh", path, conninfo(database, APPLICATION), lock_wait, _BESIDE]
     done = place.superuser.execute(command, script, silence=LONGEST)
-    counted, *rest = done.out.split(f"{_DUMPED}\n")
-    if done.rc != 0 or len(rest) != 2:
+    # What was counted is JSON and COPY, where no name begins a line; in the schema behind it the words may be part of one.
+    counted, _, schema = done.out.partition(f"{_DUMPED}\n")
+    if done.rc != 0 or not schema.endswith(f"{_DUMPED}\n"):
         raise DasTernError(
             f"Database {database} could not be backed up: {done.last_words or 'it was ended from outside'}.{why(done.err)}"
         )
-    return of_snapshot(database, counted.splitlines(), rest[0])
+    return of_snapshot(database, lines_of(counted), schema.removesuffix(f"{_DUMPED}\n"))
 
 
 def _synced(folder: Path) -> dict[str, dict[str, Any]]:
@@ -416,9 +425,10 @@ def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
     done = place.containers.execute(place.container, command, silence=LONGEST)
     if done.rc != 0:
         return f"pg_restore: {done.last_words}"
-    rows = {header: int(rows) for rows, _, header in (line.partition(" ") for line in done.out.splitlines())}
+    rows = {header: int(rows) for rows, _, header in (line.partition(" ") for line in lines_of(done.out))}
     for table, wanted in tables.items():
-        found = next((number for header, number in rows.items() if header.startswith(f"COPY {table} ")), None)
+        begins = f"COPY {table} ".replace("\n", "\\n")
+        found = next((number for header, number in rows.items() if header.startswith(begins)), None)
         if found != wanted:
             return f"table {table} has {'no' if found is None else found} rows in it instead of {wanted}"
     return ""
@@ -434,7 +444,7 @@ def fill(session: Psql, superuser: Psql, database: str, archive: str, live: str,
     listed = session.execute(["pg_restore", "--list", archive])
     if listed.rc:
         raise DasTernError(f"pg_restore: {listed.last_words}.", **listed.outside)
-    entries = [line for line in listed.out.splitlines() if line and not line.startswith(";")]
+    entries = [line for line in lines_of(listed.out) if line and not line.startswith(";")]
     if session.user != SUPERUSER:
         entries = _without_extensions(session, superuser, database, archive, live, entries)
         if beyond := beyond_owner(entries, session.user):
@@ -471,7 +481,7 @@ def _without_extensions(
     session: Psql, superuser: Psql, database: str, archive: str, live: str, entries: list[str]
 ) -> list[str]:
     """Make those that only a superuser can, as far as they were accepted; return the other entries."""
-    own = [line for line in entries if " EXTENSION - " in line]
+    own = [line for line in entries if re.match(r"\d+; \d+ \d+ EXTENSION - ", line)]
     if not own:
         return entries
     said = session.execute(["pg_restore", "-f", "-", "-L", "/dev/stdin", archive], "\n".join(own) + "\n").out
@@ -505,9 +515,9 @@ def _wanted(line: str, chosen: Sequence[str]) -> bool:
 
 
 def _bare(table: str) -> str:
-    """`schema."a table"` as pg_restore lists it: `schema a table`."""
+    """`schema."a table"` as pg_restore lists it: `schema a table`, and a blank for a line's end."""
     names = re.findall(r'"((?:[^"]|"")*)"|([^."]+)', table)
-    return " ".join(quoted.replace('""', '"') or plain for quoted, plain in names)
+    return re.sub(r"[\n\r]", " ", " ".join(quoted.replace('""', '"') or plain for quoted, plain in names))
 
 
 def _table(record: Record, census: Census, wanted: str) -> str:

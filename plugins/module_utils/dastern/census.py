@@ -185,6 +185,11 @@ def differences(expected: Census, found: Census, *, rows: bool = True) -> list[s
     return told
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines that a program wrote. `str.splitlines` ends them at characters, too, that a name can hold."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def _query(superuser: Psql, database: str) -> str:
     """One statement that counts every table of `database`."""
     parts = [
@@ -210,5 +215,5 @@ def _with_rows(superuser: Psql, database: str, rows: dict[str, int]) -> Census:
         raise DasTernError(
             f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.", **dumped.outside
         )
-    properties, size, *ledger = superuser.run(_REST, database).splitlines()
+    properties, size, *ledger = lines_of(superuser.run(_REST, database))
     return Census(database, rows, _fingerprint(dumped.out), json.loads(properties), applied(ledger), int(size))

@@ -39,6 +39,11 @@ _NEUTRAL = {
     "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    "exit_on_error": "off",
+    # By these each query, or each page, takes as long as somebody likes.
+    "vacuum_cost_delay": "0",
+    "jit": "off",
+    "debug_parallel_query": "off",
     "client_encoding": "UTF8",
     "client_min_messages": "notice",
     "datestyle": "ISO,YMD",

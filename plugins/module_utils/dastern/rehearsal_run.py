@@ -95,11 +95,15 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(x.extname, n.nsp
 JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace
 JOIN pg_catalog.pg_available_extension_versions v ON v.name = x.extname AND v.version = x.extversion WHERE v.superuser AND NOT v.trusted
 """
-# What belongs to others than the database's owner, as `ALTER ... OWNER TO` names it. The owner's session makes it its own.
+# What belongs to others than the database's owner, as `ALTER ... OWNER TO` names it. The owner's session makes it its own, and
+# its code may have changed it since: in the name of a role that is more than the owner (a function with SECURITY DEFINER, a
+# view, a rule) it would have that role's rights. So it goes to one that the owner can become anyway, or else to one that has
+# none: that predefined role only reserves connections, and nobody logs in as it.
 _OF_OTHERS = """
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.format('ALTER %s %s OWNER TO %I', CASE i.type WHEN 'composite type' THEN 'type'
     WHEN 'statistics object' THEN 'statistics' WHEN 'foreign-data wrapper' THEN 'foreign data wrapper' ELSE i.type END, i.identity,
-    pg_catalog.pg_get_userbyid(o.owner)) ORDER BY o.class, o.oid), '[]')
+    CASE WHEN pg_catalog.pg_has_role({owner}, o.owner, 'SET') THEN pg_catalog.pg_get_userbyid(o.owner)
+      ELSE 'pg_use_reserved_connections' END) ORDER BY o.class, o.oid), '[]')
 FROM (SELECT 'pg_class'::pg_catalog.regclass AS class, oid, relowner AS owner FROM pg_catalog.pg_class
       WHERE relkind IN ('r', 'p', 'v', 'm', 'f') OR (relkind = 'S' AND NOT EXISTS
         (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_class'::pg_catalog.regclass AND objid = pg_class.oid AND deptype IN ('a', 'i')))
