@@ -434,12 +434,15 @@ def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
     return ""
 
 
-def fill(session: Psql, superuser: Psql, database: str, archive: str, live: str, chosen: Sequence[str] = ()) -> None:
+def fill(
+    session: Psql, superuser: Psql, database: str, archive: str, live: str, chosen: Sequence[str] = (),
+    *, otherwise: str = _AS_SUPERUSER,
+) -> None:  # fmt: skip
     """Restore an archive of pg_dump, at a path of the container, into the new and empty `database`.
 
     `session` restores: an owner's can't do what is a superuser's. Extensions that only a superuser can make are made
     beforehand where database `live` has them, as a superuser accepted them there. What remains is refused, by name, before
-    anything of the archive ran. Raises `DasTernError`.
+    anything of the archive ran; `otherwise` says what can be done then. Raises `DasTernError`.
     """
     listed = session.execute(["pg_restore", "--list", archive])
     if listed.rc:
@@ -451,7 +454,7 @@ def fill(session: Psql, superuser: Psql, database: str, archive: str, live: str,
             more = f" and {len(beyond) - 10} more" if beyond[10:] else ""
             raise DasTernError(
                 f"{session.user} owns the database and not all that is in it: {', '.join(beyond[:10])}{more}. Nothing was "
-                f"restored. {_AS_SUPERUSER}",
+                f"restored. {otherwise}",
                 beyond_owner=beyond,
             )
     if chosen:
@@ -462,7 +465,7 @@ def fill(session: Psql, superuser: Psql, database: str, archive: str, live: str,
     )  # fmt: skip
     if done.rc != 0:
         needed = "ermission denied" in done.err or "ust be superuser" in done.err or "ust be owner" in done.err
-        raise DasTernError(f"{done.last_words}.{f' {_AS_SUPERUSER}' if needed else ''}", **done.outside)
+        raise DasTernError(f"{done.last_words}.{f' {otherwise}' if needed else ''}", **done.outside)
 
 
 def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:
@@ -486,6 +489,7 @@ def _without_extensions(
         return entries
     said = session.execute(["pg_restore", "-f", "-", "-L", "/dev/stdin", archive], "\n".join(own) + "\n").out
     accepted = superuser.value(_EXTENSIONS, live) if superuser.has_database(live) else {}
+    there = superuser.value("SELECT json_agg(extname) FROM pg_extension", database)
     for name, schema in _MADE_EXTENSION.findall(said):
         plain, into = (re.sub(r'^"|"$', "", one).replace('""', '"') for one in (name, schema))
         if plain not in superuser.value(_EXTENSIONS, database):
@@ -497,11 +501,8 @@ def _without_extensions(
                 f"{quote(superuser.container)} psql -d {quote(live)} -c {quote(f'CREATE EXTENSION {identifier(plain)} SCHEMA public')}`, then run again.",
                 extension=plain,
             )
-        superuser.run(
-            f"CREATE SCHEMA IF NOT EXISTS {identifier(into)} AUTHORIZATION {identifier(session.user)};\n"
-            f"CREATE EXTENSION {identifier(plain)} WITH SCHEMA {identifier(into)};",
-            database,
-        )
+        if plain not in there:
+            superuser.create_extension(database, plain, into, session.user)
         ours = (f" EXTENSION - {plain} ", f" COMMENT - EXTENSION {plain} ", f" SCHEMA - {into} ")
         entries = [line for line in entries if not any(mark in f"{line} " for mark in ours)]
     return entries
@@ -510,7 +511,8 @@ def _without_extensions(
 def _wanted(line: str, chosen: Sequence[str]) -> bool:
     """Whether an entry of an archive's list belongs to a restore of the `chosen` tables."""
     if " TABLE DATA " in line:
-        return any(f" TABLE DATA {_bare(table)} " in line for table in chosen)
+        # Behind the name is the owner alone: another table's name may begin like it.
+        return any(" " not in (line.partition(f" TABLE DATA {_bare(table)} ")[2] or " ") for table in chosen)
     return " FK CONSTRAINT " not in line and " MATERIALIZED VIEW DATA " not in line
 
 

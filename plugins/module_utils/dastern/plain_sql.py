@@ -3,8 +3,9 @@ r"""Plain SQL out of a database and into a new one, as `pg_dump > file` and `psq
 A file that is written here is one transaction that ends at the first error: cut short, or run where its tables are already,
 it changes nothing, whoever types `psql < file`. It says how many rows each table has.
 
-A file that is read goes into a new database, by one transaction, with the rights of that database's owner and of nobody else,
-and with psql's own commands forbidden (`\restrict`): no `\connect` leads to another database. A COPY that is cut swallows what is behind it; what has to come at the very end, and
+A file that is read runs in a throwaway server first, without network, secrets or a folder of the host: whatever it says, it says
+there. It is one transaction, with psql's own commands forbidden (`\restrict`). What it made is dumped there and restored into a
+new database of the live server by that database's owner, as a backup is. A COPY that is cut swallows what is behind it; what has to come at the very end, and
 doesn't, tells.
 """
 
@@ -15,6 +16,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,7 +27,7 @@ from shlex import quote
 from typing import IO, Any
 
 from . import database_copy
-from .backup_logical import APPLICATION, RESTORING, SESSION, look, refuse_full_disk, why
+from .backup_logical import APPLICATION, IN_CONTAINER, RESTORING, SESSION, fill, look, refuse_full_disk, why
 from .backup_records import UNREADABLE, Place
 from .census import LONGEST, SNAPSHOT, Census, count
 from .commands import playbook
@@ -38,6 +40,7 @@ from .migration_backup import WAIT
 from .psql import Psql
 from .quantities import amount, cut, local
 from .restore_run import SITE_SPEC, UNDO, swap_in
+from .restored_server import Site
 from .sql_values import identifier, literal, new_database
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -49,6 +52,10 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "keep_old_hours": {"type": "int", "default": 72},
 }
 _LOCK_WAIT = "10s"
+_PLAIN_DUMP = ".plain-"
+_OWNERS = (
+    "Write the file with `pg_dump --no-owner --no-privileges`: then all of it belongs to the owner of the new database."
+)
 _PATH = {"search_path": '"$user",public'}
 """As PostgreSQL has it: a file that somebody wrote by hand names tables without their schema."""
 _MARK = "-- das-tern: "
@@ -228,7 +235,22 @@ def _looked(place: Place) -> tuple[list[str], Psql]:
 
 def _filled(place: Place, owner: Psql, path: Path, told: Mapping[str, int], name: str) -> Census:
     """Fill the empty database `name` from the file, and compare its rows with what the file says of them."""
-    _read(owner, path, name)
+    for left in place.logical_folder.glob(f"{_PLAIN_DUMP}*"):
+        shutil.rmtree(left)
+    folder = place.logical_folder / f"{_PLAIN_DUMP}{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(mode=0o755)
+        _dumped(place, owner.user, path, folder / "dump")
+        try:
+            fill(owner, place.superuser, name, f"{IN_CONTAINER}/{folder.name}/dump", place.database, otherwise=_OWNERS)
+        except DasTernError as refusal:
+            raise DasTernError(
+                f"What {path} makes can't be restored: {refusal.message} No database was made.", **refusal.facts
+            ) from None
+    except OSError as error:
+        raise DasTernError(f"{folder} can't be written: {error.strerror}. Make room there, then run again.") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     owner.run("VACUUM (ANALYZE);", name, LONGEST)
     found = count(place.superuser, name)
     wrong = [f"{table} has {found.tables.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
@@ -331,6 +353,24 @@ class _Script:
         yield f"\n\\unrestrict {token}\nCOMMIT;\n\\echo {token}\n".encode()
 
 
+def _dumped(place: Place, owner: str, path: Path, into: Path) -> None:
+    """Run the file in a throwaway server, as its role `owner`, which may do all there; write what it made as an archive."""
+    site = Site({"container": place.container, "config_dir": str(place.folder), "volume": ""}, place)
+    with site.throwaway() as psql:
+        psql.run(
+            f"ALTER ROLE {identifier(owner)} LOGIN SUPERUSER;\nCREATE DATABASE plain OWNER {identifier(owner)} TEMPLATE template0;"
+        )
+        _read(psql.of_throwaway(owner), path, "plain")
+        command = ["pg_dump", "-Fc", "--compress=zstd:1", "--no-subscriptions", "-d", "plain"]
+        with into.open("wb") as file:
+            done = psql.execute(command, silence=LONGEST, into=file)
+        if done.rc:
+            raise DasTernError(
+                f"What {path} made can't be dumped: {done.last_words}. No database was made.", **done.outside
+            )
+        into.chmod(0o644)
+
+
 def _read(owner: Psql, path: Path, database: str) -> None:
     token = secrets.token_hex(16)
     try:
@@ -344,11 +384,7 @@ def _read(owner: Psql, path: Path, database: str) -> None:
         words = next(
             (line for line in done.err.splitlines() if not re.search("WARNING:|NOTICE:", line)), done.last_words
         )
-        mend = ""
-        if "are restricted" in words:
-            mend = " Write it without psql's own commands (pg_dump without --create)."
-        elif re.search("permission denied|must be (?:superuser|owner|able|member)", words):
-            mend = f" It runs as {owner.user}, which owns the new database: write it with `pg_dump --no-owner --no-privileges`."
+        mend = " Write it without psql's own commands (pg_dump without --create)." if "are restricted" in words else ""
         raise DasTernError(f"{path} can't be run: {words.strip()}. No database was made.{mend}")
     if token not in done.out:
         raise DasTernError(f"{path} is cut short: its end is missing. No database was made.")

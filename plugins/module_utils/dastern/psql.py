@@ -81,6 +81,17 @@ _NEUTRAL_SUPERUSER = {
 """Those that only a superuser may give, or that would keep an owner from its own views."""
 LONGEST = 24 * 3600.0
 """Seconds; while a table is counted or dumped, files are copied, or a checkpoint is waited for, nothing is said."""
+# Functions, operators, relations and types that belong to no extension.
+_PLANTED = """
+SELECT coalesce(pg_catalog.json_agg(i.identity), '[]')
+FROM (SELECT 'pg_proc'::pg_catalog.regclass AS class, oid FROM pg_catalog.pg_proc
+  UNION ALL SELECT 'pg_operator'::pg_catalog.regclass, oid FROM pg_catalog.pg_operator
+  UNION ALL SELECT 'pg_class'::pg_catalog.regclass, oid FROM pg_catalog.pg_class
+  UNION ALL SELECT 'pg_type'::pg_catalog.regclass, oid FROM pg_catalog.pg_type
+  UNION ALL SELECT 'pg_cast'::pg_catalog.regclass, oid FROM pg_catalog.pg_cast) AS o,
+  pg_catalog.pg_identify_object(o.class, o.oid, 0) AS i
+WHERE o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = o.class AND objid = o.oid AND deptype IN ('e', 'i', 'a'))
+"""
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
 
 
@@ -138,6 +149,10 @@ class Psql:
                 "`ansible-playbook playbooks/provision.yml`).",
                 superuser=role,
             )
+        return Psql(self.containers, self.container, role)
+
+    def of_throwaway(self, role: str) -> Psql:
+        """Return the way in as a role of a throwaway server, where any may come and all is allowed."""
         return Psql(self.containers, self.container, role)
 
     def execute(self, command: Sequence[str], stdin: str | Readable = "", **options: Any) -> Output:
@@ -199,6 +214,33 @@ class Psql:
                 f"The settings in container {self.container} can't be read: {done.last_words}.", **done.outside
             )
         return dict(json.loads(done.out))
+
+    def create_extension(self, database: str, name: str, schema: str, owner: str) -> None:
+        """Create an extension in a database that nobody has put anything into yet; its schema becomes `owner`'s if it is made.
+
+        An extension's script runs with a superuser's rights and could meet what the application planted. So meanwhile
+        nobody else can come in, whoever was in is out, and what is there already is a refusal.
+        """
+        quoted = identifier(database)
+        limit = self.value(f"SELECT to_json(datconnlimit) FROM pg_database WHERE datname = {literal(database)}")
+        self.run(
+            f"ALTER DATABASE {quoted} CONNECTION LIMIT 0;\n"
+            f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = {literal(database)} AND usename <> {literal(SUPERUSER)};"
+        )
+        try:
+            if planted := self.value(_PLANTED, database):
+                raise DasTernError(
+                    f"Somebody put {', '.join(planted[:5])} into the new database {database} before extension {name} was made there. "
+                    "Nothing was made. See who connects to databases of that name (`pg_stat_activity`), then run again.",
+                    planted=planted,
+                )
+            at = identifier(schema)
+            make = (
+                "" if schema == "public" else f"CREATE SCHEMA IF NOT EXISTS {at} AUTHORIZATION {identifier(owner)};\n"
+            )
+            self.run(f"{make}CREATE EXTENSION IF NOT EXISTS {identifier(name)} WITH SCHEMA {at};", database)
+        finally:
+            self.run(f"ALTER DATABASE {quoted} CONNECTION LIMIT {int(limit)};")
 
     def drop_database(self, name: str) -> None:
         """Have no database of that name, whoever is in it; it waits for a checkpoint."""

@@ -189,9 +189,11 @@ def rehearse(
                 told = [f"would be made: a copy of {_named(params, backup, size)}, removed afterwards"]
                 told += [f"{file.name} would be rehearsed" for file in pending]
                 return {**_nothing(), "changed": known is None, "size": size, "lines": told}
+            extensions = [] if params["as_superuser"] else superuser.value(_EXTENSIONS, params["database"])
             with scratch_database(
-                connection, params, superuser=superuser, settings=session, leftover_after=leftover_after
-            ) as own:
+                connection, params, superuser=superuser, settings=session, extensions=extensions,
+                leftover_after=leftover_after,
+            ) as own:  # fmt: skip
                 began = time.monotonic()
                 if backup:
                     backups = Place(dict(params))
@@ -204,7 +206,7 @@ def rehearse(
                         )
                     _catch_up(own, params, since)
                 else:
-                    _copy(own, params, superuser)
+                    _copy(own, params, superuser, [name for name, _ in extensions])
                 copied = {"copy_seconds": round(time.monotonic() - began, 1), "size": size, "backup": str(backup or "")}
                 copy = f"copy of {_named(params, backup, size)} made in {copied['copy_seconds']:.1f} s, removed again"
                 connection.execute("SELECT pg_advisory_unlock_all()")
@@ -321,22 +323,17 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
     return size
 
 
-def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql) -> None:
-    """Fill the scratch database with the live one."""
+def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql, extensions: Sequence[str]) -> None:
+    """Fill the scratch database with the live one, but for `extensions`, which it has."""
     owner = superuser.user if params["as_superuser"] else superuser.as_owner(own.info.user).user
     of_others = [] if params["as_superuser"] else superuser.value(
         _OF_OTHERS.format(owner=literal(owner)), params["database"]
     )  # fmt: skip
-    extensions = [] if params["as_superuser"] else superuser.value(_EXTENSIONS, params["database"])
     superuser.run(f"ALTER DATABASE {identifier(own.info.dbname)} SET track_counts = off;")
-    for name, schema in extensions:
-        at = identifier(schema)
-        make = "" if schema == "public" else f"CREATE SCHEMA {at} AUTHORIZATION {identifier(owner)};\n"
-        superuser.run(f"{make}CREATE EXTENSION {identifier(name)} WITH SCHEMA {at};", own.info.dbname)
     given = [
         conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"], owner,
         session_options(owner, synchronous_commit="off"), "" if params["as_superuser"] else "--no-owner",
-        *(f"--exclude-extension={identifier(name)}" for name, _ in extensions),
+        *(f"--exclude-extension={identifier(name)}" for name in extensions),
     ]  # fmt: skip
     done = superuser.execute(["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
     if done.rc == 0:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import settings
+from . import cluster, settings
 from .backup_folders import RECEIVED, REPOSITORY, TRANSFER
 from .backup_records import Place, Record
 from .commands import playbook
@@ -37,6 +37,7 @@ from .pgbackrest import (
 )
 from .psql import LONGEST, Psql
 from .received import FOLDER, GET
+from .sql_values import identifier
 from .survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
 from .text_files import current
 
@@ -80,7 +81,7 @@ df -B1 --output=avail /backups/transfer | tail -n 1
 _ALL = {REPOSITORY: False, RECEIVED: False, TRANSFER: True}
 """What one of our own programs reads and writes, or a server that only recovers, counts and is dumped."""
 _SERVE = """
-echo 'local all all peer' > /tmp/hba.conf
+echo 'local all all trust' > /tmp/hba.conf
 exec postgres "$@" -c hba_file=/tmp/hba.conf
 """
 
@@ -312,6 +313,25 @@ class Site:
                     **({"status": 0} if not found or found["State"]["ExitCode"] == 137 else {}),
                 )
             time.sleep(0.1)
+
+    @contextmanager
+    def throwaway(self) -> Iterator[Psql]:
+        """Serve an empty cluster of its own for as long as the block lasts, with the live server's roles, which may do nothing.
+
+        It has no network, no secrets, and no folder of the host: what a stranger wrote may run there with all rights.
+        """
+        volume = f"{self.helper}-data"
+        self.make_volume(volume, ROLE)
+        try:
+            cluster.initialise(self.containers, self.image, volume, self.helper)
+            psql = self.serve(volume, PGDATA, {"archive_mode": "off", "fsync": "off"}, {})
+            names = set(self.psql.value("SELECT json_agg(rolname) FROM pg_roles"))
+            there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
+            psql.run("".join(f"CREATE ROLE {identifier(name)};\n" for name in sorted(names - there)))
+            yield psql
+        finally:
+            self.remove_helper()
+            self.remove_volume(volume)
 
     def stop_served(self) -> None:
         """Stop it so that its next start has nothing to recover, and remove its container."""

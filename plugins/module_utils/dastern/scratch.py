@@ -17,7 +17,7 @@ from .access import Declared, of_new_database
 from .connection import connect
 from .errors import DasTernError
 from .migration_files import SCRIPT, MigrationFile
-from .psql import Psql
+from .psql import SUPERUSER, Psql
 from .sql_text import literal_value, statements, tokens
 from .sql_values import identifier, literal
 
@@ -68,19 +68,23 @@ def scratch_database(
     superuser: Psql | None = None,
     settings: Mapping[str, str | int] | None = None,
     files: Sequence[MigrationFile] = (),
+    extensions: Sequence[tuple[str, str]] = (),
     leftover_after: float = LEFTOVER_AFTER,
 ) -> Iterator[psycopg.Connection[Any]]:
     """A connection, in autocommit mode, to a new database that is dropped when the block ends, however it ends.
 
     `connection` leads to the live database and stays usable; `params` are those that it was made with. A role that may
     not create databases needs `superuser`. With `declared` the new database gets the privileges that provisioning
-    gives. What `files`, which will be replayed there, want of extensions is made beforehand as far as only a superuser can. Leftovers of killed runs older than `leftover_after` seconds are dropped first. Raises `DasTernError`.
+    gives. What `files`, which will be replayed there, want of extensions is made beforehand as far as only a superuser can, and so
+    are `extensions`, each with its schema. Leftovers of killed runs older than `leftover_after` seconds are dropped first. Raises `DasTernError`.
     """
     _drop_leftovers(connection, str(params["database"]), leftover_after)
     name = _create(connection, params, superuser)
     try:
         if superuser is not None:
             _make_extensions(connection, name, files, superuser)
+            for extension, schema in extensions:
+                superuser.create_extension(name, extension, schema, str(params["user"]))
         own = connect({**params, "database": name}, APPLICATION, settings)
         with own:
             own.prepare_threshold = None  # the caller may send DISCARD ALL, of which psycopg doesn't know
@@ -284,7 +288,7 @@ def _make_extensions(
         "ON v.name = x.extname AND v.version = x.extversion WHERE x.extname = ANY(%s) AND v.superuser AND NOT v.trusted"
     )
     for (extension,) in connection.execute(query, (sorted(asked),)).fetchall() if asked else ():
-        superuser.run(f"CREATE EXTENSION IF NOT EXISTS {identifier(extension)} WITH SCHEMA public;", name)
+        superuser.create_extension(name, extension, "public", SUPERUSER)
 
 
 def _words(error: psycopg.Error) -> str:
