@@ -14,6 +14,11 @@ description:
 options:
   backup_dir: {description: Folder of the host for the backups., type: path, required: true}
   config_dir: {description: Folder of the host for configuration and secrets., type: path, required: true}
+  endpoint: {description: The Docker Engine's URL., type: str, default: ""}
+  container:
+    description: Refuse to take a folder over that this running container, of an earlier version, still writes into.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -48,6 +53,8 @@ def main() -> None:
         argument_spec={
             "backup_dir": {"type": "path", "required": True},
             "config_dir": {"type": "path", "required": True},
+            "endpoint": {"type": "str", "default": ""},
+            "container": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

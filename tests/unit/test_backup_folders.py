@@ -172,9 +172,9 @@ def test_nothing_is_deleted_through_a_link(params: dict[str, Any], transfer: Pat
     else:
         transfer.parent.rename(tmp_path / "moved")
         transfer.parent.symlink_to(victim)
-        with pytest.raises(OSError, match="Not a directory|symbolic links"):
+        with pytest.raises(DasTernError):
             remove_tree(backups, "transfer", "dump")
-        with pytest.raises(OSError, match="Not a directory|symbolic links"):
+        with pytest.raises(DasTernError):
             empty(backups, "transfer")
     assert (victim / "dump" / "mine").read_text() == "mine"
 
@@ -202,3 +202,58 @@ def test_names_of_further_repositories_are_not_ours() -> None:
         for n, name in enumerate(["repository", "second/deep", *sorted(backup_folders.OURS)], 1)
     )
     assert folders(text + "repo9-path=/elsewhere\n") == ["repository", "second"]
+
+
+def test_a_file_that_somebody_still_writes_is_not_taken(params: dict[str, Any], transfer: Path) -> None:
+    """Its owner changes nothing for who has it open."""
+    backups = Path(params["backup_dir"])
+    with (transfer / "toc.dat").open("r+"), pytest.raises(DasTernError, match="still open for writing"):
+        adopt(backups, "dump", backups / "logical" / "taken")
+
+
+def test_folders_in_each_other_stop_nobody(params: dict[str, Any], transfer: Path) -> None:
+    """Deeper than Python recurses, and than a path is long."""
+    backups = Path(params["backup_dir"])
+    descriptor = os.open(transfer, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deeper", dir_fd=descriptor)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    assert empty(backups, "transfer") == ["dump"]
+    assert list((backups / "transfer").iterdir()) == []
+
+
+@as_root
+def test_a_folder_that_a_running_container_writes_is_not_taken_over(
+    params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups = Path(params["backup_dir"])
+    backups.mkdir()
+    os.chown(backups, CONTAINERS, CONTAINERS)
+    old = {"State": {"Running": True}, "Mounts": [{"Destination": "/backups"}]}
+    for found, refused in ((old, True), ({**old, "State": {"Running": False}}, False), (None, False)):
+        monkeypatch.setattr("ansible.module_utils.dastern.containers.Containers.inspect", lambda *_, found=found: found)
+        asked = {**params, "endpoint": "unix:///none.sock", "container": "pg"}
+        if refused:
+            with pytest.raises(DasTernError, match="Nothing was changed"):
+                steps(asked, check_mode=False)
+            assert owned(backups)[0] == CONTAINERS
+        else:
+            assert steps(asked, check_mode=True)
+
+
+def test_a_link_in_the_place_of_the_folder_itself_is_the_operators(params: dict[str, Any], tmp_path: Path) -> None:
+    """As where the backups are on a disk of their own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    Path(params["backup_dir"]).symlink_to(disk)
+    steps(params, check_mode=False)
+    assert steps(params, check_mode=True) == []
+    assert (disk / "records").is_dir()
+    assert Place({"endpoint": "unix:///none.sock", "container": "pg", "database": "d", **params}).folder == disk
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "disk", 1234, 1234)
+        with pytest.raises(DasTernError):
+            refuse_untrusted(Path(params["backup_dir"]))

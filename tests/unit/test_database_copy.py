@@ -20,7 +20,7 @@ def test_what_was_never_counted_is_refused_in_words(
 ) -> None:
     done: list[str] = []
     server = SimpleNamespace(
-        fill=lambda *_: done.append("fill"), serve=lambda _: None, discard=lambda: done.append("discard")
+        fill=lambda *_: done.append("fill"), serve=lambda _, **__: None, discard=lambda: done.append("discard")
     )
     monkeypatch.setattr(database_copy, "RestoredServer", lambda *_: server)
     site: Any = SimpleNamespace(

@@ -13,15 +13,18 @@ opens nothing by path: `adopt` and `remove_tree` go from a checked folder on, an
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-import shutil
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from .containers import Containers
 from .errors import DasTernError
 from .files import absolute, sync_folder
 
@@ -44,7 +47,8 @@ def refuse_untrusted(folder: Path) -> None:
 
     Whoever can write there can put a link in the place of a file that is about to be written or deleted.
     """
-    for path in (folder, *folder.parents):
+    real = Path(os.path.realpath(folder))
+    for path in dict.fromkeys((folder, *folder.parents, real, *real.parents)):
         try:
             found = path.stat()
         except FileNotFoundError:
@@ -69,11 +73,16 @@ def refuse_untrusted(folder: Path) -> None:
 def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
     """Ensure that the folders are there and belong to whom they should; return what was or would be done.
 
-    `params` has `backup_dir` and `config_dir`. Raises `DasTernError`.
+    `params` has `backup_dir` and `config_dir`; with a `container` (and its `endpoint`), a folder that this one still writes into
+    is refused. Raises `DasTernError`.
     """
     absolute("postgres_backup_dir", params["backup_dir"])
     absolute("postgres_config_dir", params["config_dir"])
-    folder, config = (Path(os.path.expanduser(params[name])) for name in ("backup_dir", "config_dir"))
+    folder, config = (Path(os.path.realpath(os.path.expanduser(params[name]))) for name in ("backup_dir", "config_dir"))
+    for path in (folder, config):
+        refuse_untrusted(path.parent)
+    if params.get("container") and folder.exists() and folder.stat().st_uid == CONTAINERS:
+        _refuse_in_use(params, folder)
     try:
         return [
             *_ensured(config, {".": (0, 0o700), PGBACKREST: (0, 0o755), ASK: (CONTAINERS, 0o700)}, check_mode),
@@ -84,6 +93,16 @@ def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
         raise DasTernError(
             f"{error.filename or folder} can't be made as it should be: {error.strerror}. Run the play as root."
         ) from None
+
+
+def _refuse_in_use(params: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to take a folder over that a running container of an earlier version still writes into."""
+    found = Containers(params["endpoint"]).inspect("container", params["container"])
+    if found and found["State"]["Running"] and any(mount["Destination"] == "/backups" for mount in found["Mounts"]):
+        raise DasTernError(
+            f"{folder} is as an earlier version made it, and container {params['container']} writes into it. Nothing was changed. "
+            f"`{PROVISION}` takes it over together with the container."
+        )
 
 
 def _ensured(folder: Path, wanted: Mapping[str, tuple[int, int]], check_mode: bool) -> Iterator[str]:
@@ -197,6 +216,7 @@ def adopt(folder: Path, name: str, into: Path) -> None:
                     if os.geteuid() == 0:
                         os.fchown(file, 0, 0)
                     os.fchmod(file, 0o644)
+                    _refuse_writers(file, f"{name}/{entry!r}")
                 finally:
                     os.close(file)
             os.rmdir(name, dir_fd=transfer)
@@ -206,25 +226,44 @@ def adopt(folder: Path, name: str, into: Path) -> None:
     sync_folder(into)
 
 
+def _refuse_writers(file: int, words: str) -> None:
+    """Refuse a file that a program still has open for writing: it would go on writing into the backup, whoever owns it."""
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise DasTernError(f"{words} of the container is still open for writing there, and isn't taken.") from None
+        if error.errno not in (errno.EINVAL, errno.ENOLCK, errno.EACCES):  # this file system knows no leases
+            raise
+
+
 def remove_tree(folder: Path, inside: str, name: str) -> None:
-    """Delete `name` in folder `inside` of a trusted folder, with all in it; nothing there is fine, and no link is followed."""
+    """Delete `name` in folder `inside` of a trusted folder, with all in it; nothing there is fine.
+
+    No link is followed and no mount crossed, however deep it is. Raises `DasTernError`.
+    """
     try:
         with opened(folder, inside) as parent:
-            try:
-                os.unlink(name, dir_fd=parent)
-            except (IsADirectoryError, PermissionError):
-                shutil.rmtree(name, dir_fd=parent)
+            command = ["rm", "-rf", "--one-file-system", "--", f"/proc/self/fd/{parent}/{name}"]
+            done = subprocess.run(command, pass_fds=(parent,), capture_output=True, text=True)
     except FileNotFoundError:
-        pass
+        return
+    except OSError as error:
+        raise DasTernError(f"{folder / inside} can't be tidied up: {error.strerror}. Look at it (`ls -ld`).") from None
+    if done.returncode:
+        raise DasTernError(f"{folder / inside / name} can't be deleted: {' / '.join(done.stderr.splitlines()[:3])}.")
 
 
 def empty(folder: Path, inside: str) -> list[str]:
-    """Delete all in folder `inside`; return the names of what was there."""
+    """Delete all in folder `inside`; return the names of what was there. Raises `DasTernError`."""
     try:
         with opened(folder, inside) as parent:
             names = sorted(os.listdir(parent))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DasTernError(f"{folder / inside} can't be tidied up: {error.strerror}. Look at it (`ls -ld`).") from None
     for name in names:
         remove_tree(folder, inside, name)
     return names

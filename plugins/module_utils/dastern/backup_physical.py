@@ -402,7 +402,7 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
             found.notes.append(damage)
             continue
         found.problems.append(
-            f"{damage}. Where the server has it, it comes back: `docker exec -u postgres {quote(place.container)} pgbackrest "
+            f"{damage}. Where the server has it, it comes back: `docker exec -u postgres {quote(place.keeper)} pgbackrest "
             f"--stanza={STANZA} archive-push --no-archive-async {PGDATA}/pg_wal/{quote(name)}`"
         )
     _gaps(info, segments, told.wal, found)
@@ -614,7 +614,7 @@ def _archive_history(program: PgBackRest, timeline: int, repository: int) -> Non
     if name in program.histories(archive, repository) and not _torn(program, archive, name, repository):
         return
     try:
-        program.run("archive-push", "--no-archive-async", f"{PGDATA}/pg_wal/{name}")
+        program.push(name)
     except DasTernError:  # perhaps for another repository that is away
         if name not in program.histories(archive, repository):
             raise

@@ -145,8 +145,8 @@ class Place:
 
     def __init__(self, params: dict[str, Any]) -> None:
         absolute("postgres_backup_dir", params["backup_dir"])
-        self.folder = Path(os.path.expanduser(params["backup_dir"]))
-        refuse_untrusted(self.folder)
+        refuse_untrusted(Path(os.path.expanduser(params["backup_dir"])))
+        self.folder = Path(os.path.realpath(os.path.expanduser(params["backup_dir"])))
         self.records_folder = self.folder / RECORDS
         self.logical_folder = self.folder / LOGICAL
         self.database: str = params["database"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import backup_physical as physical
 from . import backup_records, backup_run, scram
-from .backup_folders import TRANSFER
+from .backup_folders import OURS, TRANSFER
 from .backup_records import Place
 from .backup_run import Say
 from .commands import playbook
@@ -136,6 +136,8 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         )  # fmt: skip
         if not check_mode:
             _have(place, program, path, text, differs, found, info, params["wait"], say)
+            # A repository that isn't declared any more is out of its reach.
+            Keeper(params, place, text).ensure(check_mode=False, idle=lambda: program.alone(params["wait"], say))
     if first and check_mode:
         steps.append("take a first full backup")
     result = _result(steps, check_mode, [diff] if differs else [])
@@ -274,14 +276,12 @@ class _Files:
 
 def _alone_there(place: Place) -> None:
     """Refuse a folder that another server archives into: each would make the other's WAL archive fail."""
+    # As this version mounts it, and as earlier ones did.
+    here = [(f"{BACKUPS}/{TRANSFER}", str(place.folder / TRANSFER)), (BACKUPS, str(place.folder))]
     for one in place.containers.listed(label=[f"{ROLE_LABEL}=postgres"], status=["running"]):
         name = one["Names"][0].lstrip("/")
         for mount in one["Mounts"]:
-            if (
-                name != place.container
-                and mount["Destination"] == f"{BACKUPS}/{TRANSFER}"
-                and os.path.realpath(mount["Source"]) == os.path.realpath(place.folder / TRANSFER)
-            ):
+            if name != place.container and (mount["Destination"], os.path.realpath(mount["Source"])) in here:
                 raise DasTernError(
                     f"`postgres_backup_dir` {place.folder} is that of container {name}, too. Give {place.container} a folder of its "
                     "own, for example the default, and run `ansible-playbook playbooks/provision.yml`. Nothing was changed."
@@ -301,6 +301,16 @@ def _configuration(params: Mapping[str, Any]) -> str:
         raise DasTernError(
             f"`backup_repository_options` has {', '.join(map(str, wrong))}; wanted are names of a further repository's options, "
             "such as repo2-type or repo2-s3-bucket. The first repository is this project's own."
+        )
+    wrong = [
+        f"{name} {value}" for name, value in options.items()
+        if name.endswith("-path") and str(value).startswith(f"{BACKUPS}/")
+        and (not re.fullmatch(rf"{BACKUPS}/[a-z0-9][a-z0-9_-]*(/[\w./-]+)?", str(value)) or str(value).split("/")[2] in (*OURS, "repository"))
+    ]  # fmt: skip
+    if wrong:
+        raise DasTernError(
+            f"`backup_repository_options` has {', '.join(wrong)}; wanted is a folder of its own, such as {BACKUPS}/second: that is "
+            "`second` in `postgres_backup_dir`, which is made for it. Nothing was changed."
         )
     if wrong := [name for name in options if re.match(r"repo\d+-host", name)]:
         raise DasTernError(

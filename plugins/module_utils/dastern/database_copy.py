@@ -119,7 +119,7 @@ def from_physical(
     try:
         try:
             server.fill(goal.label, goal.timeline)
-            psql = server.serve(goal.settings(server))
+            psql = server.serve(goal.settings(server), dumped=True)
             expected = check(psql, database, record, goal)
             if not expected.properties:
                 raise DasTernError(
@@ -162,8 +162,12 @@ def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:
 
 # Those that a row is made of; what is generated comes by itself.
 _COLUMNS = """
-SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_attribute
-WHERE attrelid = pg_catalog.to_regclass({table}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+SELECT pg_catalog.json_build_object(
+  'columns', (SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_attribute
+    WHERE attrelid = pg_catalog.to_regclass({table}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),
+  'key', (SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_constraint c
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
+    WHERE c.conrelid = pg_catalog.to_regclass({table}) AND c.contype = 'p'))
 """
 # The statements come as arguments: a pipe joins two programs, and nothing of the table's is a word of the shell.
 _PUT_BACK = """
@@ -176,21 +180,27 @@ codes=$( { { psql -Xq -v ON_ERROR_STOP=1 -d "$from" -c "$read"; echo $? >&3; } |
 
 
 def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, int]:
-    """Insert those rows of `table` in database `copy` that the same table of database `live` lacks; change no other row.
+    """Insert those rows of `table` in database `copy` whose primary key the same table of database `live` lacks.
 
-    Return how many rows the copy has and how many came in. `table` is qualified and quoted as PostgreSQL writes it. The owner
-    of `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign key, leaves all as it
-    was. Raises `DasTernError`.
+    Return how many rows the copy has and how many came in; no other row is changed. `table` is qualified and quoted as PostgreSQL
+    writes it. The owner of `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign
+    key or another unique one, leaves all as it was. Raises `DasTernError`.
     """
-    query = _COLUMNS.format(table=literal(table))
-    there, wanted = superuser.value(query, live), superuser.value(query, copy)
-    if missing := [name for name in wanted if name not in there]:
+    there, wanted = (superuser.value(_COLUMNS.format(table=literal(table)), name) for name in (live, copy))
+    beside = "Nothing was put back. Restore the table beside it (`-e into=NAME`), and bring its rows over by hand."
+    if missing := [name for name in wanted["columns"] if name not in there["columns"]]:
         raise DasTernError(
             f"Table {table} of the live database {live} "
-            + (f"lacks {', '.join(missing)}, which the backup has" if there else "isn't there")
-            + ". Nothing was put back. Restore the table beside it (`-e into=NAME`), and bring its rows over by hand."
+            + (f"lacks {', '.join(missing)}, which the backup has" if there["columns"] else "isn't there")
+            + f". {beside}"
         )
-    columns = ", ".join(identifier(name) for name in wanted)
+    if not there["key"] or set(there["key"]) - set(wanted["columns"]):
+        raise DasTernError(
+            f"Table {table} of the live database {live} has no primary key of columns that the backup has, so that nobody can tell "
+            f"which rows it lacks. {beside}"
+        )
+    columns = ", ".join(identifier(name) for name in wanted["columns"])
+    same = " AND ".join(f"live.{identifier(name)} = put_back.{identifier(name)}" for name in there["key"])
     rows = superuser.value(f"SELECT pg_catalog.count(*) FROM ONLY {table}", copy, LONGEST)
     owner = superuser.as_owner(str(superuser.value(_OWNER.format(database=literal(live)))))
     done = owner.execute(
@@ -200,9 +210,11 @@ def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, in
             f"CREATE TEMPORARY TABLE put_back ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
             f"COPY pg_temp.put_back ({columns}) FROM STDIN",
             f"WITH came AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.put_back "
-            "ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) FROM came",
+            f"WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same}) RETURNING 1) SELECT count(*) FROM came",
         ],
         silence=LONGEST,
+        # The table's own triggers and checks run as the application has them run.
+        settings={"search_path": '"$user",public'},
     )  # fmt: skip
     if done.rc or not done.out.strip().isdecimal():
         raise DasTernError(

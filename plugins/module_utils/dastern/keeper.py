@@ -65,56 +65,68 @@ form='%F %i %s %.9Y %.9Z'
 ( while :; do printf . > "$said/alive"; sleep 1; done ) &
 tell() {{ printf '%s\n' "$2" > "$said/.new" && mv -f "$said/.new" "$said/$1"; }}
 sum() {{ sha256sum | cut -d ' ' -f 1; }}
-# A history decides where recoveries go: it is one, and the one that is there stays.
+# A history decides where recoveries go: it is one, and the one that this cluster has there stays.
 history() {{
   awk -v own="$((16#${{1%.history}}))" '!NF || /^[[:space:]]*#/ {{ next }}
     !/^[[:space:]]*[0-9]+[[:space:]]+[0-9A-F]+\/[0-9A-F]+([[:space:]]|$)/ || $1 <= last || $1 >= own {{ bad = 1 }}
     {{ last = $1; n++ }} END {{ exit bad || !n }}' "$2" || {{ echo "$1 isn't a history of its timeline"; return 1; }}
-  local repository there newest
+  local repository current
   repository=$(sed -n 's/^repo1-path=//p' {PGBACKREST_FOLDER}/pgbackrest.conf)/archive/{STANZA}
-  there=("$repository"/*/"$1")
-  [ ${{#there[@]}} -gt 0 ] || return 0
-  newest=$(printf '%s\n' "${{there[@]}}" | sort -V | tail -n 1)
-  [ "$(sum < "$2")" = "$(pgbackrest --repo=1 --stanza={STANZA} --log-level-console=off repo-get "archive/{STANZA}/${{newest#"$repository"/}}" | sum)" ] ||
+  current=$(printf '%s\n' "$repository"/*/ | sort -V | tail -n 1)  # the newest cluster's; earlier ones have theirs
+  [ -e "$current$1" ] || return 0
+  [ "$(sum < "$2")" = "$(pgbackrest --repo=1 --stanza={STANZA} --log-level-console=off repo-get "archive/{STANZA}/${{current#"$repository"/}}$1" | sum)" ] ||
     {{ echo "another $1 is in the repository already"; return 1; }}
 }}
-push() {{
-  local name=$1 from
-  dd iflag=nofollow,fullblock if="./$name" of="$staged/$name" bs=16M count=1 status=none || return
-  case $name in *.history) history "$name" "$staged/$name" || return;; esac
-  # With further repositories pgBackRest takes in one all that is ready, from where PostgreSQL has it.
-  from=$staged/$name
-  ! grep -q '^repo[2-9]' {PGBACKREST_FOLDER}/pgbackrest.conf || from=$wal/$name
-  pgbackrest --stanza={STANZA} --log-level-console=warn archive-push "$from"
+stage() {{
+  dd iflag=nofollow,fullblock if="./$1" of="$staged/$1" bs=16M count=1 status=none || return
+  case $1 in *.history) history "$1" "$staged/$1";; esac
 }}
+push() {{ pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive-push "$@" 9<&-; }}
+# Into the first repository by itself, so that it never waits for a further one.
+push_first() {{
+  sed '/^repo\([2-9]\|[1-9][0-9]\+\)-/d' {PGBACKREST_FOLDER}/pgbackrest.conf > /tmp/first.conf && push --config=/tmp/first.conf "$1"
+}}
+declare -A first  # what the first repository has of what isn't everywhere yet
 while :; do
   read -r -t 0.2 -u 9
   {{ cd -P "$wal" && [ "$PWD" = "$wal" ]; }} 2>/dev/null || continue
-  ready=(archive_status/*.ready) wrong=''
-  for path in "${{ready[@]}}"; do
+  wrong='' away=''
+  for path in archive_status/*.ready; do
     name=${{path#archive_status/}} name=${{name%.ready}}
     [[ $name =~ ^([0-9A-F]{{24}}(\.[0-9A-F]{{8}}\.backup|\.partial)?|[0-9A-F]{{8}}\.history)$ ]] || continue
     file=$(stat -c "$form" "./$name" 2>/dev/null) || continue
     known=''
     read -r known 2>/dev/null < "$said/$name"
     [ "$known" != "$file" ] || continue
-    case $file in "regular file "*) ;; *) tell "$name.failed" "$name isn't a plain file"; wrong=1; continue;; esac
-    if words=$(push "$name" 2>&1 9<&-) && [ "$(stat -c "$form" "./$name" 2>/dev/null)" = "$file" ]; then
-      tell "$name" "$file"
-      rm -f "$said/$name.failed"
+    case $file in "regular file "* | "regular empty file "*) ;; *) tell "$name.failed" "$name isn't a plain file"; continue;; esac
+    [ -z "$away" ] || [ "${{first[$name]}}" != "$file" ] || continue
+    words=$(stage "$name" 2>&1) &&
+      {{ [ "${{first[$name]}}" = "$file" ] || words=$(push_first "$staged/$name" 2>&1); }}
+    code=$?
+    if [ $code = 0 ] && [ "$(stat -c "$form" "./$name" 2>/dev/null)" = "$file" ]; then
+      first[$name]=$file
+      if [ -z "$away" ] && grep -q '^repo\([2-9]\|[1-9][0-9]\+\)-' {PGBACKREST_FOLDER}/pgbackrest.conf; then
+        words=$(push "$staged/$name" 2>&1) || away=1
+      fi
+      if [ -z "$away" ]; then
+        tell "$name" "$file"
+        rm -f "$said/$name.failed"
+      fi
     else
+      wrong=1
+    fi
+    if [ -n "$wrong$away" ]; then
       words=${{words//[[:cntrl:]]/ }}
       tell "$name.failed" "${{words:0:600}}"
-      wrong=1
     fi
     rm -f "$staged/$name"
     [ -z "$wrong" ] || break
   done
   for path in "$said"/[0-9A-F]*; do
-    name=${{path##*/}}
-    [ -e "archive_status/${{name%.failed}}.ready" ] || rm -f "$path"
+    name=${{path##*/}} name=${{name%.failed}}
+    [ -e "archive_status/$name.ready" ] || {{ rm -f "$path"; unset "first[$name]"; }}
   done
-  [ -z "$wrong" ] || read -r -t 1 -u 9
+  [ -z "$wrong$away" ] || read -r -t 1 -u 9
 done
 """
 

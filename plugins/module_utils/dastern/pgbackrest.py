@@ -94,6 +94,15 @@ done
 """
 
 
+_PUSH = f"""
+set -e
+cd -P {PGDATA}/pg_wal
+dd iflag=nofollow,fullblock if="./$1" of="/tmp/$1" bs=16M count=1 status=none
+trap 'rm -f "/tmp/$1"' EXIT
+pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive-push "/tmp/$1"
+"""
+
+
 class Heard:
     """What a command says, while it says it."""
 
@@ -218,6 +227,12 @@ class PgBackRest:
         options = (f"--set={label}", f"--repo={repository}", "--output=json", "--log-level-console=off")
         told = json.loads(self.run("info", *options), strict=False)[0]
         return list(told["backup"][0].get("error-list") or [])
+
+    def push(self, name: str) -> None:
+        """Put a file of the server's log into the archive; of a link, the target isn't followed. Raises `DasTernError`."""
+        done = self.containers.execute(self.container, ["sh", "-c", _PUSH, "sh", name], silence=LONGEST)
+        if done.rc:
+            raise _refusal("archive-push", done, self._free())
 
     def links(self, label: str, repository: int = 1) -> list[str]:
         """Return where links in the data led, which a set holds the targets of; tablespaces inside the volume are none."""

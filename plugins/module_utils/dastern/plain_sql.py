@@ -61,7 +61,8 @@ _PATH = {"search_path": '"$user",public'}
 _MARK = "-- das-tern: "
 _STOP = "\\set ON_ERROR_STOP on\n"
 _HEAD = f"""-- Plain SQL of a database of Das Tern, written at {{at}}, all of it as of one moment.
--- For an empty database, as superuser of a server that has its roles: psql -X -d NAME -f FILE (zcat FILE | psql -X -d NAME).
+-- Into a new database: ansible-playbook playbooks/plain_sql.yml -e file=FILE -e into=NAME. Elsewhere, into an empty one of a server
+-- that has its roles: psql -X -d NAME -f FILE (zcat FILE | psql -X -d NAME).
 -- It is one transaction: cut short, or run where its tables are already, it changes nothing.
 {_STOP}BEGIN;
 """

@@ -33,7 +33,7 @@ SUPERUSER = "postgres"
 _NEUTRAL = {
     "search_path": "pg_catalog,pg_temp",
     "role": "none",
-    "row_security": "off",
+    "row_security": "on",
     "statement_timeout": "0",
     "lock_timeout": "0",
     "transaction_timeout": "0",
@@ -69,6 +69,8 @@ _NEUTRAL = {
 """Settings that every session here begins with; any role may give them to its own session."""
 _NEUTRAL_SUPERUSER = {
     "session_replication_role": "origin",
+    # Rows that a policy hides would be an error instead of being left out.
+    "row_security": "off",
     "session_preload_libraries": "",
     "lc_messages": "C",
     # A login trigger can refuse whoever comes, a ddl_command trigger evaluates its owner's code.

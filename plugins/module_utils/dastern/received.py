@@ -7,9 +7,10 @@ was restored goes on along a timeline of its own, and one that comes back by an 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-import shutil
-from collections.abc import Collection
+import stat
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from . import backup_folders
@@ -59,28 +60,27 @@ class Received:
         self.forks: dict[int, list[tuple[int, int]]] = {}
         self.damaged: dict[int, Path] = {}
         """Histories that can't be read; without one nothing is deleted by it."""
-        for path in (backups / FOLDER).glob(f"{system}-*/*"):
-            if found := _NAME.fullmatch(path.name):
-                self.files.setdefault(int(found[1][:8], 16), {})[found[1]] = path
-                if not found[2]:
-                    self.complete.add(found[1])
-            elif found := _HISTORY.fullmatch(path.name):
-                timeline = int(found[1], 16)
+        self.written: dict[str, float] = {}
+        """When each file was written last, in seconds since 1970, by its name."""
+        for folder, name, content, found in _files(backups, system):
+            path = backups / FOLDER / folder / name
+            if segment := _NAME.fullmatch(name):
+                self.files.setdefault(int(segment[1][:8], 16), {})[segment[1]] = path
+                self.written[segment[1]] = found.st_mtime
+                if not segment[2]:
+                    self.complete.add(segment[1])
+            elif history := _HISTORY.fullmatch(name):
+                timeline = int(history[1], 16)
                 try:
-                    self.forks[timeline] = forks(path.read_text("utf-8"), timeline)
+                    self.forks[timeline] = forks(content.decode(), timeline)
                 except ValueError:
                     self.damaged[timeline] = path
-                except FileNotFoundError:  # somebody else tidies up at this moment
-                    pass
 
     def times(self) -> dict[int, dict[int, float]]:
         """When each segment was written last, in seconds since 1970, by timeline and number."""
-        found: dict[int, dict[int, float]] = {}
-        for line, files in self.files.items():
-            for name, path in files.items():
-                with contextlib.suppress(FileNotFoundError):  # complete by now, under its name without `.partial`
-                    found.setdefault(line, {})[segment_number(name)] = path.stat().st_mtime
-        return found
+        return {
+            line: {segment_number(name): self.written[name] for name in files} for line, files in self.files.items()
+        }
 
     def surplus(self, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True) -> list[Path]:
         """What nothing needs any more, for a server on `timeline`.
@@ -102,13 +102,57 @@ class Received:
         return gone
 
 
+def _folders(backups: Path, system: str) -> Iterator[tuple[str, int]]:
+    """Each folder of a cluster by its name, opened; the receiver's container can write there, so that no link is followed."""
+    try:
+        with backup_folders.opened(backups, FOLDER) as top:
+            for name in sorted(os.listdir(top)):
+                if not name.startswith(f"{system}-"):
+                    continue
+                try:
+                    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+                except OSError:  # somebody else tidies up at this moment, or it is no folder
+                    continue
+                try:
+                    yield name, folder
+                finally:
+                    os.close(folder)
+    except FileNotFoundError:
+        return
+
+
+def _files(backups: Path, system: str) -> Iterator[tuple[str, str, bytes, os.stat_result]]:
+    """Each plain file by folder and name, with the content of a history."""
+    for name, folder in _folders(backups, system):
+        for entry in os.listdir(folder):
+            try:
+                file = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            except OSError:
+                continue
+            try:
+                found = os.fstat(file)
+                if stat.S_ISREG(found.st_mode):
+                    yield name, entry, os.read(file, 1 << 20) if entry.endswith(".history") else b"", found
+            finally:
+                os.close(file)
+
+
 def prune(
     backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True
 ) -> None:
     """Delete that, and folders with nothing left in them where nothing is received any more."""
-    for path in Received(backups, system).surplus(timeline, archived, oldest, receiving):
-        path.unlink(missing_ok=True)
-    for folder in (backups / FOLDER).glob(f"{system}-*"):
-        own = receiving and folder.name == f"{system}-{timeline:08X}"
-        if not own and all(path.suffix == ".history" for path in folder.glob("*")):
-            shutil.rmtree(folder, ignore_errors=True)
+    gone = {
+        (path.parent.name, path.name)
+        for path in Received(backups, system).surplus(timeline, archived, oldest, receiving)
+    }
+    over = []
+    for name, folder in _folders(backups, system):
+        for entry in os.listdir(folder):
+            if (name, entry) in gone:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry, dir_fd=folder)
+        own = receiving and name == f"{system}-{timeline:08X}"
+        if not own and all(entry.endswith(".history") for entry in os.listdir(folder)):
+            over.append(name)
+    for name in over:
+        backup_folders.remove_tree(backups, FOLDER, name)

@@ -190,6 +190,12 @@ def rehearse(
                 told += [f"{file.name} would be rehearsed" for file in pending]
                 return {**_nothing(), "changed": known is None, "size": size, "lines": told}
             extensions = [] if params["as_superuser"] else superuser.value(_EXTENSIONS, params["database"])
+            if apart := [f"{name} (schema {schema})" for name, schema in extensions if schema != "public"]:
+                raise DasTernError(
+                    f"Extension {', '.join(apart)} of database {params['database']} can only be made by a superuser, in a schema of its "
+                    "own, and the copy is filled by the owner. Nothing was copied. Where you trust whoever could write the "
+                    "application's functions: `-e migrations_rehearsal_as_superuser=true`."
+                )
             with scratch_database(
                 connection, params, superuser=superuser, settings=session, extensions=extensions,
                 leftover_after=leftover_after,

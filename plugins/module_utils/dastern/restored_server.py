@@ -78,8 +78,10 @@ ls -A "$1" | tr '\n' ' '; echo
 [ ! -s "$1/pgdata/global/pg_control" ] || printf 'cluster'; echo
 df -B1 --output=avail /backups/transfer | tail -n 1
 """
-_ALL = {REPOSITORY: False, RECEIVED: False, TRANSFER: True}
-"""What one of our own programs reads and writes, or a server that only recovers, counts and is dumped."""
+_READ = {REPOSITORY: False, RECEIVED: False}
+"""What a server reads that only recovers and counts."""
+_ALL = {**_READ, TRANSFER: False}
+"""What one of our own programs reads."""
 _SERVE = """
 echo 'local all all trust' > /tmp/hba.conf
 exec postgres "$@" -c hba_file=/tmp/hba.conf
@@ -290,6 +292,10 @@ class Site:
             "synchronous_standby_names": "",
             # A subscription that it has is the live one's, too.
             "max_logical_replication_workers": "0",
+            # What the cluster's own files say of programs and libraries is whoever's who could write there.
+            "recovery_end_command": "", "archive_cleanup_command": "", "archive_library": "", "ssl_passphrase_command": "",
+            "session_preload_libraries": "", "local_preload_libraries": "", "jit_provider": "llvmjit",
+            "dynamic_library_path": "$libdir", "shared_preload_libraries": live.get("shared_preload_libraries", ""),
             **recovery,
         }  # fmt: skip
         self._create(volume, ["/bin/sh", "-c", _SERVE, "sh"], settings.command({**live, **own})[1:], folder, mounts)
@@ -410,15 +416,16 @@ class RestoredServer:
             )
         return end[1]
 
-    def serve(self, recovery: Mapping[str, str]) -> Psql:
-        """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server."""
+    def serve(self, recovery: Mapping[str, str], *, dumped: bool = False) -> Psql:
+        """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server, which may be `dumped`."""
         fetch = _RESTORE.format(
             backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder,
             repository=self.site.repository,
         )  # fmt: skip
         return self.site.serve(
-            self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery}, _ALL
-        )
+            self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery},
+            {**_READ, TRANSFER: True} if dumped else _READ,
+        )  # fmt: skip
 
     def stop(self) -> None:
         self.site.stop_served()

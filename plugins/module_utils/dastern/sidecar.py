@@ -41,6 +41,8 @@ class Sidecar:
             return "make"
         if self.container["Config"]["Labels"].get(_FORM) != _digest(form):
             return "replace"
+        if self.container["State"]["Paused"]:
+            return "replace"
         if not self.running:
             return "start"
         return "replace" if stale_folders(self.containers, self.name, self.container, folders) else ""

@@ -43,15 +43,15 @@ _ARCHIVE = f"""#!/bin/bash
 said={ASK} name=$1
 file=$(stat -c '%F %i %s %.9Y %.9Z' "pg_wal/$name") || exit 1
 fail() {{ echo "archive-push: $1" >&2; exit 1; }}
-end=$((SECONDS + 60))
+end=$((SECONDS + 30))
 while :; do
   known=''
   read -r known 2>/dev/null < "$said/$name"
   [ "$known" != "$file" ] || exit 0
-  beat=$(stat -c %Y "$said/alive" 2>/dev/null) || fail "the backup container never ran (docker start)"
-  [ $(($(date +%s) - beat)) -lt 10 ] || fail "the backup container doesn't run (docker start)"
-  if [ $SECONDS -ge $((end - 57)) ] && read -r why 2>/dev/null < "$said/$name.failed"; then fail "$why"; fi
-  [ $SECONDS -lt $end ] || fail "the backup container hasn't archived it in 60 s"
+  beat=$(stat -c %Y "$said/alive" 2>/dev/null) || fail "the backup container isn't there (ansible-playbook playbooks/provision.yml)"
+  [ $(($(date +%s) - beat)) -lt 10 ] || fail "the backup container doesn't run (docker start, or ansible-playbook playbooks/provision.yml)"
+  if [ $SECONDS -ge $((end - 27)) ] && read -r why 2>/dev/null < "$said/$name.failed"; then fail "$why"; fi
+  [ $SECONDS -lt $end ] || fail "the backup container hasn't archived it in 30 s"
   sleep 0.1
 done
 """
@@ -242,7 +242,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "session": session_options(),
         "hba_path": str(hba_path),
         "hba_differs": hba_differs,
-        "former": form(container) if container and running and reasons else {},
+        "former": _served_by(form(container), command) if container and running and reasons else {},
         "psycopg": find_spec("psycopg") is not None,
         "python": sys.executable,
         "python_of_distribution": sys.prefix == "/usr",
@@ -481,6 +481,15 @@ def form(container: Mapping[str, Any]) -> dict[str, Any]:
 def bracketed(address: str) -> str:
     """An address before a port: an IPv6 one stands in brackets."""
     return f"[{address}]" if ":" in address else address
+
+
+def _served_by(former: dict[str, Any], command: list[str]) -> dict[str, Any]:
+    """The form of a container, with those settings of the new one that depend on what is mounted."""
+    new, old = settings.of_command(command), settings.of_command(former["command"])
+    for name in ("hba_file", "ident_file", "archive_command"):
+        if name in new:
+            old[name] = new[name]
+    return {**former, "command": settings.command(old)}
 
 
 def differing(

@@ -92,6 +92,7 @@ said='' child=''
 receive() {{
   cluster=$(ask IDENTIFY_SYSTEM) || return
   set -- $cluster
+  case $1 in ''|*[!0-9]*) echo "a strange cluster: $1"; return 1;; esac
   folder={BACKUPS}/{received.FOLDER}/$1-$(printf %08X "$2")
   mkdir -p "$folder" && sync "$folder" "${{folder%/*}}" || return
   # Made and filled with zeros only in part when the disk was full.
