@@ -35,6 +35,7 @@ from ansible.module_utils.dastern import (
 from ansible.module_utils.dastern import drill as drill_module
 from ansible.module_utils.dastern.backup_records import Place, Record
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.keeper import Keeper
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
 from ansible.module_utils.dastern.psql import Psql
 from ansible.module_utils.dastern.restored_server import Site
@@ -51,6 +52,9 @@ REACHED = {
     "the passwords": "find /etc /var -name app_password 2>/dev/null | grep -q .",
     "the programs": "touch /usr/local/bin/psql",
     "the user root": "test $(id -u) = 0",
+    "the repository": "ls /backups/repository/backup 2>/dev/null | grep -q .",
+    "the secrets of the repositories": "find / -xdev -name pgbackrest.conf -readable 2>/dev/null | grep -q .",
+    "a folder of the host to write in": "for f in /backups/*; do touch $f/sprung 2>/dev/null && exit 0; done; exit 1",
     "capabilities": "! grep -q '^CapBnd:[[:space:]]*0*$' /proc/self/status",
     "new privileges": "! grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/self/status",
 }
@@ -161,7 +165,9 @@ def server(
         variables,
         folder,
     )  # fmt: skip
-    PgBackRest(own.place.containers, NAME).run("stanza-create")
+    keeper = {"config_dir": str(folder / "config"), "network": f"{NAME}-net", "cpus": 0}
+    Keeper(keeper, own.place, conf.read_text()).ensure(check_mode=False)
+    PgBackRest(own.place.containers, own.place.keeper).run("stanza-create")
     yield own
     docker("rm", "-f", "-v", f"{NAME}-restore", check=False)
     docker("volume", "rm", "-f", f"{NAME}-restore-data", check=False)
@@ -313,7 +319,7 @@ def careless_container(server: Server) -> Iterator[dict[str, bool]]:
     docker("rm", "-f", name, check=False)
     docker(
         "run", "-d", "--name", name, "--network", network, "--user", "root", "-v", f"{NAME}-data:/var/lib/postgresql/data",
-        "-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{server.config}:/etc/das-tern", "--entrypoint", "sleep",
+        "-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{server.config}:/etc/das-tern", "-v", f"{server.place.folder}:/backups", "--entrypoint", "sleep",
         server.params["image"], "infinity",
     )  # fmt: skip
     yield {

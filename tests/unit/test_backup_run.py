@@ -314,7 +314,9 @@ def test_plain_sql_in_waits_for_a_large_database_to_be_vacuumed(place: Place, mo
     monkeypatch.setattr(place.superuser, "run", lambda sql, _="", silence=0: ran.update({sql.split()[0]: silence}))
     monkeypatch.setattr(place.superuser, "as_owner", lambda role: SimpleNamespace(user=role, run=place.superuser.run))
     monkeypatch.setattr(plain_sql, "_of_head", lambda _: tables)
-    monkeypatch.setattr(plain_sql, "_read", lambda *_: None)
+    monkeypatch.setattr(plain_sql, "_dumped", lambda *_: None)
+    monkeypatch.setattr(plain_sql, "fill", lambda *_, **__: None)
+    place.logical_folder.mkdir()
     monkeypatch.setattr(plain_sql, "count", lambda *_: SimpleNamespace(tables=tables))
     assert plain_sql.read(place, place.folder / "in.sql", "new")["tables"] == tables
     assert ran["VACUUM"] == ran["DROP"] == census.LONGEST
