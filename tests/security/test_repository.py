@@ -20,7 +20,7 @@ from migrating import wait_until
 
 WAL = "/var/lib/postgresql/data/pgdata/pg_wal"
 AGAINST = {
-    "delete the repository": "rm -rf /backups/repository/backup && test ! -e /backups/repository/backup",
+    "delete the repository": "test -e /backups/repository/backup && rm -rf /backups/repository/backup && test ! -e /backups/repository/backup",
     "overwrite the repository": "echo forged > /backups/repository/backup/dastern/backup.info",
     "delete a logical backup": "rm -rf /backups/logical/* && test -z \"$(ls /backups/logical)\"",
     "alter a logical backup": "for f in /backups/logical/*/toc.dat; do echo forged > \"$f\" || exit 1; done",
@@ -213,9 +213,11 @@ def test_nothing_is_said_to_be_archived_that_is_not_in_the_repository(server: Se
     archive = repository(server).info().archive
     docker("stop", "-t", "5", server.place.keeper)
     try:
-        segment = server.superuser.run("SELECT pg_walfile_name(pg_switch_wal());").strip()
-        time.sleep(15)
-        assert "backup container doesn't run" in docker("logs", "--tail", "30", server.place.container).stderr
+        segment = server.superuser.run(
+            "SELECT pg_create_restore_point('so that there is something in it') \\g /dev/null\nSELECT pg_walfile_name(pg_switch_wal());"
+        ).strip()
+        logs = ["logs", "--since", "2m", server.place.container]
+        wait_until(lambda: "the backup container doesn't run" in docker(*logs).stderr, 90)
         assert (
             server.superuser.run(
                 f"SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name = '{segment}.ready';"
