@@ -150,7 +150,8 @@ def test_the_container_is_closed(role: Role) -> None:
     assert found["Config"]["StopTimeout"] == 120
     assert list(found["NetworkSettings"]["Networks"]) == [f"{role.name}-net"]
     assert {mount["Destination"]: mount["RW"] for mount in found["Mounts"]} == {
-        "/var/lib/postgresql/data": True, "/etc/das-tern/server": False, "/etc/pgbackrest": False, "/backups": True,
+        "/var/lib/postgresql/data": True, "/etc/das-tern/server": False, "/run/das-tern": False, "/backups/logical": False,
+        "/backups/received": False, "/backups/transfer": True,
     }  # fmt: skip
     assert not [word for word in found["Config"]["Env"] if "PASSWORD" in word]
 
@@ -412,7 +413,8 @@ def test_removed_directories_are_made_anew(role: Role) -> None:
     told = role.done().section("postgres")["lines"][0]
     for folder in (role.config_dir / "server", backups):
         assert f"{folder} was removed or replaced" in told
-    assert (stat.S_IMODE(backups.stat().st_mode), backups.stat().st_uid) == (0o700, 999)
+    owned = {path: (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) for path in (backups, backups / "transfer")}
+    assert owned == {backups: (0, 0o700), backups / "transfer": (999, 0o700)}
     assert role.done().changed == 0
     role.connect().close()
 
