@@ -5,7 +5,7 @@
     python benchmarks/backups.py --write                      # ... into benchmarks/results/backups.md
 
 Everybody is measured once per round, in an order that rotates; tables show medians. PostgreSQL's programs run in the server's
-container and write into its /backups; `cat` and `cp` read the same files on the host. Ours is the function that the playbooks
+container and write into its /backups/transfer; `cat` and `cp` read the same files on the host. Ours is the function that the playbooks
 call, with everything in it: census, archived log, verification, record, retention; for a restore preflight, checks and swap.
 """
 
@@ -53,7 +53,7 @@ from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results" / "backups.md"
 NAME, DATABASE = "dastern-bench-backups", "dastern"
 BACKUPS, CONFIG = Path(f"/var/backups/das-tern/{NAME}"), Path(f"/etc/das-tern/{NAME}")
-WORK = BACKUPS / "bench"
+WORK = BACKUPS / "transfer" / "bench"
 INTERVAL = 0.01
 """Seconds from one transaction of the outside client to the next."""
 SHARE = 100
@@ -204,7 +204,7 @@ class Bench:
         self.latencies: dict[str, list[float]] = {}
         """p99 in milliseconds."""
         self.worst: dict[str, float] = {}
-        inside("mkdir -p /backups/bench")
+        inside("mkdir -p /backups/transfer/bench")
         place = {"endpoint": "", "container": NAME, "database": DATABASE, "backup_dir": str(BACKUPS)}
         self.place = Place(place)
         spec = {**backup_run.ARGUMENT_SPEC, **restore_run.ARGUMENT_SPEC}
@@ -284,11 +284,11 @@ class Bench:
     def restores_of_peers(self) -> None:
         """On a server that doesn't archive, as users have it; the dumps are read by nobody else."""
         inside(
-            "cd /backups/bench; pg_dump -U postgres -f plain.sql dastern; pg_dump -U postgres -Fd -j2 -Z zstd:1 -f fd dastern"
+            "cd /backups/transfer/bench; pg_dump -U postgres -f plain.sql dastern; pg_dump -U postgres -Fd -j2 -Z zstd:1 -f fd dastern"
         )
         commands = {
-            "psql < file": "psql -XqU postgres -v ON_ERROR_STOP=1 -o /dev/null restored < /backups/bench/plain.sql",
-            "pg_restore -j2": "pg_restore -U postgres -j2 -d restored /backups/bench/fd",
+            "psql < file": "psql -XqU postgres -v ON_ERROR_STOP=1 -o /dev/null restored < /backups/transfer/bench/plain.sql",
+            "pg_restore -j2": "pg_restore -U postgres -j2 -d restored /backups/transfer/bench/fd",
         }
         for name, command in commands.items():
             inside("createdb -U postgres -T template0 -S file_copy restored")
@@ -297,7 +297,7 @@ class Bench:
             if found != str(self.events):
                 raise Failed(f"{name}: {found} dose events instead of {self.events}")
             inside("dropdb -U postgres restored")
-        inside("rm -r /backups/bench/*")
+        inside("rm -r /backups/transfer/bench/*")
 
     def archiving(self) -> None:
         """From now on pgBackRest's archive has the log, and PostgreSQL's own incremental backups are possible."""
@@ -327,7 +327,7 @@ class Bench:
 
             return do
 
-        to = "/backups/bench/out"
+        to = "/backups/transfer/bench/out"
         dump = "pg_dump -U postgres"
         scripts = {
             "pg_dump, gzip": f"{dump} {DATABASE} | gzip > {to}",
@@ -430,8 +430,8 @@ class Bench:
 
         The recent ones first: what is scattered gets its new versions at the end of the table, where the recent rows are.
         """
-        base = "pg_basebackup -U postgres -c fast -D /backups/bench/out"
-        incremental = f"{base} --incremental=/backups/bench/manifest"
+        base = "pg_basebackup -U postgres -c fast -D /backups/transfer/bench/out"
+        incremental = f"{base} --incremental=/backups/transfer/bench/manifest"
         self.take("full")
         inside(base)
         for kind in BASES:
@@ -441,14 +441,14 @@ class Bench:
                 for _ in range(self.rounds):
                     self.measure(BASES[kind], lambda: self.take("full"))
                     self.bytes.setdefault(BASES[kind], []).append(self.bytes["ours, full"].pop())
-                inside(f"rm -r /backups/bench/*; {base}")
+                inside(f"rm -r /backups/transfer/bench/*; {base}")
             for number in range(self.rounds):
                 # Whoever reads a changed row first notes in its page that the change was committed: the page changes again.
                 inside("psql -XqAtU postgres -c 'SELECT count(*) FROM dose_events' -c CHECKPOINT dastern > /dev/null")
                 self.take("incr")
                 inside(
-                    "mv /backups/bench/out/backup_manifest /backups/bench/manifest; rm -r /backups/bench/out; "
-                    f"{incremental}; mv /backups/bench/out/backup_manifest /backups/bench/manifest; rm -r /backups/bench/out"
+                    "mv /backups/transfer/bench/out/backup_manifest /backups/transfer/bench/manifest; rm -r /backups/transfer/bench/out; "
+                    f"{incremental}; mv /backups/transfer/bench/out/backup_manifest /backups/transfer/bench/manifest; rm -r /backups/transfer/bench/out"
                 )
                 before = self.change(kind, number)
                 changed = changed_pages(self.pgdata / "base", before)

@@ -411,7 +411,7 @@ def test_removed_directories_are_made_anew(role: Role) -> None:
         shutil.rmtree(folder)
     assert role.done("--check").changed > 0
     told = role.done().section("postgres")["lines"][0]
-    for folder in (role.config_dir / "server", backups):
+    for folder in (role.config_dir / "server", backups / "transfer"):
         assert f"{folder} was removed or replaced" in told
     owned = {path: (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) for path in (backups, backups / "transfer")}
     assert owned == {backups: (0, 0o700), backups / "transfer": (999, 0o700)}
