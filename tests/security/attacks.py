@@ -282,6 +282,25 @@ CODE = {
         "CREATE TABLE trap.by_partition PARTITION OF trap.parts FOR VALUES IN ('a', 'b', 'c')",
         "INSERT INTO trap.by_partition VALUES (3, 'c')",
     ),
+    "planned_predicate": (
+        "CREATE TABLE trap.by_planned_predicate (id int PRIMARY KEY, x text);"
+        "CREATE INDEX ON trap.by_planned_predicate (x) WHERE evil.yes('planned_predicate', '')",
+        "SELECT count(*) FROM trap.by_planned_predicate",
+    ),
+    "planned_index": (
+        "CREATE TABLE trap.by_planned_index (id int PRIMARY KEY, x text);"
+        "CREATE INDEX ON trap.by_planned_index ((evil.same('planned_index', ''::text)))",
+        "SELECT count(*) FROM trap.by_planned_index",
+    ),
+    "planned_statistics": (
+        "CREATE TABLE trap.by_planned_statistics (id int PRIMARY KEY, x text);"
+        "CREATE STATISTICS trap.planned ON (evil.same('planned_statistics', ''::text)), x FROM trap.by_planned_statistics",
+        "SELECT count(*) FROM trap.by_planned_statistics",
+    ),
+    "planned_check": (
+        "CREATE TABLE trap.by_planned_check (id int PRIMARY KEY, x text CHECK (evil.yes('planned_check', '')))",
+        "SET constraint_exclusion = on; SELECT count(*) FROM trap.by_planned_check WHERE x = ''",
+    ),
     "row_trigger": (
         "CREATE TABLE trap.by_row_trigger (id int PRIMARY KEY, x text);"
         "CREATE TRIGGER sprung BEFORE INSERT ON trap.by_row_trigger FOR EACH ROW EXECUTE FUNCTION evil.triggered('row_trigger')",

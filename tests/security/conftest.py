@@ -258,7 +258,12 @@ def _neutral_verbs(own: Struck) -> None:
     server, place, verb = own.server, own.server.place, own.verb
     restoring = server.with_(restore_run.ARGUMENT_SPEC)
     command = json.loads(docker("inspect", "-f", "{{json .Config.Cmd}}", NAME).stdout)
-    verb("status", lambda: status.collect({**server.params, "host": "127.0.0.1", "port": PORT}, command)["postgres"])
+    verb(
+        "status",
+        lambda: status.collect(
+            {**server.params, "host": "127.0.0.1", "listen_address": "127.0.0.1", "port": PORT}, command
+        )["postgres"],
+    )
     verb("settings read back", lambda: read_back.read_back({
         **server.params, "command": command, "hba_path": str(server.config / "server" / "pg_hba.conf"), "reload": False}))  # fmt: skip
     verb("count", lambda: census.count(server.superuser, "dastern"))

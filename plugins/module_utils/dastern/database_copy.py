@@ -201,7 +201,6 @@ def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, in
         )
     columns = ", ".join(identifier(name) for name in wanted["columns"])
     same = " AND ".join(f"live.{identifier(name)} = put_back.{identifier(name)}" for name in there["key"])
-    rows = superuser.value(f"SELECT pg_catalog.count(*) FROM ONLY {table}", copy, LONGEST)
     owner = superuser.as_owner(str(superuser.value(_OWNER.format(database=literal(live)))))
     done = owner.execute(
         [
@@ -210,18 +209,19 @@ def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, in
             f"CREATE TEMPORARY TABLE put_back ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
             f"COPY pg_temp.put_back ({columns}) FROM STDIN",
             f"WITH came AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.put_back "
-            f"WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same}) RETURNING 1) SELECT count(*) FROM came",
+            f"WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same}) RETURNING 1) SELECT count(*), (SELECT count(*) FROM pg_temp.put_back) FROM came",
         ],
         silence=LONGEST,
         # The table's own triggers and checks run as the application has them run.
         settings={"search_path": '"$user",public'},
     )  # fmt: skip
-    if done.rc or not done.out.strip().isdecimal():
+    came, _, rows = done.out.strip().partition("|")
+    if done.rc or not (came + rows).isdecimal():
         raise DasTernError(
             f"The rows of {table} can't be put back into database {live}: {done.last_words}. It is as it was.",
             **done.outside,
         )
-    return int(rows), int(done.out)
+    return int(rows), int(came)
 
 
 def table_of(census: Census, table: str) -> str:
