@@ -291,7 +291,7 @@ def test_what_the_server_does_not_take_is_found_in_rehearsal(
         ({"postgres_port": "five"}, "postgres_port"),
         ({"postgres_app_password": "kurz-password"[:10]}, "postgres_app_password has to be printable ASCII"),
         ({"postgres_settings_extra": {"wrok_mem": "4MB"}}, 'unrecognized configuration parameter "wrok_mem"'),
-        ({"postgres_hba_extra": ["host all all everywhere"]}, "pg_hba.conf line 7"),
+        ({"postgres_hba_extra": ["host all all everywhere"]}, "pg_hba.conf line 8"),
     ],
 )
 def test_a_refusal_changes_nothing(role: Role, change: dict[str, Any], message: str) -> None:

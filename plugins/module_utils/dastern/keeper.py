@@ -78,7 +78,7 @@ history() {{
     {{ echo "another $1 is in the repository already"; return 1; }}
 }}
 stage() {{
-  dd iflag=nofollow,fullblock if="./$1" of="$staged/$1" bs=16M count=1 status=none || return
+  dd iflag=nofollow,nonblock,fullblock if="./$1" of="$staged/$1" bs=16M count=1 status=none || return
   case $1 in *.history) history "$1" "$staged/$1";; esac
 }}
 push() {{ pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive-push "$@" 9<&-; }}

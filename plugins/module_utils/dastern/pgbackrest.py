@@ -97,7 +97,7 @@ done
 _PUSH = f"""
 set -e
 cd -P {PGDATA}/pg_wal
-dd iflag=nofollow,fullblock if="./$1" of="/tmp/$1" bs=16M count=1 status=none
+dd iflag=nofollow,nonblock,fullblock if="./$1" of="/tmp/$1" bs=16M count=1 status=none
 trap 'rm -f "/tmp/$1"' EXIT
 pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive-push "/tmp/$1"
 """
