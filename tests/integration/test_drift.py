@@ -937,7 +937,7 @@ def test_drift_playbook(whole: Live, tmp_path: Path, interpreter: str | None) ->
         # The names and stamps are those of new_migration.yml.
         (folder / new).rename(folder / "20991231235959_add_urgent_index")
         (folder / "20991231235959_add_urgent_index" / "migration.sql").write_text("SELECT 1;")
-        for name, words in (("urgent", "The name 'urgent' can't be used"), ("add_urgent_index", "exists already")):
+        for name, words in (("urgent;", "The name 'urgent;' holds ';'"), ("add_urgent_index", "exists already")):
             refused = whole.play("drift", write_migration=name, **variables)
             assert (refused.returncode, words in refused.stdout + refused.stderr) == (2, True), refused.stdout
         late = whole.play("drift", write_migration="index_what_is_urgent", **variables)
