@@ -160,7 +160,7 @@ def test_block_commits_wait_until_the_receiver_is_back(server: Server) -> None:
 
 
 def test_continue_commits_go_on_and_zero_loss_comes_back(server: Server) -> None:
-    assert server.keep(away="continue") == [f"write {server.config_dir}/pgbackrest/zero-loss"]
+    assert server.keep(away="continue") == [f"write {server.config_dir}/server/zero-loss"]
     # It doesn't answer: no connection is broken.
     docker("pause", RECEIVER)
     with server.connect() as connection:
@@ -181,7 +181,7 @@ def test_continue_commits_go_on_and_zero_loss_comes_back(server: Server) -> None
     assert "its slot was given up" in server.health()[1][0]
     docker("unpause", RECEIVER)
     wait_until(server.on)
-    assert server.keep(away="block") == [f"write {server.config_dir}/pgbackrest/zero-loss"]
+    assert server.keep(away="block") == [f"write {server.config_dir}/server/zero-loss"]
 
 
 def test_without_a_receiver_the_log_kept_for_it_is_bounded(server: Server) -> None:
@@ -248,7 +248,7 @@ def test_nothing_acknowledged_is_lost_with_the_data(server: Server, play: Callab
     docker("kill", "-s", "KILL", NAME)
     for writer in writers:
         writer.join()
-    docker("rm", "-v", NAME)
+    docker("rm", "-f", "-v", NAME, f"{NAME}-backup")
     docker("volume", "rm", f"{NAME}-data")
     restored = server.restore()
     assert "the end of what the receiver has" in restored["target"]
