@@ -461,7 +461,7 @@ def loss(live: Live, seconds: float, *, zero_loss: bool) -> Loss:
     live.place.containers.call("POST", f"/containers/{container}/kill?signal=KILL")
     ended = time.time()
     client.join()
-    docker("rm", "-f", "-v", container)
+    docker("rm", "-f", "-v", container, f"{container}-backup")
     docker("volume", "rm", f"{container}-data")
     began = time.monotonic()
     restore(live.params(restore_run.ARGUMENT_SPEC, confirm=live.database.name))
