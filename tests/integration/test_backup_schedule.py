@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.dastern import backup_health, backup_schedule
+from ansible.module_utils.dastern import backup_health, backup_schedule, pgbackrest
 from ansible.module_utils.dastern.backup_calendar import Calendar
 from ansible.module_utils.dastern.backup_records import Place
+from ansible.module_utils.dastern.keeper import Keeper
+from ansible.module_utils.dastern.pgbackrest import PgBackRest
 from conftest import Instance, Play, docker, instance_variables, remove_instance
 from migrating import ROOT, wait_until
 
@@ -255,12 +257,12 @@ def test_the_archive_of_a_real_server(server: Instance, real: dict[str, Any]) ->
     assert "problem: archive_command: fails on 000000010000000000000001" in health()
 
     conf = server.config_dir / "pgbackrest" / "pgbackrest.conf"
-    conf.write_text(
-        "[global]\nrepo1-path=/backups/repository\nlog-level-file=off\n"
-        "[dastern]\npg1-path=/var/lib/postgresql/data/pgdata\npg1-database=postgres\n"
-    )
-    conf.chmod(0o644)
-    docker("exec", "-u", "postgres", server.container, "pgbackrest", "--stanza=dastern", "stanza-create")
+    conf.write_text(pgbackrest.configuration(1, 1, "", {}))
+    os.chown(conf, 999, 999)
+    place = Place(real)
+    own = {"config_dir": str(server.config_dir), "network": f"{server.container}-net", "cpus": 0}
+    Keeper(own, place, conf.read_text()).ensure(check_mode=False)
+    PgBackRest(place.containers, place.keeper).run("stanza-create")
     server.sql(
         "CREATE TABLE u (); SELECT pg_switch_wal()"
     )  # wakes the archiver, which rests a minute after three failures
