@@ -283,7 +283,8 @@ def _neutral_verbs(own: Struck) -> None:
         verb(f"{kind} restore of a table", lambda target=target, kind=kind: restore_run.restore(
             {**target, "what": "table", "table": "trap.by_check", "into": f"table_of_{kind}"}))  # fmt: skip
     tables = [name for name in CODE if name not in ("cast", "policy")]
-    server.superuser.run("".join(f"DELETE FROM trap.by_{name} WHERE id = 2;" for name in tables), "dastern")
+    owner = server.superuser.as_owner("dastern_user")
+    owner.run("".join(f"DELETE FROM trap.by_{name} WHERE id = 2;" for name in tables), "dastern")
     for name in tables:
         verb(f"rows put back, {name}", lambda name=name: database_copy.put_back(
             server.superuser, "of_logical", "dastern", f"trap.by_{name}"))  # fmt: skip

@@ -67,7 +67,7 @@ ORDER BY n.nspname, c.relname \\gexec
 """
 # By COPY, too: planning a SELECT evaluates what a table's indexes, statistics and partitions have in their expressions. COPY
 # writes one line for a row, and no line of it begins with a tab. The narrowest column is enough, as its bytes are.
-_COUNTS = rf"""
+COUNTS = rf"""
 \o |awk 'BEGIN {{ printf "{{" }} /^\t/ {{ if (at) printf "%.0f,", n; printf "%s:", substr($0, 2); at = 1; n = 0; next }} {{ n++ }} END {{ if (at) printf "%.0f", n; print "}}" }}'
 SELECT pg_catalog.format('SELECT %L', pg_catalog.concat(E'\t', pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname)))), pg_catalog.format('COPY %I.%I %s TO STDOUT (ENCODING ''SQL_ASCII'')',
   n.nspname, c.relname, (SELECT pg_catalog.format('(%I)', attname) FROM pg_catalog.pg_attribute
@@ -76,10 +76,11 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 ORDER BY n.nspname, c.relname \gexec
 \o
 """
+"""psql's statements that print one line, what each table holds as JSON; psql's output goes to standard output behind them."""
 _REST = f"""{_PROPERTIES.strip()};
 SELECT pg_catalog.pg_database_size(pg_catalog.current_database());
 {_LEDGERS}"""
-SNAPSHOT = _COUNTS + _REST
+SNAPSHOT = COUNTS + _REST
 """psql's statements that count what the snapshot of their transaction holds: `of_snapshot` reads what they print."""
 
 SCHEMA = ("pg_dump", "--schema-only", "--no-subscriptions")
@@ -115,7 +116,7 @@ class Census:
 
 def count(superuser: Psql, database: str) -> Census:
     """Count `database`; nothing is kept from changing meanwhile."""
-    told = superuser.run(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n{_COUNTS}COMMIT;", database, LONGEST)
+    told = superuser.run(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n{COUNTS}COMMIT;", database, LONGEST)
     return _with_rows(superuser, database, json.loads(told))
 
 
@@ -135,7 +136,7 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
             told = superuser.run(
                 "\\o /dev/null\n"
                 "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = '200ms'; SAVEPOINT quiet; "
-                f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet; SET LOCAL statement_timeout = 0;\n{_COUNTS}COMMIT;",
+                f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet; SET LOCAL statement_timeout = 0;\n{COUNTS}COMMIT;",
                 database,
                 LONGEST,
             )

@@ -29,7 +29,7 @@ from typing import IO, Any
 from . import database_copy
 from .backup_logical import APPLICATION, IN_CONTAINER, RESTORING, SESSION, fill, look, refuse_full_disk, why
 from .backup_records import UNREADABLE, Place
-from .census import LONGEST, SNAPSHOT, Census, count
+from .census import COUNTS, LONGEST, Census, count
 from .commands import playbook
 from .confirmation import SPEC as CONFIRMATION
 from .confirmation import is_confirmed, wanted, word
@@ -277,7 +277,7 @@ def _write(place: Place, file: Any) -> None:
     into: Any = _Tail(file)
     script = (
         SESSION.format(lock_wait=literal(_LOCK_WAIT))
-        + f"\\o |sed 's/^/{_MARK}/'\n{SNAPSHOT}\\o\n\\! {_PLAIN} && echo '{_END.strip()}'\nCOMMIT;\n"
+        + f"\\! printf %s '{_MARK}'\n{COUNTS}\\! {_PLAIN} && echo '{_END.strip()}'\nCOMMIT;\n"
     )
     command = ["sh", "-c", _OUT, "sh", conninfo(place.database, APPLICATION), _LOCK_WAIT]
     done = place.superuser.execute(command, script, silence=LONGEST, into=into)
