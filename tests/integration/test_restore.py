@@ -359,7 +359,7 @@ def test_rows_of_a_table_come_back_and_no_other_row_changes(server: Server, reco
         ({"target": "nonsense"}, "isn't in the archived write-ahead log"),
         ({"into": "copy"}, "-e what=database"),
         ({"what": "table", "into": "copy"}, "-e table=public.users"),
-        ({"what": "database", "into": "dbname=dastern"}, "without `=`"),
+        ({"what": "database", "into": "dbname=dastern"}, "as a connection string"),
         ({"what": "table", "into": "copy", "table": "nope"}, 'it has public."doseEvents", public._prisma_migrations'),
         ({"target": "by_hand"}, "is a logical one"),
         ({"container": "dastern-test-restore-none", "image": ""}, "neither is the image"),
