@@ -260,7 +260,8 @@ def test_each_type_is_taken_verified_and_recorded(backups: Backups, monkeypatch:
     shown = backups.listed()
     assert [one["label"] for one in shown["backups"]] == [one.label for one in backups.records]
     assert all(one["good"] and one["drilled"] is None and not one["missing"] for one in shown["backups"])
-    assert len(shown["lines"]) == 2 + len(backups.records)
+    assert len(shown["lines"]) == 3 + len(backups.records)
+    assert "no physical backup was ever restored for trial" in shown["lines"][-1]
     assert "never" in shown["lines"][1]
 
 

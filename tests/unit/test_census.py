@@ -29,7 +29,7 @@ class Server(Containers):
             return Output(3, "", f"psql:<stdin>:2: ERROR:  {self.locked}: canceling statement\n")
         answers = {
             "shobj_description": "{}\n1",
-            "AS n FROM ONLY": '{"public.t": 3}',
+            "TO STDOUT (ENCODING": '{"public.t": 3}',
             "relkind = 'r' AND c.relpersistence": '["public.t"]',
         }
         return Output(0, next((told for words, told in answers.items() if words in stdin), ""), "")
@@ -48,10 +48,10 @@ def test_counting_may_take_its_time(server: Server) -> None:
     assert census.count(Psql(server, "pg"), "d").tables == {"public.t": 3}
     counted, exact = census.count_at(Psql(server, "pg"), "d", "point")
     assert (counted.tables, exact) == ({"public.t": 3}, True)
-    queries = server.of("AS n FROM ONLY")
+    queries = server.of("TO STDOUT (ENCODING")
     assert [silence for _, silence in queries] == [census.LONGEST] * 2
     assert all("-c statement_timeout=0 " in options for options in server.options)
-    assert {silence for text, silence in server.asked if text and "AS n FROM ONLY" not in text} == {0}
+    assert {silence for text, silence in server.asked if text and "TO STDOUT (ENCODING" not in text} == {0}
 
 
 @pytest.mark.parametrize("sqlstate", ["57014", "55P03", "40P01"])
@@ -66,7 +66,7 @@ def test_where_nothing_is_quiet_it_is_counted_a_little_later(server: Server, sql
         "LOCK TABLE public.t",
         "pg_create_restore_point",
         "timeout = 0",
-        "AS n FROM ONLY",
+        "TO STDOUT (ENCODING",
     ]
     assert sorted(in_order, key=tried.rindex) == in_order
     assert server.of("SELECT pg_catalog.pg_create_restore_point('point');")

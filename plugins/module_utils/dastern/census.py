@@ -72,8 +72,7 @@ COUNTS = rf"""
 SELECT pg_catalog.format('SELECT %L', pg_catalog.concat(E'\t', pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname)))), pg_catalog.format('COPY %I.%I %s TO STDOUT (ENCODING ''SQL_ASCII'')',
   n.nspname, c.relname, (SELECT pg_catalog.format('(%I)', attname) FROM pg_catalog.pg_attribute
     WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attlen < 0, attlen, attnum LIMIT 1))
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED}
-ORDER BY n.nspname, c.relname \gexec
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} \gexec
 \o
 """
 """psql's statements that print one line, what each table holds as JSON; psql's output goes to standard output behind them."""
@@ -117,7 +116,7 @@ class Census:
 def count(superuser: Psql, database: str) -> Census:
     """Count `database`; nothing is kept from changing meanwhile."""
     told = superuser.run(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n{COUNTS}COMMIT;", database, LONGEST)
-    return _with_rows(superuser, database, json.loads(told))
+    return _with_rows(superuser, database, told)
 
 
 def count_at(superuser: Psql, database: str, restore_point: str, seconds: float = 15) -> tuple[Census, bool]:
@@ -140,7 +139,7 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
                 database,
                 LONGEST,
             )
-            return _with_rows(superuser, database, json.loads(told)), True
+            return _with_rows(superuser, database, told), True
         except DasTernError as refusal:
             if refusal.facts.get("sqlstate") not in _BUSY:
                 raise
@@ -154,7 +153,7 @@ def count_at(superuser: Psql, database: str, restore_point: str, seconds: float 
 def of_snapshot(database: str, lines: Sequence[str], schema: str) -> Census:
     """Return the census that `SNAPSHOT` printed; `schema` is what `SCHEMA` wrote of the same snapshot."""
     rows, properties, size, *ledger = lines
-    return Census(database, json.loads(rows), _fingerprint(schema), json.loads(properties), applied(ledger), int(size))
+    return Census(database, _rows(rows), _fingerprint(schema), json.loads(properties), applied(ledger), int(size))
 
 
 def applied(ledger: Sequence[str]) -> list[str]:
@@ -194,15 +193,21 @@ def lines_of(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
+def _rows(counted: str) -> dict[str, int]:
+    return dict(sorted(json.loads(counted).items()))
+
+
 def _fingerprint(schema: str) -> str:
     return hashlib.sha256(_CASTS.sub("", _NOISE.sub("", schema)).encode()).hexdigest()
 
 
-def _with_rows(superuser: Psql, database: str, rows: dict[str, int]) -> Census:
+def _with_rows(superuser: Psql, database: str, counted: str) -> Census:
     dumped = superuser.execute([*SCHEMA, "-d", conninfo(database, "das-tern census")], silence=3600)
     if dumped.rc != 0:
         raise DasTernError(
             f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.", **dumped.outside
         )
     properties, size, *ledger = lines_of(superuser.run(_REST, database))
-    return Census(database, rows, _fingerprint(dumped.out), json.loads(properties), applied(ledger), int(size))
+    return Census(
+        database, _rows(counted), _fingerprint(dumped.out), json.loads(properties), applied(ledger), int(size)
+    )
