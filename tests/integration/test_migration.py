@@ -627,7 +627,7 @@ def test_guard_rails_refuse_before_anything_is_written(chain: Database) -> None:
     before = chain.state()
     for switches, names in (
         ({"window": closed}, ["`migrations_window`"]),
-        ({"require_approval": True}, ["`-e migrations_approved=5_step`"]),
+        ({"require_approval": True}, ["-e migrations_approved=5_step`"]),
         ({"require_rehearsal": True, "window": closed, "require_approval": True, "approved": "4_step"},
          ["`migrations_window`", "`migrations_approved` is '4_step'", "`migrations_require_rehearsal`"]),
     ):  # fmt: skip

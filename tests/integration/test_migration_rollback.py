@@ -125,7 +125,7 @@ def test_guard_rails(reversible: Database) -> None:
     names = [
         "`migrations_window`",
         "5_step would be taken back, and `migrations_approved` is '5_step'",
-        f"`-e confirm={reversible.name}`",
+        f"-e confirm={reversible.name}`",
     ]
     planned = rollback(given, check_mode=True)
     assert (planned["names"], len(planned["losses"])) == (["5_step"], 1)
