@@ -565,7 +565,7 @@ def test_a_logical_backup_of_another_database_replaces_nothing(
 
 
 def test_a_copy_gets_its_name_last(server: Server, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    def filled(place: Place, record: Record, name: str, table: str) -> census.Census:
+    def filled(place: Place, record: Record, name: str, *_: Any, **__: Any) -> census.Census:
         for database in (name, "mine"):  # somebody makes one of that name meanwhile
             server.sql(f"CREATE DATABASE {database}", "postgres")
         return census.Census.of(record.census)
