@@ -176,6 +176,24 @@ def test_a_history_that_is_there_stays(server: Server, ready: Any) -> None:
     )
 
 
+def test_the_log_of_a_timeline_to_come_waits_for_its_history(server: Server, ready: Any) -> None:
+    """Else the next restore would take that timeline, and find its places in the archive taken."""
+    segment = server.superuser.run("SELECT pg_walfile_name(pg_current_wal_lsn())").strip()
+    name, history = f"000000FA{segment[8:]}", "000000FA.history"
+    ready(name, f"cp {segment} {name}")
+    try:
+        assert "has no history" in failed(server, name)
+        archive = repository(server).info().archive
+        assert name not in repository(server).archived().get(archive, set())
+        server.shell(f"cd {WAL} && printf '1\\t0/3000000\\tfine\\n' > {history}")
+        wait_until(lambda: name in repository(server).archived().get(archive, set()), 30)
+        assert history in repository(server).histories(archive)
+    finally:
+        server.shell(f"rm -f {WAL}/{history} {WAL}/archive_status/{name}.ready")
+        script = "rm -rf /backups/repository/archive/dastern/*/000000FA*"
+        docker("exec", "-u", "postgres", server.place.keeper, "sh", "-c", script)
+
+
 def test_a_name_that_is_none_of_postgresqls_is_never_read(server: Server, ready: Any) -> None:
     before = {path.name for path in (server.config / "ask").iterdir()}
     for name in ("'$(touch PWNED)'", "a; touch PWNED", "0000000100000000000000F1.x", "-rf", "000000F1.history.history"):

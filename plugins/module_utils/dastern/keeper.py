@@ -65,21 +65,31 @@ form='%F %i %s %.9Y %.9Z'
 ( while :; do printf . > "$said/alive"; sleep 1; done ) &
 tell() {{ printf '%s\n' "$2" > "$said/.new" && mv -f "$said/.new" "$said/$1"; }}
 sum() {{ sha256sum | cut -d ' ' -f 1; }}
+# Whether the newest cluster of the repository has such a history; earlier ones have theirs.
+archived() {{
+  repository=$(sed -n 's/^repo1-path=//p' {PGBACKREST_FOLDER}/pgbackrest.conf)/archive/{STANZA}
+  current=$(printf '%s\n' "$repository"/*/ | sort -V | tail -n 1)
+  [ -e "$current$1" ]
+}}
 # A history decides where recoveries go: it is one, and the one that this cluster has there stays.
 history() {{
   awk -v own="$((16#${{1%.history}}))" '!NF || /^[[:space:]]*#/ {{ next }}
     !/^[[:space:]]*[0-9]+[[:space:]]+[0-9A-F]+\/[0-9A-F]+([[:space:]]|$)/ || $1 <= last || $1 >= own {{ bad = 1 }}
     {{ last = $1; n++ }} END {{ exit bad || !n }}' "$2" || {{ echo "$1 isn't a history of its timeline"; return 1; }}
-  local repository current
-  repository=$(sed -n 's/^repo1-path=//p' {PGBACKREST_FOLDER}/pgbackrest.conf)/archive/{STANZA}
-  current=$(printf '%s\n' "$repository"/*/ | sort -V | tail -n 1)  # the newest cluster's; earlier ones have theirs
-  [ -e "$current$1" ] || return 0
+  archived "$1" || return 0
   [ "$(sum < "$2")" = "$(pgbackrest --repo=1 --stanza={STANZA} --log-level-console=off repo-get "archive/{STANZA}/${{current#"$repository"/}}$1" | sum)" ] ||
     {{ echo "another $1 is in the repository already"; return 1; }}
 }}
 stage() {{
   dd iflag=nofollow,nonblock,fullblock if="./$1" of="$staged/$1" bs=16M count=1 status=none || return
   case $1 in *.history) history "$1" "$staged/$1";; esac
+}}
+# A recovery takes the first timeline that has no history in the archive: nothing of it may be there before.
+lineage() {{
+  case $1 in 00000001* | *.history) return;; esac
+  archived "${{1:0:8}}.history" && return
+  [ -f "./${{1:0:8}}.history" ] || {{ echo "$1 is of a timeline that has no history"; return 1; }}
+  stage "${{1:0:8}}.history" && push_first "$staged/${{1:0:8}}.history"
 }}
 push() {{ pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive-push "$@" 9<&-; }}
 # Into the first repository by itself, so that it never waits for a further one.
@@ -100,7 +110,7 @@ while :; do
     [ "$known" != "$file" ] || continue
     case $file in "regular file "* | "regular empty file "*) ;; *) tell "$name.failed" "$name isn't a plain file"; continue;; esac
     [ -z "$away" ] || [ "${{first[$name]}}" != "$file" ] || continue
-    words=$(stage "$name" 2>&1) &&
+    words=$(lineage "$name" 2>&1) && words=$(stage "$name" 2>&1) &&
       {{ [ "${{first[$name]}}" = "$file" ] || words=$(push_first "$staged/$name" 2>&1); }}
     code=$?
     if [ $code = 0 ] && [ "$(stat -c "$form" "./$name" 2>/dev/null)" = "$file" ]; then
