@@ -21,7 +21,7 @@ FILES = {
     "COPY to a file": f"COPY (SELECT 1) TO '{FILE}';",
     "COPY from a file": "CREATE TABLE t (x text); COPY t FROM '/etc/passwd';",
     "pg_read_file": "SELECT pg_read_file('/etc/passwd');",
-    "pg_ls_dir": "SELECT pg_ls_dir('/etc/pgbackrest');",
+    "pg_ls_dir": "SELECT pg_ls_dir('/etc/das-tern');",
     "lo_import": "SELECT lo_import('/etc/passwd');",
     "lo_export": f"SELECT lo_from_bytea(4711, 'x'); SELECT lo_export(4711, '{FILE}');",
     "shell": f"\\! touch {FILE}",
