@@ -147,7 +147,7 @@ def test_a_moment_comes_back_and_so_does_what_it_replaced(server: Server) -> Non
 
     restored = server.report("restore", 1, *asked, "confirm=dastern")
     assert server.rows == ALL
-    assert restored["target"].startswith(f"{moment}:00, from backup ")
+    assert restored["target"].startswith(f"{moment.removesuffix('+07')} +07:00, from backup ")
     assert f"dastern: 1 tables, {ALL} rows, 0 migrations" in restored["lines"]
     (command,) = restored["next"]
     assert command.startswith("ansible-playbook -i ")
