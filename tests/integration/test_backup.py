@@ -413,7 +413,7 @@ def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
     with pytest.raises(DasTernError) as refusal:
         backups.take(keep=AT_ONCE)
     label = refusal.value.facts["label"]
-    words = f"pages of the live database itself were damaged when it was copied, in {file} (torn)"
+    words = f"pages of the live database itself were damaged when it was copied, in {file} (public.torn)"
     assert f"Backup {label} was taken and is kept, but isn't good: {words}." in refusal.value.message
     assert f"The newest good one is {good}" in refusal.value.message
     shown = {one["label"]: one["good"] for one in backups.listed()["backups"]}
