@@ -117,8 +117,6 @@ def test_a_name_for_a_new_database(server: Any, tmp_path: Path, name: str) -> No
 LISTS = (
     "public;ALTER/**/ROLE/**/lowly/**/SUPERUSER",
     "public;ALTER/**/ROLE/**/lowly/**/SUPERUSER;SELECT",
-    '"a b";ALTER/**/ROLE/**/lowly/**/SUPERUSER',
-    'public,"$user";ALTER/**/ROLE/**/lowly/**/SUPERUSER',
     "a;ALTER/**/ROLE/**/lowly/**/SUPERUSER;--",
 )
 """What PostgreSQL takes as a search path of one or two odd names, and a superuser's `SET` as a statement."""
@@ -139,6 +137,10 @@ def _from_current(server: Any, value: str) -> None:
         connection.execute("SELECT set_config('search_path', %s, false)", (value,))
         connection.execute("ALTER DATABASE listed SET search_path FROM CURRENT")
         connection.execute("ALTER ROLE dastern_user IN DATABASE listed SET search_path FROM CURRENT")
+
+
+def _meant(settings: Any) -> Any:
+    return [[census.parts(one) for one in entries] for entries in settings]
 
 
 def _settings(server: Any, database: str) -> Any:
@@ -165,7 +167,7 @@ def test_sql_in_a_list_of_a_setting(server: Any, lowly: None, value: str) -> Non
     server.superuser.run(
         f"CREATE DATABASE listed_copy; ALTER DATABASE listed_copy SET {database_copy.assignment(setting)}"
     )
-    assert _settings(server, "listed_copy") == [[setting]]
+    assert _meant(_settings(server, "listed_copy")) == [[census.parts(setting)]]
     assert not _risen(server)
 
 
@@ -180,12 +182,12 @@ def test_sql_in_a_list_through_a_backup(server: Any, lowly: None) -> None:
     with server.place.alone(60, "an attack"):
         record = backup_logical.take(server.place, "listed", "", "", "10s")
         database_copy.from_logical(server.place, record, "listed_copy", "")
-    assert _settings(server, "listed_copy") == given
+    assert _meant(_settings(server, "listed_copy")) == _meant(given)
     server.superuser.drop_database("listed_copy")
     server.make("listed_copy")
     # The file that says the same to whoever restores by hand.
     server.careless(f"\\i /backups/logical/{record.label}/database.sql", "postgres", "-v", "database=listed_copy")
-    assert _settings(server, "listed_copy") == given
+    assert _meant(_settings(server, "listed_copy")) == _meant(given)
     assert not _risen(server)
 
 
@@ -198,14 +200,13 @@ def test_a_view_in_the_place_of_a_table(server: Any) -> None:
                 "CREATE TABLE public.swapped (x int); CREATE FUNCTION public.spring() RETURNS int LANGUAGE plpgsql AS "
                 f"$$ BEGIN COPY (SELECT 1) TO PROGRAM 'cat > {FILE}'; RETURN 1; END $$"
             )
-            query = census._query(server.superuser, "swapped")
             connection.execute(
                 "DROP TABLE public.swapped; CREATE VIEW public.swapped AS SELECT public.spring() OFFSET 0"
             )
         server.careless("SELECT * FROM ONLY public.swapped;", "swapped")
         assert server.sprung() == {"file"}
         with pytest.raises(DasTernError):
-            server.superuser.value(query, "swapped")
+            server.superuser.run("COPY public.swapped TO STDOUT;", "swapped")
         with pytest.raises(DasTernError):
             server.superuser.run("SELECT * FROM ONLY public.swapped;", "swapped")
         assert server.sprung() == set()
@@ -232,7 +233,8 @@ def test_an_event_trigger_whose_function_is_the_applications(server: Any, event:
         assert server.sprung() == {"file"}
         assert census.count(server.superuser, "eventful").tables == {"public.t": 0}
         server.superuser.run(
-            f"GRANT SELECT ON t TO dastern_readonly; COMMENT ON DATABASE {identifier('eventful')} IS 'x'", "eventful"
+            f"GRANT SELECT ON public.t TO dastern_readonly; COMMENT ON DATABASE {identifier('eventful')} IS 'x'",
+            "eventful",
         )
         with server.place.alone(60, "an attack"):
             backup_logical.take(server.place, "eventful", "", "", "10s")

@@ -30,6 +30,8 @@ _CASTS = re.compile(
     r"(?:\(\d+\))?(?:\[\])*|[()]"
 )
 
+# These hold lists of names, each quoted by itself where it has to be (GUC_LIST_QUOTE in PostgreSQL's source).
+_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 # What an extension makes of its own isn't in a dump.
 _COUNTED = """
 c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT EXISTS
@@ -179,7 +181,7 @@ def differences(expected: Census, found: Census, *, rows: bool = True) -> list[s
     if expected.schema != found.schema:
         told.append("its schema is another one (pg_dump --schema-only)")
     for name, value in expected.properties.items():
-        if found.properties.get(name) != value:
+        if _meant(name, found.properties.get(name)) != _meant(name, value):
             told.append(f"{name} of the database is {found.properties.get(name)} instead of {value}")
     if expected.migrations != found.migrations:
         told.append(
@@ -188,9 +190,25 @@ def differences(expected: Census, found: Census, *, rows: bool = True) -> list[s
     return told
 
 
+def parts(setting: str) -> tuple[str, list[str]]:
+    """Return name and values of an entry of `pg_db_role_setting`; one that is no list has one value."""
+    key, _, value = setting.partition("=")
+    if key.lower() not in _LISTS:
+        return key, [value]
+    found = re.findall(r'"((?:[^"]|"")*)"|([^,\s]+)', value)
+    return key, [quoted.replace('""', '"') or plain for quoted, plain in found] or [""]
+
+
 def lines_of(text: str) -> list[str]:
     """Return the lines that a program wrote. `str.splitlines` ends them at characters, too, that a name can hold."""
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def _meant(name: str, value: Any) -> Any:
+    """A property without what can be written in two ways: `SET ... FROM CURRENT` keeps a list as somebody typed it."""
+    if name != "settings" or not value:
+        return value
+    return {role: [parts(setting) for setting in entries] for role, entries in value.items()}
 
 
 def _rows(counted: str) -> dict[str, int]:

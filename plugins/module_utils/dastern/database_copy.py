@@ -9,7 +9,7 @@ from typing import Any
 from . import backup_logical
 from .backup_folders import TRANSFER, remove_tree
 from .backup_records import Place, Record
-from .census import Census, count, differences
+from .census import Census, count, differences, parts
 from .commands import playbook
 from .connection import conninfo
 from .errors import DasTernError
@@ -25,8 +25,6 @@ set -eu
 pg_dump -Fc --section=pre-data -f "$1.schema" -d "$2"
 pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
 """
-# These hold lists of names, each quoted by itself where it has to be (GUC_LIST_QUOTE in PostgreSQL's source).
-_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 _OWNER = "SELECT to_json(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = {database}"
 APPLICATION = "das-tern put back"
 _ACL = """
@@ -87,11 +85,7 @@ def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str
 
 def assignment(setting: str) -> str:
     """Return an entry of `pg_db_role_setting` as `SET` takes it: each part of the name, and each value, quoted by itself."""
-    key, _, value = setting.partition("=")
-    values = [value]
-    if key.lower() in _LISTS:
-        found = re.findall(r'"((?:[^"]|"")*)"|([^,\s]+)', value)
-        values = [quoted.replace('""', '"') or plain for quoted, plain in found] or [""]
+    key, values = parts(setting)
     return f"{identifier(*key.split('.'))} TO {', '.join(literal(one).strip() for one in values)}"
 
 
