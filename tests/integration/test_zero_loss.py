@@ -291,7 +291,7 @@ def test_turned_off_nothing_is_left(server: Server) -> None:
     assert server.sql("SELECT count(*) FROM pg_replication_slots") == "0"
     assert only.exists(), "it may be the only copy"
     assert not (server.folder / "received" / f"{system}-{timeline}").exists()
-    shutil.rmtree(server.folder / "received")
+    shutil.rmtree(only.parent)
     assert not (server.config_dir / "receiver").exists()
     assert "max_slot_wal_keep_size" not in server.sql("SELECT pg_read_file('postgresql.auto.conf')")
     assert server.health(declared=False) == ("", [])
