@@ -199,6 +199,7 @@ class Keeper:
                 idle()
             self.sidecar.start(form)
             self._wait()
+            superuser.run("SELECT pg_reload_conf()")  # wakes the archiver, which rests a minute after three failures
         return steps
 
     def _owner(self, path: Path) -> int:
