@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern import backup_folders, backup_logical
 from ansible.module_utils.dastern.backup_folders import (
-    CONTAINERS,
+    UID,
     adopt,
     empty,
     refuse_untrusted,
@@ -42,8 +42,8 @@ def test_each_folder_has_the_owner_that_may_write_there(params: dict[str, Any]) 
     assert (backups.exists(), len(planned)) == (False, 9)
     assert steps(params, check_mode=False) == planned
     assert {path.name: owned(path) for path in backups.iterdir()} == {
-        "records": (0, 0o700), "logical": (0, 0o755), "repository": (CONTAINERS, 0o700), "transfer": (CONTAINERS, 0o700),
-        "received": (CONTAINERS, 0o700),
+        "records": (0, 0o700), "logical": (0, 0o755), "repository": (UID, 0o700), "transfer": (UID, 0o700),
+        "received": (UID, 0o700),
     }  # fmt: skip
     assert (owned(backups), owned(config), owned(config / "pgbackrest")) == ((0, 0o700), (0, 0o700), (0, 0o755))
     assert steps(params, check_mode=True) == steps(params, check_mode=False) == []
@@ -58,7 +58,7 @@ def test_a_folder_of_an_earlier_version_is_taken_over(params: dict[str, Any]) ->
     for path in (".lock", "restore.json", "records/a.json", "logical/20260101-000000L/toc.dat", "repository/archive/x"):
         (backups / path).write_text("kept")
     for path in (backups, *backups.rglob("*")):
-        os.chown(path, CONTAINERS, CONTAINERS)
+        os.chown(path, UID, UID)
     with pytest.raises(DasTernError, match="provision.yml` takes it over"):
         refuse_untrusted(backups)
     assert steps(params, check_mode=True)
@@ -68,7 +68,7 @@ def test_a_folder_of_an_earlier_version_is_taken_over(params: dict[str, Any]) ->
         owned(backups / path)[0]
         for path in (".lock", "restore.json", "records/a.json", "logical/20260101-000000L/toc.dat")
     } == {0}
-    assert owned(backups / "repository/archive/x")[0] == CONTAINERS
+    assert owned(backups / "repository/archive/x")[0] == UID
     assert (backups / "logical/20260101-000000L/toc.dat").read_text() == "kept"
     assert steps(params, check_mode=True) == []
 
@@ -126,7 +126,7 @@ def transfer(params: dict[str, Any]) -> Path:
     folder.mkdir()
     (folder / "toc.dat").write_text("content")
     if os.geteuid() == 0:
-        os.chown(folder / "toc.dat", CONTAINERS, CONTAINERS)
+        os.chown(folder / "toc.dat", UID, UID)
     return folder
 
 
@@ -231,7 +231,7 @@ def test_a_folder_that_a_running_container_writes_is_not_taken_over(
 ) -> None:
     backups = Path(params["backup_dir"])
     backups.mkdir()
-    os.chown(backups, CONTAINERS, CONTAINERS)
+    os.chown(backups, UID, UID)
     old = {"State": {"Running": True}, "Mounts": [{"Destination": "/backups"}]}
     for found, refused in ((old, True), ({**old, "State": {"Running": False}}, False), (None, False)):
         monkeypatch.setattr("ansible.module_utils.dastern.containers.Containers.inspect", lambda *_, found=found: found)
@@ -239,7 +239,7 @@ def test_a_folder_that_a_running_container_writes_is_not_taken_over(
         if refused:
             with pytest.raises(DasTernError, match="Nothing was changed"):
                 steps(asked, check_mode=False)
-            assert owned(backups)[0] == CONTAINERS
+            assert owned(backups)[0] == UID
         else:
             assert steps(asked, check_mode=True)
 

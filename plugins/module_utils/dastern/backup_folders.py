@@ -28,7 +28,7 @@ from .containers import Containers
 from .errors import DasTernError
 from .files import absolute, sync_folder
 
-CONTAINERS = 999
+UID = 999
 """User and group `postgres` in every image that serves here."""
 LOGICAL, RECORDS, REPOSITORY, TRANSFER, RECEIVED = "logical", "records", "repository", "transfer", "received"
 OURS = {".", "..", LOGICAL, RECORDS, TRANSFER, RECEIVED}
@@ -38,7 +38,7 @@ PGBACKREST, ASK = "pgbackrest", "ask"
 """Folders of `postgres_config_dir`: pgBackRest's configuration, which the backup container reads, and what it says of the log."""
 PROVISION = "ansible-playbook playbooks/provision.yml"
 _WANTED = {
-    ".": (0, 0o700), RECORDS: (0, 0o700), LOGICAL: (0, 0o755), **dict.fromkeys(OF_CONTAINERS, (CONTAINERS, 0o700)),
+    ".": (0, 0o700), RECORDS: (0, 0o700), LOGICAL: (0, 0o755), **dict.fromkeys(OF_CONTAINERS, (UID, 0o700)),
 }  # fmt: skip
 
 
@@ -56,9 +56,9 @@ def refuse_untrusted(folder: Path) -> None:
         except OSError as error:
             raise DasTernError(f"{path} can't be read: {error.strerror}. Run the play as root.") from None
         loose = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
-        if path == folder and found.st_uid == CONTAINERS:
+        if path == folder and found.st_uid == UID:
             raise DasTernError(
-                f"{folder} belongs to user {CONTAINERS}, the container's, as it did in earlier versions; wanted is root's. Nothing "
+                f"{folder} belongs to user {UID}, the container's, as it did in earlier versions; wanted is root's. Nothing "
                 f"was done. `{PROVISION}` takes it over, with all that is in it."
             )
         if found.st_uid not in (0, os.geteuid()) or (loose and not found.st_mode & stat.S_ISVTX):
@@ -81,11 +81,11 @@ def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
     folder, config = (Path(os.path.realpath(os.path.expanduser(params[name]))) for name in ("backup_dir", "config_dir"))
     for path in (folder, config):
         refuse_untrusted(path.parent)
-    if params.get("container") and folder.exists() and folder.stat().st_uid == CONTAINERS:
+    if params.get("container") and folder.exists() and folder.stat().st_uid == UID:
         _refuse_in_use(params, folder)
     try:
         return [
-            *_ensured(config, {".": (0, 0o700), PGBACKREST: (0, 0o755), ASK: (CONTAINERS, 0o700)}, check_mode),
+            *_ensured(config, {".": (0, 0o700), PGBACKREST: (0, 0o755), ASK: (UID, 0o700)}, check_mode),
             *_ensured(folder, _WANTED, check_mode),
             *_taken_over(folder, check_mode),
         ]  # fmt: skip
@@ -161,7 +161,7 @@ def _left(folder: Path, name: str, mode: int) -> Iterator[tuple[Path, int]]:
                     f"{quote(str(path))}`) and remove it, then run again.",
                     path=str(path),
                 )
-            if found.st_uid == CONTAINERS:
+            if found.st_uid == UID:
                 yield path, mode
         if name == ".":
             return
@@ -181,7 +181,7 @@ def _give(path: Path, owner: int, mode: int) -> None:
 def make_for_containers(path: Path) -> None:
     """Make a folder that is the containers' to write. Raises `OSError`."""
     path.mkdir(mode=0o700)
-    _give(path, CONTAINERS, 0o700)
+    _give(path, UID, 0o700)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from typing import Any
 
 from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_tree
 from .backup_records import Check, Place, Record, now
-from .census import LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, lines_of, of_snapshot
+from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, lines_of, of_snapshot
 from .connection import conninfo
 from .errors import DasTernError
 from .files import sync_folder
@@ -79,7 +79,7 @@ SESSION = (
 """Begin what pg_dump is to read; `$SNAPSHOT` names it to what `\\!` runs."""
 # The names are left to who restores: `psql -v database=NAME -f database.sql`. Of settings that are lists each element is
 # quoted by itself, as pg_dump does.
-_PROPERTIES = """
+_PROPERTIES = f"""
 WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), lines AS (
   SELECT 1 AS place, 0 AS at, pg_catalog.format('ALTER DATABASE :"database" OWNER TO %I;', pg_catalog.pg_get_userbyid(datdba)) AS line FROM d
   UNION ALL SELECT 2, 0, pg_catalog.format('ALTER DATABASE :"database" CONNECTION LIMIT %s;', datconnlimit) FROM d
@@ -97,7 +97,7 @@ WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = pg_catalog.curre
       pg_catalog.format('ALTER %s SET %I TO %s;', CASE setrole WHEN 0 THEN 'DATABASE :"database"'
         ELSE pg_catalog.format('ROLE %I IN DATABASE :"database"', pg_catalog.pg_get_userbyid(setrole)) END, pg_catalog.split_part(c.one, '=', 1), v.value)
     FROM d JOIN pg_catalog.pg_db_role_setting ON setdatabase = d.oid, pg_catalog.unnest(setconfig) WITH ORDINALITY AS c (one, at),
-    LATERAL (SELECT CASE WHEN pg_catalog.split_part(c.one, '=', 1) = ANY ('{search_path,temp_tablespaces,session_preload_libraries,local_preload_libraries}')
+    LATERAL (SELECT CASE WHEN pg_catalog.split_part(c.one, '=', 1) = ANY ('{{{",".join(sorted(LISTS))}}}')
       THEN (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(coalesce(pg_catalog.replace(m[1], '""', '"'), m[2])), ', ' ORDER BY n)
         FROM pg_catalog.regexp_matches(pg_catalog.substr(c.one, pg_catalog.strpos(c.one, '=') + 1), '"((?:[^"]|"")*)"|([^,[:space:]]+)', 'g') WITH ORDINALITY AS e (m, n))
       ELSE pg_catalog.quote_literal(pg_catalog.substr(c.one, pg_catalog.strpos(c.one, '=') + 1)) END AS value) AS v)

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import backup_physical as physical
 from . import backup_records, backup_run, scram
-from .backup_folders import OURS, TRANSFER
+from .backup_folders import OURS, TRANSFER, UID
 from .backup_records import Place
 from .backup_run import Say
 from .commands import playbook
@@ -47,8 +47,6 @@ _PAST = {"write": "wrote", "change": "changed", "delete": "deleted", "make": "ma
          "start": "started"}  # fmt: skip
 FILES = "files"
 """Folder beside pgbackrest.conf: what the options of further repositories name, such as certificates and keys."""
-OWNER = 999
-"""User and group `postgres` of the image."""
 
 
 def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
@@ -185,7 +183,7 @@ def _have(
 
 def _write(path: Path, text: str) -> None:
     try:
-        write(path, text.encode(), owner=(OWNER, OWNER))
+        write(path, text.encode(), owner=(UID, UID))
     except OSError as error:
         raise DasTernError(f"{path} can't be written: {error.strerror}. Run the play as root.") from None
 
@@ -266,7 +264,7 @@ class _Files:
         try:
             self._folder.mkdir(mode=0o755, exist_ok=True)
             for name, content in files.items():
-                write(self._folder / name, content, owner=(OWNER, OWNER))
+                write(self._folder / name, content, owner=(UID, UID))
             for file in self._folder.iterdir():
                 if file.name not in files:
                     file.unlink()

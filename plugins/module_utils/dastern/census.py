@@ -31,7 +31,7 @@ _CASTS = re.compile(
 )
 
 # These hold lists of names, each quoted by itself where it has to be (GUC_LIST_QUOTE in PostgreSQL's source).
-_LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
+LISTS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 # What an extension makes of its own isn't in a dump.
 _COUNTED = """
 c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT EXISTS
@@ -193,7 +193,7 @@ def differences(expected: Census, found: Census, *, rows: bool = True) -> list[s
 def parts(setting: str) -> tuple[str, list[str]]:
     """Return name and values of an entry of `pg_db_role_setting`; one that is no list has one value."""
     key, _, value = setting.partition("=")
-    if key.lower() not in _LISTS:
+    if key.lower() not in LISTS:
         return key, [value]
     found = re.findall(r'"((?:[^"]|"")*)"|([^,\s]+)', value)
     return key, [quoted.replace('""', '"') or plain for quoted, plain in found] or [""]

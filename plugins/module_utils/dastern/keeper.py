@@ -20,7 +20,7 @@ from shlex import quote
 from typing import Any
 
 from . import access, scram
-from .backup_folders import make_for_containers
+from .backup_folders import UID, make_for_containers
 from .backup_records import Place
 from .errors import DasTernError
 from .hba import BACKUP_ROLE
@@ -28,7 +28,7 @@ from .pgbackrest import BACKUPS, PGBACKREST_FOLDER, PGDATA, STANZA, folders
 from .psql import session_options
 from .sidecar import Sidecar
 from .sql_values import literal
-from .survey import ASK, MOUNT, UID
+from .survey import ASK, MOUNT
 from .text_files import current, give, given
 
 ROLE = "backup"

@@ -57,8 +57,6 @@ done
 """
 NAMES = "synchronous_standby_names"
 STANZA = "dastern"
-UID = 999
-"""User and group `postgres` in every image that serves here."""
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 FREE_BYTES = 512 * 1024**2
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import access, backup_records, backup_run, received, scram
 from . import backup_physical as physical
+from .backup_folders import UID
 from .backup_records import Place
 from .backup_run import Say
 from .errors import DasTernError
@@ -28,7 +29,7 @@ from .pgbackrest import PgBackRest
 from .psql import session_options
 from .sidecar import Sidecar
 from .sql_values import literal
-from .survey import BACKUPS, HBA_FOLDER, UID, check_zero_loss
+from .survey import BACKUPS, HBA_FOLDER, check_zero_loss
 from .text_files import current, give, given
 
 ARGUMENT_SPEC: dict[str, Any] = {
