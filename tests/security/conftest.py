@@ -53,7 +53,8 @@ REACHED = {
     "the programs": "touch /usr/local/bin/psql",
     "the user root": "test $(id -u) = 0",
     "the repository": "ls /backups/repository/backup 2>/dev/null | grep -q .",
-    "the secrets of the repositories": "find / -xdev -name pgbackrest.conf -readable 2>/dev/null | grep -q .",
+    # Directly in /etc lies the sample of Debian's package, which holds nothing.
+    "the secrets of the repositories": "find /etc -mindepth 2 -name pgbackrest.conf -readable 2>/dev/null | grep -q .",
     "a folder of the host to write in": "for f in /backups/*; do touch $f/sprung 2>/dev/null && exit 0; done; exit 1",
     "capabilities": "! grep -q '^CapBnd:[[:space:]]*0*$' /proc/self/status",
     "new privileges": "! grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/self/status",
