@@ -606,7 +606,7 @@ def test_playbook_in_process_and_as_a_module(
     [
         ({"migrations_dir": "no/such/folder"}, "no/such/folder does not exist"),
         ({"migrations_lock_wait": "soon"}, "migrations_lock_wait"),
-        ({"postgres_prot": "1"}, "`postgres_prot` (did you mean `postgres_port`?)"),
+        ({"postgres_prot": "1"}, "Did you mean `postgres_port`?"),
         ({"migrations_on_edited": "maybe"}, "migrations_on_edited"),
         ({"postgres_port": "1"}, "P1001"),
     ],
