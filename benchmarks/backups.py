@@ -15,7 +15,6 @@ import argparse
 import multiprocessing
 import os
 import platform
-import re
 import shutil
 import statistics
 import struct
@@ -103,7 +102,7 @@ CHECKPOINT;
 """
 
 
-GENTLY = {f"ours, full, 1 process, level {level}, priority 19": level for level in (3, 6)}
+QUOTAS = {f"ours, full, backup_cpus {cpus}": cpus for cpus in (0.5, 0.3)}
 ROOMY = "scattered, with room"
 BASES = {"recent": "ours, full", "scattered": "ours, full", ROOMY: "ours, full, with room"}
 """By which rows are changed: the full backup that the incremental ones are compared with."""
@@ -364,7 +363,7 @@ class Bench:
         contestants: dict[str, Callable[[], Any]] = {
             "quiet": lambda: time.sleep(seconds),
             "ours, full": self.full,
-            **{name: partial(self.gently, level) for name, level in GENTLY.items()},
+            **{name: partial(self.bounded, cpus) for name, cpus in QUOTAS.items()},
             "pg_dump, gzip": lambda: inside(dump),
         }
         for number in range(self.rounds):
@@ -376,22 +375,17 @@ class Bench:
                 self.worst[name] = max([self.worst.get(name, 0), *taken])
                 say(f"p99, {name:<30} {percentile:7.2f} ms of {len(taken)}; worst {max(taken):.0f} ms")
 
-    def full(self, nice: int = 10) -> None:
-        backup_run.take({**self.params, "backup_type": "full", "nice": nice}, say=lambda _: None)
+    def full(self) -> None:
+        backup_run.take({**self.params, "backup_type": "full"}, say=lambda _: None)
 
-    def gently(self, level: int) -> None:
-        """One process that gives way to all others, and compresses so well that it writes slowly."""
-        conf = CONFIG / "pgbackrest" / "pgbackrest.conf"
-        before = conf.read_text("utf-8")
-        conf.write_text(
-            re.sub("(?m)^compress-level=.*$", f"compress-level={level}", before).replace(
-                "process-max=2", "process-max=1"
-            )
-        )
+    def bounded(self, cpus: float) -> None:
+        """Take a full backup while the backup container has that many processors."""
+        quota = ["docker", "update", f"{NAME}-backup", "--cpus"]
+        run([*quota, str(cpus)])
         try:
-            self.full(nice=19)
+            self.full()
         finally:
-            conf.write_text(before)
+            run([*quota, str(os.cpu_count())])  # 0 would change nothing
 
     def latency(self, ids: list[Any], meanwhile: Callable[[], Any]) -> list[float]:
         """Milliseconds of each transaction, by a client with a process of its own."""
@@ -671,7 +665,7 @@ def targets_table(bench: Bench) -> str:
         row("restored and serving ≤ 2 × writing the bytes (s)", serving(bench), bench.median("limit: cp, sync"), 2),
         *(
             row(f"p99 during {name} ≤ 2 × quiet (ms)", statistics.median(bench.latencies[name]), quiet, 2)
-            for name in ("ours, full", *GENTLY)
+            for name in ("ours, full", *QUOTAS)
         ),
         row("connections refused in the swap ≤ 2 s", bench.median("swap"), 1, 2),
     ]
