@@ -1,5 +1,4 @@
-"""A server made of a backup, beside the live one: without network, unless another repository than the first is read; reached
-over its socket alone, gone afterwards.
+"""A server made of a backup, beside the live one: without network and secrets, reached over its socket alone, gone afterwards.
 
 It recovers to a target that is always named. Without one, PostgreSQL promotes at the first piece of the write-ahead log
 that is missing or damaged, and serves part of the rows without a word.
@@ -278,8 +277,7 @@ class Site:
     def serve(self, volume: str, folder: str, recovery: Mapping[str, str], mounts: Mapping[str, bool]) -> Psql:
         """Start a server on a folder of `volume` with the live one's settings, and wait until it answers.
 
-        `mounts` are as in `host_config`. A server that evaluates what the application wrote is given neither the repository
-        nor a folder to write in.
+        `mounts` are as in `host_config`. A server that evaluates what the application wrote is given none of them.
         """
         live = settings.of_command((self.container or {"Config": {"Cmd": []}})["Config"]["Cmd"])
         own = {
@@ -417,15 +415,18 @@ class RestoredServer:
         return end[1]
 
     def serve(self, recovery: Mapping[str, str], *, dumped: bool = False) -> Psql:
-        """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server, which may be `dumped`."""
+        """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server, which may be `dumped`.
+
+        Only what recovers has the repository, its secrets and perhaps a network; nobody asks it anything but whether it is done.
+        """
         fetch = _RESTORE.format(
             backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder,
             repository=self.site.repository,
         )  # fmt: skip
-        return self.site.serve(
-            self.volume, self.folder, {"restore_command": fetch, "recovery_target_action": "promote", **recovery},
-            {**_READ, TRANSFER: True} if dumped else _READ,
-        )  # fmt: skip
+        recovering = {"restore_command": fetch, "recovery_target_action": "promote", "autovacuum": "off", **recovery}
+        self.site.serve(self.volume, self.folder, recovering, _READ)
+        self.site.stop_served()
+        return self.site.serve(self.volume, self.folder, {}, {TRANSFER: True} if dumped else {})
 
     def stop(self) -> None:
         self.site.stop_served()
