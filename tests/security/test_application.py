@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import census, status
 from ansible.module_utils.dastern.census import Census
 from ansible.module_utils.dastern.errors import DasTernError
-from attacks import BY_RESTORE, CODE, NAMES, SETTINGS, assigned, called_names, tag, used_operators
+from attacks import BY_RESTORE, CODE, NAMES, PATH, SETTINGS, assigned, called_names, tag, used_operators
+from conftest import PORT
+from integration.conftest import docker
 
 
 def sprung(struck: Any) -> dict[str, set[str]]:
@@ -86,6 +90,37 @@ def test_settings_made_by_hand_are_shown(struck: Any) -> None:
     assert {(of, name) for name in struck.settings for of in (True, False)} <= shown
 
 
+def test_settings_made_by_hand_go_by_the_commands_that_are_shown(server: Any, swayed: str) -> None:
+    # PostgreSQL can't reset the last two by themselves.
+    given = {"search_path": PATH, "DateStyle": "SQL, DMY", "seed": "0.5", "transaction_read_only": "on"}
+    with server.application("postgres") as connection:
+        for name, value in given.items():
+            for of in (f"DATABASE {swayed}", f"ROLE dastern_user IN DATABASE {swayed}"):
+                connection.execute(f"ALTER {of} SET {assigned(name, value)}")
+    asked = {**server.params, "database": swayed, "host": "127.0.0.1", "listen_address": "127.0.0.1", "port": PORT}
+
+    def found() -> dict[str, Any]:
+        return status.collect(asked, [])["postgres"]  # type: ignore[no-any-return]
+
+    commands = [line.partition("`")[2].partition("`")[0] for line in found()["lines"] if line.startswith("set by hand")]
+    assert len(commands) == 2 * len(given)
+    for command in commands:
+        _, *words = shlex.split(command)
+        assert docker(*words).returncode == 0
+    assert found()["settings_by_hand"] == []
+
+
+def test_a_database_that_takes_no_connections_is_named_with_the_command_that_opens_it(server: Any, swayed: str) -> None:
+    with server.application("postgres") as connection:
+        connection.execute(f"ALTER DATABASE {swayed} ALLOW_CONNECTIONS false")
+    with pytest.raises(DasTernError) as refused:
+        census.count(server.superuser, swayed)
+    assert refused.value.facts["closed"] == swayed
+    _, *words = shlex.split(refused.value.message.split("`")[-2])
+    assert docker(*words).returncode == 0
+    assert census.count(server.superuser, swayed).tables == {}
+
+
 def _lines(server: Any, name: str) -> bool:
     return len(f"table {name} has 2 rows".splitlines()) > 1
 
@@ -134,6 +169,6 @@ def test_a_name_that_is_taken_for_something_else(struck: Any, name: str) -> None
         struck.results["count"],
         *(Census.of(struck.results[f"{kind} backup"].census) for kind in ("logical", "physical")),
     ]
-    for census in counted:
-        assert (census.tables[f"public.{quoted}"], census.tables[f"{quoted}.{quoted}"]) == (2, 2)
+    for one in counted:
+        assert (one.tables[f"public.{quoted}"], one.tables[f"{quoted}.{quoted}"]) == (2, 2)
     assert not {verb for verb, tags in struck.sprung.items() for one in tags if one.startswith("name-")}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .errors import DasTernError
+from .sql_values import identifier
 
 try:
     import psycopg
@@ -117,6 +119,20 @@ def escaped_option(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
+def refusal_of_closed(database: str, container: str, text: str) -> DasTernError | None:
+    """Return the refusal where a server's `text` says that `database` takes no connections, not even a superuser's."""
+    if "is not currently accepting connections" not in text:
+        return None
+    opening = f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true"
+    if container:
+        opening = f"docker exec -u postgres {quote(container)} psql -c {quote(opening)}"
+    return DasTernError(
+        f"Database {database} takes no connections: its owner or the superuser set ALLOW_CONNECTIONS to false, or a restore was killed "
+        f"while it swapped databases. After a restore, `ansible-playbook playbooks/restore.yml` ends that; otherwise `{opening}`.",
+        closed=database,
+    )
+
+
 def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str) -> DasTernError:
     text = " ".join(str(error).split())
     # libpq gives no SQLSTATE for a connection that never stood (psycopg issue 40), only the server's English text.
@@ -126,6 +142,8 @@ def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str
             f"{params['password_file']}; `ansible-playbook playbooks/provision.yml` makes the role agree with that file.",
             code="P1000",
         )
+    if closed := refusal_of_closed(params["database"], params.get("container") or "", text):
+        return closed
     if "does not exist" in text and "database" in text:
         return DasTernError(
             f"Database {params['database']} does not exist at {where} (P1003). "

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .connection import conninfo, escaped_option, system_identifier
+from .connection import conninfo, escaped_option, refusal_of_closed, system_identifier
 from .containers import Containers, Output, Readable
 from .docker_engine import resolve
 from .errors import DasTernError
@@ -189,6 +189,8 @@ class Psql:
                 f"psql in container {self.container} failed ({done.rc}): {done.last_words}.", **done.outside
             )
         sqlstate = found[2] or ""
+        if closed := refusal_of_closed(database, self.container, found[3]):
+            raise closed
         if self.user != SUPERUSER and ("authentication failed" in found[3] or "pg_hba.conf" in found[3]):
             raise DasTernError(
                 f"Role {self.user} can't log in inside container {self.container}: {found[3]}. "

@@ -34,7 +34,8 @@ SELECT pg_catalog.json_build_object(
 
 # What a database or role gives its sessions, but for what provisioning gives.
 _BY_HAND = """
-SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('database', datname, 'role', rolname, 'setting', one) ORDER BY datname, rolname, one), '[]')
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('database', datname, 'role', rolname, 'setting', one,
+  'resettable', 'NO_RESET' <> ALL (coalesce(pg_catalog.pg_settings_get_flags(pg_catalog.split_part(one, '=', 1)), '{{}}'))) ORDER BY datname, rolname, one), '[]')
 FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole,
   pg_catalog.unnest(setconfig) AS one
 WHERE coalesce(datname, {database}) = {database} AND one NOT LIKE 'dastern.environment=%'
@@ -207,10 +208,13 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
         of += " IN " if found["role"] and found["database"] else ""
         of += f"DATABASE {identifier(found['database'])}" if found["database"] else ""
         name, _, value = found["setting"].partition("=")
-        reset = f"ALTER {of} RESET {identifier(*name.split('.'))}"
+        reset = f"ALTER {of} RESET {identifier(*name.split('.')) if found['resettable'] else 'ALL'}"
+        besides = (
+            "" if found["resettable"] else f" (with all others of it; `{PROVISION}` gives it those that are declared)"
+        )
         result["lines"].append(
             f"set by hand: {name} = {value} for every session of {of.lower()}; if that isn't wanted: "
-            f"`docker exec -u postgres {quote(params['container'])} psql -c {quote(reset)}`"
+            f"`docker exec -u postgres {quote(params['container'])} psql -c {quote(reset)}`{besides}"
         )
     if inside["checksum_failures"]:
         result["lines"].append(
