@@ -893,6 +893,16 @@ def test_a_running_migration_and_a_missing_ledger_are_refused(whole: Live) -> No
             connection.execute("ALTER TABLE elsewhere RENAME TO _prisma_migrations")
 
 
+def test_who_keeps_a_table_locked_is_named(whole: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_run, "LOCK_TIMEOUT", "1s")
+    with whole.connect() as other:
+        other.execute("BEGIN; LOCK TABLE users")
+        with pytest.raises(DasTernError) as failure:
+            whole.drift()
+        assert failure.value.facts["sqlstate"] == "55P03"
+        assert [one["pid"] for one in failure.value.facts["blockers"]] == [other.info.backend_pid]
+
+
 # --- the playbooks
 
 

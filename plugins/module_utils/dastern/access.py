@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import scram
+from .blockers import holders
 from .errors import DasTernError
 from .psql import Psql
 from .sql_values import identifier, literal
@@ -296,11 +297,11 @@ def apply(psql: Psql, declared: Declared, steps: Sequence[Step]) -> None:
     except DasTernError as refusal:
         if refusal.facts.get("sqlstate") != "55P03":
             raise
-        raise DasTernError(
+        raise DasTernError([
             f"A table of database {declared.database} has been locked by another session for {_LOCK_TIMEOUT}, so that its "
-            "privileges can't be set; nothing was changed. Run again when that session is done: `SELECT pid, query FROM "
-            "pg_stat_activity WHERE state <> 'idle'` shows it."
-        ) from None
+            "privileges can't be set; nothing was changed. Run again when that session is done.",
+            *holders(psql, declared.database),
+        ]) from None  # fmt: skip
 
 
 def _apply(psql: Psql, declared: Declared, steps: Sequence[Step]) -> None:

@@ -32,6 +32,7 @@ from typing import Any
 
 from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_tree
 from .backup_records import Check, Place, Record, now
+from .blockers import holders
 from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, lines_of, of_snapshot
 from .connection import conninfo
 from .errors import DasTernError
@@ -396,9 +397,10 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
     # What was counted is JSON and COPY, where no name begins a line; in the schema behind it the words may be part of one.
     counted, _, schema = done.out.partition(f"{_DUMPED}\n")
     if done.rc != 0 or not schema.endswith(f"{_DUMPED}\n"):
-        raise DasTernError(
-            f"Database {database} could not be backed up: {done.last_words or 'it was ended from outside'}.{why(done.err)}"
-        )
+        raise DasTernError([
+            f"Database {database} could not be backed up: {done.last_words or 'it was ended from outside'}.{why(done.err)}",
+            *(holders(place.superuser, database) if why(done.err) else []),
+        ])  # fmt: skip
     return of_snapshot(database, lines_of(counted), schema.removesuffix(f"{_DUMPED}\n"))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .blockers import watching
 from .catalogue import Item, read_catalogue
 from .commands import playbook
 from .connection import connect
 from .drift import Difference, compare, table
 from .drift_run import ARGUMENT_SPEC as DRIFT
+from .drift_run import LOCK_TIMEOUT
 from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import SCRIPT, MigrationFile, of_params
@@ -46,13 +48,17 @@ def baseline(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
         )
     if not files:
         raise DasTernError(f"There is no migration in {params['folder']}: is `migrations_dir` right?")
+    session = {"search_path": identifier(params["schema"]), "lock_timeout": LOCK_TIMEOUT}
+    failed = f"Comparing database {params['database']} with its migrations failed"
     try:
-        with connect(dict(params), "das-tern baseline", {"search_path": identifier(params["schema"])}) as connection:
+        with (
+            connect(dict(params), "das-tern baseline", session) as connection,
+            watching(params, connection, LOCK_TIMEOUT, failed),
+        ):
             return _baseline(connection, params, files, check_mode)
     except psycopg.Error as error:
         raise DasTernError(
-            f"Comparing database {params['database']} with its migrations failed: {error.sqlstate or 'connection lost'}: "
-            f"{' '.join(str(error).split())}."
+            f"{failed}: {error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}."
         ) from None
 
 
@@ -135,7 +141,7 @@ def _steps(
     """
     schema, superuser = params["schema"], superuser_of(params)
     steps: list[list[Difference]] = []
-    session = {"search_path": identifier(schema), "lock_timeout": "10s"}
+    session = {"search_path": identifier(schema), "lock_timeout": LOCK_TIMEOUT}
     with scratch_database(connection, params, superuser=superuser, settings=session, files=files) as own:
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
         for file in files:

@@ -1,17 +1,21 @@
-"""Who keeps a statement waiting for its lock, seen from a second connection while it waits.
+"""Who keeps a statement waiting for its lock.
 
-Afterwards it can't be known: the server's error names neither the other session nor, often, the table.
+The server's error names neither the other session nor, often, the table. So a second connection looks while the statement waits;
+where a client program waited, it is seen afterwards who has locked tables against everybody.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from .connection import connect
 from .errors import DasTernError
-from .sql_values import seconds
+from .psql import Psql
+from .quantities import local
+from .sql_values import literal, seconds
 from .text import shown as text_shown
 
 try:
@@ -27,6 +31,13 @@ SELECT b.pid, a.usename::text, a.application_name, a.state, to_char(coalesce(a.x
 FROM pg_catalog.pg_stat_activity w, LATERAL (SELECT DISTINCT pid FROM unnest(pg_catalog.pg_blocking_pids(w.pid)) pid) b
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 WHERE w.pid = %s AND w.wait_event_type = 'Lock' ORDER BY 1
+"""
+# A transaction that was prepared holds its locks without a session.
+_HOLDERS = """
+SELECT json_agg(DISTINCT jsonb_build_object('pid', coalesce(l.pid, 0), 'user', a.usename, 'application', a.application_name,
+  'state', a.state, 'since', to_char(coalesce(a.xact_start, a.state_change), 'YYYY-MM-DD HH24:MI:SSOF'), 'query', a.query))
+FROM pg_locks l JOIN pg_database d ON d.oid = l.database LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE d.datname = {database} AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation >= 16384
 """
 
 
@@ -68,9 +79,7 @@ class Blockers:
     @property
     def lines(self) -> list[str]:
         """The same in words, one line for each; how it is with nobody."""
-        return [f"  blocked by: {_words(one)}" for one in self._seen] or [
-            "  blocked by: nobody any more when it was looked; it had let go between two looks"
-        ]
+        return _lines(self._seen)
 
     def named(self, refusal: DasTernError) -> DasTernError:
         """`refusal` with who it was, where it is one for want of a lock."""
@@ -94,10 +103,34 @@ class Blockers:
             return
 
 
+@contextmanager
+def watching(
+    params: Mapping[str, Any], connection: psycopg.Connection[Any], lock_timeout: str, doing: str
+) -> Iterator[None]:
+    """Refuse, and name who it was, where a statement of `connection` gets no lock; `doing` says what failed."""
+    with Blockers(params, connection.info.backend_pid, lock_timeout) as blockers:
+        try:
+            yield
+        except psycopg.errors.LockNotAvailable as error:
+            words = f"{doing}: 55P03: {error.diag.message_primary}."
+            raise blockers.named(DasTernError(words, sqlstate="55P03")) from None
+
+
+def holders(superuser: Psql, database: str) -> list[str]:
+    """Return who has locked tables of `database` against everybody, one line for each; how it is with nobody."""
+    return _lines(superuser.value(_HOLDERS.format(database=literal(database))) or [])
+
+
+def _lines(seen: list[dict[str, Any]]) -> list[str]:
+    return [f"  blocked by: {_words(one)}" for one in seen] or [
+        "  blocked by: nobody any more when it was looked; it had let go before"
+    ]
+
+
 def _words(one: Mapping[str, Any]) -> str:
     if not one["pid"]:
         return "a prepared transaction: `SELECT * FROM pg_prepared_xacts` shows it"
-    since = f", since {one['since']}" if one["since"] else ""
+    since = f", since {local(one['since'])}" if one["since"] else ""
     query = "query not visible to this role" if one["query"] is None else f"query: {shown(one['query'])}"
     return (
         f"pid {one['pid']} (user {shown(one['user'] or 'unknown')}, application {shown(one['application'] or 'unknown')}, "

@@ -8,6 +8,7 @@ from typing import Any
 
 from .access import ENVIRONMENT, Declared
 from .advisory_lock import who
+from .blockers import watching
 from .catalogue import Item, fingerprint, read_catalogue
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
@@ -27,6 +28,8 @@ except ImportError:  # `connect` says so in words
     pass
 
 APPLICATION = "das-tern drift"
+LOCK_TIMEOUT = "10s"
+"""How long a comparison waits for a table that somebody keeps locked."""
 SCRATCH: dict[str, Any] = {
     "readonly_user": {"type": "str", "default": ""},
     "environment": {"type": "str", "default": ""},
@@ -48,9 +51,13 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
     """What the module `migration_drift` returns; the live database is only read. Raises `DasTernError`."""
     schema = params["schema"]
     files = {file.name: file for file in of_params(params)}
-    session = {"search_path": identifier(schema), "lock_timeout": "10s"}
+    session = {"search_path": identifier(schema), "lock_timeout": LOCK_TIMEOUT}
+    failed = f"Comparing database {params['database']} with its migrations failed"
     try:
-        with connect(dict(params), APPLICATION, session) as connection:
+        with (
+            connect(dict(params), APPLICATION, session) as connection,
+            watching(params, connection, LOCK_TIMEOUT, failed),
+        ):
             plan, names = _plan(connection, params, list(files.values()))
             live = read_catalogue(connection, schema)
             superuser = superuser_of(params)
@@ -63,7 +70,7 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
                 expected = [*read_catalogue(own, schema), *_settings(params)]
     except psycopg.Error as error:
         raise DasTernError(
-            f"Comparing database {params['database']} with its migrations failed: {error.sqlstate or 'connection lost'}: "
+            f"{failed}: {error.sqlstate or 'connection lost'}: "
             f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run again."
         ) from None
     return _result(params, plan, names, expected, live)

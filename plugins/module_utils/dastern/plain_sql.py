@@ -29,6 +29,7 @@ from typing import IO, Any
 from . import database_copy
 from .backup_logical import APPLICATION, IN_CONTAINER, RESTORING, SESSION, fill, look, refuse_full_disk, why
 from .backup_records import UNREADABLE, Place
+from .blockers import holders
 from .census import COUNTS, LONGEST, Census, count
 from .commands import playbook
 from .confirmation import SPEC as CONFIRMATION
@@ -282,10 +283,11 @@ def _write(place: Place, file: Any) -> None:
     command = ["sh", "-c", _OUT, "sh", conninfo(place.database, APPLICATION), _LOCK_WAIT]
     done = place.superuser.execute(command, script, silence=LONGEST, into=into)
     if done.rc != 0 or not into.tail.endswith(f"\n{_END}".encode()):
-        raise DasTernError(
-            f"Database {place.database} could not be written as plain SQL: {done.last_words or 'it was ended from outside'}."
-            f"{why(done.err)} Nothing of it is left."
-        )
+        words = done.last_words or "it was ended from outside"
+        raise DasTernError([
+            f"Database {place.database} could not be written as plain SQL: {words}.{why(done.err)} Nothing of it is left.",
+            *(holders(place.superuser, place.database) if why(done.err) else []),
+        ])  # fmt: skip
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -20,8 +20,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from .backup_logical import restore
+from .backup_logical import restore, why
 from .backup_records import Place, Record
+from .blockers import holders
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, conninfo
 from .errors import DasTernError
@@ -345,12 +346,12 @@ def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Ps
     if done.rc == 0:
         superuser.run("".join(f"{one};\n" for one in of_others), own.info.dbname)
     else:
-        locked = "Another session keeps one of its tables locked. " if "due to statement timeout" in done.err else ""
-        raise DasTernError(
-            f"Database {params['database']} could not be copied: {done.last_words}. {locked}The copy is removed, the live "
+        raise DasTernError([
+            f"Database {params['database']} could not be copied: {done.last_words}.{why(done.err)} The copy is removed, the live "
             "database was only read. It is filled with the rights of its owner; what only a superuser can make comes into it with "
-            "`-e migrations_rehearsal_as_superuser=true`, where you trust whoever could write the application's functions."
-        )
+            "`-e migrations_rehearsal_as_superuser=true`, where you trust whoever could write the application's functions.",
+            *(holders(superuser, params["database"]) if why(done.err) else []),
+        ])  # fmt: skip
 
 
 class _Rehearsal:
