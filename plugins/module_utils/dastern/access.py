@@ -207,6 +207,16 @@ def _role(name: str, role: Mapping[str, Any] | None, createdb: bool, password: s
     return steps
 
 
+def login(name: str, rights: str, password: str, found: Mapping[str, Any] | None) -> str:
+    """Return what makes a role of ours, or changes it, so that it has `rights` and `password`; '' if it has.
+
+    `found` holds its `verifier`, and whether its rights are `right`; None where there is no such role.
+    """
+    if found and found["right"] and scram.matches(password, found["verifier"]):
+        return ""
+    return f"{'ALTER' if found else 'CREATE'} ROLE {identifier(name)} {rights} PASSWORD {literal(scram.verifier(password))}"
+
+
 def _readonly_role(name: str, role: Mapping[str, Any] | None) -> list[Step]:
     if role and "default_transaction_read_only=on" in role["config"]:
         return []

@@ -34,7 +34,7 @@ LOGICAL, RECORDS, REPOSITORY, TRANSFER, RECEIVED = "logical", "records", "reposi
 OURS = {".", "..", LOGICAL, RECORDS, TRANSFER, RECEIVED}
 """Names that no further repository may have."""
 OF_CONTAINERS = (REPOSITORY, TRANSFER, RECEIVED)
-PGBACKREST, ASK = "pgbackrest", "ask"
+PGBACKREST, ARCHIVED = "pgbackrest", "archived"
 """Folders of `postgres_config_dir`: pgBackRest's configuration, which the backup container reads, and what it says of the log."""
 PROVISION = "ansible-playbook playbooks/provision.yml"
 _WANTED = {
@@ -85,7 +85,7 @@ def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
         _refuse_in_use(params, folder)
     try:
         return [
-            *_ensured(config, {".": (0, 0o700), PGBACKREST: (0, 0o755), ASK: (UID, 0o700)}, check_mode),
+            *_ensured(config, {".": (0, 0o700), PGBACKREST: (0, 0o755), ARCHIVED: (UID, 0o700)}, check_mode),
             *_ensured(folder, _WANTED, check_mode),
             *_taken_over(folder, check_mode),
         ]  # fmt: skip

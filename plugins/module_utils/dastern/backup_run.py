@@ -386,8 +386,7 @@ def _difference(before: Sequence[Record], after: Sequence[Record]) -> dict[str, 
 
 def running(place: Place) -> bool:
     """Whether the server's container is there, running, and not paused; an engine that can't be asked is a refusal."""
-    container = place.containers.inspect("container", place.container)
-    return container is not None and container["State"]["Running"] and not container["State"]["Paused"]
+    return place.containers.runs(place.container)
 
 
 def not_running(place: Place) -> DasTernError:

@@ -98,6 +98,11 @@ class Containers(Engine):
                 return None
             raise
 
+    def runs(self, name: str) -> bool:
+        """Return whether the container `name` is there, running, and not paused."""
+        container = self.inspect("container", name)
+        return bool(container and container["State"]["Running"] and not container["State"]["Paused"])
+
     def listed(self, **filters: list[str]) -> list[dict[str, Any]]:
         """Containers, the stopped ones too, that all `filters` fit."""
         return list(self.call("GET", "/containers/json", all=1, filters=json.dumps(filters)))

@@ -19,7 +19,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import access, scram
+from . import access
 from .backup_folders import UID, make_for_containers
 from .backup_records import Place
 from .errors import DasTernError
@@ -27,8 +27,7 @@ from .hba import BACKUP_ROLE
 from .pgbackrest import BACKUPS, PGBACKREST_FOLDER, PGDATA, STANZA, folders
 from .psql import session_options
 from .sidecar import Sidecar
-from .sql_values import literal
-from .survey import ASK, MOUNT
+from .survey import ARCHIVED, MOUNT
 from .text_files import current, give, given
 
 ROLE = "backup"
@@ -47,21 +46,23 @@ _GRANTS = "; ".join([
 _FOUND = f"""
 SELECT json_build_object(
   'verifier', rolpassword,
-  'right', rolcanlogin AND NOT (rolsuper OR rolreplication OR rolcreaterole OR rolcreatedb OR rolbypassrls),
-  'granted', pg_has_role(oid, 'pg_read_all_settings', 'MEMBER')
+  'right', rolcanlogin AND NOT (rolsuper OR rolreplication OR rolcreaterole OR rolcreatedb OR rolbypassrls)
+    AND pg_has_role(oid, 'pg_read_all_settings', 'MEMBER')
     AND {" AND ".join(f"has_function_privilege(oid, 'pg_catalog.{function}', 'EXECUTE')" for function in _FUNCTIONS)})
 FROM pg_authid WHERE rolname = '{BACKUP_ROLE}'
 """
 _LISTEN = rf"""#!/bin/bash
 # Written by the module backup_setup: archives what the server has ready, for as long as this container runs.
 # The server names nothing here. Of what its data shows, only plain files with PostgreSQL's names are read: no link is followed.
-wal=$PGDATA/pg_wal said={ASK} staged=/tmp/staged
+wal=$PGDATA/pg_wal said={ARCHIVED} staged=/tmp/staged
 umask 022
 shopt -s nullglob
 mkdir -p "$staged"
 mkfifo /tmp/never 2>/dev/null
 exec 9<>/tmp/never  # a wait that starts no process
 form='%F %i %s %.9Y %.9Z'
+further='^repo\([2-9]\|[1-9][0-9]\+\)-'
+# Beside the loop: one file may take long.
 ( while :; do printf . > "$said/alive"; sleep 1; done ) &
 tell() {{ printf '%s\n' "$2" > "$said/.new" && mv -f "$said/.new" "$said/$1"; }}
 sum() {{ sha256sum | cut -d ' ' -f 1; }}
@@ -94,7 +95,7 @@ lineage() {{
 push() {{ pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive-push "$@" 9<&-; }}
 # Into the first repository by itself, so that it never waits for a further one.
 push_first() {{
-  sed '/^repo\([2-9]\|[1-9][0-9]\+\)-/d' {PGBACKREST_FOLDER}/pgbackrest.conf > /tmp/first.conf && push --config=/tmp/first.conf "$1"
+  sed "/$further/d" {PGBACKREST_FOLDER}/pgbackrest.conf > /tmp/first.conf && push --config=/tmp/first.conf "$1"
 }}
 declare -A first  # what the first repository has of what isn't everywhere yet
 while :; do
@@ -115,7 +116,7 @@ while :; do
     code=$?
     if [ $code = 0 ] && [ "$(stat -c "$form" "./$name" 2>/dev/null)" = "$file" ]; then
       first[$name]=$file
-      if [ -z "$away" ] && grep -q '^repo\([2-9]\|[1-9][0-9]\+\)-' {PGBACKREST_FOLDER}/pgbackrest.conf; then
+      if [ -z "$away" ] && grep -q "$further" {PGBACKREST_FOLDER}/pgbackrest.conf; then
         words=$(push "$staged/$name" 2>&1) || away=1
       fi
       if [ -z "$away" ]; then
@@ -150,7 +151,7 @@ class Keeper:
         self.params = params
         config = Path(params["config_dir"]).expanduser()
         self.folder = config / "pgbackrest"
-        self.said = config / "ask"
+        self.archived = config / "archived"
         self.passfile, self.listen = self.folder / "passfile", self.folder / "listen"
         written = current(self.folder / "pgbackrest.conf", _MEND)
         self.repositories = sorted({*folders(configuration), *folders(written)})
@@ -167,18 +168,15 @@ class Keeper:
         files = {self.passfile: f"*:*:*:{BACKUP_ROLE}:{password}\n", self.listen: _LISTEN}
         differing = [path for path, text in files.items() if not given(path, text, self._owner(path), _MEND)]
         steps = [f"write {path}" for path in differing]
-        sql = ""
-        if found is None:
-            sql = f"CREATE ROLE {BACKUP_ROLE} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}; {_GRANTS}"
-        elif not (found["right"] and found["granted"] and scram.matches(password, found["verifier"])):
-            sql = f"ALTER ROLE {BACKUP_ROLE} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}; {_GRANTS}"
+        sql = access.login(BACKUP_ROLE, _RIGHTS, password, found)
         if sql:
+            sql += f"; {_GRANTS}"
             steps.append(f"{'make' if found is None else 'change'} role {BACKUP_ROLE}")
         form = self._form()
         mounted = {f"{BACKUPS}/{name}": self.place.folder / name for name in self.repositories}
         missing = [path for path in mounted.values() if not path.exists()]
         steps += [f"make {path}" for path in missing]
-        state = self.sidecar.differs(form, {PGBACKREST_FOLDER: self.folder, ASK: self.said, **mounted})
+        state = self.sidecar.differs(form, {PGBACKREST_FOLDER: self.folder, ARCHIVED: self.archived, **mounted})
         if not state and self.listen in differing:
             state = "replace"
         if state:
@@ -212,7 +210,7 @@ class Keeper:
         began = time.time()
         while True:
             try:
-                if (self.said / "alive").lstat().st_mtime >= began - 1:
+                if (self.archived / "alive").lstat().st_mtime >= began - 1:
                     return
             except OSError:
                 pass
@@ -243,7 +241,7 @@ class Keeper:
                     f"{volume}:{MOUNT}:ro",
                     *(f"{self.place.folder / name}:{BACKUPS}/{name}" for name in self.repositories),
                     f"{self.folder}:{PGBACKREST_FOLDER}:ro",
-                    f"{self.said}:{ASK}",
+                    f"{self.archived}:{ARCHIVED}",
                 ],
                 # Locks, pgBackRest's spool, and one file of the log at a time.
                 "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=128m"},  # noqa: S108 - its own
@@ -255,8 +253,7 @@ class Keeper:
 
 def there(place: Place) -> bool:
     """Return whether the container that has the repository runs."""
-    found = place.containers.inspect("container", place.keeper)
-    return bool(found and found["State"]["Running"] and not found["State"]["Paused"])
+    return place.containers.runs(place.keeper)
 
 
 def refuse_away(place: Place) -> None:

@@ -94,6 +94,7 @@ done
 """
 
 
+# As the listener does it in `keeper`, for one file that it may not have seen.
 _PUSH = f"""
 set -e
 cd -P {PGDATA}/pg_wal

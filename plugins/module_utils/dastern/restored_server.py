@@ -225,8 +225,7 @@ class Site:
 
     def of_repository(self, script: str, *words: str) -> Output:
         """Run a script that reads the repository, in the backup container if that runs."""
-        keeper = self.containers.inspect("container", self.place.keeper)
-        if keeper and keeper["State"]["Running"]:
+        if self.containers.runs(self.place.keeper):
             environment = {"STANZA": STANZA, "REPO": str(self.repository)}
             command = ["sh", "-c", script, "sh", *words]
             return self.containers.execute(self.place.keeper, command, silence=LONGEST, environment=environment)

@@ -32,15 +32,15 @@ HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
 IDENT_FILE = f"{HBA_FOLDER}/pg_ident.conf"
 BACKUPS = "/backups"
 """Below it a container sees those folders of `postgres_backup_dir` that it needs."""
-ASK = "/run/das-tern"
-"""Folder of the socket at which the server's container asks the backup container to archive a segment."""
+ARCHIVED = "/run/das-tern"
+"""Where the backup container says, and the server's container reads, which files of the log are in the repository."""
 PGBACKREST_FOLDER = "/etc/pgbackrest"
 ARCHIVER = "pgbackrest-archive"
 """The archive_command, whose words have to hold pgBackRest's name: otherwise it takes no backup."""
 _ARCHIVE = f"""#!/bin/bash
 # Written by the postgres role, run by the server as archive_command: waits until the backup container, which alone has the
 # repository, says that this very file is in it. Nothing is sent: that container sees what is ready, and is seen from here.
-said={ASK} name=$1
+said={ARCHIVED} name=$1
 file=$(stat -c '%F %i %s %.9Y %.9Z' "pg_wal/$name") || exit 1
 fail() {{ echo "archive-push: $1" >&2; exit 1; }}
 end=$((SECONDS + 30))
@@ -262,7 +262,7 @@ def mounted_folders(params: Mapping[str, Any]) -> dict[str, Path]:
     config, backups = (Path(os.path.expanduser(params[name])) for name in ("config_dir", "backup_dir"))
     return {
         HBA_FOLDER: config / "server",
-        ASK: config / "ask",
+        ARCHIVED: config / "archived",
         **{f"{BACKUPS}/{name}": backups / name for name in (LOGICAL, TRANSFER, RECEIVED)},
     }
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import access, backup_records, backup_run, received, scram
+from . import access, backup_records, backup_run, received
 from . import backup_physical as physical
 from .backup_folders import UID
 from .backup_records import Place
@@ -28,7 +28,6 @@ from .hba import RECEIVER
 from .pgbackrest import PgBackRest
 from .psql import session_options
 from .sidecar import Sidecar
-from .sql_values import literal
 from .survey import BACKUPS, HBA_FOLDER, check_zero_loss
 from .text_files import current, give, given
 
@@ -176,7 +175,7 @@ class ZeroLoss:
         self._differs_from(found["names"], enabled=True)
         steps = []
         password = current(self.passfile, _MEND).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
-        sql = _role(found["role"], password)
+        sql = access.login(RECEIVER, _RIGHTS, password, found["role"])
         if sql:
             steps.append(f"{'make' if found['role'] is None else 'change'} role {RECEIVER}")
         files = {
@@ -347,12 +346,3 @@ def _result(steps: list[str], check_mode: bool, params: Mapping[str, Any]) -> di
 def _done(step: str) -> str:
     verb, _, rest = step.partition(" ")
     return f"{_PAST[verb]} {rest}"
-
-
-def _role(found: Mapping[str, Any] | None, password: str) -> str:
-    """What makes the role as it has to be; nothing if it is."""
-    if found is None:
-        return f"CREATE ROLE {RECEIVER} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}"
-    if found["right"] and scram.matches(password, found["verifier"]):
-        return ""
-    return f"ALTER ROLE {RECEIVER} {_RIGHTS} PASSWORD {literal(scram.verifier(password))}"
