@@ -15,10 +15,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import backup_logical, migrate, restore_run
+from ansible.module_utils.dastern import backup_folders, backup_logical, migrate, restore_run
 from ansible.module_utils.dastern.backup_records import Place, Record
 from ansible.module_utils.dastern.connection import system_identifier
-from ansible.module_utils.dastern.containers import Containers, Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_backup import applied, listed
 from ansible.module_utils.dastern.psql import superuser_of
@@ -81,8 +80,13 @@ def test_check_real_again_check(small: Database) -> None:
     assert backup.census["tables"] == {
         "public._prisma_migrations": 5, "public.t1": 1000, **{f"public.t{number}": 1 for number in range(2, 6)},
     }  # fmt: skip
-    assert files_of(small, backup).stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in files_of(small, backup).iterdir()} == {0o600}
+    # The container reads the files, and nobody else comes as far as there.
+    assert [(path.stat().st_uid, path.stat().st_mode & 0o777) for path in (folder(small), files_of(small, backup))] == [
+        (0, 0o700), (0, 0o755),
+    ]  # fmt: skip
+    assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in files_of(small, backup).iterdir()} == {
+        (0, 0o644)
+    }
     again = small.migrate(**options(small))
     assert (again["changed"], "backup" in again) == (False, False)
     assert "backup_due" not in small.migrate(check_mode=True, **options(small))
@@ -163,7 +167,7 @@ def test_nothing_is_applied_without_it(small: Database, monkeypatch: pytest.Monk
     assert "`postgres_container_name` is empty" in told(small, container="")
     assert "No such container" in told(small, container="dastern-test-none")
     (small.folder.parent / "plain").write_text("")
-    assert "can't be written" in told(small, backup_dir=str(small.folder.parent / "plain" / "x"))
+    assert "Not a directory" in told(small, backup_dir=str(small.folder.parent / "plain" / "x"))
     assert "doesn't see" in told(small, backup_dir=str(small.folder.parent / "elsewhere"))
     monkeypatch.setattr(backup_logical, "_SHELL", "pg_dump --no-such-option")
     assert "pg_dump: " in told(small)
@@ -185,9 +189,11 @@ def small_disk(database: Database) -> Iterator[None]:
         subprocess.run(restart, check=True, capture_output=True)
         wait_until(lambda: not subprocess.run(["docker", "exec", restart[2], "pg_isready", "-qh127.0.0.1"]).returncode)
 
-    given = "size=256k,uid=999,gid=999,mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", given, "none", str(folder(database))], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "none", str(folder(database))]
+    subprocess.run(mount, check=True)
     try:
+        given = {"backup_dir": str(folder(database)), "config_dir": str(database.instance.config_dir)}
+        backup_folders.steps(given, check_mode=False)
         again()
         yield
     finally:
@@ -207,19 +213,16 @@ def test_a_full_disk(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dump_that_can_not_be_read_back_does_not_count(
     small: Database, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
-    execute = Containers.execute
+    adopt = backup_logical.adopt
 
-    def harmed(self: Containers, container: str, command: Any, *rest: Any, **more: Any) -> Output:
-        done = execute(self, container, command, *rest, **more)
-        if "pg_dump" in str(rest):
-            (partial,) = (folder(small) / "logical").glob("*.partial")
-            file = max(partial.glob("*.dat.zst"), key=lambda path: path.stat().st_size)
-            if harm == "toc.dat cut":
-                file = partial / "toc.dat"
-            os.truncate(file, 0 if harm == "emptied" else file.stat().st_size - 10)
-        return done
+    def harmed(inside: Path, name: str, into: Path) -> None:
+        adopt(inside, name, into)
+        file = max(into.glob("*.dat.zst"), key=lambda path: path.stat().st_size)
+        if harm == "toc.dat cut":
+            file = into / "toc.dat"
+        os.truncate(file, 0 if harm == "emptied" else file.stat().st_size - 10)
 
-    monkeypatch.setattr(Containers, "execute", harmed)
+    monkeypatch.setattr(backup_logical, "adopt", harmed)
     refusal = told(small)
     assert "can't be read back" in refusal
     assert (
@@ -379,9 +382,8 @@ def test_a_rollback_without_down_names_the_backup_that_fits(small: Database) -> 
     assert (len(applied(newer)), len(applied(older))) == (7, 6)
     small.query("UPDATE _prisma_migrations SET started_at = now() - interval '1 day' WHERE migration_name < '7'")
     refusal = " ".join(small.play(**{**given, "to": "6_step"}).stdout.split())
-    assert (
-        f"before 7_step was applied: {older}, as a database beside the live one: `{older.restore_command}`" in refusal
-    )
+    assert f"before 7_step was applied: {older}, as a database beside the live one: `ansible-playbook " in refusal
+    assert f"-e target={older.label} -e what=database -e into={small.name}_restored" in refusal
     refusal = " ".join(small.play(**{**given, "to": "7_step"}).stdout.split())
     assert f"before 8_step was applied: {newer}, as a database" in refusal
 
