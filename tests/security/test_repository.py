@@ -82,7 +82,7 @@ def test_all_of_it_is_as_it_was(server: Server, taken: dict[str, str]) -> None:
 
 def failed(server: Server, name: str) -> str:
     """What the backup container says of a file that it was to archive."""
-    path = server.config / "ask" / f"{name}.failed"
+    path = server.config / "archived" / f"{name}.failed"
     wait_until(path.exists, 30)
     return path.read_text()
 
@@ -103,7 +103,7 @@ def ready(server: Server) -> Iterator[Any]:
     yield have
     for name in names:
         server.shell(f"cd {WAL} && rm -f {name} archive_status/{name}.*")
-        wait_until(lambda name=name: not list((server.config / "ask").glob(f"{name}*")), 30)
+        wait_until(lambda name=name: not list((server.config / "archived").glob(f"{name}*")), 30)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_the_log_of_a_timeline_to_come_waits_for_its_history(server: Server, rea
 
 
 def test_a_name_that_is_none_of_postgresqls_is_never_read(server: Server, ready: Any) -> None:
-    before = {path.name for path in (server.config / "ask").iterdir()}
+    before = {path.name for path in (server.config / "archived").iterdir()}
     for name in ("'$(touch PWNED)'", "a; touch PWNED", "0000000100000000000000F1.x", "-rf", "000000F1.history.history"):
         server.shell('cd "$1" && touch -- "./$2" "archive_status/$2.ready"', WAL, name)
     time.sleep(2)
     try:
-        assert {path.name for path in (server.config / "ask").iterdir()} - before <= {".new"}
+        assert {path.name for path in (server.config / "archived").iterdir()} - before <= {".new"}
         found = docker(
             "exec", server.place.keeper, "sh", "-c", "find / -xdev -name PWNED 2>/dev/null", check=False
         ).stdout
@@ -250,7 +250,7 @@ def test_nothing_is_said_to_be_archived_that_is_not_in_the_repository(server: Se
 def test_a_marker_is_of_one_file_and_not_of_its_name(server: Server) -> None:
     """A cluster that was restored has other files of the same names."""
     name = "0000000100000000000000FE"
-    marker = Path(server.config / "ask" / name)
+    marker = Path(server.config / "archived" / name)
     server.shell(
         f"cd {WAL} && dd if=/dev/zero of={name} bs=1M count=16 2>/dev/null && touch archive_status/{name}.ready"
     )
@@ -261,10 +261,10 @@ def test_a_marker_is_of_one_file_and_not_of_its_name(server: Server) -> None:
     try:
         docker("pause", server.place.keeper)
         marker.write_text(f"{form}\n")
-        (server.config / "ask" / "alive").write_text("..")
+        (server.config / "archived" / "alive").write_text("..")
         assert server.shell(ask).strip() == "0", "the positive control: this very file"
         server.shell(f"touch {WAL}/{name}")
-        (server.config / "ask" / "alive").write_text("...")
+        (server.config / "archived" / "alive").write_text("...")
         assert server.shell(ask).strip() != "0"
     finally:
         marker.unlink()
