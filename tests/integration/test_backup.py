@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,29 @@ def elsewhere(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[pyt
     monkeypatch.setattr(Place, "put_aside", lambda _: None)
     yield monkeypatch
     backups.conf.write_text(before)
+
+
+@contextmanager
+def locked(backups: Backups, table: str) -> Iterator[int]:
+    """A session of somebody's that keeps a table locked; its process."""
+    words = ["docker", "exec", "-i", "-u", "postgres", backups.container, "psql", "-XAtq", "-d", "dastern"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
+        assert session.stdin
+        assert session.stdout
+        session.stdin.write(f"BEGIN; LOCK TABLE {table}; SELECT pg_backend_pid();\n")
+        session.stdin.flush()
+        yield int(session.stdout.readline())
+        session.stdin.close()
+
+
+@contextmanager
+def closed(backups: Backups) -> Iterator[None]:
+    """The database takes no connections, as its owner can have it."""
+    backups.place.superuser.run("ALTER DATABASE dastern ALLOW_CONNECTIONS false")
+    try:
+        yield
+    finally:
+        backups.place.superuser.run("ALTER DATABASE dastern ALLOW_CONNECTIONS true")
 
 
 @pytest.fixture
@@ -403,6 +427,24 @@ def test_nothing_is_built_upon_a_damaged_backup(kept: Backups) -> None:
     taken = kept.take("incr", keep=AT_ONCE)
     assert taken["record"]["type"] == "full"
     assert any("isn't verified" in line for line in taken["lines"])
+
+
+@pytest.mark.parametrize("barred", ["locked", "closed"])
+def test_what_the_application_bars_is_backed_up_without_its_rows(
+    backups: Backups, monkeypatch: pytest.MonkeyPatch, barred: str
+) -> None:
+    monkeypatch.setattr(census, "LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr(census, "QUIET", 0)
+    words = f"docker exec -u postgres {backups.container} psql -c 'ALTER DATABASE \"dastern\" ALLOW_CONNECTIONS true'"
+    with locked(backups, "noted") if barred == "locked" else closed(backups) as pid:
+        taken = backups.take("incr")
+    record = backups.records[0]
+    assert (record.label, record.exact, record.census["tables"]) == (taken["label"], False, {})
+    assert (f"blocked by: pid {pid} (user " if pid else words) in record.uncounted
+    assert backup_physical.good(record)
+    assert "failed" not in backups.drill(record.label)
+    planned = backups.restore(check_mode=True, target=record.label)
+    assert record.uncounted.rstrip(".") in " ".join(planned["lines"])
 
 
 def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import census, keeper, pgbackrest, received
 from .backup_records import Check, Place, Record, now
+from .blockers import holders
 from .commands import playbook
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
@@ -279,13 +280,16 @@ def _counted(
             "then run again.",
             links=links,
         )
-    pages = _pages(place, program, one, repository)
+    pages, uncounted = _pages(place, program, one, repository), ""
     try:
         counted, exact = census.count_at(place.superuser, place.database, point)
-    except DasTernError:
-        if not pages:
+    except DasTernError as refusal:
+        barred = census.is_barred(refusal)
+        if not pages and not barred:
             raise
-        # What can't be read can't be counted. A recovery stops at the first point of that name.
+        blocked = holders(place.superuser, place.database) if barred and "closed" not in refusal.facts else []
+        uncounted = " ".join([refusal.message, *(line.strip() for line in blocked)])
+        # A recovery stops at the first point of that name.
         place.superuser.run(f"SELECT pg_create_restore_point({literal(point)});")
         counted, exact = census.Census(place.database, {}, "", {}, [], one["info"]["size"]), False
     timeline, lsn = archive_all(place, repository)
@@ -296,7 +300,7 @@ def _counted(
         label=label, kind="physical", type=one["type"], database=place.database, system=found.system,
         server=found.version, tool=f"pgBackRest {one['backrest']['version']}", began=began,
         seconds=round(time.monotonic() - clock, 1), bytes=one["info"]["size"],
-        stored=one["info"]["repository"]["delta"], census=counted.as_dict(), exact=exact, name=name, reason=reason,
+        stored=one["info"]["repository"]["delta"], census=counted.as_dict(), exact=exact, uncounted=uncounted, name=name, reason=reason,
         restore_point=point, lsn=lsn, timeline=timeline, prior=one["prior"] or "",
         files={MANIFEST[0]: {"sha256": manifest}}, verified=Check(now(), False, 0, pages) if pages else None,
     )  # fmt: skip

@@ -82,6 +82,8 @@ class Record:
     """`census.Census.as_dict()`"""
     exact: bool
     """Whether the census is of exactly what a restore brings back."""
+    uncounted: str = ""
+    """Why the census holds no rows and no schema, so that a restore can't be compared."""
     name: str = ""
     """What the operator called it."""
     reason: str = ""

@@ -101,7 +101,9 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         after = place.records()
         if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:
             lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
-        if not record.exact and physical.good(record):
+        if record.uncounted and physical.good(record):
+            lines.append(f"its rows weren't counted, so that a restore can't be compared: {record.uncounted}")
+        elif not record.exact and physical.good(record):
             lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
     failed = []
     if kind != "logical":

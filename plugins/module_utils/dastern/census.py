@@ -20,8 +20,13 @@ from .ledger import TABLE as LEDGER
 from .psql import LONGEST, Psql
 from .sql_values import literal
 
-# What a LOCK of all tables ends with where they aren't quiet: its time is up, a lock_timeout of the database's own, a deadlock.
-_BUSY = ("57014", "55P03", "40P01")
+LOCK_TIMEOUT = "10s"
+"""How long a table may stay locked before nothing is counted."""
+QUIET = 15.0
+"""Seconds within which a database has to be quiet for 200 ms to be counted exactly."""
+# What a LOCK of all tables ends with where they aren't quiet: its time is up, or a deadlock.
+_BUSY = ("57014", "40P01")
+_LOCKED = "55P03"
 # Since 17.6 a plain dump carries a random key; comments name versions; the owner of schema public is the server's own.
 _NOISE = re.compile(r"^(\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
 # `CHECK (a IN ('x', 'y'))` of a varchar comes back from a dump with its casts and parentheses in other places.
@@ -116,40 +121,53 @@ class Census:
 
 
 def count(superuser: Psql, database: str) -> Census:
-    """Count `database`; nothing is kept from changing meanwhile."""
-    told = superuser.run(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n{COUNTS}COMMIT;", database, LONGEST)
+    """Count `database`; nothing is kept from changing meanwhile.
+
+    Raises `DasTernError` with `sqlstate` 55P03 where somebody keeps a table locked.
+    """
+    begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {literal(LOCK_TIMEOUT)};"
+    told = superuser.run(f"{begin}\n{COUNTS}COMMIT;", database, LONGEST)
     return _with_rows(superuser, database, told)
 
 
-def count_at(superuser: Psql, database: str, restore_point: str, seconds: float = 15) -> tuple[Census, bool]:
+def count_at(superuser: Psql, database: str, restore_point: str) -> tuple[Census, bool]:
     """Write a named restore point, and count what `database` holds exactly there; whether that was possible.
 
     For a moment nobody may write: every table is locked in SHARE mode while the restore point is written and the snapshot
     is taken, then the locks are given back (by a savepoint) and the snapshot is counted at leisure. Nobody waits longer
-    than 200 ms for that; a database that isn't quiet for so long within `seconds` is counted a little later, inexactly.
+    than 200 ms for that; a database that isn't quiet for so long within `QUIET` seconds is counted a little later, inexactly.
+    Raises as `count` does; then the restore point is there.
     """
     point = f"SELECT pg_catalog.pg_create_restore_point({literal(restore_point)})"
     tables = superuser.value(_TABLES, database)
     lock = f"LOCK TABLE {', '.join(tables)} IN SHARE MODE;" if tables else ""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + QUIET
     while True:
         try:
             told = superuser.run(
                 "\\o /dev/null\n"
                 "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = '200ms'; SAVEPOINT quiet; "
-                f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet; SET LOCAL statement_timeout = 0;\n{COUNTS}COMMIT;",
+                f"{lock} {point}; ROLLBACK TO SAVEPOINT quiet; SET LOCAL statement_timeout = 0; "
+                f"SET LOCAL lock_timeout = {literal(LOCK_TIMEOUT)};\n{COUNTS}COMMIT;",
                 database,
                 LONGEST,
             )
             return _with_rows(superuser, database, told), True
         except DasTernError as refusal:
+            if refusal.facts.get("sqlstate") == _LOCKED:  # behind its restore point
+                break
             if refusal.facts.get("sqlstate") not in _BUSY:
                 raise
             if time.monotonic() > end:
+                superuser.run(f"{point};")
                 break
         time.sleep(0.5)
-    superuser.run(f"{point};", database)
     return count(superuser, database), False
+
+
+def is_barred(refusal: DasTernError) -> bool:
+    """Return whether `count` was refused by what the application can do: a lock, or a database that takes no connections."""
+    return refusal.facts.get("sqlstate") == _LOCKED or "closed" in refusal.facts
 
 
 def of_snapshot(database: str, lines: Sequence[str], schema: str) -> Census:
@@ -220,10 +238,14 @@ def _fingerprint(schema: str) -> str:
 
 
 def _with_rows(superuser: Psql, database: str, counted: str) -> Census:
-    dumped = superuser.execute([*SCHEMA, "-d", conninfo(database, "das-tern census")], silence=3600)
+    command = [*SCHEMA, f"--lock-wait-timeout={LOCK_TIMEOUT}", "-d", conninfo(database, "das-tern census")]
+    dumped = superuser.execute(command, silence=3600)
     if dumped.rc != 0:
+        locked = {"sqlstate": _LOCKED} if "due to statement timeout" in dumped.err else {}
         raise DasTernError(
-            f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.", **dumped.outside
+            f"The schema of database {database} can't be read: pg_dump: {dumped.last_words}.",
+            **dumped.outside,
+            **locked,
         )
     properties, size, *ledger = lines_of(superuser.run(_REST, database))
     return Census(

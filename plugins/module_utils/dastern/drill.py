@@ -102,9 +102,11 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
                 "drill was removed. Take a new backup: `ansible-playbook playbooks/backup.yml -e backup_type=full`."}  # fmt: skip
     census = Census.of(record.census)
     said = f"{len(census.tables)} tables, {census.rows} rows" + ("" if record.exact else " (only nearly; not compared)")
+    compared = f"as its record says: schema, {said}, {len(census.migrations)} migrations"
+    if record.uncounted:
+        compared = f"nothing to compare it with, as its rows weren't counted: {record.uncounted}".rstrip(".")
     return {**result, "lines": [
-        *lines, f"{words} restored and served after {serving:.1f} s",
-        f"as its record says: schema, {said}, {len(census.migrations)} migrations; pg_amcheck finds nothing wrong",
+        *lines, f"{words} restored and served after {serving:.1f} s", f"{compared}; pg_amcheck finds nothing wrong",
         f"the drill took {seconds:.1f} s; nothing of it is left",
     ]}  # fmt: skip
 
