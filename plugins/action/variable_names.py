@@ -19,6 +19,7 @@ from ansible.module_utils.dastern.commands import is_secret  # noqa: E402
 from ansible.module_utils.dastern.variables import (  # noqa: E402
     EVERYWHERE,
     FOREIGN,
+    STATES,
     is_foreign,
     near_misses,
     role_names,
@@ -53,7 +54,7 @@ class ActionModule(ActionBase):
             given = [
                 name for name in variables.keys() - extra.keys() if name[:1] != "_" and not is_foreign(name, foreign)
             ]
-            near = near_misses(given, roles | EVERYWHERE)
+            near = near_misses(given, roles | STATES | EVERYWHERE)
             for name, nearest in near.items():
                 Display().warning(
                     f"The inventory sets `{name}`, which nothing of this project reads: is `{nearest}` meant? If it belongs "

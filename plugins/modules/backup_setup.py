@@ -11,7 +11,7 @@ description:
   - A configuration that can't read the repository, such as one with another password, is refused before anything is changed.
 options:
   config_dir: {description: "The server's configuration folder; the file is pgbackrest/pgbackrest.conf in it.", type: path, required: true}
-  wal_archive: {description: Whether the server archives its WAL; without, a backup container from before is removed., type: bool, required: true}
+  wal_archive: {description: Whether the server archives its WAL; nothing is done without., type: bool, required: true}
   compress_level: {description: Level of zstd., type: int, default: 1}
   processes: {description: How many processes compress and copy., type: int, default: 2}
   cipher_pass: {description: Password of the repository; empty is no encryption., type: str, default: ""}

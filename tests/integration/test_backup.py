@@ -244,20 +244,19 @@ def test_the_first_run_made_everything(backups: Backups) -> None:
     assert backups.set_up()["changed"] is False
     assert backups.set_up(check_mode=True)["changed"] is False
     assert backups.records == [first]
+    assert backup_setup.setup(backups.params(backup_setup.ARGUMENT_SPEC, config_dir="/x", wal_archive=False)) == {
+        "changed": False,
+        "steps": [],
+        "lines": ["`postgres_wal_archive` is false: there are only logical backups, no WAL and no restore to a moment"],
+        "next": [],
+    }
 
 
-def test_a_server_that_archives_no_more_has_no_backup_container(backups: Backups) -> None:
-    off = backups.params(backup_setup.ARGUMENT_SPEC, config_dir=str(backups.conf.parent.parent), wal_archive=False)
-    records, keeper = backups.records, backups.place.keeper
-    for check_mode in (True, False):
-        assert backups.place.containers.inspect("container", keeper)
-        told = backup_setup.setup(off, check_mode)
-        assert (told["changed"], told["steps"]) == (True, [f"remove container {keeper}"])
-    assert backups.place.containers.inspect("container", keeper) is None
-    assert backup_setup.setup(off)["changed"] is False
-    assert backups.set_up()["steps"] == [f"make container {keeper}"]
-    assert backups.set_up()["changed"] is False
-    assert backups.records == records
+@pytest.mark.parametrize(("cpus", "check_mode"), [(-1.0, True), (0.001, False), (4096.0, False)])
+def test_a_number_of_processors_that_there_isnt(backups: Backups, cpus: float, check_mode: bool) -> None:
+    before = docker("inspect", "-f", "{{.Id}} {{.State.StartedAt}}", backups.keeper).stdout
+    assert "`backup_cpus` is" in refused(backups, lambda: backups.set_up(check_mode, cpus=cpus))
+    assert docker("inspect", "-f", "{{.Id}} {{.State.StartedAt}}", backups.keeper).stdout == before
 
 
 def test_each_type_is_taken_verified_and_recorded(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -396,8 +396,8 @@ def test_plain_sql_that_is_cut_or_not_for_here(place: Place, plain: Path) -> Non
     assert "public.child has 20000 rows instead of 20001" in refused(place, other)
     for start, flipped in (
         (b"-- das-tern: {", b"-- das-tern: ["),
-        (b'child" : 2', b'child" : \xb2'),
-        (b" : 2", b" : x"),
+        (b'child":2', b'child":\xb2'),
+        (b'":2', b'":x'),
     ):
         assert start in whole
         other.write_bytes(whole.replace(start, flipped, 1))

@@ -684,16 +684,26 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     short = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{fresh.name}-data"}
     wanted = f"wanted is 'production/localhost/{fresh.name}-data'"
     fresh.refused(wanted, playbook=remove, dastern_environment="production", **short)
+    # As a restore that was killed leaves them.
+    docker("volume", "create", "--label", "org.dastern.role=restore", f"{fresh.name}-restore-data")
+    docker("create", "--label", "org.dastern.role=restore", "--name", f"{fresh.name}-restore", "-v", f"{fresh.name}-data:/data",
+           fresh.variables["postgres_image_id"])  # fmt: skip
     for step in ("--check", "--diff"):
         lines = fresh.done(step, playbook=remove).section("postgres")["lines"]
-        assert [line.split()[:2] for line in lines[:2]] == [["container", fresh.name], ["network", f"{fresh.name}-net"]]
+        assert [line.split()[:2] for line in lines[:2]] == [
+            ["container", fresh.name],
+            ["container", f"{fresh.name}-restore,"],
+        ]
+        assert f"volume {fresh.name}-restore-data, network {fresh.name}-net" in lines[1]
+    assert docker("volume", "inspect", f"{fresh.name}-restore-data", check=False).returncode != 0
     assert fresh.done(playbook=remove).changed == 0
     assert fresh.state()[2]
     assert (fresh.config_dir / "app_password").exists()
     fresh.done()
     fresh.sql("DROP TABLE kept")
     confirmed = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{fresh.name}-data"}
-    fresh.refused("can't be removed. Nothing was removed", playbook=remove, docker_engine_absent=True, **confirmed)
+    absent = {"docker_engine_absent": True, "dastern_foreign_variables": ["docker_engine_absent"]}
+    fresh.refused("can't be removed. Nothing was removed", playbook=remove, **absent, **confirmed)
     other = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": "dastern-test-typo"}
     fresh.refused("is not the one that container", playbook=remove, postgres_volume_name="dastern-test-typo", **other)
     (fresh.config_dir / "notes.txt").write_text("somebody else's")

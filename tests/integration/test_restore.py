@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, backup_run, census, pgbackrest, restore_run
+from ansible.module_utils.dastern import backup_logical, backup_run, census, database_copy, pgbackrest, restore_run
 from ansible.module_utils.dastern.backup_records import Check, Place, Record, now
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
@@ -340,7 +340,15 @@ def test_rows_of_a_table_come_back_and_no_other_row_changes(server: Server, reco
             server.restore(**asked)
         assert server.sql('SELECT count(*) FROM "doseEvents" WHERE id IN (7, 8)') == "0"
         assert server.left() == []
+        # As where the reader of the copy is ended: to COPY the end looks as if it were all.
+        server.sql('ALTER TABLE "doseEvents" DROP CONSTRAINT "doseEvents_id_check"')
+        server.restore(**asked, into="whole")
+        with pytest.raises(DasTernError, match="broke off.*It is as it was"):
+            database_copy.put_back(server.place.superuser, "whole", "dastern", 'public."doseEvents"', 501)
+        assert server.sql('SELECT count(*) FROM "doseEvents" WHERE id IN (7, 8)') == "0"
+        assert database_copy.put_back(server.place.superuser, "whole", "dastern", 'public."doseEvents"', 500) == 2
     finally:
+        server.sql("DROP DATABASE IF EXISTS whole")
         server.sql(
             'ALTER TABLE "doseEvents" DROP CONSTRAINT IF EXISTS "doseEvents_id_check";'
             "INSERT INTO \"doseEvents\" (id, state, note) SELECT i, 'TAKEN', 'again' FROM generate_series(7, 8) i ON CONFLICT DO NOTHING"

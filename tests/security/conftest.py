@@ -53,6 +53,7 @@ REACHED = {
     "the programs": "touch /usr/local/bin/psql",
     "the user root": "test $(id -u) = 0",
     "the repository": "ls /backups/repository/backup 2>/dev/null | grep -q .",
+    "other backups": "test $(ls /backups/logical 2>/dev/null | wc -l) -gt 1",
     # Directly in /etc lies the sample of Debian's package, which holds nothing.
     "the secrets of the repositories": "find /etc -mindepth 2 -name pgbackrest.conf -readable 2>/dev/null | grep -q .",
     "a folder of the host to write in": "for f in /backups/*; do touch $f/sprung 2>/dev/null && exit 0; done; exit 1",
@@ -286,9 +287,10 @@ def _neutral_verbs(own: Struck) -> None:
     tables = [name for name in CODE if name not in ("cast", "policy")]
     owner = server.superuser.as_owner("dastern_user")
     owner.run("".join(f"DELETE FROM trap.by_{name} WHERE id = 2;" for name in tables), "dastern")
+    counted = own.results["logical backup"].census["tables"]
     for name in tables:
         verb(f"rows put back, {name}", lambda name=name: database_copy.put_back(
-            server.superuser, "of_logical", "dastern", f"trap.by_{name}"))  # fmt: skip
+            server.superuser, "of_logical", "dastern", f"trap.by_{name}", counted[f"trap.by_{name}"]))  # fmt: skip
     verb("logical restore over the live one", lambda: restore_run.restore(
         {**restoring, "target": getattr(own.results["logical backup"], "label", ""), "what": "database", "confirm": "dastern"}))  # fmt: skip
     verb("roles and privileges", lambda: access_files.keep(_access(server)))

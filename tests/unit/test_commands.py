@@ -144,6 +144,13 @@ def test_a_complete_command_stays_as_it_is() -> None:
     )
     assert completed(once, "-i a -e 'b=\\1'") == once
     assert completed(plain, "") == plain
+    assert completed(
+        "`ansible-playbook playbooks/restore.yml -e what=table`", "-i x", lambda path: f"../my repo/{path}"
+    ) == ("`ansible-playbook -i x '../my repo/playbooks/restore.yml' -e what=table`")
+    assert (
+        completed("`ansible-playbook playbooks/restore.yml`", "", lambda _: "restore.yml")
+        == "`ansible-playbook restore.yml`"
+    )
     other = "ansible-playbook -i inventories/development playbooks/seed.yml"
     assert completed(other, "-i a") == other
     # Saved where there is a network, and not on the host of this run.

@@ -35,3 +35,23 @@ def test_what_was_never_counted_is_refused_in_words(
         database_copy.from_physical(site, record(7), goal, "d", "copy", table, "x", check=lambda *_: uncounted)
     assert done == ["fill", "discard"]
     assert list((tmp_path / "transfer").iterdir()) == []
+
+
+def test_a_table_is_named_as_it_is_written() -> None:
+    """Quotes may be left out where one table alone is so called."""
+    census = Census("d", {'a."b.c"': 1, '"a.b".c': 2, 'public."User"': 3}, "", {}, [], 1)
+    for exact in census.tables:
+        assert database_copy.table_of(census, exact) == exact
+    assert database_copy.table_of(census, "User") == 'public."User"'
+    with pytest.raises(DasTernError) as refusal:
+        database_copy.table_of(census, "a.b.c")
+    assert 'a."b.c" or "a.b".c' in refusal.value.message
+
+
+def test_every_role_that_a_database_names_has_to_be_there() -> None:
+    psql: Any = SimpleNamespace(value=lambda _: ["owner", "reader"])
+    properties = {"owner": "owner", "settings": {"": ["a=b"], "gone": ["a=b"]},
+                  "acl": ["=Tc/owner", "owner=CTc/owner", 'reader=c/owner', '"the ""monitor"=c/reader', "x=c/granter"]}  # fmt: skip
+    with pytest.raises(DasTernError) as refusal:
+        database_copy._make_roles_known(psql, properties)
+    assert 'no role gone, granter, the "monitor,' in refusal.value.message

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible import context
-from ansible.module_utils.dastern.variables import near_misses, role_names, short_names, unknown
+from ansible.module_utils.dastern.variables import STATES, near_misses, role_names, short_names, unknown
 from ansible.utils.context_objects import CLIArgs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +76,12 @@ def test_a_name_that_nothing_reads_is_refused(check: Any, playbook: str, wrong: 
     assert result["failed"]
     assert (list(result["unknown"]), result["declared"]) == ([wrong], [])
     assert near is None or result["unknown"][wrong] == near
+
+
+@pytest.mark.parametrize("name", sorted(STATES))
+def test_what_roles_find_out_is_not_said_by_an_operator(check: Any, name: str) -> None:
+    assert check("migrate.yml", {name: True})["unknown"].keys() == {name}
+    assert check("migrate.yml", {}, {name: True}) == {"changed": False, "near": {}}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import scram
-from .blockers import holders
+from .blockers import in_the_way
 from .errors import DasTernError
 from .psql import Psql
 from .sql_values import identifier, literal
@@ -308,9 +308,9 @@ def apply(psql: Psql, declared: Declared, steps: Sequence[Step]) -> None:
         if refusal.facts.get("sqlstate") != "55P03":
             raise
         raise DasTernError([
-            f"A table of database {declared.database} has been locked by another session for {_LOCK_TIMEOUT}, so that its "
-            "privileges can't be set; nothing was changed. Run again when that session is done.",
-            *holders(psql, declared.database),
+            f"Roles and privileges of database {declared.database} can't be set: {refusal.message} Another session keeps what they need "
+            f"for longer than {_LOCK_TIMEOUT}; nothing was changed. Run again when it is done.",
+            *in_the_way(psql, declared.database),
         ]) from None  # fmt: skip
 
 

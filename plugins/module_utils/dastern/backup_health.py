@@ -456,7 +456,7 @@ def _disk(health: Health, params: dict[str, Any], folder: Path) -> None:
     full = next((one.stored for one in health.records if one.type == "full"), 0)
     data = f"docker exec {quote(health.container)} df -h {PGDATA}"
     for what, disk, least, command in (
-        (f"disk of {folder}", health.disk, full, f"df -h {folder}"), ("disk of the data", health.data_disk, 0, data),
+        (f"disk of {folder}", health.disk, full, f"df -h {quote(str(folder))}"), ("disk of the data", health.data_disk, 0, data),
     ):  # fmt: skip
         free, size = disk or (0, 0)
         if size and free < max(size * params["disk_free"] / 100, least):

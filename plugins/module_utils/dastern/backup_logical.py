@@ -32,7 +32,7 @@ from typing import Any
 
 from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_tree
 from .backup_records import Check, Place, Record, now
-from .blockers import holders
+from .blockers import in_the_way
 from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, lines_of, of_snapshot
 from .connection import conninfo
 from .errors import DasTernError
@@ -250,7 +250,6 @@ def restore(
     A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
     `DasTernError`; then `database` may be filled in part, and is to be dropped.
     """
-    refuse_elsewhere(place, LOGICAL)
     expected = Census.of(record.census)
     session = session or place.superuser.as_owner(expected.properties["owner"])
     chosen = [_table(record, expected, table) for table in tables]
@@ -269,6 +268,7 @@ def restore(
             f"Backup {record.label} isn't what was written: {wrong}. Nothing was restored. Use another: "
             "`ansible-playbook playbooks/list_backups.yml` shows all."
         )
+    refuse_elsewhere(place, f"{LOGICAL}/{record.label}")
     try:
         fill(session, place.superuser, database, f"{IN_CONTAINER}/{record.label}", place.database, chosen)
     except DasTernError as refusal:
@@ -399,7 +399,7 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
     if done.rc != 0 or not schema.endswith(f"{_DUMPED}\n"):
         raise DasTernError([
             f"Database {database} could not be backed up: {done.last_words or 'it was ended from outside'}.{why(done.err)}",
-            *(holders(place.superuser, database) if why(done.err) else []),
+            *(in_the_way(place.superuser, database) if why(done.err) else []),
         ])  # fmt: skip
     return of_snapshot(database, lines_of(counted), schema.removesuffix(f"{_DUMPED}\n"))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import census, keeper, pgbackrest, received
 from .backup_records import Check, Place, Record, now
-from .blockers import holders
+from .blockers import in_the_way
 from .commands import playbook
 from .errors import DasTernError
 from .pgbackrest import CRYPTO, ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
@@ -287,7 +287,7 @@ def _counted(
         barred = census.is_barred(refusal)
         if not pages and not barred:
             raise
-        blocked = holders(place.superuser, place.database) if barred and "closed" not in refusal.facts else []
+        blocked = in_the_way(place.superuser, place.database) if barred and "closed" not in refusal.facts else []
         uncounted = " ".join([refusal.message, *(line.strip() for line in blocked)])
         # A recovery stops at the first point of that name.
         place.superuser.run(f"SELECT pg_create_restore_point({literal(point)});")

@@ -17,6 +17,7 @@ from . import backup_logical, backup_records, keeper, migration_backup, sql_valu
 from . import backup_physical as physical
 from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
+from .commands import playbook
 from .errors import DasTernError
 from .files import write
 from .pgbackrest import PgBackRest
@@ -182,11 +183,13 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
             for label in wrong
         ]
         good = next((one.label for one in records if found.checks[one.label].ok), "none")
+        logical = not found.problems and all(label.endswith("L") for label in wrong)
+        again = playbook("backup", backup_type="logical" if logical else "full")
         result |= {
             "failed": True,
-            "msg": f"{'. '.join([*words, *found.problems])}. Take a new full backup (`{BACKUP} -e backup_type=full`), and don't "
-            f"restore from what is damaged; the newest good one is {good}.",
-            "next": [f"{BACKUP} -e backup_type=full"],
+            "msg": f"{'. '.join([*words, *found.problems])}. Take a new backup (`{again}`), and don't restore from what is damaged; the "
+            f"newest good one is {good}.",
+            "next": [again],
         }
     return result
 

@@ -18,9 +18,8 @@ from .commands import playbook
 from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
-from .keeper import ROLE, Keeper
+from .keeper import Keeper
 from .pgbackrest import Info, PgBackRest, configuration, masked
-from .sidecar import Sidecar
 from .survey import BACKUPS
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -45,7 +44,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 _NONE: dict[str, Any] = {"repository_options": {}, "repository_secrets": {}}
 _NOTHING: dict[str, Any] = {"changed": False, "steps": [], "lines": [], "next": []}
 _PAST = {"write": "wrote", "change": "changed", "delete": "deleted", "make": "made", "take": "took", "replace": "replaced",
-         "start": "started", "remove": "removed"}  # fmt: skip
+         "start": "started"}  # fmt: skip
 FILES = "files"
 """Folder beside pgbackrest.conf: what the options of further repositories name, such as certificates and keys."""
 
@@ -56,9 +55,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         if params["lost"]:
             return _NOTHING
         line = "`postgres_wal_archive` is false: there are only logical backups, no WAL and no restore to a moment"
-        steps = [] if params["assume_absent"] else _without_keeper(params, check_mode)
-        result = _result(steps, check_mode, [])
-        return {**result, "lines": [line, *(result["lines"] if steps else [])]}
+        return {"changed": False, "steps": [], "lines": [line], "next": []}
     text = _configuration(params)
     backup_run.retention(params["keep"])
     folder = Path(os.path.expanduser(params["config_dir"])) / "pgbackrest"
@@ -151,18 +148,6 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
     return result
 
 
-def _without_keeper(params: Mapping[str, Any], check_mode: bool) -> list[str]:
-    """Remove the backup container of a server that archives no more; what it has archived stays."""
-    place = Place(dict(params))
-    found = place.containers.inspect("container", place.keeper)
-    if found is None or (found["Config"]["Labels"] or {}).get(ROLE_LABEL) != ROLE:
-        return []
-    if not check_mode:
-        with place.alone(params["wait"], "setting up"):
-            Sidecar(place.containers, place.keeper, ROLE).remove()
-    return [f"remove container {place.keeper}"]
-
-
 def _have(
     place: Place,
     program: PgBackRest,
@@ -238,7 +223,7 @@ def _refuse_new(place: Place, found: physical.Server, info: Info) -> None:
 
 
 class _Files:
-    """The files that the options of further repositories name, in a folder that the server's container sees."""
+    """The files that the options of further repositories name, in a folder that the backup container sees."""
 
     def __init__(self, folder: Path, declared: Mapping[str, Any]) -> None:
         wrong = [

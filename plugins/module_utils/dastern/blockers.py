@@ -15,7 +15,7 @@ from .connection import connect
 from .errors import DasTernError
 from .psql import Psql
 from .quantities import local
-from .sql_values import literal, seconds
+from .sql_values import seconds
 from .text import shown as text_shown
 
 try:
@@ -32,20 +32,26 @@ FROM pg_catalog.pg_stat_activity w, LATERAL (SELECT DISTINCT pid FROM unnest(pg_
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 WHERE w.pid = %s AND w.wait_event_type = 'Lock' ORDER BY 1
 """
-# A transaction that was prepared holds its locks without a session.
-_HOLDERS = """
-SELECT json_agg(DISTINCT jsonb_build_object('pid', coalesce(l.pid, 0), 'user', a.usename, 'application', a.application_name,
-  'state', a.state, 'since', to_char(coalesce(a.xact_start, a.state_change), 'YYYY-MM-DD HH24:MI:SSOF'), 'query', a.query))
-FROM pg_locks l JOIN pg_database d ON d.oid = l.database LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE d.datname = {database} AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation >= 16384
+# Who has locked a table of this database against everybody, or waits to, and whom these wait for. A transaction that was
+# prepared holds its locks without a session.
+_IN_THE_WAY = """
+WITH asked AS (
+  SELECT coalesce(l.pid, 0) AS pid, bool_and(l.granted) AS granted FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+  WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.mode = 'AccessExclusiveLock' AND c.relpersistence <> 't' AND c.oid >= 16384 GROUP BY 1),
+every AS (SELECT pid, granted FROM asked UNION SELECT unnest(pg_blocking_pids(pid)), true FROM asked WHERE NOT granted)
+SELECT json_agg(DISTINCT jsonb_build_object('pid', e.pid, 'user', a.usename, 'application', a.application_name,
+  'state', CASE WHEN e.granted THEN a.state ELSE 'waits for a lock itself' END,
+  'since', to_char(coalesce(a.xact_start, a.state_change), 'YYYY-MM-DD HH24:MI:SSOF')))
+FROM every e LEFT JOIN pg_stat_activity a ON a.pid = e.pid
 """
 
 
 class Blockers:
     """While the block lasts, looks every now and then who blocks the session `pid`.
 
-    `lock_timeout` is how long that session waits, as PostgreSQL writes it. The first look comes after a fraction of it:
-    a run that waits for nobody makes no second connection. Where none can be made, nobody is seen.
+    `lock_timeout` is how long that session waits, as PostgreSQL writes it. The first look comes after a fraction of it, a second
+    at most: a short run makes no second connection. Where none can be made, nobody is seen.
     """
 
     def __init__(self, params: Mapping[str, Any], pid: int, lock_timeout: str) -> None:
@@ -79,7 +85,9 @@ class Blockers:
     @property
     def lines(self) -> list[str]:
         """The same in words, one line for each; how it is with nobody."""
-        return _lines(self._seen)
+        return [f"  blocked by: {_words(one)}" for one in self._seen] or [
+            "  blocked by: nobody any more when it was looked; it had let go between two looks"
+        ]
 
     def named(self, refusal: DasTernError) -> DasTernError:
         """`refusal` with who it was, where it is one for want of a lock."""
@@ -116,25 +124,28 @@ def watching(
             raise blockers.named(DasTernError(words, sqlstate="55P03")) from None
 
 
-def holders(superuser: Psql, database: str) -> list[str]:
-    """Return who has locked tables of `database` against everybody, one line for each; how it is with nobody."""
-    return _lines(superuser.value(_HOLDERS.format(database=literal(database))) or [])
+def in_the_way(superuser: Psql, database: str) -> list[str]:
+    """Return who keeps others from tables of `database`, one line for each: none where nobody is seen, or it can't be asked.
 
-
-def _lines(seen: list[dict[str, Any]]) -> list[str]:
-    return [f"  blocked by: {_words(one)}" for one in seen] or [
-        "  blocked by: nobody any more when it was looked; it had let go before"
-    ]
+    Without their queries: these hold rows, and the lines may go into a record or an alert.
+    """
+    try:
+        seen = superuser.value(_IN_THE_WAY, database) or []
+    except DasTernError:  # what is to be said besides mustn't get lost
+        return []
+    return [f"  in the way: {_words(one)}" for one in seen]
 
 
 def _words(one: Mapping[str, Any]) -> str:
     if not one["pid"]:
         return "a prepared transaction: `SELECT * FROM pg_prepared_xacts` shows it"
     since = f", since {local(one['since'])}" if one["since"] else ""
-    query = "query not visible to this role" if one["query"] is None else f"query: {shown(one['query'])}"
+    query = ""
+    if "query" in one:
+        query = ", query not visible to this role" if one["query"] is None else f", query: {shown(one['query'])}"
     return (
         f"pid {one['pid']} (user {shown(one['user'] or 'unknown')}, application {shown(one['application'] or 'unknown')}, "
-        f"{one['state'] or 'state not visible'}{since}, {query})"
+        f"{one['state'] or 'state not visible'}{since}{query})"
     )
 
 

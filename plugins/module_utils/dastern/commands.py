@@ -17,7 +17,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-]*")
 """A value that neither the shell nor Ansible's `key=value` reads as anything else."""
 _SECRET = re.compile(r"pass|secret|token|private_key(?!_file)|repository_options|repository_files")
 """Names of variables whose value isn't shown. A path to a password file matches as well, and is hidden to no harm."""
-_PLAYBOOK = re.compile(r"ansible-playbook (?=((?:\.{0,2}/)?(?:[\w.-]+/)*(?!save_image)[\w-]+\.yml)\b)")
+_PLAYBOOK = re.compile(r"ansible-playbook ((?:\.{0,2}/)?(?:[\w.-]+/)*(?!save_image)[\w-]+\.yml)\b")
 """A command without options before its playbook: with some it is complete already, or means another target.
 
 An image is always saved on another machine than the one that lacks it.
@@ -74,10 +74,7 @@ def completed(text: str, options: str, located: Callable[[str], str] = lambda pa
     """`text` with `options` in each of its plain commands, whose playbooks lie where `located` says."""
 
     def complete(found: re.Match[str]) -> str:
-        # The path itself stays behind the match; only its folder may have to go before it.
-        path = found[1]
-        there = located(path).removesuffix(path)
-        return " ".join(["ansible-playbook", *([options] if options else []), there])
+        return " ".join(["ansible-playbook", *([options] if options else []), quote(located(found[1]))])
 
     return _PLAYBOOK.sub(complete, text)
 

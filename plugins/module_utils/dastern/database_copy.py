@@ -25,6 +25,8 @@ set -eu
 pg_dump -Fc --section=pre-data -f "$1.schema" -d "$2"
 pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
 """
+# `grantee=privileges/grantor`, as PostgreSQL writes it; PUBLIC is nothing.
+_ACL_ITEM = re.compile(r'("(?:[^"]|"")*"|[^"=]*)=[^/]*/("(?:[^"]|"")*"|[^"/]+)')
 _OWNER = "SELECT to_json(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = {database}"
 APPLICATION = "das-tern put back"
 _ACL = """
@@ -57,12 +59,19 @@ def create(psql: Psql, name: str, census: Census) -> None:
 def _make_roles_known(psql: Psql, properties: dict[str, Any]) -> None:
     """Refuse where the server lacks a role that the database names: it would be restored without it."""
     wanted = {properties["owner"], *(role for role in properties["settings"] or {} if role)}
+    for item in properties["acl"] or []:
+        named = _ACL_ITEM.fullmatch(item)
+        wanted |= {_unquoted(role) for role in named.groups() if role} if named else set()
     there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
     if missing := sorted(wanted - there):
         raise DasTernError(
             f"The live server has no role {', '.join(missing)}, which the backed-up database names. Make it first: "
             "`ansible-playbook playbooks/provision.yml`, or `postgres_app_user` as it was then."
         )
+
+
+def _unquoted(role: str) -> str:
+    return role[1:-1].replace('""', '"') if role.startswith('"') else role
 
 
 def _properties(psql: Psql, quoted: str, properties: dict[str, Any]) -> list[str]:
@@ -165,19 +174,18 @@ SELECT pg_catalog.json_build_object(
 """
 # The statements come as arguments: a pipe joins two programs, and nothing of the table's is a word of the shell.
 _PUT_BACK = """
-from=$1 to=$2 read=$3 make=$4 fill=$5 put=$6
+from=$1 to=$2 read=$3 make=$4 fill=$5 whole=$6 put=$7
 exec 4>&1
 codes=$( { { psql -Xq -v ON_ERROR_STOP=1 -d "$from" -c "$read"; echo $? >&3; } |
-  { psql -XqAt -v ON_ERROR_STOP=1 -1 -d "$to" -c "$make" -c "$fill" -c "$put" >&4; echo $? >&3; }; } 3>&1 )
+  { psql -XqAt -v ON_ERROR_STOP=1 -1 -d "$to" -c "$make" -c "$fill" -c "$whole" -c "$put" >&4; echo $? >&3; }; } 3>&1 )
 [ "$(echo $codes)" = '0 0' ]
 """
 
 
-def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, int]:
-    """Insert those rows of `table` in database `copy` whose primary key the same table of database `live` lacks.
+def put_back(superuser: Psql, copy: str, live: str, table: str, rows: int) -> int:
+    """Insert those of the `rows` of `table` in database `copy` whose primary key the same table of database `live` lacks.
 
-    Return how many rows the copy has and how many came in; no other row is changed. `table` is qualified and quoted as PostgreSQL
-    writes it. The owner of `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign
+    Return how many came in; no other row is changed. `table` is qualified and quoted as PostgreSQL writes it. The owner of `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign
     key or another unique one, leaves all as it was. Raises `DasTernError`.
     """
     there, wanted = (superuser.value(_COLUMNS.format(table=literal(table)), name) for name in (live, copy))
@@ -202,28 +210,36 @@ def put_back(superuser: Psql, copy: str, live: str, table: str) -> tuple[int, in
             f"COPY {table} ({columns}) TO STDOUT",
             f"CREATE TEMPORARY TABLE put_back ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
             f"COPY pg_temp.put_back ({columns}) FROM STDIN",
+            # To a COPY, a reader that was ended in the middle looks like one that is done.
+            f"DO $$ BEGIN IF (SELECT count(*) FROM pg_temp.put_back) <> {rows:d} THEN RAISE 'the rows of the copy broke off'; END IF; END $$",
             f"WITH came AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.put_back "
-            f"WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same}) RETURNING 1) SELECT count(*), (SELECT count(*) FROM pg_temp.put_back) FROM came",
+            f"WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same}) RETURNING 1) SELECT count(*) FROM came",
         ],
         silence=LONGEST,
         # The table's own triggers and checks run as the application has them run.
         settings={"search_path": '"$user",public'},
     )  # fmt: skip
-    came, _, rows = done.out.strip().partition("|")
-    if done.rc or not (came + rows).isdecimal():
+    came = done.out.strip()
+    if done.rc or not came.isdecimal():
         raise DasTernError(
             f"The rows of {table} can't be put back into database {live}: {done.last_words}. It is as it was.",
             **done.outside,
         )
-    return int(rows), int(came)
+    return int(came)
 
 
 def table_of(census: Census, table: str) -> str:
     """The table as PostgreSQL writes it; quotes may be left out."""
+    if table in census.tables:
+        return table
     plain = re.sub('"', "", table)
-    for name in census.tables:
-        if re.sub('"', "", name) in (plain, f"public.{plain}"):
-            return name
+    near = [name for name in census.tables if re.sub('"', "", name) in (plain, f"public.{plain}")]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        raise DasTernError(
+            f"`{table}` may be {' or '.join(near)}: name the one that is meant as it is written here, with its quotes. Nothing was done."
+        )
     raise DasTernError(
         f"The backed-up database has no table {table}; it has {', '.join(census.tables) or 'none'}. Write it with its "
         "schema: `-e table=public.users`."

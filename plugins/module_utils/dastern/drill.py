@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import cluster, database_copy
+from . import backup_logical, cluster, database_copy
 from .backup_folders import LOGICAL
 from .backup_health import counted, to_drill
 from .backup_records import Check, Place, Record, now
 from .census import Census
+from .commands import playbook
 from .connection import conninfo
 from .errors import DasTernError
 from .pgbackrest import PgBackRest
@@ -99,7 +100,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     if failure:
         return {**result, "failed": True, "lines": [*lines, f"{words} FAILED its drill: {failure}"],
                 "msg": f"The drill of {words} failed: {failure} The live server was not touched, and what was made for the "
-                "drill was removed. Take a new backup: `ansible-playbook playbooks/backup.yml -e backup_type=full`."}  # fmt: skip
+                f"drill was removed. Take a new backup: `{playbook('backup', backup_type='logical' if record.kind == 'logical' else 'full')}`."}  # fmt: skip
     census = Census.of(record.census)
     said = f"{len(census.tables)} tables, {census.rows} rows" + ("" if record.exact else " (only nearly; not compared)")
     compared = f"as its record says: schema, {said}, {len(census.migrations)} migrations"
@@ -162,12 +163,14 @@ def _physical(site: Site, record: Record, began: float) -> float:
 
 
 def _logical(site: Site, record: Record, began: float) -> float:
-    """The same of a logical one, in an empty cluster of its own."""
+    """The same of a logical one, in an empty cluster of its own, which sees this backup alone."""
+    if wrong := backup_logical.damage(site.place, record, hashes=False):
+        raise DasTernError(f"Backup {record.label} isn't what was written: {wrong}.")
     volume = f"{site.helper}-data"
     with _beforehand():
         site.make_volume(volume, "restore")
         cluster.initialise(site.containers, site.image, volume, site.helper)
-        psql = site.serve(volume, PGDATA, {"archive_mode": "off"}, {LOGICAL: False})
+        psql = site.serve(volume, PGDATA, {"archive_mode": "off"}, {f"{LOGICAL}/{record.label}": False})
     beside = copy.copy(site.place)
     beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
     _make_roles(site, psql, record)
@@ -183,7 +186,7 @@ def _make_roles(site: Site, psql: Psql, record: Record) -> None:
     census = Census.of(record.census)
     with _beforehand():
         names = set(site.psql.value("SELECT json_agg(rolname) FROM pg_roles") if site.answers() else [])
-    with contextlib.suppress(OSError):  # a file that is missing is found by the restore
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # a file that is missing or harmed is found by the restore
         text = (site.place.logical_folder / record.label / "globals.sql").read_text("utf-8")
         found = re.findall(r'^CREATE ROLE (?:"((?:[^"]|"")+)"|(\w+));$', text, re.MULTILINE)
         names |= {quoted.replace('""', '"') or plain for quoted, plain in found}

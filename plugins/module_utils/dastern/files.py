@@ -73,7 +73,7 @@ def alone(folder: Path, seconds: float = 120) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise DasTernError(
-                        f"Another run has been provisioning for {seconds:.0f} s: `fuser -v {folder}/.lock` "
+                        f"Another run has been provisioning for {seconds:.0f} s: `fuser -v {quote(str(folder))}/.lock` "
                         "shows it. Run again when it is done."
                     ) from None
                 time.sleep(0.1)

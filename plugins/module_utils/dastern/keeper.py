@@ -70,7 +70,7 @@ sum() {{ sha256sum | cut -d ' ' -f 1; }}
 archived() {{
   repository=$(sed -n 's/^repo1-path=//p' {PGBACKREST_FOLDER}/pgbackrest.conf)/archive/{STANZA}
   current=$(printf '%s\n' "$repository"/*/ | sort -V | tail -n 1)
-  [ -e "$current$1" ]
+  [ -n "$current" ] && [ -e "$current$1" ]
 }}
 # A history decides where recoveries go: it is one, and the one that this cluster has there stays.
 history() {{
@@ -224,7 +224,13 @@ class Keeper:
 
     def _form(self) -> dict[str, Any]:
         """What the container is made of."""
-        containers = self.place.containers
+        containers, cpus = self.place.containers, float(self.params["cpus"])
+        most = containers.call("GET", "/info")["NCPU"] if cpus else 0
+        if cpus and not 0.01 <= cpus <= most:
+            raise DasTernError(
+                f"`backup_cpus` is {cpus:g}; wanted is 0 for as many processors as there are, or a number from 0.01 to the {most} of "
+                "this host. Nothing was changed."
+            )
         server = containers.inspect("container", self.place.container)
         assert server is not None
         volume = next(mount["Name"] for mount in server["Mounts"] if mount["Destination"] == MOUNT)
@@ -245,7 +251,7 @@ class Keeper:
                 ],
                 # Locks, pgBackRest's spool, and one file of the log at a time.
                 "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=128m"},  # noqa: S108 - its own
-                "NanoCpus": int(float(self.params["cpus"]) * 1e9),
+                "NanoCpus": int(cpus * 1e9),
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
             },
         }  # fmt: skip

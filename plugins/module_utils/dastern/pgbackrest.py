@@ -1,4 +1,4 @@
-"""Drives pgBackRest inside the server's container: its commands, what it says, and what of it a killed run left.
+"""Drives pgBackRest inside the backup container: its commands, what it says, and what of it a killed run left.
 
 Source: pgBackRest 2.55, its manual and what it does. `verify` exits 0 whatever it finds; `--config=/dev/stdin` lets a
 configuration be tried that isn't written yet, and keeps its secrets out of argument lists.

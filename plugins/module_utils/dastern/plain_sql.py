@@ -29,7 +29,7 @@ from typing import IO, Any
 from . import database_copy
 from .backup_logical import APPLICATION, IN_CONTAINER, RESTORING, SESSION, fill, look, refuse_full_disk, why
 from .backup_records import UNREADABLE, Place
-from .blockers import holders
+from .blockers import in_the_way
 from .census import COUNTS, LONGEST, Census, count
 from .commands import playbook
 from .confirmation import SPEC as CONFIRMATION
@@ -286,7 +286,7 @@ def _write(place: Place, file: Any) -> None:
         words = done.last_words or "it was ended from outside"
         raise DasTernError([
             f"Database {place.database} could not be written as plain SQL: {words}.{why(done.err)} Nothing of it is left.",
-            *(holders(place.superuser, place.database) if why(done.err) else []),
+            *(in_the_way(place.superuser, place.database) if why(done.err) else []),
         ])  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from .backup_logical import restore, why
 from .backup_records import Place, Record
-from .blockers import holders
+from .blockers import in_the_way
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, conninfo
 from .errors import DasTernError
@@ -350,7 +350,7 @@ def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Ps
             f"Database {params['database']} could not be copied: {done.last_words}.{why(done.err)} The copy is removed, the live "
             "database was only read. It is filled with the rights of its owner; what only a superuser can make comes into it with "
             "`-e migrations_rehearsal_as_superuser=true`, where you trust whoever could write the application's functions.",
-            *(holders(superuser, params["database"]) if why(done.err) else []),
+            *(in_the_way(superuser, params["database"]) if why(done.err) else []),
         ])  # fmt: skip
 
 

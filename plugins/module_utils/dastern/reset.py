@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .blockers import Blockers
+from .blockers import watching
 from .commands import playbook
 from .confirmation import SPEC as CONFIRMATION
 from .confirmation import is_confirmed, wanted, word
@@ -79,11 +79,9 @@ def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             objects = connection.execute(_OBJECTS, (params["schema"],)).fetchall()
             extensions = [name for (name,) in connection.execute(_EXTENSIONS, (params["schema"],))]
             if (objects or extensions) and not check_mode:
-                with Blockers(params, connection.info.backend_pid, LOCK_TIMEOUT) as blockers:
-                    try:
-                        _drop(connection, objects, extensions)
-                    except psycopg.errors.LockNotAvailable as error:
-                        raise blockers.named(_failed(params, error)) from None
+                failed = f"Resetting schema {identifier(params['schema'])} of database {database} failed, and nothing was deleted"
+                with watching(params, connection, LOCK_TIMEOUT, failed):
+                    _drop(connection, objects, extensions)
     except psycopg.Error as error:
         raise _failed(params, error) from None
     dropped = len(objects) + len(extensions)

@@ -433,6 +433,8 @@ def checked(psql: Psql, database: str, record: Record, goal: Target) -> Census:
     """Count what was restored; a refusal unless it is what the record says it has to be."""
     if database not in _databases(psql):
         raise DasTernError(f"The restored cluster has no database {database}.")
+    if psql.value(f"SELECT to_json(NOT datallowconn) FROM pg_database WHERE datname = {literal(database)}"):
+        psql.run(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true;")  # its owner had closed it by then
     expected = Census.of(record.census)
     pages = with_damaged_pages(record)  # far better than none, and its target says so
     try:
@@ -512,7 +514,7 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
     run.lines.append(f"{words} restored {beside}{into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
     if params["table"] and not into:
-        return {**result, **_rows_put_back(run, name, database_copy.table_of(found, params["table"]))}
+        return {**result, **_rows_put_back(run, name, found)}
     if params["table"]:
         run.lines.append(
             f"database {into} holds {params['table']} with its {found.rows} rows; other tables are empty or not there"
@@ -531,10 +533,12 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
     return {**result, **_swapped_in(run, name, stamp, found, words)}
 
 
-def _rows_put_back(run: Run, copy: str, table: str) -> dict[str, Any]:
-    """Insert what the live table lacks, and drop the copy that it comes from."""
+def _rows_put_back(run: Run, copy: str, found: Census) -> dict[str, Any]:
+    """Insert what the live table lacks, and drop the copy that it comes from, which holds what was `found`."""
+    table = database_copy.table_of(found, run.params["table"])
+    rows = found.tables[table]
     try:
-        rows, came = database_copy.put_back(run.site.psql, copy, run.database, table)
+        came = database_copy.put_back(run.site.psql, copy, run.database, table, rows)
     finally:
         run.site.psql.drop_database(copy)
     run.lines.append(

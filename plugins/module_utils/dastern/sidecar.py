@@ -48,10 +48,14 @@ class Sidecar:
         return "replace" if stale_folders(self.containers, self.name, self.container, folders) else ""
 
     def start(self, form: Mapping[str, Any]) -> None:
-        """Make it anew and start it."""
-        self.remove()
+        """Make it anew and start it. What the engine won't make leaves the one that is there at work."""
+        new = f"{self.name}-new"
+        self.containers.remove(new)
+        self.containers.wait_until_gone(new, 60)
         labels = {ROLE_LABEL: self.role, _FORM: _digest(form)}
-        self.containers.call("POST", "/containers/create", {**form, "Labels": labels}, name=self.name)
+        self.containers.call("POST", "/containers/create", {**form, "Labels": labels}, name=new)
+        self.remove()
+        self.containers.call("POST", f"/containers/{quote(new)}/rename", name=self.name)
         self.containers.call("POST", f"/containers/{quote(self.name)}/start")
         self.container = self.containers.inspect("container", self.name)
 

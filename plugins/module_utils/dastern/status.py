@@ -39,7 +39,8 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('database', dat
 FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole,
   pg_catalog.unnest(setconfig) AS one
 WHERE coalesce(datname, {database}) = {database} AND one NOT LIKE 'dastern.environment=%'
-  AND NOT (datname IS NULL AND one = 'default_transaction_read_only=on')
+  AND NOT (datname IS NULL AND one = 'default_transaction_read_only=on'
+           AND s.setrole NOT IN (0, (SELECT datdba FROM pg_catalog.pg_database WHERE pg_database.datname = {database})))
 """
 
 
@@ -204,16 +205,21 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
     result["lines"].append(f"{inside['connections']} of {limit} connections used")
     result["settings_by_hand"] = psql.value(_BY_HAND.format(database=literal(database)))
     for found in result["settings_by_hand"]:
-        of = f"ROLE {identifier(found['role'])}" if found["role"] else ""
-        of += " IN " if found["role"] and found["database"] else ""
-        of += f"DATABASE {identifier(found['database'])}" if found["database"] else ""
+        role, inside = (identifier(found[one]) if found[one] else "" for one in ("role", "database"))
+        of = (
+            f"ROLE {role or 'ALL'} IN DATABASE {inside}"
+            if role and inside
+            else f"DATABASE {inside}"
+            if inside
+            else f"ROLE {role or 'ALL'}"
+        )
         name, _, value = found["setting"].partition("=")
         reset = f"ALTER {of} RESET {identifier(*name.split('.')) if found['resettable'] else 'ALL'}"
         besides = (
             "" if found["resettable"] else f" (with all others of it; `{PROVISION}` gives it those that are declared)"
         )
         result["lines"].append(
-            f"set by hand: {name} = {value} for every session of {of.lower()}; if that isn't wanted: "
+            f"set by hand: {name} = {value} for every session of {of}; if that isn't wanted: "
             f"`docker exec -u postgres {quote(params['container'])} psql -c {quote(reset)}`{besides}"
         )
     if inside["checksum_failures"]:

@@ -11,18 +11,17 @@ from typing import Any
 import yaml
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-FACTS = {
+FACTS = {"docker_engine_endpoint", "postgres_image_id", "postgres_image_reference"}
+"""What roles find out and leave as facts for the roles behind them, and what may be said beforehand instead."""
+STATES = {
     "docker_engine_absent",
-    "docker_engine_endpoint",
     "docker_engine_version",
     "migrations_emptied",
     "postgres_absent",
     "postgres_folders_pending",
-    "postgres_image_id",
-    "postgres_image_reference",
     "postgres_stopped",
 }
-"""What roles find out and leave as facts for the roles behind them."""
+"""What roles find out, too. Given by `-e`, it would beat what they find, and steps would be left out without a word."""
 FOREIGN = "dastern_foreign_variables"
 """Names (`*` stands for any text) of variables that belong to somebody else, and that `-e` may set all the same."""
 EVERYWHERE = {"report_file", FOREIGN}
