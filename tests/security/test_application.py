@@ -102,8 +102,11 @@ def test_settings_made_by_hand_go_by_the_commands_that_are_shown(server: Any, sw
     def found() -> dict[str, Any]:
         return status.collect(asked, [])["postgres"]  # type: ignore[no-any-return]
 
+    server.superuser.run(
+        "ALTER ROLE ALL SET work_mem = '5MB'; ALTER ROLE dastern_user SET default_transaction_read_only = on"
+    )
     commands = [line.partition("`")[2].partition("`")[0] for line in found()["lines"] if line.startswith("set by hand")]
-    assert len(commands) == 2 * len(given)
+    assert len(commands) == 2 * len(given) + 2
     for command in commands:
         _, *words = shlex.split(command)
         assert docker(*words).returncode == 0

@@ -204,26 +204,22 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
     )
     result["lines"].append(f"{inside['connections']} of {limit} connections used")
     result["settings_by_hand"] = psql.value(_BY_HAND.format(database=literal(database)))
-    for found in result["settings_by_hand"]:
-        role, inside = (identifier(found[one]) if found[one] else "" for one in ("role", "database"))
-        of = (
-            f"ROLE {role or 'ALL'} IN DATABASE {inside}"
-            if role and inside
-            else f"DATABASE {inside}"
-            if inside
-            else f"ROLE {role or 'ALL'}"
-        )
-        name, _, value = found["setting"].partition("=")
-        reset = f"ALTER {of} RESET {identifier(*name.split('.')) if found['resettable'] else 'ALL'}"
-        besides = (
-            "" if found["resettable"] else f" (with all others of it; `{PROVISION}` gives it those that are declared)"
-        )
-        result["lines"].append(
-            f"set by hand: {name} = {value} for every session of {of}; if that isn't wanted: "
-            f"`docker exec -u postgres {quote(params['container'])} psql -c {quote(reset)}`{besides}"
-        )
+    result["lines"] += [_by_hand(one, params["container"]) for one in result["settings_by_hand"]]
     if inside["checksum_failures"]:
         result["lines"].append(
             f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes"
         )
         result["next"].append(f"docker logs {quote(params['container'])} 2>&1 | grep -i checksum")
+
+
+def _by_hand(found: Mapping[str, Any], container: str) -> str:
+    """Say what somebody gave to a database, or to a role, and the command that takes it back."""
+    given = [f"{kind} {identifier(found[kind.lower()])}" for kind in ("ROLE", "DATABASE") if found[kind.lower()]]
+    of = " IN ".join(given) or "ROLE ALL"
+    name, _, value = found["setting"].partition("=")
+    reset = f"ALTER {of} RESET {identifier(*name.split('.')) if found['resettable'] else 'ALL'}"
+    besides = f" (with all others of it; `{PROVISION}` gives it those that are declared)"
+    return (
+        f"set by hand: {name} = {value} for every session of {of}; if that isn't wanted: "
+        f"`docker exec -u postgres {quote(container)} psql -c {quote(reset)}`{'' if found['resettable'] else besides}"
+    )
