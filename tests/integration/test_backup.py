@@ -141,7 +141,7 @@ def backups(
     assert not own.folder.exists()
     made = play(SET_UP, variables)
     assert made.rc == 0, made.stdout
-    own.sql("CREATE TABLE noted AS SELECT i, md5(i::text) AS words FROM generate_series(1, 20000) AS i")
+    own.sql("SET ROLE dastern_user; CREATE TABLE noted AS SELECT i, md5(i::text) AS words FROM generate_series(1, 20000) AS i")
     yield own
     remove_instance(container)
 
@@ -439,7 +439,7 @@ def test_what_the_application_bars_is_backed_up_without_its_rows(
         taken = backups.take("incr")
     record = backups.records[0]
     assert (record.label, record.exact, record.census["tables"]) == (taken["label"], False, {})
-    assert (f"blocked by: pid {pid} (user " if pid else words) in record.uncounted
+    assert (f"in the way: pid {pid} (user " if pid else words) in record.uncounted
     assert backup_physical.good(record)
     assert "failed" not in backups.drill(record.label)
     planned = backups.restore(check_mode=True, target=record.label)
@@ -451,7 +451,7 @@ def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
 ) -> None:
     """pgBackRest warns of them and ends well."""
     good = backups.take()["label"]
-    backups.sql("CREATE TABLE torn AS SELECT i, md5(i::text) FROM generate_series(1, 5000) AS i; CHECKPOINT")
+    backups.sql("SET ROLE dastern_user; CREATE TABLE torn AS SELECT i, md5(i::text) FROM generate_series(1, 5000) AS i; RESET ROLE; CHECKPOINT")
     file = backups.sql("SELECT pg_relation_filepath('torn')")
     docker("stop", "-t", "60", backups.container)
     containers, volume = Containers("unix:///var/run/docker.sock"), f"{backups.container}-data"
@@ -504,7 +504,7 @@ def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -
     before = backups.conf.read_text()
     backups.conf.write_text(f"{before}[global:archive-push]\ncompress-type=none\n")  # a segment is there as it is
     try:
-        backups.sql("CREATE TABLE last AS SELECT md5(i::text) FROM generate_series(1, 5000) AS i")
+        backups.sql("SET ROLE dastern_user; CREATE TABLE last AS SELECT md5(i::text) FROM generate_series(1, 5000) AS i")
         timeline, lsn = backup_physical.archive_all(backups.place)
     finally:
         backups.conf.write_text(before)
@@ -981,7 +981,7 @@ def test_everything_is_lost_but_the_repository_elsewhere(
     with remote.serving():
         made = play(SET_UP, variables)
         assert made.rc == 0, made.stdout
-        backups.sql("CREATE TABLE afar AS SELECT i FROM generate_series(1, 3000) AS i")
+        backups.sql("SET ROLE dastern_user; CREATE TABLE afar AS SELECT i FROM generate_series(1, 3000) AS i")
         taken = play("playbooks/backup.yml", variables, "-e", "label=before-launch")
         assert taken.rc == 0, taken.stdout
         backups.sql("INSERT INTO afar SELECT i FROM generate_series(3001, 5000) AS i")

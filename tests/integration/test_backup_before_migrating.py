@@ -177,7 +177,7 @@ def test_nothing_is_applied_without_it(small: Database, monkeypatch: pytest.Monk
 def test_a_table_that_stays_locked(small: Database) -> None:
     with small.connect() as other:
         other.execute('BEGIN; LOCK TABLE "t2"')
-        assert f"blocked by: pid {other.info.backend_pid} (user " in told(small, lock_timeout="200ms")
+        assert f"in the way: pid {other.info.backend_pid} (user " in told(small, lock_timeout="200ms")
 
 
 @contextmanager

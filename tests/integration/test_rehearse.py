@@ -387,7 +387,7 @@ def test_a_copy_that_fails_is_removed(small: Database) -> None:
     with psycopg.connect(small.instance.url.rpartition("/")[0] + f"/{small.name}") as other:
         other.execute('LOCK TABLE "t3" IN ACCESS EXCLUSIVE MODE')
         message = refusal(small, lock_timeout="200ms")
-        assert f"blocked by: pid {other.info.backend_pid} (user " in message
+        assert f"in the way: pid {other.info.backend_pid} (user " in message
     assert "could not be copied" in message
 
 
