@@ -250,6 +250,8 @@ def restore(
     A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
     `DasTernError`; then `database` may be filled in part, and is to be dropped.
     """
+    own = place.logical_folder / record.label  # a drill's server sees no other
+    refuse_elsewhere(place, f"{LOGICAL}/{record.label}" if own.is_dir() else LOGICAL)
     expected = Census.of(record.census)
     session = session or place.superuser.as_owner(expected.properties["owner"])
     chosen = [_table(record, expected, table) for table in tables]
@@ -268,7 +270,6 @@ def restore(
             f"Backup {record.label} isn't what was written: {wrong}. Nothing was restored. Use another: "
             "`ansible-playbook playbooks/list_backups.yml` shows all."
         )
-    refuse_elsewhere(place, f"{LOGICAL}/{record.label}")
     try:
         fill(session, place.superuser, database, f"{IN_CONTAINER}/{record.label}", place.database, chosen)
     except DasTernError as refusal:
