@@ -141,7 +141,9 @@ def backups(
     assert not own.folder.exists()
     made = play(SET_UP, variables)
     assert made.rc == 0, made.stdout
-    own.sql("SET ROLE dastern_user; CREATE TABLE noted AS SELECT i, md5(i::text) AS words FROM generate_series(1, 20000) AS i")
+    own.sql(
+        "SET ROLE dastern_user; CREATE TABLE noted AS SELECT i, md5(i::text) AS words FROM generate_series(1, 20000) AS i"
+    )
     yield own
     remove_instance(container)
 
@@ -451,7 +453,9 @@ def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
 ) -> None:
     """pgBackRest warns of them and ends well."""
     good = backups.take()["label"]
-    backups.sql("SET ROLE dastern_user; CREATE TABLE torn AS SELECT i, md5(i::text) FROM generate_series(1, 5000) AS i; RESET ROLE; CHECKPOINT")
+    backups.sql(
+        "SET ROLE dastern_user; CREATE TABLE torn AS SELECT i, md5(i::text) FROM generate_series(1, 5000) AS i; RESET ROLE; CHECKPOINT"
+    )
     file = backups.sql("SELECT pg_relation_filepath('torn')")
     docker("stop", "-t", "60", backups.container)
     containers, volume = Containers("unix:///var/run/docker.sock"), f"{backups.container}-data"
@@ -504,7 +508,9 @@ def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -
     before = backups.conf.read_text()
     backups.conf.write_text(f"{before}[global:archive-push]\ncompress-type=none\n")  # a segment is there as it is
     try:
-        backups.sql("SET ROLE dastern_user; CREATE TABLE last AS SELECT md5(i::text) FROM generate_series(1, 5000) AS i")
+        backups.sql(
+            "SET ROLE dastern_user; CREATE TABLE last AS SELECT md5(i::text) FROM generate_series(1, 5000) AS i"
+        )
         timeline, lsn = backup_physical.archive_all(backups.place)
     finally:
         backups.conf.write_text(before)

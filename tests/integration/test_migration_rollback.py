@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,45 @@ def test_rows_and_values_that_go_are_counted_and_confirmed(reversible: Database)
     done = rollback(params(reversible, "6_step"))
     assert (done["names"], done["losses"]) == (["8_step", "7_step"], kept)
     assert reversible.query("SELECT count(*) FROM renamed") == [(1,)]
+
+
+WRITES = {
+    "DELETE FROM priced": "7_step/down.sql, line 1, says `DELETE FROM priced`: table priced (2 rows)",
+    "DELETE FROM ONLY public.priced WHERE id = 1": "table priced (2 rows)",
+    "UPDATE priced SET price = 0 WHERE id = 2": "table priced (2 rows)",
+    "TRUNCATE other, priced": "table priced (2 rows)",
+    "MERGE INTO priced USING other ON true WHEN NOT MATCHED BY SOURCE THEN DELETE": "table priced (2 rows)",
+    "ALTER TABLE priced ALTER price TYPE numeric USING round(price); ALTER TABLE priced ALTER price TYPE numeric(10,2)":
+        "table priced (2 rows)",
+    "DO $$ BEGIN DELETE FROM priced WHERE id = 1; END $$": "deletes rows of table priced (1 row)",
+    "DO $$ BEGIN EXECUTE 'UPDATE priced SET price = 0'; END $$": "changes rows of table priced (2 rows)",
+    "DO $$ BEGIN EXECUTE 'TRUNCATE priced'; END $$": "empties table priced, or writes it anew (8,192 bytes)",
+    "WITH gone AS (DELETE FROM priced RETURNING 1) SELECT count(*) FROM gone": "deletes rows of table priced (2 rows)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_what_a_down_does_to_rows_is_confirmed(reversible: Database, sql: str) -> None:
+    """By what it says where that can be read, otherwise by what it did; the tables themselves stay."""
+    reversible.write(
+        _6_step="CREATE TABLE priced (id int, price numeric(10,2)); CREATE TABLE other ()",
+        _7_step="CREATE TABLE filled ()",
+    )
+    down(reversible, _7_step=f"{sql};\nDROP TABLE filled;")
+    reversible.migrate()
+    assert rollback(params(reversible, "6_step", confirm=""))["losses"] == ["takes away table filled (0 rows)"]
+    reversible.migrate()
+    reversible.query("INSERT INTO priced VALUES (1, 1.50), (2, 99.95)")
+    before, prices = reversible.state(), [(Decimal("1.50"),), (Decimal("99.95"),)]
+    with pytest.raises(DasTernError) as refused:
+        rollback(params(reversible, "6_step", confirm=""))
+    assert any(line.endswith(WRITES[sql]) for line in refused.value.facts["losses"])
+    assert (refused.value.facts["confirm"], reversible.state()) == (reversible.name, before)
+    assert reversible.query("SELECT price FROM priced ORDER BY id") == prices
+    if not WRITES[sql].startswith(("deletes", "changes", "empties")):
+        assert refused.value.message in rollback(params(reversible, "6_step", confirm=""), check_mode=True)["refused"]
+    assert rollback(params(reversible, "6_step"))["names"] == ["7_step"]
+    assert reversible.query("SELECT price FROM priced ORDER BY id") != prices
 
 
 def test_a_row_that_came_after_the_count_is_not_deleted(reversible: Database, monkeypatch: pytest.MonkeyPatch) -> None:
