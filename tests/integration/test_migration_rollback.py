@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import drift_run
 from ansible.module_utils.dastern import rollback as module
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import read_down
 from ansible.module_utils.dastern.new_migration import DOWN_TEXT
+from ansible.module_utils.dastern.resolve import resolve
 from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
 from catalogue import catalogue
 from migrating import Database
+from test_migration_resolve import params as resolve_params
 
 NAMES = [f"{number}_step" for number in range(1, 6)]
 
@@ -38,6 +42,13 @@ def params(database: Database, to: str, **changes: Any) -> dict[str, Any]:
         {"name": one.name, "sql": one.sql, "down": read_down(database.folder, one.name)} for one in database.files()
     ]
     return {**defaults, **given, "migrations": sent, "to": to, "confirm": database.name, **changes}
+
+
+def drift(database: Database) -> dict[str, Any]:
+    known = {**database.params(), "fail": False}
+    return drift_run.drift(
+        {name: known.get(name, option.get("default")) for name, option in drift_run.ARGUMENT_SPEC.items()}
+    )
 
 
 def refusal(database: Database, to: str, **changes: Any) -> str:
@@ -292,6 +303,26 @@ def test_rows_and_values_that_go_are_counted_and_confirmed(reversible: Database)
     done = rollback(params(reversible, "6_step"))
     assert (done["names"], done["losses"]) == (["8_step", "7_step"], kept)
     assert reversible.query("SELECT count(*) FROM renamed") == [(1,)]
+
+
+def test_a_clock_that_was_behind_doesnt_change_what_came_last(reversible: Database) -> None:
+    reversible.query(
+        "UPDATE _prisma_migrations SET started_at = started_at - interval '1 h' WHERE migration_name = '5_step'"
+    )
+    assert drift(reversible)["applied"] == [f"{number}_step" for number in range(1, 6)]
+    assert rollback(params(reversible, "4_step"))["names"] == ["5_step"]
+
+
+def test_squashed_migrations_stand_where_their_name_does(reversible: Database) -> None:
+    """The older ones became one file, which was marked as applied afterwards."""
+    sql = "\n".join((reversible.folder / f"{number}_step" / "migration.sql").read_text() for number in range(1, 4))
+    for number in range(1, 4):
+        shutil.rmtree(reversible.folder / f"{number}_step")
+    reversible.write(_3_squashed=sql)
+    reversible.query("DELETE FROM _prisma_migrations WHERE migration_name < '4'")
+    resolve(resolve_params(reversible, "applied", "3_squashed"))
+    assert drift(reversible)["applied"] == ["3_squashed", "4_step", "5_step"]
+    assert rollback(params(reversible, "3_squashed"))["names"] == ["5_step", "4_step"]
 
 
 WRITES = {

@@ -17,7 +17,7 @@ from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
-from .migration_plan import Plan, make_plan, reset_words
+from .migration_plan import Plan, in_order_of_application, make_plan, reset_words
 from .psql import superuser_of
 from .scratch import LEFTOVER_AFTER, replay, scratch_database
 from .sql_values import identifier
@@ -108,11 +108,7 @@ def _plan(
     ]
     if wrong:
         raise DasTernError(wrong, edited=plan.edited, missing=plan.missing)
-    names: list[str] = []
-    for row in rows or []:
-        if row.applied and row.name not in names:
-            names.append(row.name)
-    return plan, names
+    return plan, in_order_of_application(rows or [])
 
 
 def _settings(params: Mapping[str, Any]) -> list[Item]:

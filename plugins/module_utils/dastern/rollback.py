@@ -30,7 +30,7 @@ from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import DOWN, SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import rollback_refusals, time_of_day
-from .migration_plan import make_plan, reset_words
+from .migration_plan import in_order_of_application, make_plan, reset_words
 from .migration_run import Refused, own_transactions
 from .new_migration import why_empty
 from .psql import superuser_of
@@ -209,7 +209,7 @@ def _steps(
         f"Migration {name} was edited after it was applied: put the file back as it was.{reset_words(params)}"
         for name in plan.edited
     ]
-    names = list(dict.fromkeys(row.name for row in rows if row.applied))
+    names = in_order_of_application(rows)
     if params["to"] not in names:
         wrong.append(
             f"`to` is {params['to']!r}, which isn't applied in database {params['database']} (P3011); wanted is the migration "
