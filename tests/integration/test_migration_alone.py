@@ -472,6 +472,35 @@ def test_a_block_that_commits_beside_others_is_explained(database: Database) -> 
     assert database.query("SELECT to_regclass('a')") == [(None,)]
 
 
+NEVER = {
+    "DO $$ BEGIN EXECUTE 'CREATE INDEX CONCURRENTLY a_id ON a (id)'; END $$": "25001",
+    "DO $$ BEGIN INSERT INTO a VALUES (1); COMMIT; EXCEPTION WHEN unique_violation THEN NULL; END $$": "2D000",
+}
+
+
+@pytest.mark.parametrize("sql", NEVER)
+def test_a_block_that_can_never_commit_leaves_nothing(database: Database, sql: str) -> None:
+    database.write(_1_a="CREATE TABLE a (id int);", _2_b=sql, _3_c="CREATE TABLE c ();")
+    for _ in range(2):
+        with pytest.raises(DasTernError) as failure:
+            database.migrate()
+        assert (failure.value.facts["code"], failure.value.facts["sqlstate"]) == ("P3018", NEVER[sql])
+        assert "put" not in failure.value.message
+        assert database.ledger() == ["1_a"]
+    assert database.query("SELECT count(*) FROM a") == [(0,)]
+    database.write(_2_b="SELECT 1")
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
+
+
+def test_a_block_that_commits_before_it_cannot_blocks(database: Database) -> None:
+    sql = "DO $$ BEGIN INSERT INTO a VALUES (1); COMMIT; EXECUTE 'CREATE INDEX CONCURRENTLY a_id ON a (id)'; END $$"
+    database.write(_1_a="CREATE TABLE a (id int);", _2_b=sql)
+    with pytest.raises(DasTernError, match="committed a part of its work"):
+        database.migrate()
+    assert database.query("SELECT count(*) FROM a") == [(1,)]
+    assert "P3009" in refused(database).message
+
+
 def test_the_line_of_its_own_commit_is_the_commits(database: Database) -> None:
     database.write(_1_a="BEGIN;\nCREATE TABLE a ();\nCOMMIT;\n\nBEGIN;\nSELECT 1/0;\nCOMMIT;\n")
     with pytest.raises(DasTernError, match=r"COMMIT in line 3:(.|\n)*line 6") as failure:

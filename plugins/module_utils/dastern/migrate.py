@@ -82,6 +82,14 @@ WORDS_FOR = {
     "42501": "The role that migrates lacks a privilege: give it, or have a superuser do this step.",
 }
 
+_WORDS_ALONE = {
+    "25001": "A block, function or procedure can't run this command. Write it as a statement of its own, alone in a migration: such a "
+    "file runs outside a transaction.",
+    "2D000": "A block can't commit where it has an EXCEPTION, nor can what is called from there, or from a query. Take the COMMIT out of "
+    "the part that EXCEPTION guards.",
+}
+"""The same for what refuses outside a transaction as well."""
+
 
 def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = False) -> dict[str, Any]:
     """Apply what is pending; the keys of `params` are the options of the module `migration`.
@@ -446,6 +454,8 @@ def _failure(
         words.append(
             "The file, the role or the database sets a statement_timeout of its own: raise that, or split the work."
         )
+    elif failure.alone and mend in _WORDS_ALONE:
+        words.append(_WORDS_ALONE[mend])
     elif mend in WORDS_FOR or not failure.remains:
         words.append(WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")

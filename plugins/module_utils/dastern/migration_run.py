@@ -44,14 +44,15 @@ class Failure(Exception):
     """A migration that the server refused.
 
     `done` is the number of its statements that had succeeded, None where that isn't known; `remains` says in words
-    what it left behind, '' if nothing of it remains.
+    what it left behind, '' if nothing of it remains. `alone` is whether it ran outside a transaction.
     """
 
-    def __init__(self, error: psycopg.Error, done: int | None, remains: str) -> None:
+    def __init__(self, error: psycopg.Error, done: int | None, remains: str, *, alone: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.done = done
         self.remains = remains
+        self.alone = alone
 
 
 class Refused(Exception):
@@ -124,7 +125,7 @@ class Runner:
             except Failure as failure:
                 if failure.error.sqlstate not in _REFUSES_TRANSACTION or _only_statement(migration) is None:
                     raise
-                self._alone(migration)
+                self._alone(migration, failure.error)
         self._has_ledger = True
         return round((time.monotonic() - began) * 1000, 1)
 
@@ -209,8 +210,8 @@ class Runner:
         except psycopg.Error as error:
             raise Failure(error, None, f"and left an unfinished row. {resolve_words(migration.name)}") from None
 
-    def _alone(self, migration: MigrationFile) -> None:
-        """Run a file of one statement outside any transaction."""
+    def _alone(self, migration: MigrationFile, within: psycopg.Error) -> None:
+        """Run a file of one statement outside any transaction; `within` is what it failed with in one."""
         build = _build_of(migration)
         before = build.invalid(self._connection) if build else []
         row = self._start(migration)
@@ -221,7 +222,9 @@ class Runner:
             try:
                 self._send(migration)
             except _StatementError as failure:
-                if self._may_have_committed(migration):
+                # In a transaction it got as far as its first COMMIT. No further this time, it committed nothing.
+                no_further = _where(failure.error) == _where(within)
+                if self._may_have_committed(migration) and not no_further:
                     self._ledger.record_failed(row, str(failure.error))
                     raise Failure(
                         failure.error, failure.done, f"and may have committed a part of its work. {resolve_words(migration.name)}"
@@ -233,7 +236,7 @@ class Runner:
                 remains = f"and was taken back. {left}" if left else ""
                 if build and build.verb == "DROP" and build.valid(self._connection) is False:
                     remains = "and left the index INVALID; a second run drops it."
-                raise Failure(failure.error, failure.done, remains) from None
+                raise Failure(failure.error, failure.done, remains, alone=True) from None
             if build and build.verb == "CREATE" and build.name and build.valid(self._connection) is False:
                 self._ledger.forget(row)
                 raise Refused(
@@ -312,6 +315,10 @@ class Runner:
                 raise Refused(f"a COPY {_CANT_COPY}")
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
+
+
+def _where(error: psycopg.Error) -> tuple[str | None, str | None]:
+    return error.sqlstate, error.diag.context
 
 
 def repeatable(migration: MigrationFile) -> bool:
