@@ -7,6 +7,7 @@ disagree after a crash. Here they can't, and a migration that fails leaves no ro
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import refusals, time_of_day
 from .migration_plan import Plan, make_plan, reset_words
-from .migration_run import Failure, Refused, Runner, own_transactions, refuse_copy, resolve_words
+from .migration_run import Failure, Refused, Runner, own_transactions, refuse_copy, refuse_psql, resolve_words
 from .new_migration import why_empty
 from .quantities import cut
 from .rehearsal import target
@@ -153,7 +154,9 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
 @contextmanager
 def _session(params: dict[str, Any], settings: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
     """A connection for the schema; what the server refuses outside a migration's own file is refused in words."""
-    with connect(params, APPLICATION, {"search_path": identifier(params["schema"]), **settings}) as connection:
+    # Half a million notices cost more than the migration that sends them, and nobody reads them.
+    session = {"search_path": identifier(params["schema"]), "client_min_messages": "warning", **settings}
+    with connect(params, APPLICATION, session) as connection:
         connection.prepare_threshold = None  # DEALLOCATE ALL would leave psycopg believing in its statements
         try:
             yield connection
@@ -296,6 +299,7 @@ def _unfit(params: dict[str, Any], plan: Plan) -> list[str]:
         try:
             own_transactions(migration)
             refuse_copy(migration)
+            refuse_psql(migration)
         except Refused as refusal:
             wrong.append(f"Migration {migration.name}: {_path(params, migration.name)}: {refusal}")
     return wrong
@@ -453,6 +457,11 @@ def _failure(
     if mend == "57014" and params["statement_timeout"] == "0":
         words.append(
             "The file, the role or the database sets a statement_timeout of its own: raise that, or split the work."
+        )
+    elif missing := re.search(r'extension "([^"]+)" is not available', str(diag.message_primary)):
+        words.append(
+            f"The server's image lacks it. Name its package in `postgres_image_packages` (`apt-cache search postgresql-17` lists them), "
+            f"run `ansible-playbook playbooks/provision.yml`, then this again. `pg_available_extensions` shows whether {missing[1]} is there."
         )
     elif failure.alone and mend in _WORDS_ALONE:
         words.append(_WORDS_ALONE[mend])

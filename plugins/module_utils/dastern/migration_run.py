@@ -21,7 +21,7 @@ from .concurrent_indexes import Build, read
 from .connection import one_message
 from .ledger import Ledger
 from .migration_files import MigrationFile
-from .sql_text import Statement, statements, tokens
+from .sql_text import Statement, psql_commands, statements, tokens
 
 try:
     import psycopg
@@ -37,6 +37,8 @@ CLEAN_SESSION = (
 # 25001: the statement itself; 2D000: a COMMIT or ROLLBACK inside a block or procedure.
 _REFUSES_TRANSACTION = ("25001", "2D000")
 _CANT_COPY = "moves rows between server and client, which a migration can't feed. Write INSERT statements, or keep the rows in a seed."
+_WARNINGS = 20
+"""How many warnings of a migration are shown."""
 _CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
 
 
@@ -69,7 +71,8 @@ class _StatementError(Exception):
 def own_transactions(migration: MigrationFile) -> list[Statement]:
     """The statements of a file that begin and end transactions of its own.
 
-    Raises `Refused` where they don't pair: a BEGIN without COMMIT loses everything, and Prisma reports success.
+    A COMMIT without a BEGIN ends the transaction that the server makes of what is sent together: Prisma deploys such files.
+    Raises `Refused` for a BEGIN without COMMIT, which loses everything while Prisma reports success, and for other control.
     """
     if not _CONTROL & migration.words:
         return []
@@ -78,14 +81,11 @@ def own_transactions(migration: MigrationFile) -> list[Statement]:
     for one in found:
         if one.words[0] in ("BEGIN", "START") and begun is None:
             begun = one
-        elif one.words[0] in ("COMMIT", "END") and begun is not None and not {"CHAIN", "PREPARED"} & set(one.words):
+        elif one.words[0] in ("COMMIT", "END") and not {"CHAIN", "PREPARED"} & set(one.words):
             begun = None
         else:
             raise Refused(
-                f"`{one.text}` in line {one.line} has no BEGIN before it."
-                if one.words[0] in ("COMMIT", "END") and begun is None
-                else f"`{one.text}` in line {one.line}: of transaction control a migration may hold pairs of BEGIN and "
-                "COMMIT and nothing else."
+                f"`{one.text}` in line {one.line}: of transaction control a migration may hold BEGIN and COMMIT and nothing else."
             )
     if begun is not None:
         raise Refused(
@@ -104,6 +104,15 @@ def refuse_copy(migration: MigrationFile) -> None:
             raise Refused(f"the COPY in line {one.line} {_CANT_COPY}")
 
 
+def refuse_psql(migration: MigrationFile) -> None:
+    """Raise `Refused` for a file with commands of psql, which the server doesn't know."""
+    for line, command in psql_commands(migration.sql):
+        raise Refused(
+            f"`{command}` in line {line} is a command of psql, and not SQL: neither the server nor Prisma knows it. Take it out; what it "
+            "includes or sets has to stand in the file itself."
+        )
+
+
 class Runner:
     """Applies migrations over one connection whose session holds the migration lock."""
 
@@ -113,10 +122,14 @@ class Runner:
         self._has_ledger = ledger.rows() is not None
         self.notices: list[str] = []
         """What an operator should know of migrations that were applied all the same."""
+        self._warned: list[str] = []
+        self._warnings = 0
+        connection.add_notice_handler(self._heard)
 
     def apply(self, migration: MigrationFile) -> float:
         """Apply it and write its row; gives milliseconds. Raises `Failure` or `Refused`."""
         began = time.monotonic()
+        self._warned, self._warnings = [], 0
         if own_transactions(migration):
             self._own(migration)
         else:
@@ -127,7 +140,17 @@ class Runner:
                     raise
                 self._alone(migration, failure.error)
         self._has_ledger = True
+        more = [f"and {self._warnings - _WARNINGS} more"] if self._warnings > _WARNINGS else []
+        self.notices += [f"Migration {migration.name}: WARNING: {text}" for text in [*self._warned, *more]]
         return round((time.monotonic() - began) * 1000, 1)
+
+    def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        """Keep what the server, or the file itself by RAISE WARNING, warns of."""
+        # A COMMIT that ends what the server made a transaction of warns that there is none.
+        if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate != "25P01":
+            self._warnings += 1
+            if self._warnings <= _WARNINGS:
+                self._warned.append(" ".join(str(diagnostic.message_primary).split()))
 
     def _in_transaction(self, migration: MigrationFile) -> None:
         transaction = None
@@ -195,14 +218,14 @@ class Runner:
                 done = statements(migration.sql)[: failure.done]
                 self._connection.execute("ROLLBACK")
                 self._connection.execute(CLEAN_SESSION)
-                if not any(one.transaction_control and one.words[0] in ("COMMIT", "END") for one in done):
+                committed = _committed_by(done)
+                if committed is None:
                     self._ledger.forget(row)
                     raise Failure(failure.error, failure.done, "") from None
                 self._ledger.record_failed(row, str(failure.error))
-                last = max(one.line for one in done if one.transaction_control and one.words[0] in ("COMMIT", "END"))
                 raise Failure(
                     failure.error, failure.done,
-                    f"after its own COMMIT in line {last}: what stands up to there is committed, and it blocks the rest "
+                    f"after its own COMMIT in line {committed.line}: what stands up to there is committed, and it blocks the rest "
                     f"(P3009). {resolve_words(migration.name)}",
                 ) from None  # fmt: skip
             self._connection.execute(CLEAN_SESSION)
@@ -315,6 +338,14 @@ class Runner:
                 raise Refused(f"a COPY {_CANT_COPY}")
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
+
+
+def _committed_by(done: list[Statement]) -> Statement | None:
+    """The last COMMIT among statements that ran, before which there was something to commit."""
+    first = next((at for at, one in enumerate(done) if not one.transaction_control), len(done))
+    return next(
+        (one for one in reversed(done[first:]) if one.words[0] in ("COMMIT", "END") and one.transaction_control), None
+    )
 
 
 def _where(error: psycopg.Error) -> tuple[str | None, str | None]:
