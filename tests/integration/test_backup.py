@@ -196,12 +196,14 @@ def at_work(backups: Backups) -> bool:
 
 @pytest.fixture
 def elsewhere(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A test may configure another repository; the configuration is as it was when it is over."""
+    """A test may configure another repository; configuration and container are as they were when it is over."""
     before = backups.conf.read_text()
     # The first repository isn't gone: another path is given to it for a while.
     monkeypatch.setattr(Place, "put_aside", lambda _: None)
     yield monkeypatch
+    monkeypatch.undo()
     backups.conf.write_text(before)
+    backups.set_up()
 
 
 @contextmanager
@@ -754,7 +756,10 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     options = {"repo2-path": "/backups/second", "repo2-retention-full": 1, "repo2-cipher-pass": f"{secret} 2"}
     declared = {"cipher_pass": secret, "repository_options": {**options, "repo2-cipher-type": "aes-256-cbc"}}
     check = backups.set_up(True, **declared)
-    assert check["steps"] == [f"change {backups.conf}", "make the repository", "take a first full backup"]
+    assert check["steps"] == [
+        *(f"make {backups.folder / name}" for name in ("encrypted", "second")), f"replace container {backups.keeper}",
+        f"change {backups.conf}", "make the repository", "take a first full backup",
+    ]  # fmt: skip
     made = backups.set_up(**declared)
     assert secret in backups.conf.read_text()
     assert secret not in str((check, made))
@@ -904,22 +909,31 @@ def test_a_backup_goes_before_a_copy_elsewhere_that_is_under_way(
     backups.set_up()
 
 
-def test_disk_full_in_the_repository(backups: Backups, elsewhere: pytest.MonkeyPatch) -> None:
-    """The container's own small /tmp is the disk."""
+@pytest.fixture
+def small_disk(backups: Backups) -> Iterator[Path]:
+    """A disk of 24 MB for a repository."""
+    path = backups.folder / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,uid=999,gid=999,mode=0700", "none", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    path.rmdir()
+
+
+def test_disk_full_in_the_repository(backups: Backups, small_disk: Path, elsewhere: pytest.MonkeyPatch) -> None:
     before = backups.records
-    elsewhere.setattr(pgbackrest, "REPOSITORY", "/tmp/repository")
-    fill = 'dd if=/dev/zero of=/tmp/filler bs=64k 2>/dev/null; truncate -s "-1M" /tmp/filler; mkdir /tmp/repository'
-    docker("exec", "-u", "postgres", backups.keeper, "sh", "-c", fill)
+    elsewhere.setattr(pgbackrest, "REPOSITORY", f"/backups/{small_disk.name}")
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(23 * 1024**2))
     with pytest.raises(DasTernError) as refusal:
         backups.set_up()
     assert re.search(r"Its disk has .*B left: make room in `postgres_backup_dir`", refusal.value.message)
     assert backups.records == before
-    docker("exec", "-u", "postgres", backups.keeper, "rm", "/tmp/filler")
+    filler.unlink()
     made = backups.set_up()
     assert made["record"]["verified"]["ok"] is True
     assert backups.records[1:] == before
     backups.place.forget(made["record"]["label"])
-    docker("exec", "-u", "postgres", backups.keeper, "rm", "-rf", "/tmp/repository")
 
 
 def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
