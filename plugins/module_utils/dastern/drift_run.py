@@ -66,14 +66,15 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
                 files=[files[name] for name in names], leftover_after=leftover_after,
             ) as own:  # fmt: skip
                 own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
-                replay(own, [files[name] for name in names], params["folder"])
+                left_out = replay(own, [files[name] for name in names], params["folder"])
                 expected = [*read_catalogue(own, schema), *_settings(params)]
     except psycopg.Error as error:
         raise DasTernError(
             f"{failed}: {error.sqlstate or 'connection lost'}: "
             f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run again."
         ) from None
-    return _result(params, plan, names, expected, live)
+    result = _result(params, plan, names, expected, live)
+    return {**result, "lines": [*result["lines"], *left_out]}
 
 
 def _plan(
