@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from .backup_physical import good
 from .backup_records import Place
 from .blockers import Blockers
 from .catalogue import Item, read_catalogue, read_catalogue_within
@@ -22,7 +24,7 @@ from .connection import connect, system_identifier
 from .drift import compare, table
 from .drift_run import SCRATCH
 from .errors import DasTernError
-from .ledger import Ledger
+from .ledger import Ledger, Row
 from .migration_backup import ARGUMENT_SPEC as BACKUP
 from .migration_backup import ROLLING_BACK, applied, backed_up, listed
 from .migration_dangers import short, tables
@@ -34,6 +36,7 @@ from .migration_plan import in_order_of_application, make_plan, reset_words
 from .migration_run import Refused, own_transactions
 from .new_migration import why_empty
 from .psql import superuser_of
+from .quantities import local
 from .scratch import refuse_outside, replay, scratch_database
 from .sql_reader import Reader
 from .sql_text import Statement, line_and_column, statements
@@ -225,7 +228,7 @@ def _steps(
             f"{', '.join(f'{name}/{DOWN}' for name in without)} {'does' if len(without) == 1 else 'do'} not exist in "
             f"{params['folder']}, so that {params['to']} can't be gone back to step by step. Nothing was rolled back. Write "
             f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied: "
-            f"{_backup(params, system_identifier(connection), kept)}"
+            f"{_backup(params, system_identifier(connection), kept, _began(rows, without[0]))}"
         )
     empty = [] if params["allow_empty"] else [name for name in taken if MigrationFile(name, downs[name]).empty]
     if empty:
@@ -248,16 +251,31 @@ def _steps(
     return kept, taken
 
 
-def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str]) -> str:
-    """The newest backup that has just these migrations, else fewer of them, with the command that restores it."""
-    there = listed(Place(dict(params)), params["database"], system) if params["backup_dir"] else []
-    fit = [one for one in there if set(applied(one)) <= set(kept)]
-    if not fit:
-        return f"there is none in `postgres_backup_dir` ({params['backup_dir']})."
-    best = max(fit, key=lambda one: (len(applied(one)), one.began))
-    missing = [name for name in kept if name not in applied(best)]
-    lacks = f", without {', '.join(missing)}" if missing else ""
-    return f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`"
+def _began(rows: Sequence[Row], name: str) -> datetime:
+    """When a migration that is applied was begun."""
+    return next(row.started_at for row in rows if row.name == name and row.applied)
+
+
+def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before: datetime) -> str:
+    """The newest backup that has just these migrations, else fewer of them, and the way to the moment `before`; with commands."""
+    if not params["backup_dir"]:
+        return "`postgres_backup_dir` is empty."
+    backups = Place(dict(params))
+    ways = []
+    fit = [one for one in listed(backups, params["database"], system) if set(applied(one)) <= set(kept)]
+    if fit:
+        best = max(fit, key=lambda one: (len(applied(one)), one.began))
+        missing = [name for name in kept if name not in applied(best)]
+        lacks = f", without {', '.join(missing)}" if missing else ""
+        ways.append(f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`")
+    physical = [one for one in backups.records() if one.kind == "physical" and one.system == system and good(one)]
+    if any(datetime.fromisoformat(one.began) < before for one in physical):
+        moment = local(before, exact=True)
+        command = playbook("restore", target=moment, what="database", into=f"{params['database']}_restored")
+        ways.append(
+            f"the moment before it, {moment}, from the physical backups and the log, as a database beside the live one: `{command}`"
+        )
+    return " Or ".join(ways) or f"there is none in `postgres_backup_dir` ({params['backup_dir']})."
 
 
 def _prove(
