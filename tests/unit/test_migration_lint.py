@@ -425,7 +425,7 @@ def test_a_long_chain_takes_linear_time() -> None:
         ("ALTER DOMAIN d ADD CONSTRAINT k CHECK (VALUE > 0)", {"ban-alter-domain-with-add-constraint": "warning"}),
         ("DROP INDEX i", {"require-concurrent-index-deletion": "warning"}),
         ("ALTER TABLE p DETACH PARTITION q", {"require-concurrent-partition-detach": "warning"}),
-        ("REINDEX TABLE t", {"require-concurrent-reindex": "warning"}),
+        ("REINDEX TABLE t", {"require-concurrent-reindex": "danger"}),
         ("ALTER TABLE t ALTER c DROP NOT NULL", {"ban-drop-not-null": "warning"}),
         ("CREATE TABLE t (at timestamp(3))", {"prefer-timestamp-tz": "warning"}),
         ("CREATE TABLE t (code char(3))", {"ban-char-field": "warning"}),
@@ -537,6 +537,84 @@ def test_empty_ignore_file(tmp_path: Path) -> None:
 
 
 # --- all of it
+
+
+CHECK, VALIDATE = (
+    'ALTER TABLE "T" ADD CONSTRAINT c CHECK ("x" IS NOT NULL) NOT VALID',
+    'ALTER TABLE "T" VALIDATE CONSTRAINT c',
+)
+SET_NOT_NULL = 'ALTER TABLE "T" ALTER COLUMN x SET NOT NULL'
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([CHECK, VALIDATE, SET_NOT_NULL], []),
+        (['ALTER TABLE public."T" ADD CONSTRAINT c CHECK ((x IS NOT NULL))', SET_NOT_NULL], []),
+        ([CHECK, VALIDATE, f"{SET_NOT_NULL}, ALTER y SET NOT NULL"], [("3", 1, 54, "danger")]),
+        ([CHECK, SET_NOT_NULL], [("2", 1, 32, "danger")]),
+        ([CHECK, VALIDATE, 'ALTER TABLE "T" DROP CONSTRAINT c', SET_NOT_NULL], [("4", 1, 32, "danger")]),
+        ([CHECK.replace("IS NOT NULL", "> 0"), VALIDATE, SET_NOT_NULL], [("3", 1, 32, "danger")]),
+        ([CHECK, VALIDATE, "ALTER TABLE u ALTER COLUMN x SET NOT NULL"], [("3", 1, 30, "danger")]),
+        ([CHECK, VALIDATE, 'DROP TABLE "T"', SET_NOT_NULL], [("4", 1, 32, "danger")]),
+    ],
+)
+def test_a_validated_check_makes_not_null_instant(
+    tmp_path: Path, files: list[str], expected: list[tuple[str, int, int, str]]
+) -> None:
+    """The recipe that lint itself recommends is none of its findings."""
+    assert told(tmp_path, "adding-not-nullable-field", *files) == expected
+
+
+@pytest.mark.parametrize(
+    ("default", "expected"),
+    [
+        ("-1", 0),
+        ("('x')", 0),
+        ("(1 + 2)", 0),
+        ("'{}'::varchar(9)[]", 0),
+        ("1 NOT NULL CHECK (f(c) > 0)", 0),
+        ("f(1)", 1),
+        ("(2 * f())", 1),
+    ],
+)
+def test_a_default_without_a_call_writes_no_row(tmp_path: Path, default: str, expected: int) -> None:
+    assert (
+        len(told(tmp_path, "adding-field-with-default", f"ALTER TABLE t ADD COLUMN c int DEFAULT {default}"))
+        == expected
+    )
+
+
+PARTED = 'CREATE TABLE "P" (id int) PARTITION BY RANGE (id)'
+
+
+def test_an_index_on_a_partitioned_table(tmp_path: Path) -> None:
+    """What the server refuses there isn't advised."""
+    (one,) = [one for one in found(tmp_path, PARTED, 'CREATE INDEX "on" ON "P" (id)') if one.migration == "2"]
+    assert (one.rule, "ATTACH PARTITION" in one.mend) == ("require-concurrent-index-creation", True)
+    assert told(tmp_path, "concurrently-partitioned", PARTED, 'CREATE INDEX CONCURRENTLY i ON public."P" (id)') == [
+        ("2", 1, 1, "danger")
+    ]
+    assert [
+        one.rule for one in found(tmp_path, PARTED, 'CREATE INDEX i ON ONLY "P" (id)') if one.migration == "2"
+    ] == []
+    assert told(tmp_path, "concurrently-partitioned", PARTED, "CREATE INDEX CONCURRENTLY i ON p (id)") == []
+
+
+def test_a_plain_reindex_is_a_danger(tmp_path: Path) -> None:
+    for sql, expected in (
+        ("REINDEX TABLE t", ["danger"]),
+        ("REINDEX INDEX i", ["danger"]),
+        ("REINDEX TABLE CONCURRENTLY t", []),
+    ):
+        assert [one.severity for one in found(tmp_path, sql)] == expected
+
+
+@pytest.mark.parametrize("sql", ["\\set a 1\nSELECT 1", "SELECT 1;\n\\i x.sql"])
+def test_commands_of_psql(tmp_path: Path, sql: str) -> None:
+    line = sql.split("\\")[0].count("\n") + 1
+    assert told(tmp_path, "psql-command", sql) == [("1", line, 1, "danger")]
+    assert told(tmp_path, "psql-command", "SELECT E'\\n', '\\', $$\\x$$ -- \\y") == []
 
 
 def test_order_and_words(tmp_path: Path) -> None:

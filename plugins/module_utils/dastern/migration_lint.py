@@ -8,26 +8,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import squawk
+from . import lint_history, squawk
 from .errors import DasTernError
 from .foreign_keys import without_index
 from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
-from .sql_text import Statement, line_and_column, literal_value, statements, tokens
+from .sql_text import Statement, line_and_column, literal_value, psql_commands, statements, tokens
 from .text import shown
 from .widening import widened
 
 IGNORE_FILE = "lint.yml"
 PG_VERSION = 17
 OWN_RULES = (
+    "concurrently-partitioned",
     "deletes-all-rows",
     "drop-cascade",
     "empty",
@@ -36,6 +37,7 @@ OWN_RULES = (
     "locks-out-reads",
     "loses-data-in-code",
     "not-alone",
+    "psql-command",
     "squawk",
     "transaction-control",
     "unreadable",
@@ -100,11 +102,16 @@ def lint(
     wanted = [file for file in files if file.name in names]
     if not wanted:
         return []
-    found = [*_squawk(wanted, folder, program or squawk.find()), *_foreign_keys(files, names, folder)]
+    found = [
+        *_squawk(wanted, folder, program or squawk.find()),
+        *_foreign_keys(files, names, folder),
+        *_concurrently_partitioned(files, names, folder),
+    ]
     for file in wanted:
         found += _own(file, folder)
     needless = _needless(found, files)
     found = [one for one in found if (one.rule, one.migration, one.line, one.column) not in needless]
+    found = _known_better(found, files)
     order = {file.name: number for number, file in enumerate(files)}
     found.sort(key=lambda one: (order.get(one.migration, -1), one.line, one.column, one.rule))
     return [one for one in found if not any(ignore.covers(one) for ignore in ignored)]
@@ -227,6 +234,59 @@ def _needless(found: Sequence[Finding], files: Sequence[MigrationFile]) -> set[t
     return needless
 
 
+_PARTITIONED = (
+    "Its partitions can be indexed CONCURRENTLY, itself it can't: `CREATE INDEX ... ON ONLY` it, then one on each partition "
+    "CONCURRENTLY, each alone in a migration, then `ALTER INDEX ... ATTACH PARTITION`."
+)
+_OF_HISTORY = {"adding-not-nullable-field", "adding-field-with-default", "require-concurrent-index-creation"}
+
+
+def _known_better(found: list[Finding], files: Sequence[MigrationFile]) -> list[Finding]:
+    """`found` without what the chain before shows to be harmless, and with the way that a partitioned table has."""
+    if not any(one.rule in _OF_HISTORY for one in found):
+        return found
+    history = lint_history.read([file.sql for file in files])
+    numbers = {file.name: number for number, file in enumerate(files)}
+
+    def within(one: Finding, spans: list[lint_history.Span]) -> bool:
+        number = numbers[one.migration]
+        sql = files[number].sql
+        return any(
+            of == number and line_and_column(sql, begin) <= (one.line, one.column) <= line_and_column(sql, end)
+            for of, begin, end in spans
+        )
+
+    harmless = {
+        "adding-not-nullable-field": history.proven,
+        "adding-field-with-default": history.constant,
+        "require-concurrent-index-creation": history.alone,
+    }
+    kept = [one for one in found if one.rule not in harmless or not within(one, harmless[one.rule])]
+    return [
+        replace(one, mend=_PARTITIONED)
+        if one.rule == "require-concurrent-index-creation" and within(one, history.partitioned)
+        else one
+        for one in kept
+    ]
+
+
+def _concurrently_partitioned(
+    files: Sequence[MigrationFile], names: Collection[str], folder: str | os.PathLike[str]
+) -> Iterator[Finding]:
+    """What the server refuses, although it is written as lint advises elsewhere."""
+    if not any({"concurrently", "index"} <= file.words for file in files if file.name in names):
+        return
+    for number, begin, end in lint_history.read([file.sql for file in files]).partitioned:
+        file = files[number]
+        words = file.sql[begin:end].upper().split()
+        if file.name in names and "CONCURRENTLY" in words[:4]:
+            line, column = line_and_column(file.sql, begin)
+            yield Finding(
+                file.name, _path(folder, file.name), line, column, "concurrently-partitioned", "danger",
+                "The server builds no index CONCURRENTLY on a partitioned table.", _PARTITIONED,
+            )  # fmt: skip
+
+
 def _foreign_keys(
     files: Sequence[MigrationFile], names: Collection[str], folder: str | os.PathLike[str]
 ) -> Iterator[Finding]:
@@ -269,11 +329,12 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str]) -> Iterator[Findin
     """What our own rules find in one file alone."""
     # Most files hold none of these words, and to read a thousand of them statement by statement takes a second.
     noteworthy = _NOTEWORTHY & file.words or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
-    if "/*" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
+    if "/*" not in file.sql and "\\" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
         return
     found = statements(file.sql)
     for offset, rule, severity, message, mend in (
         *_empty(found),
+        *_psql(file.sql),
         *_transaction_control(found),
         *_not_alone(found),
         *_enum_value_used(found),
@@ -289,6 +350,14 @@ def _empty(found: list[Statement]) -> Iterator[Said]:
             0, "empty", "danger",
             "The file holds no statement: it would be recorded as applied, and can't be filled in afterwards.",
             "Write its statements, or remove its directory.",
+        )  # fmt: skip
+
+
+def _psql(sql: str) -> Iterator[Said]:
+    for offset, command in psql_commands(sql):
+        yield (
+            offset, "psql-command", "danger", f"`{command}` is a command of psql: neither the server nor Prisma knows it.",
+            "Take it out; what it includes or sets has to stand in the file itself.",
         )  # fmt: skip
 
 

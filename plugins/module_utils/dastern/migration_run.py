@@ -21,7 +21,7 @@ from .concurrent_indexes import Build, read
 from .connection import one_message
 from .ledger import Ledger
 from .migration_files import MigrationFile
-from .sql_text import Statement, psql_commands, statements, tokens
+from .sql_text import Statement, line_and_column, psql_commands, statements, tokens
 
 try:
     import psycopg
@@ -106,7 +106,8 @@ def refuse_copy(migration: MigrationFile) -> None:
 
 def refuse_psql(migration: MigrationFile) -> None:
     """Raise `Refused` for a file with commands of psql, which the server doesn't know."""
-    for line, command in psql_commands(migration.sql):
+    for offset, command in psql_commands(migration.sql):
+        line, _ = line_and_column(migration.sql, offset)
         raise Refused(
             f"`{command}` in line {line} is a command of psql, and not SQL: neither the server nor Prisma knows it. Take it out; what it "
             "includes or sets has to stand in the file itself."

@@ -115,13 +115,12 @@ def statements(sql: str) -> list[Statement]:
 
 
 def psql_commands(sql: str) -> Iterator[tuple[int, str]]:
-    """Line and text of what begins with a backslash outside of quotes and comments: to psql it is a command of its own."""
+    """Offset and text of what begins with a backslash outside of quotes and comments: to psql it is a command of its own."""
     if "\\" not in sql:
         return
     for kind, token, offset in tokens(sql):
         if kind == "other" and token == "\\":
-            line = sql.count("\n", 0, offset) + 1
-            yield line, sql[offset:].split("\n", 1)[0].strip()[:60]
+            yield offset, sql[offset:].split("\n", 1)[0].strip()[:60]
 
 
 def literal_value(token: str) -> str:
