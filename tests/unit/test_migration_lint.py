@@ -617,6 +617,24 @@ def test_commands_of_psql(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "psql-command", "SELECT E'\\n', '\\', $$\\x$$ -- \\y") == []
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE t ALTER a TYPE text",
+        "ALTER TABLE t DROP a",
+        "DROP TABLE t",
+        "TRUNCATE t",
+        "ALTER TABLE t ALTER a SET NOT NULL",
+    ],
+)
+def test_a_table_that_an_earlier_pending_file_makes(tmp_path: Path, sql: str) -> None:
+    """It holds nothing where both are applied in one run; in the history of others it may."""
+    chain = [MigrationFile("1", "CREATE TABLE t (a int)"), MigrationFile("2", sql)]
+    rules = [{one.rule for one in lint(chain, ["1", "2"], tmp_path, together=both)} for both in (False, True)]
+    assert (len(rules[0]), rules[1]) == (1, set())
+    assert {one.rule for one in lint(chain, ["2"], tmp_path, together=True)} == rules[0]
+
+
 def test_order_and_words(tmp_path: Path) -> None:
     both = found(tmp_path, "SELECT 1;\nDROP TABLE t;\nCOMMIT;", "DROP INDEX i")
     assert [(one.migration, one.line, one.rule) for one in both] == [

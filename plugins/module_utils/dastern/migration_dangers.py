@@ -69,9 +69,11 @@ def tables(statement: Statement) -> list[tuple[str, ...]]:
     return found
 
 
-def dangers(statements: list[Statement]) -> Iterator[Said]:
-    """What the rules `drop-cascade`, `deletes-all-rows`, `updates-all-rows`, `loses-data-in-code`, `locks-out-reads` find."""
-    made = Made()
+def dangers(statements: list[Statement], made: Made) -> Iterator[Said]:
+    """What the rules `drop-cascade`, `deletes-all-rows`, `updates-all-rows`, `loses-data-in-code`, `locks-out-reads` find.
+
+    `made` is what was made before these statements, and goes on.
+    """
     code: dict[str, str] = {}
     for one in statements:
         parts = list(tokens(one.text))

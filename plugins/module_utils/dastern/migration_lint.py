@@ -93,9 +93,12 @@ def lint(
     names: Collection[str],
     folder: str | os.PathLike[str],
     program: Path | None = None,
+    *,
+    together: bool = False,
 ) -> list[Finding]:
     """The findings in those of `files` whose names are in `names`, in order; the others are their history.
 
+    `together` is whether these are applied in one run: then a table that one of them makes holds no rows for the next.
     `program` is squawk's path, by default the installed one. Raises `DasTernError` for a lint file that can't be used.
     """
     ignored = read_ignores(folder)
@@ -103,12 +106,13 @@ def lint(
     if not wanted:
         return []
     found = [
-        *_squawk(wanted, folder, program or squawk.find()),
+        *_squawk(wanted, folder, program or squawk.find(), together),
         *_foreign_keys(files, names, folder),
         *_concurrently_partitioned(files, names, folder),
     ]
+    made = Made() if together else None
     for file in wanted:
-        found += _own(file, folder)
+        found += _own(file, folder, made)
     needless = _needless(found, files)
     found = [one for one in found if (one.rule, one.migration, one.line, one.column) not in needless]
     found = _known_better(found, files)
@@ -176,18 +180,16 @@ def _path(folder: str | os.PathLike[str], name: str) -> str:
     return str(Path(folder, name, SCRIPT))
 
 
-def _squawk(files: Sequence[MigrationFile], folder: str | os.PathLike[str], program: Path | None) -> list[Finding]:
+def _squawk(
+    files: Sequence[MigrationFile], folder: str | os.PathLike[str], program: Path | None, together: bool
+) -> list[Finding]:
     texts = [(file.sql, not _outside_transaction(file)) for file in files]
     try:
         remarks = squawk.run(program, texts, PG_VERSION)
     except squawk.Unusable as error:
         mend = "`scripts/setup` installs it." if error.missing else "Its rules were not checked; the others were."
         return [Finding("", str(folder), 1, 1, "squawk", "danger", f"{error}.", mend)]
-    harmless = {
-        number: _made_here(files[number])
-        for number in {one.number for one in remarks if one.rule in squawk.ON_ROWS}
-        if {"create", "table"} <= files[number].words
-    }
+    harmless = _made_here(files, {one.number for one in remarks if one.rule in squawk.ON_ROWS}, together)
     remarks = [
         one
         for one in remarks
@@ -209,13 +211,24 @@ def _squawk(files: Sequence[MigrationFile], folder: str | os.PathLike[str], prog
     ]
 
 
-def _made_here(file: MigrationFile) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where (line and column, from and to) statements drop or change nothing but tables that the file itself has made."""
-    made, found = Made(), []
-    for one in statements(file.sql):
-        if one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
-            found.append((line_and_column(file.sql, one.start), line_and_column(file.sql, one.end)))
-        made.run(one)
+def _made_here(
+    files: Sequence[MigrationFile], numbers: Collection[int], together: bool
+) -> dict[int, list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """Where (line and column, from and to) statements drop or change nothing but tables that these files themselves make.
+
+    By the number of the file, of which only `numbers` are wanted.
+    """
+    made = Made()
+    found: dict[int, list[tuple[tuple[int, int], tuple[int, int]]]] = {}
+    for number, file in enumerate(files):
+        made = made if together else Made()
+        if number not in numbers and not (together and numbers):
+            continue
+        for one in statements(file.sql):
+            if one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
+                place = line_and_column(file.sql, one.start), line_and_column(file.sql, one.end)
+                found.setdefault(number, []).append(place)
+            made.run(one)
     return found
 
 
@@ -325,11 +338,14 @@ _NOTEWORTHY_TOGETHER = (
 )  # fmt: skip
 
 
-def _own(file: MigrationFile, folder: str | os.PathLike[str]) -> Iterator[Finding]:
-    """What our own rules find in one file alone."""
+def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None) -> Iterator[Finding]:
+    """What our own rules find in one file; `made` is what the files before it made, and goes on, where that counts."""
     # Most files hold none of these words, and to read a thousand of them statement by statement takes a second.
     noteworthy = _NOTEWORTHY & file.words or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
     if "/*" not in file.sql and "\\" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
+        if made is not None and {"create", "table"} <= file.words:
+            for one in statements(file.sql):
+                made.run(one)
         return
     found = statements(file.sql)
     for offset, rule, severity, message, mend in (
@@ -338,7 +354,7 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str]) -> Iterator[Findin
         *_transaction_control(found),
         *_not_alone(found),
         *_enum_value_used(found),
-        *dangers(found),
+        *dangers(found, Made() if made is None else made),
     ):
         line, column = line_and_column(file.sql, offset)
         yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
