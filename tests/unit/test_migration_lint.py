@@ -415,7 +415,7 @@ def test_a_long_chain_takes_linear_time() -> None:
         ("ALTER TABLE t ALTER c TYPE bigint", {"changing-column-type": "danger"}),
         ("ALTER TABLE t ADD c float DEFAULT random()", {"adding-field-with-default": "danger"}),
         ("ALTER TABLE t ADD PRIMARY KEY (c)", {"adding-serial-primary-key-field": "danger"}),
-        ("ALTER TABLE t ADD CONSTRAINT k UNIQUE (c)", {"disallowed-unique-constraint": "danger"}),
+        ("ALTER TABLE t ADD CONSTRAINT k UNIQUE (c)", {"disallowed-unique-constraint": "danger", "unique-may-fail": "warning"}),
         ("ALTER TABLE t ADD c text NOT NULL", {"adding-required-field": "danger"}),
         ("ALTER TABLE t ALTER c SET NOT NULL", {"adding-not-nullable-field": "danger"}),
         (T + "CREATE INDEX i ON t (u);" + KEY, {
@@ -433,7 +433,7 @@ def test_a_long_chain_takes_linear_time() -> None:
         ("SELEC 1; DROP TABLE t", {"syntax-error": "danger"}),
         # The noise, and what is written as it should be.
         ("CREATE TABLE t (id serial PRIMARY KEY, n int, s varchar(3)); CREATE INDEX i ON t (n);", {}),
-        ("ALTER TABLE t ADD c int; ALTER TYPE e ADD VALUE 'x'; DROP VIEW v; DROP TYPE y;", {}),
+        ("ALTER TABLE t ADD c int; ALTER TYPE e ADD VALUE 'x';", {}),
         ("ALTER TABLE t ADD c text NOT NULL DEFAULT ''", {}),
         (INDEX, {}),
         ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.x := 1; DROP TABLE t; RETURN NEW; END $$", {}),
@@ -633,6 +633,73 @@ def test_a_table_that_an_earlier_pending_file_makes(tmp_path: Path, sql: str) ->
     rules = [{one.rule for one in lint(chain, ["1", "2"], tmp_path, together=both)} for both in (False, True)]
     assert (len(rules[0]), rules[1]) == (1, set())
     assert {one.rule for one in lint(chain, ["2"], tmp_path, together=True)} == rules[0]
+
+
+CONTRACT = {
+    "renames-what-is-used": [
+        "ALTER TYPE e RENAME VALUE 'a' TO 'b'", "ALTER TYPE e RENAME TO f", "ALTER VIEW v RENAME TO w", "ALTER VIEW v RENAME a TO b",
+        "ALTER MATERIALIZED VIEW m RENAME TO n", "ALTER FUNCTION f(int) RENAME TO g", "ALTER SEQUENCE s RENAME TO q",
+    ],
+    "drops-what-is-used": [
+        "DROP VIEW v", "DROP MATERIALIZED VIEW IF EXISTS m", "DROP FUNCTION f(int)", "DROP TYPE y", "DROP SEQUENCE q", "DROP TRIGGER x ON t",
+        "DROP DOMAIN d",
+    ],
+    "drops-primary-key": ['ALTER TABLE t DROP CONSTRAINT "t_pkey"', "ALTER TABLE t DROP CONSTRAINT IF EXISTS t_pkey"],
+    "drops-default": ["ALTER TABLE t ALTER COLUMN c DROP DEFAULT"],
+    "switches-off-checks": [
+        "ALTER TABLE t DISABLE ROW LEVEL SECURITY", "ALTER TABLE t NO FORCE ROW LEVEL SECURITY", "ALTER TABLE t DISABLE TRIGGER ALL",
+        "SET session_replication_role = replica", "SET LOCAL session_replication_role TO 'replica'", "ALTER TABLE t DISABLE RULE r",
+    ],
+    "changes-access": [
+        "GRANT SELECT ON t TO PUBLIC", "GRANT ALL ON SCHEMA s TO r, PUBLIC WITH GRANT OPTION", "ALTER TABLE t OWNER TO r", "DROP POLICY p ON t",
+        "ALTER VIEW v OWNER TO r", "REVOKE INSERT ON t FROM dastern_user", "ALTER FUNCTION f() OWNER TO r",
+    ],
+    "unbounded-wait": ["SET lock_timeout = 0", "SET LOCAL statement_timeout TO '0s'", "set session transaction_timeout=0"],
+    "unique-may-fail": ["CREATE UNIQUE INDEX i ON t (a)", "ALTER TABLE t ADD UNIQUE (a)", 'CREATE UNIQUE INDEX CONCURRENTLY "on" ON s.t (a)'],
+    "sets-sequence": ["SELECT setval('s', 1)", "SELECT pg_catalog.setval('s', 1, false)"],
+    "converts-time": ["ALTER TABLE t ALTER c TYPE timestamptz(3)", "ALTER TABLE t ALTER c SET DATA TYPE timestamp (3) with time zone USING c"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "sql"), [(rule, sql) for rule, all_ in CONTRACT.items() for sql in all_])
+def test_what_the_application_counts_on(tmp_path: Path, rule: str, sql: str) -> None:
+    """In a statement, in a DO block, and in what a DO block executes as one string; not in a comment or a string."""
+    ((_, line, column, _),) = told(tmp_path, rule, f"SELECT 1;\n  {sql};")
+    assert (line, column >= 3) == (2, True)
+    said = sql.replace("SELECT", "PERFORM") if rule == "sets-sequence" else sql
+    for block in (f"DO $$ BEGIN\nIF true THEN {said}; END IF; END $$", f"DO $x$ BEGIN\n EXECUTE $y${sql}$y$; END $x$"):
+        assert [line for _, line, _, _ in told(tmp_path, rule, block)] == [2]
+    assert told(tmp_path, rule, f"-- {sql}\nSELECT $$ {sql} $$; DO $x$ BEGIN RAISE NOTICE $y${sql}$y$; END $x$") == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        # As Prisma removes a value of an enum.
+        'BEGIN; CREATE TYPE "R_new" AS ENUM (); ALTER TYPE "R" RENAME TO "R_old"; ALTER TYPE "R_new" RENAME TO "R"; DROP TYPE "R_old"; COMMIT;',
+        "CREATE TABLE t (a int); CREATE UNIQUE INDEX i ON t (a); ALTER TABLE t OWNER TO r, ALTER a DROP DEFAULT",
+        "REVOKE ALL ON t FROM PUBLIC; GRANT SELECT ON t TO r", "SET lock_timeout = '5s'; SET LOCAL statement_timeout = 1000",
+        "ALTER TABLE t ALTER c TYPE timestamptz USING c AT TIME ZONE 'UTC'", "ALTER TABLE t DROP CONSTRAINT t_fkey",
+        "CREATE VIEW v AS SELECT 1; DROP VIEW v", "ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    ],
+)  # fmt: skip
+def test_what_the_application_does_not_notice(tmp_path: Path, sql: str) -> None:
+    assert [one for one in found(tmp_path, sql) if one.rule in CONTRACT] == []
+
+
+def test_true_is_no_condition(tmp_path: Path) -> None:
+    assert told(tmp_path, "deletes-all-rows", "DELETE FROM t WHERE true") == [("1", 1, 1, "danger")]
+    assert told(tmp_path, "updates-all-rows", "UPDATE t SET a = 1 WHERE 1 = 1") == [("1", 1, 1, "warning")]
+    merge = "MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN"
+    assert told(tmp_path, "deletes-all-rows", f"{merge} DELETE") == [("1", 1, 1, "warning")]
+    assert told(tmp_path, "deletes-all-rows", f"{merge} UPDATE SET a = 1", "DELETE FROM t WHERE true AND a") == []
+
+
+def test_foreign_keys_in_blocks(tmp_path: Path) -> None:
+    key = "ALTER TABLE t ADD CONSTRAINT k FOREIGN KEY (u) REFERENCES u (id);"
+    block = f"CREATE TABLE t (u int);\nDO $$ BEGIN\n {key} EXCEPTION WHEN duplicate_object THEN null; END $$;"
+    assert [line for _, line, _, _ in told(tmp_path, "foreign-key-without-index", block)] == [3]
+    assert told(tmp_path, "foreign-key-without-index", f"{block} CREATE INDEX i ON t (u);") == []
 
 
 def test_order_and_words(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 import yaml
 
-from . import lint_history, squawk
+from . import lint_contract, lint_history, squawk
 from .errors import DasTernError
 from .foreign_keys import without_index
+from .lint_contract import contract
 from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
@@ -28,6 +30,7 @@ from .widening import widened
 IGNORE_FILE = "lint.yml"
 PG_VERSION = 17
 OWN_RULES = (
+    *lint_contract.RULES,
     "concurrently-partitioned",
     "deletes-all-rows",
     "drop-cascade",
@@ -330,9 +333,12 @@ _HAS_STATEMENT = re.compile(r"^\s*[A-Za-z]", re.MULTILINE)
 _NOTEWORTHY = {
     "begin", "start", "commit", "end", "rollback", "abort", "prepare", "prepared", "transaction",
     "concurrently", "vacuum", "database", "tablespace", "subscription", "system", "reindex", "cluster", "discard", "value",
-    "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged", "exclude",
+    "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged", "exclude", "rename", "disable", "force", "owner", "grant", "revoke",
+    "setval", "unique", "policy", "merge", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
 }  # fmt: skip
 _NOTEWORTHY_TOGETHER = (
+    *({"drop", kind} for kind in ("view", "type", "domain", "sequence", "trigger", "rule", "operator", "cast", "aggregate", "routine", "default", "constraint")),
+    {"time", "zone"},
     {"drop", "cascade"}, {"drop", "function"}, {"drop", "procedure"}, {"delete", "from"}, {"update", "set"}, {"access", "method"},
     *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),
 )  # fmt: skip
@@ -354,6 +360,7 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None)
         *_transaction_control(found),
         *_not_alone(found),
         *_enum_value_used(found),
+        *contract(found, Made() if made is None else deepcopy(made)),
         *dangers(found, Made() if made is None else made),
     ):
         line, column = line_and_column(file.sql, offset)
