@@ -69,7 +69,9 @@ class ActionModule(HostAction):
             return None, result
         try:
             # The host itself refuses an empty one, unless it is allowed.
-            found = [one for one in lint(files, result["pending"], params["folder"]) if one.rule != "empty"]
+            found = [
+                one for one in lint(files, result["pending"], params["folder"], together=True) if one.rule != "empty"
+            ]
         except DasTernError as unreadable:
             if not result.get("failed"):
                 raise

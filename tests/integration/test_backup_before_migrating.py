@@ -21,6 +21,7 @@ from ansible.module_utils.dastern.connection import system_identifier
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_backup import applied, listed
 from ansible.module_utils.dastern.psql import superuser_of
+from ansible.module_utils.dastern.quantities import local
 from ansible.module_utils.dastern.rehearsal import SAFE
 from migrating import ROOT, Database, wait_until
 from test_rehearse import params as rehearsal_params
@@ -386,6 +387,20 @@ def test_a_rollback_without_down_names_the_backup_that_fits(small: Database) -> 
     assert f"-e target={older.label} -e what=database -e into={small.name}_restored" in refusal
     refusal = " ".join(small.play(**{**given, "to": "7_step"}).stdout.split())
     assert f"before 8_step was applied: {newer}, as a database" in refusal
+    # A physical one leads to any moment behind it, whose log is there.
+    full = {
+        "label": "20260101-000000F",
+        "kind": "physical",
+        "type": "full",
+        "began": "2026-01-01T00:00:00+00:00",
+        "files": {},
+    }
+    place_of(small).save(replace(newer, **full))
+    ((began,),) = small.query("SELECT started_at FROM _prisma_migrations WHERE migration_name = '8_step'")
+    refusal = " ".join(small.play(**{**given, "to": "7_step"}).stdout.split())
+    place_of(small).forget("20260101-000000F")
+    assert f'"target": "{local(began, exact=True)}"' in refusal
+    assert f"Or the moment before it, {local(began, exact=True)}, from the physical backups" in refusal
 
 
 def test_a_playbook_that_waits_says_for_whom(small: Database) -> None:

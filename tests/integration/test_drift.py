@@ -842,9 +842,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        (f"ALTER DATABASE {LIVE} SET work_mem = '1MB'", "changes what all databases of the server share"),
-        ("COMMENT ON DATABASE x IS 'y'", "changes what all databases of the server share"),
-        ("ALTER ROLE dastern_user SET work_mem = '1MB'", "line 1"),
+        ("DO $$ BEGIN EXECUTE 'ALTER ROLE dastern_user SET work_mem = 1000'; END $$", "line 1"),
         ("BEGIN; CREATE TABLE t ()", "begins a transaction that it doesn't end"),
         ("SELECT 1/0", "22012"),
     ],
@@ -859,6 +857,21 @@ def test_migrations_that_cannot_be_replayed(whole: Live, sql: str, words: str) -
         scratch.replay(own, [MigrationFile("1_bad", sql)], "folder")
     assert words in refusal.value.message
     assert "1_bad" in refusal.value.message
+
+
+def test_what_all_databases_share_is_left_out_of_a_replay(whole: Live) -> None:
+    params = whole.params(drift_run.ARGUMENT_SPEC)
+    sql = f"ALTER DATABASE {LIVE} SET work_mem = '1MB';\nALTER ROLE dastern_user SET work_mem = '1MB';\nCREATE TABLE t ();"
+    with whole.connect() as connection, scratch.scratch_database(connection, params) as own:
+        left = scratch.replay(own, [MigrationFile("1_shared", sql)], "folder")
+        assert own.execute("SELECT to_regclass('t')").fetchone() == ("t",)
+        assert connection.execute(
+            "SELECT count(*) FROM pg_db_role_setting WHERE 'work_mem=1MB' = ANY (setconfig)"
+        ).fetchone() == (0,)
+    assert [f"folder/1_shared/migration.sql, line {line}" in words for line, words in enumerate(left, 1)] == [
+        True,
+        True,
+    ]
 
 
 def test_edited_and_missing_files_are_refused_by_name(whole: Live, tmp_path: Path) -> None:

@@ -601,6 +601,34 @@ def test_playbook_in_process_and_as_a_module(
     assert "6_bad" in yaml.safe_load(report.read_text())["failures"][0]["message"]
 
 
+def test_what_a_migration_warns_of_is_shown(database: Database) -> None:
+    """Notices aren't even sent: half a million of them cost 45 s."""
+    loud = "DO $$ BEGIN FOR i IN 1..25 LOOP RAISE {} 'row % could not be converted', i; END LOOP; END $$;"
+    database.write(_1_a=loud.format("WARNING"), _2_b=loud.format("NOTICE"))
+    notices = database.migrate()["notices"]
+    assert len(notices) == 21
+    assert notices[0] == "Migration 1_a: WARNING: row 1 could not be converted"
+    assert notices[-1].endswith("and 5 more")
+
+
+@pytest.mark.parametrize("command", ["\\set ON_ERROR_STOP on", "\\i other.sql", "\\restrict abc", "SELECT 1 \\gexec"])
+def test_commands_of_psql_are_named_before_anything_is_applied(database: Database, command: str) -> None:
+    database.write(_1_a="CREATE TABLE a ();", _2_b=f"-- \\not one\nSELECT '\\neither';\n{command}\n")
+    before = database.state()
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refusal:
+            database.migrate(check_mode=check_mode)
+        assert "in line 3 is a command of psql" in refusal.value.message
+    assert database.state() == before
+
+
+def test_an_extension_that_the_image_lacks_is_named_with_the_variable_for_it(database: Database) -> None:
+    database.write(_1_a="CREATE EXTENSION no_such_thing")
+    with pytest.raises(DasTernError) as failure:
+        database.migrate()
+    assert (failure.value.facts["sqlstate"], "`postgres_image_packages`" in failure.value.message) == ("0A000", True)
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [

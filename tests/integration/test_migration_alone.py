@@ -270,9 +270,8 @@ def test_its_own_transaction_fails_after_its_commit(database: Database) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("SELECT 1;\nCOMMIT;\nCREATE TABLE a ();", "`COMMIT` in line 2 has no BEGIN before it"),
         ("SELECT 1;\nBEGIN;\nCREATE TABLE a ();", "`BEGIN` in line 2 has no COMMIT"),
-        ("BEGIN;\nROLLBACK;", "pairs of BEGIN and COMMIT and nothing else"),
+        ("BEGIN;\nROLLBACK;", "BEGIN and COMMIT and nothing else"),
         ("BEGIN;\nBEGIN;\nCOMMIT;", "line 2: of transaction control"),
         ("BEGIN;\nCOMMIT AND CHAIN;\nCOMMIT;", "line 2: of transaction control"),
         ("START TRANSACTION;\nPREPARE TRANSACTION 'x';", "line 2: of transaction control"),
@@ -470,6 +469,53 @@ def test_a_block_that_commits_beside_others_is_explained(database: Database) -> 
         database.migrate()
     assert database.ledger() == []
     assert database.query("SELECT to_regclass('a')") == [(None,)]
+
+
+NEVER = {
+    "DO $$ BEGIN EXECUTE 'CREATE INDEX CONCURRENTLY a_id ON a (id)'; END $$": "25001",
+    "DO $$ BEGIN INSERT INTO a VALUES (1); COMMIT; EXCEPTION WHEN unique_violation THEN NULL; END $$": "2D000",
+}
+
+
+@pytest.mark.parametrize("sql", NEVER)
+def test_a_block_that_can_never_commit_leaves_nothing(database: Database, sql: str) -> None:
+    database.write(_1_a="CREATE TABLE a (id int);", _2_b=sql, _3_c="CREATE TABLE c ();")
+    for _ in range(2):
+        with pytest.raises(DasTernError) as failure:
+            database.migrate()
+        assert (failure.value.facts["code"], failure.value.facts["sqlstate"]) == ("P3018", NEVER[sql])
+        assert "put" not in failure.value.message
+        assert database.ledger() == ["1_a"]
+    assert database.query("SELECT count(*) FROM a") == [(0,)]
+    database.write(_2_b="SELECT 1")
+    assert database.migrate()["applied"] == ["1_a", "2_b", "3_c"]
+
+
+def test_a_block_that_commits_before_it_cannot_blocks(database: Database) -> None:
+    sql = "DO $$ BEGIN INSERT INTO a VALUES (1); COMMIT; EXECUTE 'CREATE INDEX CONCURRENTLY a_id ON a (id)'; END $$"
+    database.write(_1_a="CREATE TABLE a (id int);", _2_b=sql)
+    with pytest.raises(DasTernError, match="committed a part of its work"):
+        database.migrate()
+    assert database.query("SELECT count(*) FROM a") == [(1,)]
+    assert "P3009" in refused(database).message
+
+
+def test_a_commit_without_a_begin_is_deployed_as_prisma_does(database: Database) -> None:
+    """It ends what the server makes one transaction of: an enum value that the next statement uses."""
+    database.write(
+        _1_a="CREATE TYPE kind AS ENUM ('monthly');",
+        _2_b="-- first\nCOMMIT;\nALTER TYPE kind ADD VALUE 'yearly';\nCOMMIT;\nCREATE TABLE plans (k kind DEFAULT 'yearly');",
+    )
+    done = database.migrate()
+    assert (done["applied"], done["notices"]) == (["1_a", "2_b"], [])
+    database.write(_3_c="COMMIT;\nCREATE TABLE c ();\nSELECT 1/0;")
+    with pytest.raises(DasTernError) as failure:
+        database.migrate()
+    assert (failure.value.facts["sqlstate"], database.ledger()) == ("22012", ["1_a", "2_b"])
+    assert database.query("SELECT to_regclass('c')") == [(None,)]
+    database.write(_3_c="CREATE TABLE c ();\nCOMMIT;\nSELECT 1/0;")
+    with pytest.raises(DasTernError, match="its own COMMIT in line 2"):
+        database.migrate()
 
 
 def test_the_line_of_its_own_commit_is_the_commits(database: Database) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import drift_run
 from ansible.module_utils.dastern import rollback as module
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import read_down
 from ansible.module_utils.dastern.new_migration import DOWN_TEXT
+from ansible.module_utils.dastern.resolve import resolve
 from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
 from catalogue import catalogue
 from migrating import Database
+from test_migration_resolve import params as resolve_params
 
 NAMES = [f"{number}_step" for number in range(1, 6)]
 
@@ -37,6 +42,13 @@ def params(database: Database, to: str, **changes: Any) -> dict[str, Any]:
         {"name": one.name, "sql": one.sql, "down": read_down(database.folder, one.name)} for one in database.files()
     ]
     return {**defaults, **given, "migrations": sent, "to": to, "confirm": database.name, **changes}
+
+
+def drift(database: Database) -> dict[str, Any]:
+    known = {**database.params(), "fail": False}
+    return drift_run.drift(
+        {name: known.get(name, option.get("default")) for name, option in drift_run.ARGUMENT_SPEC.items()}
+    )
 
 
 def refusal(database: Database, to: str, **changes: Any) -> str:
@@ -291,6 +303,65 @@ def test_rows_and_values_that_go_are_counted_and_confirmed(reversible: Database)
     done = rollback(params(reversible, "6_step"))
     assert (done["names"], done["losses"]) == (["8_step", "7_step"], kept)
     assert reversible.query("SELECT count(*) FROM renamed") == [(1,)]
+
+
+def test_a_clock_that_was_behind_doesnt_change_what_came_last(reversible: Database) -> None:
+    reversible.query(
+        "UPDATE _prisma_migrations SET started_at = started_at - interval '1 h' WHERE migration_name = '5_step'"
+    )
+    assert drift(reversible)["applied"] == [f"{number}_step" for number in range(1, 6)]
+    assert rollback(params(reversible, "4_step"))["names"] == ["5_step"]
+
+
+def test_squashed_migrations_stand_where_their_name_does(reversible: Database) -> None:
+    """The older ones became one file, which was marked as applied afterwards."""
+    sql = "\n".join((reversible.folder / f"{number}_step" / "migration.sql").read_text() for number in range(1, 4))
+    for number in range(1, 4):
+        shutil.rmtree(reversible.folder / f"{number}_step")
+    reversible.write(_3_squashed=sql)
+    reversible.query("DELETE FROM _prisma_migrations WHERE migration_name < '4'")
+    resolve(resolve_params(reversible, "applied", "3_squashed"))
+    assert drift(reversible)["applied"] == ["3_squashed", "4_step", "5_step"]
+    assert rollback(params(reversible, "3_squashed"))["names"] == ["5_step", "4_step"]
+
+
+WRITES = {
+    "DELETE FROM priced": "7_step/down.sql, line 1, says `DELETE FROM priced`: table priced (2 rows)",
+    "DELETE FROM ONLY public.priced WHERE id = 1": "table priced (2 rows)",
+    "UPDATE priced SET price = 0 WHERE id = 2": "table priced (2 rows)",
+    "TRUNCATE other, priced": "table priced (2 rows)",
+    "MERGE INTO priced USING other ON true WHEN NOT MATCHED BY SOURCE THEN DELETE": "table priced (2 rows)",
+    "ALTER TABLE priced ALTER price TYPE numeric USING round(price); ALTER TABLE priced ALTER price TYPE numeric(10,2)":
+        "table priced (2 rows)",
+    "DO $$ BEGIN DELETE FROM priced WHERE id = 1; END $$": "deletes rows of table priced (1 row)",
+    "DO $$ BEGIN EXECUTE 'UPDATE priced SET price = 0'; END $$": "changes rows of table priced (2 rows)",
+    "DO $$ BEGIN EXECUTE 'TRUNCATE priced'; END $$": "empties table priced, or writes it anew (8,192 bytes)",
+    "WITH gone AS (DELETE FROM priced RETURNING 1) SELECT count(*) FROM gone": "deletes rows of table priced (2 rows)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_what_a_down_does_to_rows_is_confirmed(reversible: Database, sql: str) -> None:
+    """By what it says where that can be read, otherwise by what it did; the tables themselves stay."""
+    reversible.write(
+        _6_step="CREATE TABLE priced (id int, price numeric(10,2)); CREATE TABLE other ()",
+        _7_step="CREATE TABLE filled ()",
+    )
+    down(reversible, _7_step=f"{sql};\nDROP TABLE filled;")
+    reversible.migrate()
+    assert rollback(params(reversible, "6_step", confirm=""))["losses"] == ["takes away table filled (0 rows)"]
+    reversible.migrate()
+    reversible.query("INSERT INTO priced VALUES (1, 1.50), (2, 99.95)")
+    before, prices = reversible.state(), [(Decimal("1.50"),), (Decimal("99.95"),)]
+    with pytest.raises(DasTernError) as refused:
+        rollback(params(reversible, "6_step", confirm=""))
+    assert any(line.endswith(WRITES[sql]) for line in refused.value.facts["losses"])
+    assert (refused.value.facts["confirm"], reversible.state()) == (reversible.name, before)
+    assert reversible.query("SELECT price FROM priced ORDER BY id") == prices
+    if not WRITES[sql].startswith(("deletes", "changes", "empties")):
+        assert refused.value.message in rollback(params(reversible, "6_step", confirm=""), check_mode=True)["refused"]
+    assert rollback(params(reversible, "6_step"))["names"] == ["7_step"]
+    assert reversible.query("SELECT price FROM priced ORDER BY id") != prices
 
 
 def test_a_row_that_came_after_the_count_is_not_deleted(reversible: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,8 +348,6 @@ def test_what_migrate_asks_for_is_what_a_rehearsal_leaves(small: Database) -> No
         ("SELECT 1; CREATE INDEX CONCURRENTLY ON t1 (id)", "25001"),
         ("BEGIN; CREATE TABLE x (); COMMIT; SELECT nothing", "42703"),
         ("COPY t1 FROM STDIN", "the COPY in line 1 moves rows between server and client"),
-        ("ALTER ROLE dastern_user SET work_mem = '5MB'", "changes what all databases of the server share"),
-        ("GRANT pg_monitor TO dastern_readonly", "changes what all databases of the server share"),
         ("DO $$ BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SET work_mem = 5000'; END $$", "changes what all databases"),
         ("BEGIN; SELECT 1", "has no COMMIT"),
         ("SELECT pg_terminate_backend(pg_backend_pid())", "fails (P3018) on a copy"),
@@ -358,6 +356,19 @@ def test_what_migrate_asks_for_is_what_a_rehearsal_leaves(small: Database) -> No
 def test_refused_files(small: Database, sql: str, words: str) -> None:
     small.write(_6_step=sql)
     assert words in refusal(small)
+
+
+def test_what_all_databases_share_is_left_out_and_named(small: Database) -> None:
+    """What the words of a file only hold in its strings is nothing that it does."""
+    audit = "INSERT INTO audit VALUES (CASE TG_OP WHEN 'INSERT' THEN 'create user' ELSE 'drop user' END); RETURN NEW;"
+    small.write(
+        _6_step="ALTER ROLE dastern_user SET work_mem = '5MB';\nCREATE TABLE audit (what text);",
+        _7_step=f"CREATE FUNCTION audited() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {audit} END $$",
+    )
+    told = rehearse(params(small))
+    assert [file["name"] for file in told["files"]] == ["6_step", "7_step"]
+    assert any("left out: `ALTER ROLE dastern_user SET work_mem = '5MB'`" in line for line in told["lines"])
+    assert small.query("SELECT count(*) FROM pg_db_role_setting WHERE 'work_mem=5MB' = ANY (setconfig)") == [(0,)]
 
 
 def test_refused_surroundings(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,10 @@ def backups(tmp_path: Path) -> Backups:
 def archive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the server says."""
     told = {**ARCHIVING, **RECEIVING}
-    monkeypatch.setattr("ansible.module_utils.dastern.psql.Psql.value", lambda *_: dict(told))
+    monkeypatch.setattr(
+        "ansible.module_utils.dastern.psql.Psql.value",
+        lambda _, query, *__: [] if "NOT active" in query else dict(told),
+    )
     return told
 
 
@@ -401,3 +404,33 @@ def test_drills_are_told_by_kind(backups: Backups) -> None:
     assert health.problems == []
     told = [line.partition(" restored for trial")[0] for line in health.lines() if "restored for trial" in line]
     assert told == ["physical backup", "logical backup"]
+
+
+def test_a_swap_that_was_begun_is_a_problem(backups: Backups) -> None:
+    backups.add()
+    swap = {"what": "cluster", "at": (NOW - timedelta(minutes=5)).isoformat()}
+    (backups.place.folder / "restore.json").write_text(json.dumps({"kept": [], "pending": swap}))
+    (found,) = (one for one in backups.look().problems if one.kind == "swap")
+    assert found.command == "ansible-playbook playbooks/restore.yml"
+    (backups.place.folder / "restore.json").write_text(json.dumps({"kept": [], "pending": None}))
+    assert "swap" not in backups.found()
+    (backups.place.folder / "restore.json").write_text("{")
+    assert "swap" not in backups.found()
+
+
+def test_a_slot_that_nobody_reads_from(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the log until the disk is full."""
+    backups.add()
+    idle = {"name": "old sub", "bytes": 5 << 30, "since": NOW.timestamp() - 60}
+    fresh = {"name": "fresh", "bytes": 1 << 20, "since": NOW.timestamp() - 60}
+    forgotten = {"name": "forgotten", "bytes": 1 << 20, "since": NOW.timestamp() - 7200}
+    monkeypatch.setattr(
+        "ansible.module_utils.dastern.psql.Psql.value",
+        lambda _, query, *__: [idle, fresh, forgotten] if "NOT active" in query else {**ARCHIVING, **RECEIVING},
+    )
+    found = [one for one in backups.look(wal_archive=True).problems if one.kind == "slot"]
+    assert [one.what for one in found] == ["replication slot old sub", "replication slot forgotten"]
+    assert (
+        found[0].command
+        == "docker exec -u postgres pg psql -c 'SELECT pg_drop_replication_slot('\"'\"'old sub'\"'\"')'"
+    )

@@ -161,11 +161,19 @@ def test_a_view_that_another_one_needs_is_left_to_a_person() -> None:
     assert "view u hangs on it" in hand[0]
 
 
+def test_dashes_in_a_condition_are_no_state() -> None:
+    check = Item("constraint", "users.c", "CHECK (name <> ' -- INVALID')", create="ALTER TABLE users ADD CONSTRAINT c CHECK (name <> ' -- INVALID')",
+                 parent="table users", facts={"type": "c", "quoted": "c"})  # fmt: skip
+    done, hand = made(USERS, [*USERS, check])
+    assert (done, hand) == ([check.create], [])
+
+
 def test_an_invalid_index_is_mended_on_the_database() -> None:
     broken = Item(
         "index",
         "i",
-        "CREATE INDEX i ON users (a) -- INVALID",
+        "CREATE INDEX i ON users (a)",
+        broken="INVALID",
         create="CREATE INDEX i ON users (a)",
         parent="table users",
     )

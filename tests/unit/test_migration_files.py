@@ -105,3 +105,26 @@ def test_provider(tmp_path: Path) -> None:
 def test_look_alikes() -> None:
     names = ["20260101000000_add_user", "20260101000000_addUser", "20260101000001_add_user"]
     assert look_alikes(names) == [names[:2]]
+
+
+def test_all_directories_without_a_migration_are_named_at_once(tmp_path: Path) -> None:
+    """None of them is to be deleted for what it holds."""
+    for number in range(25):
+        (tmp_path / f"{number:02}_empty").mkdir()
+    (tmp_path / "30_notes").mkdir()
+    (tmp_path / "30_notes" / "README.md").touch()
+    (tmp_path / "31_nested" / "1_a").mkdir(parents=True)
+    (tmp_path / "31_nested" / "1_a" / "migration.sql").touch()
+    with pytest.raises(DasTernError) as refusal:
+        read_folder(tmp_path)
+    *shown, more = refusal.value.message.splitlines()
+    assert (len(shown), more) == (20, "The same of 7 more directories.")
+    assert all(f"rmdir {tmp_path}/{number:02}_empty" in line for number, line in enumerate(shown))
+    for number in range(25):
+        (tmp_path / f"{number:02}_empty").rmdir()
+    with pytest.raises(DasTernError) as refusal:
+        read_folder(tmp_path)
+    notes, nested = refusal.value.message.splitlines()
+    assert f"mv {tmp_path}/30_notes" in notes
+    assert f"-e migrations_dir={tmp_path}/31_nested" in nested
+    assert "rm " not in refusal.value.message

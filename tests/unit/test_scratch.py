@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import MigrationFile
-from ansible.module_utils.dastern.scratch import refuse_outside
+from ansible.module_utils.dastern.scratch import refuse_outside, without_shared
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,8 @@ from ansible.module_utils.dastern.scratch import refuse_outside
         ("DO $$ BEGIN EXECUTE format('GRANT %I TO %I', a, b); END $$", 1),
         ("DO $$ BEGIN EXECUTE $x$ DO $y$ BEGIN DROP USER u; END $y$ $x$; END $$", 1),
         ("CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE sql AS $$\n  ALTER DATABASE d RESET ALL $$", 2),
+        ("DO $$ DECLARE s text := 'DROP ROLE r';\nBEGIN EXECUTE s; END $$", 1),
+        ("DO $$ BEGIN\nIF true THEN EXECUTE format('DROP ROLE %I', r); END IF; END $$", 2),
         ("CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'x'; EXECUTE 'DROP ROLE r'; END $$", 1),
     ],
 )
@@ -56,8 +58,25 @@ def test_what_all_databases_share_is_refused(sql: str, line: int) -> None:
         "DO $$ BEGIN GRANT SELECT ON t TO x WITH GRANT OPTION; PERFORM 1 FROM t; END $$",
         "DO $$ BEGIN EXECUTE 'GRANT SELECT ON ' || t || ' TO ' || r; END $$",
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'create user first'; END $$",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO audit VALUES (CASE TG_OP WHEN 'INSERT' "
+        "THEN 'create user' ELSE 'alter user' END); RETURN NEW; END $$",
+        "DO $$ BEGIN INSERT INTO permission(label) VALUES ('Create role'), ('Grant access to doctor'); END $$",
+        "DO $$ BEGIN EXECUTE 'SELECT 1'; INSERT INTO permission VALUES ('drop role'); END $$",
         "DO $$ BEGIN GRANT",
     ],
 )
 def test_what_stays_in_the_database_passes(sql: str) -> None:
     refuse_outside(MigrationFile("1_a", sql), "the/path")
+
+
+def test_statements_of_what_is_shared_are_left_out_and_named() -> None:
+    """Lines stay where they are; what a block does can't be taken out of it."""
+    sql = "CREATE TABLE z ();\nALTER ROLE dastern_user\n  SET timezone = 'UTC';\nCREATE TABLE y ();"
+    own, left = without_shared(MigrationFile("1_a", sql), "the/path")
+    assert own.sql.split("\n") == ["CREATE TABLE z ();", " " * 23, " " * 22 + ";", "CREATE TABLE y ();"]
+    (words,) = left
+    assert "`ALTER ROLE dastern_user SET timezone = 'UTC'` at the/path, line 2" in words
+    with pytest.raises(DasTernError, match="line 1"):
+        without_shared(MigrationFile("1_a", "DO $$ BEGIN EXECUTE 'DROP ROLE r'; END $$"), "the/path")
+    plain = MigrationFile("1_a", "SELECT 1")
+    assert without_shared(plain, "the/path") == (plain, [])

@@ -25,6 +25,7 @@ from .errors import DasTernError
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
 from .quantities import amount, duration, local
+from .sql_values import literal
 from .survey import BACKUPS, PGDATA
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -57,6 +58,8 @@ KINDS = (
     "archive_lag",
     "zero_loss",
     "disk",
+    "slot",
+    "swap",
 )
 """What can be wrong."""
 
@@ -70,6 +73,12 @@ SELECT json_build_object(
                       FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
   'wal_bytes', (SELECT sum(size) FROM pg_ls_waldir()))
 FROM pg_stat_archiver
+"""
+# What a slot keeps is deleted by nobody, until the disk is full.
+_SLOTS = f"""
+SELECT coalesce(json_agg(json_build_object('name', slot_name, 'bytes', pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn),
+  'since', extract(epoch FROM inactive_since)) ORDER BY slot_name), '[]')
+FROM pg_replication_slots WHERE NOT active AND restart_lsn IS NOT NULL AND slot_name <> '{RECEIVER}'
 """
 # Where nobody is connected, the slot knows since when.
 _RECEIVER = f"""
@@ -97,6 +106,10 @@ class Problem:
         return f"{self.what}: {self.found}; wanted: {self.wanted}"
 
 
+_KEPT, _IDLE = 256 * 1024**2, 3600.0
+"""A slot of somebody else may keep so many bytes, and be idle for so many seconds."""
+
+
 @dataclass
 class Health:
     """What was found."""
@@ -113,6 +126,8 @@ class Health:
     unasked: str = ""
     receiver: dict[str, Any] | None = None
     """`_RECEIVER`; None where the server can't be asked, or zero loss is neither declared nor there."""
+    slots: list[dict[str, Any]] = field(default_factory=list)
+    """`_SLOTS`: those of somebody else that nobody reads from."""
     same_disk: bool = False
     """Whether the receiver writes to the file system that the data is on; only asked where there is one."""
     disk: tuple[int, int] | None = None
@@ -213,6 +228,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     try:
         health.archive = place.superuser.value(_ARCHIVE)
         found = place.superuser.value(_RECEIVER)
+        health.slots = place.superuser.value(_SLOTS)
         health.receiver = found if params["zero_loss"] or found["names"] == RECEIVER else None
     except (DasTernError, OSError) as error:
         health.unasked = str(error)
@@ -231,11 +247,17 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
     disk = os.statvfs(there)
     health.disk = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    if swap := place.pending_swap():
+        health.problems.append(
+            Problem("swap", "a restore", f"began to swap the {swap['what']} at {local(swap['at'])}, and hasn't ended", "finished, or taken back",
+                    "ansible-playbook playbooks/restore.yml")
+        )  # fmt: skip
     _backups(health, params)
     _verification(health, place.folder)
     _job(health, params)
     _sizes(health, params)
     _archive(health, params)
+    _slots(health)
     _zero_loss(health, params)
     _disk(health, params, place.folder)
     return health
@@ -429,6 +451,19 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
                     f"{found['waiting']} segments wait, the oldest for {duration(found['waiting_seconds'])}",
                     f"no longer than {params['archive_lag']} s (backup_archive_lag)", logs)
         )  # fmt: skip
+
+
+def _slots(health: Health) -> None:
+    for slot in health.slots:
+        idle = health.at.timestamp() - (slot["since"] or health.at.timestamp())
+        if slot["bytes"] > _KEPT or idle > _IDLE:
+            drop = f"SELECT pg_drop_replication_slot({literal(slot['name'])})"
+            since = f" since {health.ago(slot['since'])}" if slot["since"] else ""
+            health.problems.append(
+                Problem("slot", f"replication slot {slot['name']}", f"nobody reads from it{since}, and it keeps {amount(int(slot['bytes']))} of log",
+                        "one that is read from, or none: it fills the disk",
+                        f"docker exec -u postgres {quote(health.container)} psql -c {quote(drop)}")
+            )  # fmt: skip
 
 
 def _zero_loss(health: Health, params: dict[str, Any]) -> None:

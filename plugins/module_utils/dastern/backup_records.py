@@ -162,6 +162,13 @@ class Place:
         """Name of the container that alone has the repository."""
         return f"{self.container}{KEEPER}"
 
+    def pending_swap(self) -> dict[str, Any] | None:
+        """Return the swap that a restore began and hasn't ended, as `restore.json` notes it."""
+        try:
+            return dict(json.loads((self.folder / "restore.json").read_text("utf-8"))["pending"] or {}) or None
+        except (OSError, *UNREADABLE):
+            return None
+
     def record_path(self, label: str) -> Path:
         return self.records_folder / f"{label}.json"
 

@@ -395,6 +395,12 @@ def running(place: Place) -> bool:
 
 
 def not_running(place: Place) -> DasTernError:
+    if place.pending_swap():
+        return DasTernError(
+            f"Container {place.container} doesn't run: a restore was ended while it swapped what it serves. "
+            "`ansible-playbook playbooks/restore.yml` finishes that or takes it back; without `confirm` it does nothing else.",
+            swap=True,
+        )
     return DasTernError(
         f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {quote(place.container)}`, or "
         f"`{PROVISION}`."

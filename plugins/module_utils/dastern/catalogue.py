@@ -300,7 +300,7 @@ class Item:
     `definition` is what is shown and compared; `create` the SQL that makes the object, `undo` the SQL that takes it
     away again without losing rows: '' where only a person can say. `target` is how SQL names it (`TABLE users`,
     `CONSTRAINT users_pkey ON users`). `parent` is the key of what it goes down with. `needs` are keys of what has to be
-    there before it.
+    there before it. `broken` says what is wrong with it in the database, such as INVALID; its definition doesn't.
     """
 
     kind: str
@@ -312,6 +312,11 @@ class Item:
     parent: str = ""
     needs: frozenset[str] = field(default=frozenset(), compare=False)
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    broken: str = ""
+
+    @property
+    def shown(self) -> str:
+        return f"{self.definition} -- {self.broken}" if self.broken else self.definition
 
     @property
     def key(self) -> str:
@@ -320,7 +325,7 @@ class Item:
 
 def fingerprint(items: Iterable[Item]) -> str:
     """SHA-256 over kind, name and definition of all items, in an order of its own: equal schemas give equal digits."""
-    lines = sorted(json.dumps([item.kind, item.name, item.definition], ensure_ascii=False) for item in items)
+    lines = sorted(json.dumps([item.kind, item.name, item.shown], ensure_ascii=False) for item in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -642,10 +647,9 @@ class _Reader:
         if relation not in self._relations:
             return
         table = self._relations[relation]
-        shown = text + (" -- its triggers are DISABLED" if disabled else "")
         key = self._alter(
             "constraint", f"{table}.{name}", self._keys[(self._class["pg_class"], relation, 0)],
-            f"ADD CONSTRAINT {name} {text}", f"DROP CONSTRAINT {name}", shown, address=("pg_constraint", oid, 0),
+            f"ADD CONSTRAINT {name} {text}", f"DROP CONSTRAINT {name}", text, broken="its triggers are DISABLED" if disabled else "", address=("pg_constraint", oid, 0),
             target=f"CONSTRAINT {name} ON {table}",
             facts={"type": contype, "table": table, "columns": columns, "name": raw, "quoted": name,
                    "references": self._relations.get(references, "")},
@@ -666,7 +670,7 @@ class _Reader:
             # So it is written for a partitioned table's index; made without ONLY it is made for the partitions, too.
             text = text.replace(" ON ONLY ", " ON ", 1)
             text += f" TABLESPACE {tablespace}" if tablespace else ""
-            own = self._add("index", name, text + ("" if valid else " -- INVALID"), ("pg_class", oid, 0), parent=parent,
+            own = self._add("index", name, text, ("pg_class", oid, 0), parent=parent, broken="" if valid else "INVALID",
                             create=text, undo=f"DROP INDEX {name}", target=f"INDEX {name}",
                             facts={"table": self._relations[relation], "columns": columns if unique else []})  # fmt: skip
         elif options:

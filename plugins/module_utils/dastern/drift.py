@@ -82,8 +82,8 @@ class Difference:
             "object": self.item.name,
             "what": self.what,
             "weak": self.weak,
-            "expected": self.expected.definition if self.expected else None,
-            "live": self.live.definition if self.live else None,
+            "expected": self.expected.shown if self.expected else None,
+            "live": self.live.shown if self.live else None,
             "parts": [item.key for item in self.parts],
         }
 
@@ -97,7 +97,7 @@ def compare(expected: Iterable[Item], live: Iterable[Item]) -> list[Difference]:
     for key in before.keys() | after.keys():
         one, other = before.get(key), after.get(key)
         if one is not None and other is not None:
-            if one.definition != other.definition and not _only_other_columns(one, other):
+            if one.shown != other.shown and not _only_other_columns(one, other):
                 found[key] = Difference("differs", one, other)
             continue
         here, there, item = (before, after, one) if one is not None else (after, before, other)
@@ -218,14 +218,13 @@ def _by_hand(row: Difference, before: Mapping[str, Item], after: Mapping[str, It
             head
             + "privileges on the database are the inventory's: `ansible-playbook playbooks/provision.yml`, or by hand."
         )
-    if row.live is not None and " -- " in row.live.definition and kind in ("index", "constraint"):
-        state = row.live.definition.rpartition(" -- ")[2]
+    if row.live is not None and row.live.broken:
         mend = (
             f"`REINDEX INDEX CONCURRENTLY {item.name}` or DROP it"
             if kind == "index"
             else "enable them (`ALTER TABLE ... ENABLE TRIGGER ALL`)"
         )
-        return head + f"{state} on the live database. Mend it there first: {mend}; then look again."
+        return head + f"{row.live.broken} on the live database. Mend it there first: {mend}; then look again."
     if row.what == "unexpected":
         required = any(part.kind == "not null" for part in row.parts)
         filled = any(part.kind in ("default", "identity") for part in row.parts)
@@ -534,7 +533,7 @@ def table(differences: Sequence[Difference], width: int = 150) -> list[str]:
 
 def _shown(row: Difference) -> list[str]:
     """The definitions, each in one line; of two long ones only from shortly before where they part."""
-    one, other = (shown(re.sub(r"\s+", " ", item.definition)) if item else "" for item in (row.expected, row.live))
+    one, other = (shown(re.sub(r"\s+", " ", item.shown)) if item else "" for item in (row.expected, row.live))
     if row.what == "differs":
         same = 0
         while same < min(len(one), len(other)) and one[same] == other[same]:

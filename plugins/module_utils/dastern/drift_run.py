@@ -17,7 +17,7 @@ from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
-from .migration_plan import Plan, make_plan, reset_words
+from .migration_plan import Plan, in_order_of_application, make_plan, reset_words
 from .psql import superuser_of
 from .scratch import LEFTOVER_AFTER, replay, scratch_database
 from .sql_values import identifier
@@ -66,14 +66,15 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
                 files=[files[name] for name in names], leftover_after=leftover_after,
             ) as own:  # fmt: skip
                 own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
-                replay(own, [files[name] for name in names], params["folder"])
+                left_out = replay(own, [files[name] for name in names], params["folder"])
                 expected = [*read_catalogue(own, schema), *_settings(params)]
     except psycopg.Error as error:
         raise DasTernError(
             f"{failed}: {error.sqlstate or 'connection lost'}: "
             f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run again."
         ) from None
-    return _result(params, plan, names, expected, live)
+    result = _result(params, plan, names, expected, live)
+    return {**result, "lines": [*result["lines"], *left_out]}
 
 
 def _plan(
@@ -108,11 +109,7 @@ def _plan(
     ]
     if wrong:
         raise DasTernError(wrong, edited=plan.edited, missing=plan.missing)
-    names: list[str] = []
-    for row in rows or []:
-        if row.applied and row.name not in names:
-            names.append(row.name)
-    return plan, names
+    return plan, in_order_of_application(rows or [])
 
 
 def _settings(params: Mapping[str, Any]) -> list[Item]:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from .sql_reader import Reader, Token, name_of, split
-from .sql_text import statements
+from .sql_text import inner_statements, statements
 
 _PLAIN_INDEXES = ("BTREE", "HASH")
 
@@ -50,7 +50,7 @@ def without_index(files: list[str]) -> list[ForeignKey]:
     """The foreign keys that have no index after all of `files` (in order) have run."""
     catalogue = _Catalogue()
     for number, sql in enumerate(files):
-        for statement in statements(sql):
+        for statement in (inner for one in statements(sql) for inner in (one, *inner_statements(one))):
             catalogue.run(statement.words, statement.text, Place(number, statement.start))
     return [key for key in catalogue.keys if not catalogue.served(key)]
 

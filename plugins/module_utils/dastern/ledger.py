@@ -55,10 +55,17 @@ class Row:
     finished_at: datetime | None
     rolled_back_at: datetime | None
     logs: str | None = None
+    transaction: int = 0
+    """The one that wrote it last; unlike times these don't depend on anybody's clock."""
 
     @property
     def applied(self) -> bool:
         return self.finished_at is not None and self.rolled_back_at is None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether somebody only said that it is applied: its times say nothing of when it was."""
+        return self.applied and self.logs == "" and self.started_at == self.finished_at
 
     @property
     def failed(self) -> bool:
@@ -93,7 +100,7 @@ class Ledger:
         return [
             Row(*row)
             for row in self._connection.execute(
-                "SELECT migration_name, checksum, started_at, finished_at, rolled_back_at, logs "  # type: ignore[arg-type]
+                "SELECT migration_name, checksum, started_at, finished_at, rolled_back_at, logs, xmin::text::bigint "  # type: ignore[arg-type]
                 f"FROM {self._table} ORDER BY started_at, migration_name"
             )
         ]

@@ -7,6 +7,7 @@ disagree after a crash. Here they can't, and a migration that fails leaves no ro
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import refusals, time_of_day
 from .migration_plan import Plan, make_plan, reset_words
-from .migration_run import Failure, Refused, Runner, own_transactions, refuse_copy, resolve_words
+from .migration_run import Failure, Refused, Runner, own_transactions, refuse_copy, refuse_psql, resolve_words
 from .new_migration import why_empty
 from .quantities import cut
 from .rehearsal import target
@@ -81,6 +82,14 @@ WORDS_FOR = {
     "53100": "The disk of the data volume is full: free space there, then run again.",
     "42501": "The role that migrates lacks a privilege: give it, or have a superuser do this step.",
 }
+
+_WORDS_ALONE = {
+    "25001": "A block, function or procedure can't run this command. Write it as a statement of its own, alone in a migration: such a "
+    "file runs outside a transaction.",
+    "2D000": "A block can't commit where it has an EXCEPTION, nor can what is called from there, or from a query. Take the COMMIT out of "
+    "the part that EXCEPTION guards.",
+}
+"""The same for what refuses outside a transaction as well."""
 
 
 def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = False) -> dict[str, Any]:
@@ -145,7 +154,9 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
 @contextmanager
 def _session(params: dict[str, Any], settings: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
     """A connection for the schema; what the server refuses outside a migration's own file is refused in words."""
-    with connect(params, APPLICATION, {"search_path": identifier(params["schema"]), **settings}) as connection:
+    # Half a million notices cost more than the migration that sends them, and nobody reads them.
+    session = {"search_path": identifier(params["schema"]), "client_min_messages": "warning", **settings}
+    with connect(params, APPLICATION, session) as connection:
         connection.prepare_threshold = None  # DEALLOCATE ALL would leave psycopg believing in its statements
         try:
             yield connection
@@ -288,6 +299,7 @@ def _unfit(params: dict[str, Any], plan: Plan) -> list[str]:
         try:
             own_transactions(migration)
             refuse_copy(migration)
+            refuse_psql(migration)
         except Refused as refusal:
             wrong.append(f"Migration {migration.name}: {_path(params, migration.name)}: {refusal}")
     return wrong
@@ -446,6 +458,13 @@ def _failure(
         words.append(
             "The file, the role or the database sets a statement_timeout of its own: raise that, or split the work."
         )
+    elif missing := re.search(r'extension "([^"]+)" is not available', str(diag.message_primary)):
+        words.append(
+            f"The server's image lacks it. Name its package in `postgres_image_packages` (`apt-cache search postgresql-17` lists them), "
+            f"run `ansible-playbook playbooks/provision.yml`, then this again. `pg_available_extensions` shows whether {missing[1]} is there."
+        )
+    elif failure.alone and mend in _WORDS_ALONE:
+        words.append(_WORDS_ALONE[mend])
     elif mend in WORDS_FOR or not failure.remains:
         words.append(WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")

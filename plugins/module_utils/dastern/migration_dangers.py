@@ -12,7 +12,7 @@ from .sql_text import Statement, literal_value, tokens
 Said = tuple[int, str, str, str, str]
 """Offset in the file, rule, severity, message, mend."""
 
-_BUT_SAY = "say in `lint.yml` why it is right."
+BUT_SAY = "say in `lint.yml` why it is right."
 
 
 class Made:
@@ -69,9 +69,11 @@ def tables(statement: Statement) -> list[tuple[str, ...]]:
     return found
 
 
-def dangers(statements: list[Statement]) -> Iterator[Said]:
-    """What the rules `drop-cascade`, `deletes-all-rows`, `updates-all-rows`, `loses-data-in-code`, `locks-out-reads` find."""
-    made = Made()
+def dangers(statements: list[Statement], made: Made) -> Iterator[Said]:
+    """What the rules `drop-cascade`, `deletes-all-rows`, `updates-all-rows`, `loses-data-in-code`, `locks-out-reads` find.
+
+    `made` is what was made before these statements, and goes on.
+    """
     code: dict[str, str] = {}
     for one in statements:
         parts = list(tokens(one.text))
@@ -95,7 +97,7 @@ def _upper(parts: list[Token]) -> list[str]:
 
 
 def _cascades(one: Statement, parts: list[Token]) -> Iterator[Said]:
-    rule, mend = "drop-cascade", f"Drop by name what is to go, and leave CASCADE out; or {_BUT_SAY}"
+    rule, mend = "drop-cascade", f"Drop by name what is to go, and leave CASCADE out; or {BUT_SAY}"
     if one.words[:2] == ("DROP", "OWNED"):
         yield 0, rule, "danger", f"`{short(one)}` drops all that the role owns, and doesn't say what that is.", mend
     elif one.words[:1] in (("DROP",), ("ALTER",)):
@@ -114,7 +116,12 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
     words = _upper(parts)
     if words[0] == "TRUNCATE" and words[-1] != "CASCADE" and not made.all_of(tables(one)):
         yield _deletes(0, short(one))
-    if words[0] in ("CREATE", "ALTER", "DO"):
+    if words[0] == "MERGE" and ("THEN", "DELETE") in pairwise(words):
+        yield (
+            0, "deletes-all-rows", "warning", f"`{short(one)}` deletes each row that its condition finds or doesn't find.",
+            "Count beforehand what that is.",
+        )  # fmt: skip
+    if words[0] in ("CREATE", "ALTER", "DO", "MERGE"):
         return
     for at, word in enumerate(words):
         # At the beginning of a statement, or of one inside WITH, or behind that.
@@ -122,7 +129,8 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
             continue
         rest = _same_depth(parts[at + 1 :])
         behind = _upper(rest)
-        if "WHERE" in behind or ("FROM" if word == "DELETE" else "SET") not in behind:
+        some = "WHERE" in behind and behind[behind.index("WHERE") + 1 :] not in (["TRUE"], ["1", "=", "1"])
+        if some or ("FROM" if word == "DELETE" else "SET") not in behind:
             continue
         reader = Reader(rest)
         reader.take("FROM")
@@ -142,7 +150,7 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
 def _deletes(offset: int, words: str) -> Said:
     return (
         offset, "deletes-all-rows", "danger", f"`{words}` deletes every row of a table that this file didn't make.",
-        f"Say in a WHERE which rows are to go; or {_BUT_SAY}",
+        f"Say in a WHERE which rows are to go; or {BUT_SAY}",
     )  # fmt: skip
 
 
@@ -176,7 +184,7 @@ def _code(one: Statement, parts: list[Token], code: dict[str, str]) -> Iterator[
 
     `code` collects what the functions made so far would do, by their names.
     """
-    rule, mend = "loses-data-in-code", f"Write it as a statement of its own, which lint can read; or {_BUT_SAY}"
+    rule, mend = "loses-data-in-code", f"Write it as a statement of its own, which lint can read; or {BUT_SAY}"
     if one.words[:1] == ("DO",):
         if said := _lost_in(parts):
             yield 0, rule, "danger", f"The DO block says `{said}`.", mend
@@ -230,7 +238,7 @@ def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
         yield (
             at, "locks-out-reads", "danger",
             f"`{short(one)}` locks out reads, for as long as it takes or until the migration ends.",
-            f"{mend[:-1]}; or {_BUT_SAY}",
+            f"{mend[:-1]}; or {BUT_SAY}",
         )  # fmt: skip
 
 

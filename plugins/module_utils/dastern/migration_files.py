@@ -21,6 +21,8 @@ from .sql_text import tokens
 SCRIPT = "migration.sql"
 DOWN = "down.sql"
 LOCK_FILE = "migration_lock.toml"
+_SHOWN = 20
+"""How many wrong directories are named."""
 ARGUMENT_SPEC: dict[str, Any] = {
     "folder": {"type": "str", "required": True},
     "migrations": {
@@ -118,7 +120,16 @@ def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
         raise DasTernError(f"The migrations folder {folder} can't be read: {error.strerror}.") from None
     _check_provider(folder / LOCK_FILE)
     names = sorted((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), key=os.fsencode)
-    return [_read(folder, name) for name in names]
+    found, wrong = [], []
+    for name in names:
+        try:
+            found.append(_read(folder, name))
+        except DasTernError as refusal:
+            wrong.append(refusal.message)
+    if wrong:
+        more = [f"The same of {len(wrong) - _SHOWN} more directories."] if len(wrong) > _SHOWN else []
+        raise DasTernError([*wrong[:_SHOWN], *more])
+    return found
 
 
 def read_down(folder: Path, name: str) -> str | None:
@@ -154,8 +165,7 @@ def _read(folder: Path, name: str) -> MigrationFile:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise DasTernError(
-            f"The directory {folder / name} holds no file {SCRIPT} (P3015). Write one; or, if nothing in it is "
-            f"needed, remove the directory: `rm -r {quote(str(folder / name))}`."
+            f"The directory {folder / name} holds no file {SCRIPT} (P3015). {_instead(folder / name)}"
         ) from None
     except PermissionError:
         raise DasTernError(
@@ -164,6 +174,20 @@ def _read(folder: Path, name: str) -> MigrationFile:
     except OSError as error:
         raise DasTernError(f"{path} can't be read: {error.strerror}. Put a plain file there.") from None
     return MigrationFile(_checked_name(folder, name), decoded(content, path))
+
+
+def _instead(directory: Path) -> str:
+    """What to do about a directory without a migration; nothing that is in it is to be lost."""
+    if nested := sorted(path.parent.name for path in directory.glob(f"*/{SCRIPT}")):
+        return (
+            f"It holds {len(nested)} directories that have one ({', '.join(nested[:3])}{', ...' if nested[3:] else ''}): if these are the "
+            f"migrations, `-e migrations_dir={quote(str(directory))}`; otherwise move them to where the others are."
+        )
+    if any(directory.iterdir()):
+        return (
+            f"Write one; or move the directory away (`mv {quote(str(directory))} ELSEWHERE`), if it is something else."
+        )
+    return f"Write one; or remove the directory, which is empty: `rmdir {quote(str(directory))}`."
 
 
 def _checked_name(folder: Path, name: str) -> str:

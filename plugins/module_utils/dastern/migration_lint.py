@@ -8,26 +8,30 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import squawk
+from . import lint_contract, lint_history, squawk
 from .errors import DasTernError
 from .foreign_keys import without_index
+from .lint_contract import contract
 from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
-from .sql_text import Statement, line_and_column, literal_value, statements, tokens
+from .sql_text import Statement, line_and_column, literal_value, psql_commands, statements, tokens
 from .text import shown
 from .widening import widened
 
 IGNORE_FILE = "lint.yml"
 PG_VERSION = 17
 OWN_RULES = (
+    *lint_contract.RULES,
+    "concurrently-partitioned",
     "deletes-all-rows",
     "drop-cascade",
     "empty",
@@ -36,6 +40,7 @@ OWN_RULES = (
     "locks-out-reads",
     "loses-data-in-code",
     "not-alone",
+    "psql-command",
     "squawk",
     "transaction-control",
     "unreadable",
@@ -91,20 +96,29 @@ def lint(
     names: Collection[str],
     folder: str | os.PathLike[str],
     program: Path | None = None,
+    *,
+    together: bool = False,
 ) -> list[Finding]:
     """The findings in those of `files` whose names are in `names`, in order; the others are their history.
 
+    `together` is whether these are applied in one run: then a table that one of them makes holds no rows for the next.
     `program` is squawk's path, by default the installed one. Raises `DasTernError` for a lint file that can't be used.
     """
     ignored = read_ignores(folder)
     wanted = [file for file in files if file.name in names]
     if not wanted:
         return []
-    found = [*_squawk(wanted, folder, program or squawk.find()), *_foreign_keys(files, names, folder)]
+    found = [
+        *_squawk(wanted, folder, program or squawk.find(), together),
+        *_foreign_keys(files, names, folder),
+        *_concurrently_partitioned(files, names, folder),
+    ]
+    made = Made() if together else None
     for file in wanted:
-        found += _own(file, folder)
+        found += _own(file, folder, made)
     needless = _needless(found, files)
     found = [one for one in found if (one.rule, one.migration, one.line, one.column) not in needless]
+    found = _known_better(found, files)
     order = {file.name: number for number, file in enumerate(files)}
     found.sort(key=lambda one: (order.get(one.migration, -1), one.line, one.column, one.rule))
     return [one for one in found if not any(ignore.covers(one) for ignore in ignored)]
@@ -169,18 +183,16 @@ def _path(folder: str | os.PathLike[str], name: str) -> str:
     return str(Path(folder, name, SCRIPT))
 
 
-def _squawk(files: Sequence[MigrationFile], folder: str | os.PathLike[str], program: Path | None) -> list[Finding]:
+def _squawk(
+    files: Sequence[MigrationFile], folder: str | os.PathLike[str], program: Path | None, together: bool
+) -> list[Finding]:
     texts = [(file.sql, not _outside_transaction(file)) for file in files]
     try:
         remarks = squawk.run(program, texts, PG_VERSION)
     except squawk.Unusable as error:
         mend = "`scripts/setup` installs it." if error.missing else "Its rules were not checked; the others were."
         return [Finding("", str(folder), 1, 1, "squawk", "danger", f"{error}.", mend)]
-    harmless = {
-        number: _made_here(files[number])
-        for number in {one.number for one in remarks if one.rule in squawk.ON_ROWS}
-        if {"create", "table"} <= files[number].words
-    }
+    harmless = _made_here(files, {one.number for one in remarks if one.rule in squawk.ON_ROWS}, together)
     remarks = [
         one
         for one in remarks
@@ -202,13 +214,24 @@ def _squawk(files: Sequence[MigrationFile], folder: str | os.PathLike[str], prog
     ]
 
 
-def _made_here(file: MigrationFile) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where (line and column, from and to) statements drop or change nothing but tables that the file itself has made."""
-    made, found = Made(), []
-    for one in statements(file.sql):
-        if one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
-            found.append((line_and_column(file.sql, one.start), line_and_column(file.sql, one.end)))
-        made.run(one)
+def _made_here(
+    files: Sequence[MigrationFile], numbers: Collection[int], together: bool
+) -> dict[int, list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """Where (line and column, from and to) statements drop or change nothing but tables that these files themselves make.
+
+    By the number of the file, of which only `numbers` are wanted.
+    """
+    made = Made()
+    found: dict[int, list[tuple[tuple[int, int], tuple[int, int]]]] = {}
+    for number, file in enumerate(files):
+        made = made if together else Made()
+        if number not in numbers and not (together and numbers):
+            continue
+        for one in statements(file.sql):
+            if one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
+                place = line_and_column(file.sql, one.start), line_and_column(file.sql, one.end)
+                found.setdefault(number, []).append(place)
+            made.run(one)
     return found
 
 
@@ -225,6 +248,59 @@ def _needless(found: Sequence[Finding], files: Sequence[MigrationFile]) -> set[t
             place = line_and_column(files[number].sql, offset)
             needless.add(("changing-column-type", files[number].name, *place))
     return needless
+
+
+_PARTITIONED = (
+    "Its partitions can be indexed CONCURRENTLY, itself it can't: `CREATE INDEX ... ON ONLY` it, then one on each partition "
+    "CONCURRENTLY, each alone in a migration, then `ALTER INDEX ... ATTACH PARTITION`."
+)
+_OF_HISTORY = {"adding-not-nullable-field", "adding-field-with-default", "require-concurrent-index-creation"}
+
+
+def _known_better(found: list[Finding], files: Sequence[MigrationFile]) -> list[Finding]:
+    """`found` without what the chain before shows to be harmless, and with the way that a partitioned table has."""
+    if not any(one.rule in _OF_HISTORY for one in found):
+        return found
+    history = lint_history.read([file.sql for file in files])
+    numbers = {file.name: number for number, file in enumerate(files)}
+
+    def within(one: Finding, spans: list[lint_history.Span]) -> bool:
+        number = numbers[one.migration]
+        sql = files[number].sql
+        return any(
+            of == number and line_and_column(sql, begin) <= (one.line, one.column) <= line_and_column(sql, end)
+            for of, begin, end in spans
+        )
+
+    harmless = {
+        "adding-not-nullable-field": history.proven,
+        "adding-field-with-default": history.constant,
+        "require-concurrent-index-creation": history.alone,
+    }
+    kept = [one for one in found if one.rule not in harmless or not within(one, harmless[one.rule])]
+    return [
+        replace(one, mend=_PARTITIONED)
+        if one.rule == "require-concurrent-index-creation" and within(one, history.partitioned)
+        else one
+        for one in kept
+    ]
+
+
+def _concurrently_partitioned(
+    files: Sequence[MigrationFile], names: Collection[str], folder: str | os.PathLike[str]
+) -> Iterator[Finding]:
+    """What the server refuses, although it is written as lint advises elsewhere."""
+    if not any({"concurrently", "index"} <= file.words for file in files if file.name in names):
+        return
+    for number, begin, end in lint_history.read([file.sql for file in files]).partitioned:
+        file = files[number]
+        words = file.sql[begin:end].upper().split()
+        if file.name in names and "CONCURRENTLY" in words[:4]:
+            line, column = line_and_column(file.sql, begin)
+            yield Finding(
+                file.name, _path(folder, file.name), line, column, "concurrently-partitioned", "danger",
+                "The server builds no index CONCURRENTLY on a partitioned table.", _PARTITIONED,
+            )  # fmt: skip
 
 
 def _foreign_keys(
@@ -257,27 +333,35 @@ _HAS_STATEMENT = re.compile(r"^\s*[A-Za-z]", re.MULTILINE)
 _NOTEWORTHY = {
     "begin", "start", "commit", "end", "rollback", "abort", "prepare", "prepared", "transaction",
     "concurrently", "vacuum", "database", "tablespace", "subscription", "system", "reindex", "cluster", "discard", "value",
-    "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged", "exclude",
+    "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged", "exclude", "rename", "disable", "force", "owner", "grant", "revoke",
+    "setval", "unique", "policy", "merge", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
 }  # fmt: skip
 _NOTEWORTHY_TOGETHER = (
+    *({"drop", kind} for kind in ("view", "type", "domain", "sequence", "trigger", "rule", "operator", "cast", "aggregate", "routine", "default", "constraint")),
+    {"time", "zone"},
     {"drop", "cascade"}, {"drop", "function"}, {"drop", "procedure"}, {"delete", "from"}, {"update", "set"}, {"access", "method"},
     *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),
 )  # fmt: skip
 
 
-def _own(file: MigrationFile, folder: str | os.PathLike[str]) -> Iterator[Finding]:
-    """What our own rules find in one file alone."""
+def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None) -> Iterator[Finding]:
+    """What our own rules find in one file; `made` is what the files before it made, and goes on, where that counts."""
     # Most files hold none of these words, and to read a thousand of them statement by statement takes a second.
     noteworthy = _NOTEWORTHY & file.words or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
-    if "/*" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
+    if "/*" not in file.sql and "\\" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
+        if made is not None and {"create", "table"} <= file.words:
+            for one in statements(file.sql):
+                made.run(one)
         return
     found = statements(file.sql)
     for offset, rule, severity, message, mend in (
         *_empty(found),
+        *_psql(file.sql),
         *_transaction_control(found),
         *_not_alone(found),
         *_enum_value_used(found),
-        *dangers(found),
+        *contract(found, Made() if made is None else deepcopy(made)),
+        *dangers(found, Made() if made is None else made),
     ):
         line, column = line_and_column(file.sql, offset)
         yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
@@ -289,6 +373,14 @@ def _empty(found: list[Statement]) -> Iterator[Said]:
             0, "empty", "danger",
             "The file holds no statement: it would be recorded as applied, and can't be filled in afterwards.",
             "Write its statements, or remove its directory.",
+        )  # fmt: skip
+
+
+def _psql(sql: str) -> Iterator[Said]:
+    for offset, command in psql_commands(sql):
+        yield (
+            offset, "psql-command", "danger", f"`{command}` is a command of psql: neither the server nor Prisma knows it.",
+            "Take it out; what it includes or sets has to stand in the file itself.",
         )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from shlex import quote
 from typing import Any
 
@@ -71,6 +72,28 @@ def make_plan(files: Sequence[MigrationFile], rows: Sequence[Row]) -> Plan:
         if same:
             plan.renamed[name] = same
     return plan
+
+
+def in_order_of_application(rows: Sequence[Row]) -> list[str]:
+    """Return the names of what is applied, in the order in which it was applied as far as that can be known.
+
+    Times are those of whoever ran it, and a clock may be behind; the numbers of transactions are the server's, and a repair
+    gives a row a new one. Of the two orders the one nearer to the names counts. What was only marked as applied stands where
+    its name does.
+    """
+    applied = {row.name: row for row in rows if row.applied}
+    ran = [row for row in applied.values() if not row.resolved]
+    by_time = [row.name for row in sorted(ran, key=lambda row: (row.started_at, os.fsencode(row.name)))]
+    by_transaction = [row.name for row in sorted(ran, key=lambda row: row.transaction)]
+    names = min(by_time, by_transaction, key=_descents)
+    for name in _in_order(row.name for row in applied.values() if row.resolved):
+        behind = (at for at, one in enumerate(names) if os.fsencode(one) > os.fsencode(name))
+        names.insert(next(behind, len(names)), name)
+    return names
+
+
+def _descents(names: Sequence[str]) -> int:
+    return sum(os.fsencode(one) > os.fsencode(other) for one, other in pairwise(names))
 
 
 def reset_words(params: Mapping[str, Any]) -> str:

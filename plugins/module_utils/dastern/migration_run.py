@@ -21,7 +21,7 @@ from .concurrent_indexes import Build, read
 from .connection import one_message
 from .ledger import Ledger
 from .migration_files import MigrationFile
-from .sql_text import Statement, statements, tokens
+from .sql_text import Statement, line_and_column, psql_commands, statements, tokens
 
 try:
     import psycopg
@@ -37,6 +37,8 @@ CLEAN_SESSION = (
 # 25001: the statement itself; 2D000: a COMMIT or ROLLBACK inside a block or procedure.
 _REFUSES_TRANSACTION = ("25001", "2D000")
 _CANT_COPY = "moves rows between server and client, which a migration can't feed. Write INSERT statements, or keep the rows in a seed."
+_WARNINGS = 20
+"""How many warnings of a migration are shown."""
 _CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
 
 
@@ -44,14 +46,15 @@ class Failure(Exception):
     """A migration that the server refused.
 
     `done` is the number of its statements that had succeeded, None where that isn't known; `remains` says in words
-    what it left behind, '' if nothing of it remains.
+    what it left behind, '' if nothing of it remains. `alone` is whether it ran outside a transaction.
     """
 
-    def __init__(self, error: psycopg.Error, done: int | None, remains: str) -> None:
+    def __init__(self, error: psycopg.Error, done: int | None, remains: str, *, alone: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.done = done
         self.remains = remains
+        self.alone = alone
 
 
 class Refused(Exception):
@@ -68,7 +71,8 @@ class _StatementError(Exception):
 def own_transactions(migration: MigrationFile) -> list[Statement]:
     """The statements of a file that begin and end transactions of its own.
 
-    Raises `Refused` where they don't pair: a BEGIN without COMMIT loses everything, and Prisma reports success.
+    A COMMIT without a BEGIN ends the transaction that the server makes of what is sent together: Prisma deploys such files.
+    Raises `Refused` for a BEGIN without COMMIT, which loses everything while Prisma reports success, and for other control.
     """
     if not _CONTROL & migration.words:
         return []
@@ -77,14 +81,11 @@ def own_transactions(migration: MigrationFile) -> list[Statement]:
     for one in found:
         if one.words[0] in ("BEGIN", "START") and begun is None:
             begun = one
-        elif one.words[0] in ("COMMIT", "END") and begun is not None and not {"CHAIN", "PREPARED"} & set(one.words):
+        elif one.words[0] in ("COMMIT", "END") and not {"CHAIN", "PREPARED"} & set(one.words):
             begun = None
         else:
             raise Refused(
-                f"`{one.text}` in line {one.line} has no BEGIN before it."
-                if one.words[0] in ("COMMIT", "END") and begun is None
-                else f"`{one.text}` in line {one.line}: of transaction control a migration may hold pairs of BEGIN and "
-                "COMMIT and nothing else."
+                f"`{one.text}` in line {one.line}: of transaction control a migration may hold BEGIN and COMMIT and nothing else."
             )
     if begun is not None:
         raise Refused(
@@ -103,6 +104,16 @@ def refuse_copy(migration: MigrationFile) -> None:
             raise Refused(f"the COPY in line {one.line} {_CANT_COPY}")
 
 
+def refuse_psql(migration: MigrationFile) -> None:
+    """Raise `Refused` for a file with commands of psql, which the server doesn't know."""
+    for offset, command in psql_commands(migration.sql):
+        line, _ = line_and_column(migration.sql, offset)
+        raise Refused(
+            f"`{command}` in line {line} is a command of psql, and not SQL: neither the server nor Prisma knows it. Take it out; what it "
+            "includes or sets has to stand in the file itself."
+        )
+
+
 class Runner:
     """Applies migrations over one connection whose session holds the migration lock."""
 
@@ -112,10 +123,14 @@ class Runner:
         self._has_ledger = ledger.rows() is not None
         self.notices: list[str] = []
         """What an operator should know of migrations that were applied all the same."""
+        self._warned: list[str] = []
+        self._warnings = 0
+        connection.add_notice_handler(self._heard)
 
     def apply(self, migration: MigrationFile) -> float:
         """Apply it and write its row; gives milliseconds. Raises `Failure` or `Refused`."""
         began = time.monotonic()
+        self._warned, self._warnings = [], 0
         if own_transactions(migration):
             self._own(migration)
         else:
@@ -124,9 +139,19 @@ class Runner:
             except Failure as failure:
                 if failure.error.sqlstate not in _REFUSES_TRANSACTION or _only_statement(migration) is None:
                     raise
-                self._alone(migration)
+                self._alone(migration, failure.error)
         self._has_ledger = True
+        more = [f"and {self._warnings - _WARNINGS} more"] if self._warnings > _WARNINGS else []
+        self.notices += [f"Migration {migration.name}: WARNING: {text}" for text in [*self._warned, *more]]
         return round((time.monotonic() - began) * 1000, 1)
+
+    def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        """Keep what the server, or the file itself by RAISE WARNING, warns of."""
+        # A COMMIT that ends what the server made a transaction of warns that there is none.
+        if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate != "25P01":
+            self._warnings += 1
+            if self._warnings <= _WARNINGS:
+                self._warned.append(" ".join(str(diagnostic.message_primary).split()))
 
     def _in_transaction(self, migration: MigrationFile) -> None:
         transaction = None
@@ -194,14 +219,14 @@ class Runner:
                 done = statements(migration.sql)[: failure.done]
                 self._connection.execute("ROLLBACK")
                 self._connection.execute(CLEAN_SESSION)
-                if not any(one.transaction_control and one.words[0] in ("COMMIT", "END") for one in done):
+                committed = _committed_by(done)
+                if committed is None:
                     self._ledger.forget(row)
                     raise Failure(failure.error, failure.done, "") from None
                 self._ledger.record_failed(row, str(failure.error))
-                last = max(one.line for one in done if one.transaction_control and one.words[0] in ("COMMIT", "END"))
                 raise Failure(
                     failure.error, failure.done,
-                    f"after its own COMMIT in line {last}: what stands up to there is committed, and it blocks the rest "
+                    f"after its own COMMIT in line {committed.line}: what stands up to there is committed, and it blocks the rest "
                     f"(P3009). {resolve_words(migration.name)}",
                 ) from None  # fmt: skip
             self._connection.execute(CLEAN_SESSION)
@@ -209,8 +234,8 @@ class Runner:
         except psycopg.Error as error:
             raise Failure(error, None, f"and left an unfinished row. {resolve_words(migration.name)}") from None
 
-    def _alone(self, migration: MigrationFile) -> None:
-        """Run a file of one statement outside any transaction."""
+    def _alone(self, migration: MigrationFile, within: psycopg.Error) -> None:
+        """Run a file of one statement outside any transaction; `within` is what it failed with in one."""
         build = _build_of(migration)
         before = build.invalid(self._connection) if build else []
         row = self._start(migration)
@@ -221,7 +246,9 @@ class Runner:
             try:
                 self._send(migration)
             except _StatementError as failure:
-                if self._may_have_committed(migration):
+                # In a transaction it got as far as its first COMMIT. No further this time, it committed nothing.
+                no_further = _where(failure.error) == _where(within)
+                if self._may_have_committed(migration) and not no_further:
                     self._ledger.record_failed(row, str(failure.error))
                     raise Failure(
                         failure.error, failure.done, f"and may have committed a part of its work. {resolve_words(migration.name)}"
@@ -233,7 +260,7 @@ class Runner:
                 remains = f"and was taken back. {left}" if left else ""
                 if build and build.verb == "DROP" and build.valid(self._connection) is False:
                     remains = "and left the index INVALID; a second run drops it."
-                raise Failure(failure.error, failure.done, remains) from None
+                raise Failure(failure.error, failure.done, remains, alone=True) from None
             if build and build.verb == "CREATE" and build.name and build.valid(self._connection) is False:
                 self._ledger.forget(row)
                 raise Refused(
@@ -312,6 +339,18 @@ class Runner:
                 raise Refused(f"a COPY {_CANT_COPY}")
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
+
+
+def _committed_by(done: list[Statement]) -> Statement | None:
+    """The last COMMIT among statements that ran, before which there was something to commit."""
+    first = next((at for at, one in enumerate(done) if not one.transaction_control), len(done))
+    return next(
+        (one for one in reversed(done[first:]) if one.words[0] in ("COMMIT", "END") and one.transaction_control), None
+    )
+
+
+def _where(error: psycopg.Error) -> tuple[str | None, str | None]:
+    return error.sqlstate, error.diag.context
 
 
 def repeatable(migration: MigrationFile) -> bool:

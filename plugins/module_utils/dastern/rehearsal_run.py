@@ -49,7 +49,7 @@ from .rehearsal import (
     target,
     verdict,
 )
-from .scratch import LEFTOVER_AFTER, refuse_outside, scratch_database
+from .scratch import LEFTOVER_AFTER, scratch_database, without_shared
 from .sql_text import Statement, statements
 from .sql_values import duration, identifier, literal, seconds
 from .text import shown
@@ -173,8 +173,14 @@ def rehearse(
             pending = plan.pending
             if not pending:
                 return {**_nothing(), "lines": ["nothing is pending: nothing to rehearse"]}
+            left_out: list[str] = []
+            own_pending = []
             for file in pending:
-                refuse_outside(file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning")
+                own_file, left = without_shared(
+                    file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning"
+                )
+                own_pending.append(own_file)
+                left_out += left
             superuser = superuser_there(params, connection, "A copy")
             size = _room(params, superuser)
             of = target(connection, params)
@@ -182,8 +188,12 @@ def rehearse(
             since = [
                 file for file in files if file.name in plan.applied and backup and file.name not in applied(backup)
             ]
-            for file in since:
-                refuse_outside(file, _path(params, file), "rehearse on a copy of the live database (`-e source=live`)")
+            since = [
+                without_shared(file, _path(params, file), "rehearse on a copy of the live database (`-e source=live`)")[
+                    0
+                ]
+                for file in since
+            ]
             record = record_path(params["config_dir"], of, pending)
             known = rehearsed(record)
             if check_mode:
@@ -218,13 +228,14 @@ def rehearse(
                 copy = f"copy of {_named(params, backup, size)} made in {copied['copy_seconds']:.1f} s, removed again"
                 connection.execute("SELECT pg_advisory_unlock_all()")
                 forget(record)
-                done = _Rehearsal(own, params, plan.interrupted).run(pending, limit)
+                done = _Rehearsal(own, params, plan.interrupted).run(own_pending, limit)
     except psycopg.Error as error:
         raise DasTernError(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "
             f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. The live database was only read."
         ) from None
-    return _result(params, record, pending, done, known, copied, copy)
+    result = _result(params, record, pending, done, known, copied, copy)
+    return {**result, "lines": [*result["lines"], *left_out]}
 
 
 def _nothing() -> dict[str, Any]:

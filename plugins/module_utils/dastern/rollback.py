@@ -6,10 +6,13 @@ that the scratch database didn't show, or nothing changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from .backup_physical import good
 from .backup_records import Place
 from .blockers import Blockers
 from .catalogue import Item, read_catalogue, read_catalogue_within
@@ -21,19 +24,22 @@ from .connection import connect, system_identifier
 from .drift import compare, table
 from .drift_run import SCRATCH
 from .errors import DasTernError
-from .ledger import Ledger
+from .ledger import Ledger, Row
 from .migration_backup import ARGUMENT_SPEC as BACKUP
 from .migration_backup import ROLLING_BACK, applied, backed_up, listed
+from .migration_dangers import short, tables
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import DOWN, SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import rollback_refusals, time_of_day
-from .migration_plan import make_plan, reset_words
+from .migration_plan import in_order_of_application, make_plan, reset_words
 from .migration_run import Refused, own_transactions
 from .new_migration import why_empty
 from .psql import superuser_of
+from .quantities import local
 from .scratch import refuse_outside, replay, scratch_database
-from .sql_text import line_and_column
+from .sql_reader import Reader
+from .sql_text import Statement, line_and_column, statements
 from .sql_values import duration, identifier
 from .text import shown as shown_text
 
@@ -66,6 +72,14 @@ SELECT attrelid, attnum, quote_ident(attname), attislocal AND attgenerated = '' 
 WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped ORDER BY 2
 """
 
+# The server counts what a transaction writes. A table that is emptied or converted gets another file.
+_CONTENTS = """
+SELECT c.oid, c.oid::regclass::text, c.relfilenode::bigint, pg_relation_size(c.oid), coalesce(s.n_tup_upd, 0), coalesce(s.n_tup_del, 0)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_xact_user_tables s ON s.relid = c.oid
+WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
+"""
+_CONVERTS = re.compile(r"\bTYPE\b", re.IGNORECASE)
+
 _WORDS_FOR = {
     "25001": " All that is taken back is one transaction: write it without CONCURRENTLY.",
     "55006": " All that is taken back is one transaction, and deferred checks of what an earlier statement of it changed are "
@@ -85,16 +99,15 @@ class _Shown:
 
 @dataclass(frozen=True)
 class Loss:
-    """A table, or a column ('' is none), that goes, and how many rows or values the live one had."""
+    """What going up again doesn't bring back, in words, and how many rows or values of the live database it concerns."""
 
-    table: str
-    column: str
+    what: str
     count: int
+    unit: str = "row"
 
     @property
     def line(self) -> str:
-        what, unit = (f"column {self.table}.{self.column}", "value") if self.column else (f"table {self.table}", "row")
-        return f"takes away {what} ({self.count:,} {unit}{'' if self.count == 1 else 's'})"
+        return f"{self.what} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
 
 
 def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
@@ -126,7 +139,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                     )
                 except DasTernError as refusal:
                     raise DasTernError([*refusal.message.split("\n"), *guards], **refusal.facts) from None
-                losses = _losses(connection, shown)
+                losses = [*_losses(connection, shown), *_said(connection, downs, taken[::-1])]
                 if check_mode:
                     if unconfirmed := _unconfirmed(params, losses):
                         guards.append("\n".join(map(shown_text, unconfirmed)))
@@ -199,7 +212,7 @@ def _steps(
         f"Migration {name} was edited after it was applied: put the file back as it was.{reset_words(params)}"
         for name in plan.edited
     ]
-    names = list(dict.fromkeys(row.name for row in rows if row.applied))
+    names = in_order_of_application(rows)
     if params["to"] not in names:
         wrong.append(
             f"`to` is {params['to']!r}, which isn't applied in database {params['database']} (P3011); wanted is the migration "
@@ -215,7 +228,7 @@ def _steps(
             f"{', '.join(f'{name}/{DOWN}' for name in without)} {'does' if len(without) == 1 else 'do'} not exist in "
             f"{params['folder']}, so that {params['to']} can't be gone back to step by step. Nothing was rolled back. Write "
             f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied: "
-            f"{_backup(params, system_identifier(connection), kept)}"
+            f"{_backup(params, system_identifier(connection), kept, _began(rows, without[0]))}"
         )
     empty = [] if params["allow_empty"] else [name for name in taken if MigrationFile(name, downs[name]).empty]
     if empty:
@@ -238,16 +251,31 @@ def _steps(
     return kept, taken
 
 
-def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str]) -> str:
-    """The newest backup that has just these migrations, else fewer of them, with the command that restores it."""
-    there = listed(Place(dict(params)), params["database"], system) if params["backup_dir"] else []
-    fit = [one for one in there if set(applied(one)) <= set(kept)]
-    if not fit:
-        return f"there is none in `postgres_backup_dir` ({params['backup_dir']})."
-    best = max(fit, key=lambda one: (len(applied(one)), one.began))
-    missing = [name for name in kept if name not in applied(best)]
-    lacks = f", without {', '.join(missing)}" if missing else ""
-    return f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`"
+def _began(rows: Sequence[Row], name: str) -> datetime:
+    """When a migration that is applied was begun."""
+    return next(row.started_at for row in rows if row.name == name and row.applied)
+
+
+def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before: datetime) -> str:
+    """The newest backup that has just these migrations, else fewer of them, and the way to the moment `before`; with commands."""
+    if not params["backup_dir"]:
+        return "`postgres_backup_dir` is empty."
+    backups = Place(dict(params))
+    ways = []
+    fit = [one for one in listed(backups, params["database"], system) if set(applied(one)) <= set(kept)]
+    if fit:
+        best = max(fit, key=lambda one: (len(applied(one)), one.began))
+        missing = [name for name in kept if name not in applied(best)]
+        lacks = f", without {', '.join(missing)}" if missing else ""
+        ways.append(f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`")
+    physical = [one for one in backups.records() if one.kind == "physical" and one.system == system and good(one)]
+    if any(datetime.fromisoformat(one.began) < before for one in physical):
+        moment = local(before, exact=True)
+        command = playbook("restore", target=moment, what="database", into=f"{params['database']}_restored")
+        ways.append(
+            f"the moment before it, {moment}, from the physical backups and the log, as a database beside the live one: `{command}`"
+        )
+    return " Or ".join(ways) or f"there is none in `postgres_backup_dir` ({params['backup_dir']})."
 
 
 def _prove(
@@ -319,7 +347,67 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
         if lock:
             connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
         row = connection.execute(f"SELECT count({column or '*'}) FROM {name}").fetchone()  # type: ignore[arg-type]
-        losses.append(Loss(name, column, row[0] if row else 0))
+        what, unit = (f"column {name}.{column}", "value") if column else (f"table {name}", "row")
+        losses.append(Loss(f"takes away {what}", row[0] if row else 0, unit))
+    return losses
+
+
+def _said(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: Sequence[str]) -> list[Loss]:
+    """Return what the `down.sql` say that they do to the rows of tables that hold some.
+
+    Read are the statements themselves. What a DO block or a function does is seen when it was done: `_touched`.
+    """
+    losses = []
+    for name in taken:
+        for one in statements(downs[name]):
+            for path in _written(one):
+                found = connection.execute("SELECT to_regclass(%s)::text", (identifier(*path),)).fetchone()
+                if not found or found[0] is None:
+                    continue
+                row = connection.execute(f"SELECT count(*) FROM {found[0]}").fetchone()
+                if row and row[0]:
+                    losses.append(
+                        Loss(f"{name}/{DOWN}, line {one.line}, says `{short(one)}`: table {found[0]}", row[0])
+                    )
+    return losses
+
+
+def _written(one: Statement) -> list[tuple[str, ...]]:
+    """Return the tables of which a statement deletes, changes or converts rows."""
+    match one.words[:1]:
+        case ("TRUNCATE",):
+            return tables(one)
+        case ("ALTER",) if one.words[:2] == ("ALTER", "TABLE") and _CONVERTS.search(one.text):
+            return tables(one)
+        case ("DELETE" | "UPDATE" | "MERGE",):
+            reader = Reader(one.text)
+            for word_ in ("DELETE", "UPDATE", "MERGE", "INTO", "FROM", "ONLY"):
+                reader.take(word_)
+            return [path] if (path := reader.path()) else []
+    return []
+
+
+_Contents = dict[int, tuple[str, int, int, int, int]]
+"""By oid: the table, its file, its bytes, and how many of its rows this session has changed and deleted so far."""
+
+
+def _contents(connection: psycopg.Connection[Any]) -> _Contents:
+    return {row[0]: row[1:] for row in connection.execute(_CONTENTS).fetchall()}
+
+
+def _touched(before: _Contents, after: _Contents) -> list[Loss]:
+    """Return what was done to rows of tables that stayed, as the server counted it."""
+    losses = []
+    for oid, (name, file, size, changed, deleted) in before.items():
+        if oid not in after:
+            continue
+        _, now_file, _, now_changed, now_deleted = after[oid]
+        if now_deleted > deleted:
+            losses.append(Loss(f"deletes rows of table {name}", now_deleted - deleted))
+        if now_changed > changed:
+            losses.append(Loss(f"changes rows of table {name}", now_changed - changed))
+        if file != now_file and size:
+            losses.append(Loss(f"empties table {name}, or writes it anew", size, "byte"))
     return losses
 
 
@@ -328,8 +416,8 @@ def _unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> list[str]
     if is_confirmed(params, params["database"]) or not any(loss.count for loss in losses):
         return []
     return [
-        f"Going back to {params['to']} deletes what database {params['database']} holds, and going up again doesn't bring "
-        "it back:",
+        f"Going back to {params['to']} deletes or changes what database {params['database']} holds, and going up again doesn't "
+        "bring it back:",
         *(f"  {loss.line}" for loss in losses),
         f"Nothing was rolled back. {wanted(params, params['database'])} After a backup: "
         f"`{playbook('rollback', to=params['to'], confirm=word(params, params['database']))}`.",
@@ -369,8 +457,10 @@ def _take_back(
         if not is_confirmed(params, params["database"]):
             # It was empty a moment ago; the files need these locks anyway.
             _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
-        before = read_catalogue_within(connection, params["schema"])
+        before, rows = read_catalogue_within(connection, params["schema"]), _contents(connection)
         _run(connection, params, taken[::-1], downs)
+        # Leaving the connection undoes all of it.
+        _refuse_unconfirmed(params, _touched(rows, _contents(connection)))
     except psycopg.errors.LockNotAvailable as error:
         words = f"Nothing was rolled back: a table that goes couldn't be locked: 55P03: {error.diag.message_primary}."
         raise blockers.named(DasTernError(words, sqlstate="55P03")) from None

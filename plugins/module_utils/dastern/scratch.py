@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from .access import Declared, of_new_database
@@ -18,7 +19,7 @@ from .connection import connect
 from .errors import DasTernError
 from .migration_files import SCRIPT, MigrationFile
 from .psql import SUPERUSER, Psql
-from .sql_text import literal_value, statements, tokens
+from .sql_text import Statement, literal_value, statements, tokens
 from .sql_values import identifier, literal
 
 try:
@@ -183,17 +184,19 @@ def _drop_leftovers(connection: psycopg.Connection[Any], database: str, older_th
                 pass  # somebody just went in: it isn't left behind
 
 
-def replay(connection: psycopg.Connection[Any], files: Sequence[MigrationFile], folder: str) -> None:
-    """Run whole migrations in a scratch database, without a ledger.
+def replay(connection: psycopg.Connection[Any], files: Sequence[MigrationFile], folder: str) -> list[str]:
+    """Run whole migrations in a scratch database, without a ledger; return what was left out of them, in words.
 
     Each file is one simple query, as Prisma sends it: a transaction, unless it says otherwise itself. Raises
-    `DasTernError` that names the file which doesn't run, or would reach beyond the database.
+    `DasTernError` that names the file which doesn't run, or would reach beyond the database by its code.
     """
+    left_out: list[str] = []
     for file in files:
         path = f"{folder}/{file.name}/{SCRIPT}"
-        refuse_outside(file, path)
+        own, left = without_shared(file, path)
+        left_out += left
         try:
-            connection.execute(file.sql)  # type: ignore[arg-type]
+            connection.execute(own.sql)  # type: ignore[arg-type]
             if connection.info.transaction_status != pq.TransactionStatus.IDLE:
                 raise DasTernError(f"Migration {file.name} begins a transaction that it doesn't end: {path}.")
             connection.execute("DISCARD ALL")
@@ -210,20 +213,41 @@ def replay(connection: psycopg.Connection[Any], files: Sequence[MigrationFile], 
                 f"({path}). {words}",
                 sqlstate=error.sqlstate or "",
             ) from None
+    return left_out
+
+
+def without_shared(file: MigrationFile, path: str, mend: str = "compare by hand") -> tuple[MigrationFile, list[str]]:
+    """Return a file without its statements that change what all databases of the server share, and these in words.
+
+    Of a database they change nothing. Blanks stand in their place, so that lines stay where they are. Raises `DasTernError`
+    for code that would change it: what else that does isn't known.
+    """
+    if not _MAYBE_SHARED & file.words:
+        return file, []
+    sql, left = file.sql, []
+    for one in statements(file.sql):
+        if _has_body(one) or not _changes_shared([word for word, _ in _said(one.text, one.line, body=False)][:200]):
+            continue
+        sql = sql[: one.start] + re.sub(r"[^\n]", " ", one.text) + sql[one.end :]
+        text = " ".join(one.text.split())[:120]
+        left.append(
+            f"left out: `{text}` at {path}, line {one.line}, which changes what all databases of the server share"
+        )
+    own = replace(file, sql=sql)
+    refuse_outside(own, path, mend)
+    return own, left
 
 
 def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand") -> None:
     """Refuse a file that says that it would change more than the database that it runs in.
 
-    Looks at statements, and at any words in the body of a DO block or a function, where what is in quotes may be
-    executed. What is put together of smaller pieces there, or done by a function that is called, isn't seen.
+    Looks at statements, and at the words in the body of a DO block or a function, where what is in quotes counts as far as
+    it is executed or kept for that. What is put together of smaller pieces, or done by a function that is called, isn't seen.
     """
     if not _MAYBE_SHARED & file.words:
         return
     for one in statements(file.sql):
-        body = one.words[:1] == ("DO",) or bool(
-            one.words[:1] == ("CREATE",) and {"FUNCTION", "PROCEDURE"} & set(one.words)
-        )
+        body = _has_body(one)
         said = list(_said(one.text, one.line, body=body))
         words = [word for word, _ in said]
         for number in range(len(words) if body else 1):
@@ -236,21 +260,34 @@ def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand"
                 )
 
 
-def _said(sql: str, line: int, *, body: bool) -> Iterator[tuple[str, int]]:
-    """The words of a statement, each with its line; of a `body` those in quotes, too, as if it were all one text."""
-    counted, raised = 0, False
+def _has_body(one: Statement) -> bool:
+    return one.words[:1] == ("DO",) or bool(one.words[:1] == ("CREATE",) and {"FUNCTION", "PROCEDURE"} & set(one.words))
+
+
+def _said(sql: str, line: int, *, body: bool, inside: bool = False) -> Iterator[tuple[str, int]]:
+    """The words of a statement, each with its line; of a `body` those in quotes, too, as if it were all one text.
+
+    `inside` the body itself these count where they are executed, or given to a variable while something is executed there.
+    """
+    counted, raised, runs, before = 0, False, False, ""
+    executes = inside and any(token.upper() == "EXECUTE" for _, token, _ in tokens(sql))
     for kind, token, start in tokens(sql):
         line += sql.count("\n", counted, start)
         counted = start
         if kind in ("string", "escape", "dollar"):
-            if body and not raised:
-                yield from _said(literal_value(token), line, body=True)
+            if body and not raised and (runs or not inside):
+                yield from _said(literal_value(token), line, body=True, inside=True)
             raised = False  # only the first string of a RAISE is its message
         elif kind != "other":
-            raised = raised or token.upper() == "RAISE"
-            yield token.upper(), line
-        elif token != "|":
-            yield token, line
+            word = token.upper()
+            raised = raised or word == "RAISE"
+            runs = word in ("EXECUTE", "DO") or (runs and word not in ("BEGIN", "THEN", "ELSE", "LOOP"))
+            yield word, line
+        else:
+            runs = token != ";" and (runs or (executes and before + token == ":="))
+            if token != "|":
+                yield token, line
+        before = token
 
 
 def _changes_shared(words: list[str]) -> bool:

@@ -57,6 +57,8 @@ RULES: dict[str, tuple[str, str]] = {
         "danger",
         "Add `CHECK (column IS NOT NULL) NOT VALID`, validate it in the next migration, then `SET NOT NULL` is instant.",
     ),
+    # Whoever plans a query opens every index of its tables, and waits for the one that is built anew.
+    "require-concurrent-reindex": ("danger", _ALONE),
     # Writes wait while the table is read; reads go on. Prisma writes all of these every day.
     "adding-foreign-key-constraint": ("warning", _NOT_VALID),
     "constraint-missing-not-valid": ("warning", _NOT_VALID),
@@ -65,7 +67,6 @@ RULES: dict[str, tuple[str, str]] = {
     # A short lock, but one that everything queues behind.
     "require-concurrent-index-deletion": ("warning", _ALONE),
     "require-concurrent-partition-detach": ("warning", _ALONE),
-    "require-concurrent-reindex": ("warning", _ALONE),
     # The application may not expect the NULL.
     "ban-drop-not-null": ("warning", "Make sure that the application can read NULL there."),
     # A dose at 08:00 without a zone is another moment after a move of the server.

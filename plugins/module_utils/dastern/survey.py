@@ -435,6 +435,12 @@ def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> b
             f"Volume {name} holds a cluster that this role didn't make (at its root, not in pgdata/). Choose another "
             "postgres_volume_name in the inventory, and bring the data over with pg_dump."
         )
+    if folders := [entry for entry in found if entry.startswith(("replaced-", "restored-"))]:
+        raise DasTernError(
+            f"A restore was ended while it swapped the cluster in volume {name}: its data is in {', '.join(cut(folders, 5))}. Nothing was "
+            "changed. `ansible-playbook playbooks/restore.yml` finishes that or takes it back; without `confirm` it does nothing else.",
+            swap=folders,
+        )
     if found:
         raise DasTernError(
             f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(cut(found, 5))}. Choose another "
