@@ -190,6 +190,7 @@ def instance_variables(container: str, port: int, config_dir: Path) -> dict[str,
         "postgres_config_dir": str(config_dir),
         "postgres_backup_dir": str(config_dir.with_name(f"{config_dir.name}-backups")),
         "postgres_app_createdb": True,
+        "backup_cpus": 0,
     }
 
 
