@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern import restore_target
 from ansible.module_utils.dastern.advisory_lock import who
+from ansible.module_utils.dastern.catalogue import Item
 from ansible.module_utils.dastern.controller import HostAction
 from ansible.module_utils.dastern.drift import Difference, table
 from ansible.module_utils.dastern.errors import DasTernError
@@ -105,8 +106,7 @@ def test_the_summary_has_no_line_that_a_name_made() -> None:
 
 
 def test_drift_forges_no_line() -> None:
-    item = SimpleNamespace(kind="table", name=FORGED, definition="")
-    (line,) = table([Difference("unexpected", None, item)])  # type: ignore[arg-type]
+    (line,) = table([Difference("unexpected", None, Item("table", FORGED, ""))])
     assert ESCAPED in line
 
 
