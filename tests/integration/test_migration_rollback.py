@@ -335,8 +335,10 @@ WRITES = {
         "table priced (2 rows)",
     "DO $$ BEGIN DELETE FROM priced WHERE id = 1; END $$": "deletes rows of table priced (1 row)",
     "DO $$ BEGIN EXECUTE 'UPDATE priced SET price = 0'; END $$": "changes rows of table priced (2 rows)",
-    "DO $$ BEGIN EXECUTE 'TRUNCATE priced'; END $$": "empties table priced, or writes it anew (8,192 bytes)",
-    "WITH gone AS (DELETE FROM priced RETURNING 1) SELECT count(*) FROM gone": "deletes rows of table priced (2 rows)",
+    "DO $$ BEGIN EXECUTE 'TRUNCATE priced'; END $$": "empties table priced (8,192 bytes)",
+    "WITH gone AS (DELETE FROM priced RETURNING 1) SELECT count(*) FROM gone": "table priced (2 rows)",
+    "DO $$ BEGIN EXECUTE 'ALTER TABLE priced ALTER price TYPE numeric USING round(price)'; EXECUTE 'ALTER TABLE priced ALTER price TYPE numeric(10,2)'; END $$":
+        "writes table priced anew (8,192 bytes)",
 }  # fmt: skip
 
 
@@ -358,10 +360,29 @@ def test_what_a_down_does_to_rows_is_confirmed(reversible: Database, sql: str) -
     assert any(line.endswith(WRITES[sql]) for line in refused.value.facts["losses"])
     assert (refused.value.facts["confirm"], reversible.state()) == (reversible.name, before)
     assert reversible.query("SELECT price FROM priced ORDER BY id") == prices
-    if not WRITES[sql].startswith(("deletes", "changes", "empties")):
+    if not WRITES[sql].startswith(("deletes", "changes", "empties", "writes")):
         assert refused.value.message in rollback(params(reversible, "6_step", confirm=""), check_mode=True)["refused"]
     assert rollback(params(reversible, "6_step"))["names"] == ["7_step"]
     assert reversible.query("SELECT price FROM priced ORDER BY id") != prices
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'ALTER TABLE priced RENAME COLUMN "type" TO kind; ALTER TABLE priced RENAME kind TO "type"',
+        'ALTER TABLE priced ALTER "type" SET NOT NULL; ALTER TABLE priced ALTER "type" DROP NOT NULL',
+        "ALTER TABLE priced ADD token uuid DEFAULT gen_random_uuid(), ADD n serial",
+    ],
+)
+def test_what_loses_no_row_needs_no_confirmation(reversible: Database, sql: str) -> None:
+    up = "ALTER TABLE priced DROP token, DROP n" if "token" in sql else "SELECT 1"
+    made = ", token uuid DEFAULT gen_random_uuid(), n serial" if "token" in sql else ""
+    reversible.write(_6_step=f'CREATE TABLE priced (id int, "type" text{made})', _7_step=up)
+    down(reversible, _7_step=sql)
+    reversible.migrate()
+    reversible.query("INSERT INTO priced VALUES (1, 'x')")
+    assert rollback(params(reversible, "6_step", confirm=""), check_mode=True)["refused"] == []
+    assert rollback(params(reversible, "6_step", confirm=""))["names"] == ["7_step"]
 
 
 def test_a_row_that_came_after_the_count_is_not_deleted(reversible: Database, monkeypatch: pytest.MonkeyPatch) -> None:

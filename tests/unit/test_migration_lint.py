@@ -553,6 +553,11 @@ SET_NOT_NULL = 'ALTER TABLE "T" ALTER COLUMN x SET NOT NULL'
         (['ALTER TABLE public."T" ADD CONSTRAINT c CHECK ((x IS NOT NULL))', SET_NOT_NULL], []),
         ([CHECK, VALIDATE, f"{SET_NOT_NULL}, ALTER y SET NOT NULL"], [("3", 1, 54, "danger")]),
         ([CHECK, SET_NOT_NULL], [("2", 1, 32, "danger")]),
+        ([CHECK, f"{VALIDATE}; {SET_NOT_NULL}"], []),
+        ([CHECK, VALIDATE, 'ALTER TABLE "T" RENAME TO u', "ALTER TABLE u ALTER x SET NOT NULL"], []),
+        ([CHECK, VALIDATE, f"{SET_NOT_NULL}, DROP CONSTRAINT c"], [("3", 1, 32, "danger")]),
+        ([f"{CHECK.replace(' NOT VALID', '')};\n{SET_NOT_NULL}"], [("1", 2, 32, "danger")]),
+        ([CHECK, VALIDATE, 'ALTER TABLE "T" DROP COLUMN x, ADD COLUMN x int', SET_NOT_NULL], [("4", 1, 32, "danger")]),
         ([CHECK, VALIDATE, 'ALTER TABLE "T" DROP CONSTRAINT c', SET_NOT_NULL], [("4", 1, 32, "danger")]),
         ([CHECK.replace("IS NOT NULL", "> 0"), VALIDATE, SET_NOT_NULL], [("3", 1, 32, "danger")]),
         ([CHECK, VALIDATE, "ALTER TABLE u ALTER COLUMN x SET NOT NULL"], [("3", 1, 30, "danger")]),
@@ -599,6 +604,11 @@ def test_an_index_on_a_partitioned_table(tmp_path: Path) -> None:
         one.rule for one in found(tmp_path, PARTED, 'CREATE INDEX i ON ONLY "P" (id)') if one.migration == "2"
     ] == []
     assert told(tmp_path, "concurrently-partitioned", PARTED, "CREATE INDEX CONCURRENTLY i ON p (id)") == []
+    moved = ['ALTER TABLE "P" RENAME TO old', 'CREATE TABLE "P" AS SELECT row_number() OVER (PARTITION BY id) FROM old']
+    assert told(tmp_path, "concurrently-partitioned", PARTED, *moved, 'CREATE INDEX CONCURRENTLY i ON "P" (id)') == []
+    assert (
+        len(told(tmp_path, "concurrently-partitioned", PARTED, *moved, "CREATE INDEX CONCURRENTLY i ON old (id)")) == 1
+    )
 
 
 def test_a_plain_reindex_is_a_danger(tmp_path: Path) -> None:
@@ -652,12 +662,13 @@ CONTRACT = {
     ],
     "changes-access": [
         "GRANT SELECT ON t TO PUBLIC", "GRANT ALL ON SCHEMA s TO r, PUBLIC WITH GRANT OPTION", "ALTER TABLE t OWNER TO r", "DROP POLICY p ON t",
-        "ALTER VIEW v OWNER TO r", "REVOKE INSERT ON t FROM dastern_user", "ALTER FUNCTION f() OWNER TO r",
+        "ALTER VIEW v OWNER TO r", "ALTER SCHEMA s OWNER TO r", "REVOKE ALL ON t FROM PUBLIC, dastern_user",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC", "REVOKE INSERT ON t FROM dastern_user", "ALTER FUNCTION f() OWNER TO r",
     ],
     "unbounded-wait": ["SET lock_timeout = 0", "SET LOCAL statement_timeout TO '0s'", "set session transaction_timeout=0"],
     "unique-may-fail": ["CREATE UNIQUE INDEX i ON t (a)", "ALTER TABLE t ADD UNIQUE (a)", 'CREATE UNIQUE INDEX CONCURRENTLY "on" ON s.t (a)'],
     "sets-sequence": ["SELECT setval('s', 1)", "SELECT pg_catalog.setval('s', 1, false)"],
-    "converts-time": ["ALTER TABLE t ALTER c TYPE timestamptz(3)", "ALTER TABLE t ALTER c SET DATA TYPE timestamp (3) with time zone USING c"],
+    "converts-time": ["ALTER TABLE t ALTER c TYPE timestamptz(3)", "ALTER TABLE t ALTER a TYPE timestamptz, ALTER b TYPE timestamptz USING b AT TIME ZONE 'UTC'", "ALTER TABLE t ALTER c SET DATA TYPE timestamp (3) with time zone USING c"],
 }  # fmt: skip
 
 
@@ -676,7 +687,13 @@ def test_what_the_application_counts_on(tmp_path: Path, rule: str, sql: str) -> 
     "sql",
     [
         # As Prisma removes a value of an enum.
-        'BEGIN; CREATE TYPE "R_new" AS ENUM (); ALTER TYPE "R" RENAME TO "R_old"; ALTER TYPE "R_new" RENAME TO "R"; DROP TYPE "R_old"; COMMIT;',
+        'BEGIN; CREATE TYPE "R_new" AS ENUM (); ALTER TABLE "U" ALTER COLUMN "r" DROP DEFAULT; ALTER TABLE "U" ALTER COLUMN "r" TYPE "R_new" '
+        'USING ("r"::text::"R_new"); ALTER TYPE "R" RENAME TO "R_old"; ALTER TYPE "R_new" RENAME TO "R"; DROP TYPE "R_old"; '
+        "ALTER TABLE \"U\" ALTER COLUMN \"r\" SET DEFAULT 'A'; COMMIT;",
+        "CREATE TABLE vault (a int); REVOKE ALL ON vault FROM dastern_readonly; GRANT SELECT ON TABLE vault TO PUBLIC",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION f() OWNER TO r; CREATE POLICY p ON t; DROP POLICY p ON t",
+        "SELECT setval('s', (SELECT coalesce(max(id), 0) + 1 FROM t), false)", "GRANT SELECT ON public.t;",
+        'ALTER TABLE t ADD COLUMN "a" INTEGER, ALTER c TYPE timestamptz USING c AT TIME ZONE \'UTC\'',
         "CREATE TABLE t (a int); CREATE UNIQUE INDEX i ON t (a); ALTER TABLE t OWNER TO r, ALTER a DROP DEFAULT",
         "REVOKE ALL ON t FROM PUBLIC; GRANT SELECT ON t TO r", "SET lock_timeout = '5s'; SET LOCAL statement_timeout = 1000",
         "ALTER TABLE t ALTER c TYPE timestamptz USING c AT TIME ZONE 'UTC'", "ALTER TABLE t DROP CONSTRAINT t_fkey",
@@ -700,6 +717,12 @@ def test_foreign_keys_in_blocks(tmp_path: Path) -> None:
     block = f"CREATE TABLE t (u int);\nDO $$ BEGIN\n {key} EXCEPTION WHEN duplicate_object THEN null; END $$;"
     assert [line for _, line, _, _ in told(tmp_path, "foreign-key-without-index", block)] == [3]
     assert told(tmp_path, "foreign-key-without-index", f"{block} CREATE INDEX i ON t (u);") == []
+
+
+def test_what_was_made_may_become_something_else(tmp_path: Path) -> None:
+    chain = ["CREATE TABLE p (a int) PARTITION BY LIST (a)", "ALTER TABLE p ATTACH PARTITION old DEFAULT", "TRUNCATE p"]
+    files = [MigrationFile(str(number), sql) for number, sql in enumerate(chain)]
+    assert [one.rule for one in lint(files, ["0", "1", "2"], tmp_path, together=True)] == ["deletes-all-rows"]
 
 
 def test_order_and_words(tmp_path: Path) -> None:

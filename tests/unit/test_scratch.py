@@ -30,6 +30,16 @@ from ansible.module_utils.dastern.scratch import refuse_outside, without_shared
         ("DO $$ BEGIN EXECUTE format('GRANT %I TO %I', a, b); END $$", 1),
         ("DO $$ BEGIN EXECUTE $x$ DO $y$ BEGIN DROP USER u; END $y$ $x$; END $$", 1),
         ("CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE sql AS $$\n  ALTER DATABASE d RESET ALL $$", 2),
+        (
+            "DO $$ BEGIN FOR r IN SELECT format('ALTER ROLE %I NOLOGIN', n) q FROM t LOOP EXECUTE r.q; END LOOP; END $$",
+            1,
+        ),
+        ("DO $$ BEGIN SELECT 'DROP ROLE r' INTO q; EXECUTE q; END $$", 1),
+        ("DO $$ DECLARE q text DEFAULT 'DROP ROLE r'; BEGIN EXECUTE q; END $$", 1),
+        ("DO $$ BEGIN q = 'DROP ROLE r'; EXECUTE q; END $$", 1),
+        ("DO $$ BEGIN FOREACH q IN ARRAY ARRAY['DROP ROLE r'] LOOP EXECUTE q; END LOOP; END $$", 1),
+        ("DO $$ BEGIN EXECUTE CASE WHEN a THEN 'ALTER DATABASE d SET x = 1' ELSE 'SELECT 1' END; END $$", 1),
+        ("DO $$ BEGIN q := CASE WHEN a THEN 'ALTER DATABASE d SET x = 1' ELSE 'SELECT 1' END; EXECUTE q; END $$", 1),
         ("DO $$ DECLARE s text := 'DROP ROLE r';\nBEGIN EXECUTE s; END $$", 1),
         ("DO $$ BEGIN\nIF true THEN EXECUTE format('DROP ROLE %I', r); END IF; END $$", 2),
         ("CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'x'; EXECUTE 'DROP ROLE r'; END $$", 1),
@@ -62,6 +72,7 @@ def test_what_all_databases_share_is_refused(sql: str, line: int) -> None:
         "THEN 'create user' ELSE 'alter user' END); RETURN NEW; END $$",
         "DO $$ BEGIN INSERT INTO permission(label) VALUES ('Create role'), ('Grant access to doctor'); END $$",
         "DO $$ BEGIN EXECUTE 'SELECT 1'; INSERT INTO permission VALUES ('drop role'); END $$",
+        "DO $$ BEGIN EXECUTE 'SELECT 1'; INSERT INTO p SELECT CASE WHEN a THEN 'drop role' ELSE 'create role' END; END $$",
         "DO $$ BEGIN GRANT",
     ],
 )
@@ -78,5 +89,12 @@ def test_statements_of_what_is_shared_are_left_out_and_named() -> None:
     assert "`ALTER ROLE dastern_user SET timezone = 'UTC'` at the/path, line 2" in words
     with pytest.raises(DasTernError, match="line 1"):
         without_shared(MigrationFile("1_a", "DO $$ BEGIN EXECUTE 'DROP ROLE r'; END $$"), "the/path")
+    for owned in ("DROP OWNED BY r", "REASSIGN OWNED BY r TO s"):
+        with pytest.raises(DasTernError):
+            without_shared(MigrationFile("1_a", owned), "the/path")
+    with pytest.raises(DasTernError, match="CREATE ROLE"):
+        without_shared(MigrationFile("1_a", "CREATE ROLE r"), "the/path", settings_only=True)
+    setting = MigrationFile("1_a", "ALTER ROLE CURRENT_USER SET work_mem = 1; ALTER DATABASE d RESET work_mem")
+    assert len(without_shared(setting, "the/path", settings_only=True)[1]) == 2
     plain = MigrationFile("1_a", "SELECT 1")
     assert without_shared(plain, "the/path") == (plain, [])

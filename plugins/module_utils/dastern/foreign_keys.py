@@ -2,7 +2,8 @@
 
 Deleting or changing a row of the table that a foreign key points to reads the whole pointing table where no index
 begins with the key's columns (PostgreSQL manual, "Constraints", foreign keys). Read are `CREATE`, `ALTER` and `DROP` of
-tables and indexes; what a function or a `DO` block executes is not seen, and schemas are not told apart.
+tables and indexes; a `DO` block is read as far as its statements are literal, a function isn't, and schemas are not told
+apart.
 """
 
 from __future__ import annotations

@@ -229,9 +229,9 @@ class Keeper:
         """What the container is made of."""
         containers, cpus = self.place.containers, float(self.params["cpus"])
         most = containers.call("GET", "/info")["NCPU"] if cpus else 0
-        if cpus and not 0.01 <= cpus <= most:
+        if cpus and not 0.1 <= cpus <= most:
             raise DasTernError(
-                f"`backup_cpus` is {cpus:g}; wanted is 0 for as many processors as there are, or a number from 0.01 to the {most} of "
+                f"`backup_cpus` is {cpus:g}; wanted is 0 for as many processors as there are, or a number from 0.1 to the {most} of "
                 "this host. Nothing was changed."
             )
         server = containers.inspect("container", self.place.container)

@@ -11,6 +11,9 @@ from .sql_text import Statement, statements
 
 Span = tuple[int, int, int]
 """Number of the file, and the offsets in it between which something stands."""
+Checks = dict[tuple[str, str], tuple[str, int, int | None]]
+"""By table and name of a CHECK that a column is not null: the column, the file that adds it, and the first file for which it is
+valid without having been read under the lock of that file's ADD; None while it is NOT VALID."""
 _BEHIND_DEFAULT = {
     "CONSTRAINT", "NOT", "UNIQUE", "PRIMARY", "CHECK", "REFERENCES", "COLLATE", "GENERATED", "DEFERRABLE", "INITIALLY",
 }  # fmt: skip
@@ -33,14 +36,14 @@ class History:
 def read(files: Sequence[str]) -> History:
     """Read the texts of a chain in order."""
     history = History()
-    checks: dict[tuple[str, str], tuple[str, bool]] = {}
+    checks: Checks = {}
     partitioned: set[str] = set()
     for number, sql in enumerate(files):
         for one in statements(sql):
             if one.words[:1] == ("CREATE",):
                 _create(history, number, one, partitioned)
             elif one.words[:2] == ("ALTER", "TABLE"):
-                _alter(history, number, one, checks)
+                _alter(history, number, one, checks, partitioned)
             elif one.words[:2] == ("DROP", "TABLE"):
                 reader = Reader(one.text)
                 reader.take("DROP", "TABLE")
@@ -56,8 +59,8 @@ def _create(history: History, number: int, one: Statement, partitioned: set[str]
     if reader.take("TABLE"):
         reader.take("IF", "NOT", "EXISTS")
         name = reader.name()
-        words = [text.upper() for kind, text, _ in reader.rest if kind == "word"]
-        if ("PARTITION", "BY") in pairwise(words):
+        partitioned.discard(name)
+        if ("PARTITION", "BY") in pairwise(_outside(reader.rest)):
             partitioned.add(name)
         return
     reader.take("UNIQUE")
@@ -73,6 +76,18 @@ def _create(history: History, number: int, one: Statement, partitioned: set[str]
         (history.alone if only else history.partitioned).append((number, one.start, one.end))
 
 
+def _outside(parts: list[Token]) -> list[str]:
+    """The words that stand outside of parentheses, up to an AS."""
+    words, depth = [], 0
+    for kind, text, _ in parts:
+        depth += {"(": 1, ")": -1}.get(text, 0)
+        if kind == "word" and depth == 0:
+            if text.upper() == "AS":
+                break
+            words.append(text.upper())
+    return words
+
+
 def _quoted_before_on(reader: Reader) -> bool:
     """Step over an index name in quotes."""
     while not reader.done and reader.word != "ON":
@@ -80,39 +95,62 @@ def _quoted_before_on(reader: Reader) -> bool:
     return reader.take("ON")
 
 
-def _alter(history: History, number: int, one: Statement, checks: dict[tuple[str, str], tuple[str, bool]]) -> None:
+def _alter(history: History, number: int, one: Statement, checks: Checks, partitioned: set[str]) -> None:
     reader = Reader(one.text)
     reader.take("ALTER", "TABLE")
     reader.take("IF", "EXISTS")
     reader.take("ONLY")
     table = reader.name()
-    for part in split(reader.rest):
-        if not part:
-            continue
+    parts = [part for part in split(reader.rest) if part]
+    for part in parts:  # the server does these before all others of the statement
+        inner = Reader(part)
+        if inner.take("DROP", "CONSTRAINT"):
+            inner.take("IF", "EXISTS")
+            checks.pop((table, inner.name()), None)
+        elif inner.take("DROP"):
+            inner.take("COLUMN")
+            inner.take("IF", "EXISTS")
+            column = inner.name()
+            for key in [key for key, (of, _, _) in checks.items() if key[0] == table and of == column]:
+                del checks[key]
+    for part in parts:
         span = (number, one.start + part[0][2], one.start + part[-1][2] + len(part[-1][1]))
         inner = Reader(part)
         if inner.take("RENAME"):
-            _forget(table, checks, set())
+            _renamed(inner, table, checks, partitioned)
         elif inner.take("VALIDATE", "CONSTRAINT"):
-            name = inner.name()
-            if (table, name) in checks:
-                checks[table, name] = (checks[table, name][0], True)
-        elif inner.take("DROP", "CONSTRAINT"):
-            inner.take("IF", "EXISTS")
-            checks.pop((table, inner.name()), None)
+            key = (table, inner.name())
+            if key in checks and checks[key][2] is None:
+                column, added, _ = checks[key]
+                checks[key] = (column, added, max(number, added + 1))
         elif inner.take("ALTER"):
             inner.take("COLUMN")
             column = inner.name()
-            proven = any(of == (column, True) for (on, _), of in checks.items() if on == table)
-            if inner.take("SET", "NOT", "NULL") and proven:
+            valid = [since for (on, _), (of, _, since) in checks.items() if (on, of) == (table, column)]
+            if inner.take("SET", "NOT", "NULL") and any(since is not None and since <= number for since in valid):
                 history.proven.append(span)
         elif inner.take("ADD"):
             if inner.take("CONSTRAINT"):
                 name = inner.name()
                 if inner.take("CHECK") and (column := _not_null(inner)):
-                    checks[table, name] = (column, not inner.take("NOT", "VALID"))
+                    checks[table, name] = (column, number, None if inner.take("NOT", "VALID") else number + 1)
             elif _constant_default(part):
                 history.constant.append(span)
+
+
+def _renamed(reader: Reader, table: str, checks: Checks, partitioned: set[str]) -> None:
+    """What is known of a table goes with its new name; of a renamed column or constraint nothing is known."""
+    if not reader.take("TO"):
+        for key in [key for key in checks if key[0] == table]:
+            del checks[key]
+        return
+    name = reader.name()
+    _forget(name, checks, partitioned)
+    if table in partitioned:
+        partitioned.discard(table)
+        partitioned.add(name)
+    for key in [key for key in checks if key[0] == table]:
+        checks[name, key[1]] = checks.pop(key)
 
 
 def _not_null(reader: Reader) -> str:
@@ -147,7 +185,7 @@ def _default(part: list[Token]) -> Iterator[Token]:
         yield part[at]
 
 
-def _forget(table: str, checks: dict[tuple[str, str], tuple[str, bool]], partitioned: set[str]) -> None:
+def _forget(table: str, checks: Checks, partitioned: set[str]) -> None:
     partitioned.discard(table)
     for key in [key for key in checks if key[0] == table]:
         del checks[key]

@@ -374,10 +374,12 @@ def _apply(runner: Runner, plan: Plan, params: dict[str, Any], blockers: Blocker
             again = migration not in plan.interrupted or runner.recover(migration)
             applied.append({"name": migration.name, "ms": _patiently(runner, migration, params) if again else 0.0})
         except Failure as failure:
-            raise _failure(failure, migration, plan, applied, params, blockers) from None
+            raise _failure(failure, migration, plan, applied, params, blockers, runner.heard()) from None
         except psycopg.Error as error:
             # Before a file of its own transactions was sent, or while an interrupted one was picked up.
-            raise _failure(Failure(error, None, ""), migration, plan, applied, params, blockers) from None
+            raise _failure(
+                Failure(error, None, ""), migration, plan, applied, params, blockers, runner.heard()
+            ) from None
         except Refused as error:
             raise DasTernError(
                 f"Migration {migration.name}: {error}", changed=bool(applied), applied_before=applied
@@ -407,6 +409,7 @@ def _failure(
     applied: list[dict[str, Any]],
     params: dict[str, Any],
     blockers: Blockers,
+    notices: list[str],
 ) -> DasTernError:
     """The server's words with file, line and statement around them."""
     error, done = failure.error, failure.done
@@ -419,6 +422,7 @@ def _failure(
         "applied_before": applied,
         "failed_migration": migration.name,
         "not_tried": rest,
+        "notices": notices,
         "file": path,
         "code": "P3018",
     }
@@ -453,22 +457,32 @@ def _failure(
     if diag.sqlstate == "55P03":
         facts["blockers"] = blockers.seen
         words += blockers.lines
-    mend = "" if diag.sqlstate == "57014" and "timeout" not in str(diag.message_primary) else diag.sqlstate
-    if mend == "57014" and params["statement_timeout"] == "0":
+    if diag.sqlstate == "57014" and "timeout" in str(diag.message_primary) and params["statement_timeout"] == "0":
         words.append(
             "The file, the role or the database sets a statement_timeout of its own: raise that, or split the work."
         )
-    elif missing := re.search(r'extension "([^"]+)" is not available', str(diag.message_primary)):
-        words.append(
-            f"The server's image lacks it. Name its package in `postgres_image_packages` (`apt-cache search postgresql-17` lists them), "
-            f"run `ansible-playbook playbooks/provision.yml`, then this again. `pg_available_extensions` shows whether {missing[1]} is there."
-        )
-    elif failure.alone and mend in _WORDS_ALONE:
-        words.append(_WORDS_ALONE[mend])
-    elif mend in WORDS_FOR or not failure.remains:
-        words.append(WORDS_FOR.get(mend, "Mend the file, then run `ansible-playbook migrate.yml` again."))
+    elif own := mend_words(failure):
+        words.append(own)
+    elif not failure.remains:
+        words.append("Mend the file, then run `ansible-playbook migrate.yml` again.")
+    words += [f"  {notice}" for notice in notices]
     words.append(f"Applied before it in this run: {len(applied)}. Not tried: {len(rest)}.")
     return DasTernError(words, **facts)
+
+
+def mend_words(failure: Failure) -> str:
+    """What to do about a failure, by what the server says; '' where only the file itself tells."""
+    diag = failure.error.diag
+    if missing := re.search(r'extension "([^"]+)" is not available', str(diag.message_primary)):
+        return (
+            f"The server's image lacks it. Name its package in `postgres_image_packages` (`apt-cache search postgresql-17` lists them), run "
+            f"`ansible-playbook playbooks/provision.yml`, then this again. `pg_available_extensions` shows whether {missing[1]} is there."
+        )
+    if failure.alone and diag.sqlstate in _WORDS_ALONE:
+        return _WORDS_ALONE[diag.sqlstate]
+    if diag.sqlstate == "57014" and "timeout" not in str(diag.message_primary):
+        return ""  # somebody cancelled it
+    return WORDS_FOR.get(diag.sqlstate or "", "")
 
 
 def place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, int], Statement | None]:

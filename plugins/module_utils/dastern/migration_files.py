@@ -15,8 +15,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from .commands import variable
 from .errors import DasTernError
-from .sql_text import tokens
+from .sql_text import psql_commands, tokens
 
 SCRIPT = "migration.sql"
 DOWN = "down.sql"
@@ -59,6 +60,11 @@ class MigrationFile:
         A file without a word holds no statement with it: a thousand files needn't be read token by token.
         """
         return frozenset(re.findall(r"\w+", self.sql.lower()))
+
+    @cached_property
+    def psql(self) -> list[tuple[int, str]]:
+        """Offset and text of what begins with a backslash outside of quotes: commands of psql."""
+        return list(psql_commands(self.sql))
 
     @cached_property
     def empty(self) -> bool:
@@ -181,7 +187,7 @@ def _instead(directory: Path) -> str:
     if nested := sorted(path.parent.name for path in directory.glob(f"*/{SCRIPT}")):
         return (
             f"It holds {len(nested)} directories that have one ({', '.join(nested[:3])}{', ...' if nested[3:] else ''}): if these are the "
-            f"migrations, `-e migrations_dir={quote(str(directory))}`; otherwise move them to where the others are."
+            f"migrations, `{variable('migrations_dir', str(directory))}`; otherwise move them to where the others are."
         )
     if any(directory.iterdir()):
         return (

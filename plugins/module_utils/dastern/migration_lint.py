@@ -23,7 +23,7 @@ from .lint_contract import contract
 from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
-from .sql_text import Statement, line_and_column, literal_value, psql_commands, statements, tokens
+from .sql_text import Statement, line_and_column, literal_value, statements, tokens
 from .text import shown
 from .widening import widened
 
@@ -349,14 +349,14 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None)
     # Most files hold none of these words, and to read a thousand of them statement by statement takes a second.
     noteworthy = _NOTEWORTHY & file.words or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
     if "/*" not in file.sql and "\\" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
-        if made is not None and {"create", "table"} <= file.words:
+        if made is not None:
             for one in statements(file.sql):
                 made.run(one)
         return
     found = statements(file.sql)
     for offset, rule, severity, message, mend in (
         *_empty(found),
-        *_psql(file.sql),
+        *_psql(file.psql),
         *_transaction_control(found),
         *_not_alone(found),
         *_enum_value_used(found),
@@ -376,8 +376,8 @@ def _empty(found: list[Statement]) -> Iterator[Said]:
         )  # fmt: skip
 
 
-def _psql(sql: str) -> Iterator[Said]:
-    for offset, command in psql_commands(sql):
+def _psql(commands: list[tuple[int, str]]) -> Iterator[Said]:
+    for offset, command in commands:
         yield (
             offset, "psql-command", "danger", f"`{command}` is a command of psql: neither the server nor Prisma knows it.",
             "Take it out; what it includes or sets has to stand in the file itself.",

@@ -21,7 +21,7 @@ from .concurrent_indexes import Build, read
 from .connection import one_message
 from .ledger import Ledger
 from .migration_files import MigrationFile
-from .sql_text import Statement, line_and_column, psql_commands, statements, tokens
+from .sql_text import Statement, line_and_column, statements, tokens
 
 try:
     import psycopg
@@ -106,7 +106,7 @@ def refuse_copy(migration: MigrationFile) -> None:
 
 def refuse_psql(migration: MigrationFile) -> None:
     """Raise `Refused` for a file with commands of psql, which the server doesn't know."""
-    for offset, command in psql_commands(migration.sql):
+    for offset, command in migration.psql:
         line, _ = line_and_column(migration.sql, offset)
         raise Refused(
             f"`{command}` in line {line} is a command of psql, and not SQL: neither the server nor Prisma knows it. Take it out; what it "
@@ -124,13 +124,13 @@ class Runner:
         self.notices: list[str] = []
         """What an operator should know of migrations that were applied all the same."""
         self._warned: list[str] = []
-        self._warnings = 0
+        self._name, self._warnings = "", 0
         connection.add_notice_handler(self._heard)
 
     def apply(self, migration: MigrationFile) -> float:
         """Apply it and write its row; gives milliseconds. Raises `Failure` or `Refused`."""
         began = time.monotonic()
-        self._warned, self._warnings = [], 0
+        self._name, self._warned, self._warnings = migration.name, [], 0
         if own_transactions(migration):
             self._own(migration)
         else:
@@ -139,11 +139,18 @@ class Runner:
             except Failure as failure:
                 if failure.error.sqlstate not in _REFUSES_TRANSACTION or _only_statement(migration) is None:
                     raise
+                self._warned, self._warnings = [], 0  # it says all of it again
                 self._alone(migration, failure.error)
         self._has_ledger = True
-        more = [f"and {self._warnings - _WARNINGS} more"] if self._warnings > _WARNINGS else []
-        self.notices += [f"Migration {migration.name}: WARNING: {text}" for text in [*self._warned, *more]]
+        self.heard()
         return round((time.monotonic() - began) * 1000, 1)
+
+    def heard(self) -> list[str]:
+        """Return `notices` with what the migration at hand has warned of."""
+        more = [f"and {self._warnings - _WARNINGS} more"] if self._warnings > _WARNINGS else []
+        self.notices += [f"Migration {self._name}: WARNING: {text}" for text in [*self._warned, *more]]
+        self._warned, self._warnings = [], 0
+        return self.notices
 
     def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         """Keep what the server, or the file itself by RAISE WARNING, warns of."""

@@ -27,7 +27,7 @@ from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, conninfo
 from .errors import DasTernError
 from .ledger import TABLE, Ledger
-from .migrate import POLICIES, WORDS_FOR, checked_plan, place
+from .migrate import POLICIES, checked_plan, mend_words, place
 from .migration_backup import DIRECTORY, WAIT, applied, listed
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
@@ -177,7 +177,10 @@ def rehearse(
             own_pending = []
             for file in pending:
                 own_file, left = without_shared(
-                    file, _path(params, file), "apply it without a rehearsal, or leave that to provisioning"
+                    file,
+                    _path(params, file),
+                    "apply it without a rehearsal, or leave that to provisioning",
+                    settings_only=True,
                 )
                 own_pending.append(own_file)
                 left_out += left
@@ -228,7 +231,10 @@ def rehearse(
                 copy = f"copy of {_named(params, backup, size)} made in {copied['copy_seconds']:.1f} s, removed again"
                 connection.execute("SELECT pg_advisory_unlock_all()")
                 forget(record)
-                done = _Rehearsal(own, params, plan.interrupted).run(own_pending, limit)
+                try:
+                    done = _Rehearsal(own, params, plan.interrupted).run(own_pending, limit)
+                except DasTernError as refusal:
+                    raise DasTernError([*refusal.message.split("\n"), *left_out], **refusal.facts) from None
     except psycopg.Error as error:
         raise DasTernError(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "
@@ -541,9 +547,7 @@ class _Rehearsal:
             for label, more in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context))
             if more
         ]
-        words.append(
-            WORDS_FOR.get(error.sqlstate or "", "Mend the file, or the rows that it stumbles over; then run again.")
-        )
+        words.append(mend_words(failure) or "Mend the file, or the rows that it stumbles over; then run again.")
         return DasTernError(words, failed_migration=file.name, sqlstate=error.sqlstate or "", code="P3018", **where)
 
     def _look(self) -> None:

@@ -6,10 +6,9 @@ that the scratch database didn't show, or nothing changed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .backup_physical import good
@@ -33,13 +32,13 @@ from .migration_files import DOWN, SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
 from .migration_guards import rollback_refusals, time_of_day
 from .migration_plan import in_order_of_application, make_plan, reset_words
-from .migration_run import Refused, own_transactions
+from .migration_run import Refused, own_transactions, refuse_psql
 from .new_migration import why_empty
 from .psql import superuser_of
 from .quantities import local
 from .scratch import refuse_outside, replay, scratch_database
-from .sql_reader import Reader
-from .sql_text import Statement, line_and_column, statements
+from .sql_reader import Reader, split
+from .sql_text import Statement, line_and_column, statements, tokens
 from .sql_values import duration, identifier
 from .text import shown as shown_text
 
@@ -74,11 +73,12 @@ WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped ORDER BY 2
 
 # The server counts what a transaction writes. A table that is emptied or converted gets another file.
 _CONTENTS = """
-SELECT c.oid, c.oid::regclass::text, c.relfilenode::bigint, pg_relation_size(c.oid), coalesce(s.n_tup_upd, 0), coalesce(s.n_tup_del, 0)
+SELECT c.oid, c.oid::regclass::text, c.relfilenode::bigint, pg_relation_size(c.oid),
+  (SELECT coalesce(json_object_agg(attnum, concat_ws(' ', atttypid, atttypmod)), '{}') FROM pg_attribute
+   WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), coalesce(s.n_tup_upd, 0), coalesce(s.n_tup_del, 0)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_xact_user_tables s ON s.relid = c.oid
 WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
 """
-_CONVERTS = re.compile(r"\bTYPE\b", re.IGNORECASE)
 
 _WORDS_FOR = {
     "25001": " All that is taken back is one transaction: write it without CONCURRENTLY.",
@@ -243,6 +243,7 @@ def _steps(
     for name in taken:
         path, file = f"{params['folder']}/{name}/{DOWN}", MigrationFile(name, downs[name])
         try:
+            refuse_psql(file)
             if own_transactions(file):
                 raise Refused("it controls transactions itself; a rollback is one transaction.")
         except Refused as refusal:
@@ -251,12 +252,13 @@ def _steps(
     return kept, taken
 
 
-def _began(rows: Sequence[Row], name: str) -> datetime:
-    """When a migration that is applied was begun."""
-    return next(row.started_at for row in rows if row.name == name and row.applied)
+def _began(rows: Sequence[Row], name: str) -> datetime | None:
+    """When a migration that is applied was begun; None where somebody only marked it."""
+    row = next(row for row in rows if row.name == name and row.applied)
+    return None if row.resolved else row.started_at
 
 
-def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before: datetime) -> str:
+def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before: datetime | None) -> str:
     """The newest backup that has just these migrations, else fewer of them, and the way to the moment `before`; with commands."""
     if not params["backup_dir"]:
         return "`postgres_backup_dir` is empty."
@@ -269,7 +271,8 @@ def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before:
         lacks = f", without {', '.join(missing)}" if missing else ""
         ways.append(f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`")
     physical = [one for one in backups.records() if one.kind == "physical" and one.system == system and good(one)]
-    if any(datetime.fromisoformat(one.began) < before for one in physical):
+    ended = [datetime.fromisoformat(one.began) + timedelta(seconds=one.seconds) for one in physical]
+    if before and any(end < before for end in ended):
         moment = local(before, exact=True)
         command = playbook("restore", target=moment, what="database", into=f"{params['database']}_restored")
         ways.append(
@@ -377,18 +380,43 @@ def _written(one: Statement) -> list[tuple[str, ...]]:
     match one.words[:1]:
         case ("TRUNCATE",):
             return tables(one)
-        case ("ALTER",) if one.words[:2] == ("ALTER", "TABLE") and _CONVERTS.search(one.text):
+        case ("ALTER",) if one.words[:2] == ("ALTER", "TABLE") and _converts(one):
             return tables(one)
-        case ("DELETE" | "UPDATE" | "MERGE",):
-            reader = Reader(one.text)
-            for word_ in ("DELETE", "UPDATE", "MERGE", "INTO", "FROM", "ONLY"):
-                reader.take(word_)
-            return [path] if (path := reader.path()) else []
+        case ("DELETE" | "UPDATE" | "MERGE" | "WITH",):
+            parts = list(tokens(one.text))
+            words = [text.upper() if kind == "word" else text for kind, text, _ in parts]
+            found = []
+            for at, word_ in enumerate(words):
+                # At the beginning of the statement, of one inside WITH, or behind that.
+                if word_ in ("DELETE", "UPDATE", "MERGE") and (not at or words[at - 1] in ("(", ")")):
+                    reader = Reader(parts[at + 1 :])
+                    for before in ("INTO", "FROM", "ONLY"):
+                        reader.take(before)
+                    found.append(reader.path())
+            return [path for path in found if path]
     return []
 
 
-_Contents = dict[int, tuple[str, int, int, int, int]]
-"""By oid: the table, its file, its bytes, and how many of its rows this session has changed and deleted so far."""
+def _converts(one: Statement) -> bool:
+    """Whether an ALTER TABLE gives a column another type."""
+    reader = Reader(one.text)
+    reader.take("ALTER", "TABLE")
+    reader.take("IF", "EXISTS")
+    reader.take("ONLY")
+    reader.path()
+    for part in split(reader.rest):
+        action = Reader(part)
+        if action.take("ALTER"):
+            action.take("COLUMN")
+            action.name()
+            if action.take("TYPE") or action.take("SET", "DATA", "TYPE"):
+                return True
+    return False
+
+
+_Contents = dict[int, tuple[str, int, int, dict[str, str], int, int]]
+"""By oid: the table, its file, its bytes, the types of its columns by number, and how many of its rows this session has changed
+and deleted so far."""
 
 
 def _contents(connection: psycopg.Connection[Any]) -> _Contents:
@@ -398,16 +426,19 @@ def _contents(connection: psycopg.Connection[Any]) -> _Contents:
 def _touched(before: _Contents, after: _Contents) -> list[Loss]:
     """Return what was done to rows of tables that stayed, as the server counted it."""
     losses = []
-    for oid, (name, file, size, changed, deleted) in before.items():
+    for oid, (name, file, size, types, changed, deleted) in before.items():
         if oid not in after:
             continue
-        _, now_file, _, now_changed, now_deleted = after[oid]
+        _, now_file, now_size, now_types, now_changed, now_deleted = after[oid]
         if now_deleted > deleted:
             losses.append(Loss(f"deletes rows of table {name}", now_deleted - deleted))
         if now_changed > changed:
             losses.append(Loss(f"changes rows of table {name}", now_changed - changed))
-        if file != now_file and size:
-            losses.append(Loss(f"empties table {name}, or writes it anew", size, "byte"))
+        # A column that is added may write it anew, by which nothing is lost.
+        converted = any(now_types.get(number, of) != of for number, of in types.items())
+        added = now_types.keys() - types.keys()
+        if file != now_file and size and (converted or not added or not now_size):
+            losses.append(Loss(f"writes table {name} anew" if now_size else f"empties table {name}", size, "byte"))
     return losses
 
 

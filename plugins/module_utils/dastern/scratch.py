@@ -47,6 +47,7 @@ FROM pg_database d WHERE d.datdba = current_user::regrole AND d.datname LIKE '%\
 # What databases of a server share: to run once more what changes it would change the live server.
 _SHARED = {"DATABASE", "ROLE", "USER", "GROUP", "SYSTEM", "TABLESPACE", "SUBSCRIPTION", "PARAMETER"}
 _MAYBE_SHARED = {noun.lower() for noun in _SHARED} | {"owned", "grant", "revoke"}
+_GIVES_SETTING = re.compile(r"\b(?:SET|RESET)\b", re.IGNORECASE)
 _EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+IF\s+NOT\s+EXISTS\s+("(?:[^"]|"")+"|[\w$]+)', re.IGNORECASE)
 
 
@@ -216,17 +217,27 @@ def replay(connection: psycopg.Connection[Any], files: Sequence[MigrationFile], 
     return left_out
 
 
-def without_shared(file: MigrationFile, path: str, mend: str = "compare by hand") -> tuple[MigrationFile, list[str]]:
+def without_shared(
+    file: MigrationFile, path: str, mend: str = "compare by hand", *, settings_only: bool = False
+) -> tuple[MigrationFile, list[str]]:
     """Return a file without its statements that change what all databases of the server share, and these in words.
 
-    Of a database they change nothing. Blanks stand in their place, so that lines stay where they are. Raises `DasTernError`
-    for code that would change it: what else that does isn't known.
+    With `settings_only` only such as give a role or a database a setting are left out: others may fail where they really run, or
+    something may need what they make. Blanks stand in their place, so that lines stay where they are. Raises `DasTernError`
+    for code that would change it, as what else that does isn't known, and for DROP OWNED and REASSIGN OWNED, which change this
+    database as well.
     """
     if not _MAYBE_SHARED & file.words:
         return file, []
     sql, left = file.sql, []
     for one in statements(file.sql):
-        if _has_body(one) or not _changes_shared([word for word, _ in _said(one.text, one.line, body=False)][:200]):
+        if (
+            _has_body(one)
+            or "OWNED" in one.words[:2]
+            or not _changes_shared([word for word, _ in _said(one.text, one.line, body=False)][:200])
+        ):
+            continue
+        if settings_only and not (one.words[:1] == ("ALTER",) and _GIVES_SETTING.search(one.text)):
             continue
         sql = sql[: one.start] + re.sub(r"[^\n]", " ", one.text) + sql[one.end :]
         text = " ".join(one.text.split())[:120]
@@ -267,27 +278,30 @@ def _has_body(one: Statement) -> bool:
 def _said(sql: str, line: int, *, body: bool, inside: bool = False) -> Iterator[tuple[str, int]]:
     """The words of a statement, each with its line; of a `body` those in quotes, too, as if it were all one text.
 
-    `inside` the body itself these count where they are executed, or given to a variable while something is executed there.
+    Where nothing is executed `inside` the body, its strings are data, and so are always those of INSERT, UPDATE and RAISE.
     """
-    counted, raised, runs, before = 0, False, False, ""
-    executes = inside and any(token.upper() == "EXECUTE" for _, token, _ in tokens(sql))
+    counted, raised, begins, cases, before = 0, False, "", 0, ""
+    executes = not inside or any(token.upper() in ("EXECUTE", "DO") for _, token, _ in tokens(sql))
     for kind, token, start in tokens(sql):
         line += sql.count("\n", counted, start)
         counted = start
         if kind in ("string", "escape", "dollar"):
-            if body and not raised and (runs or not inside):
+            if body and not raised and executes and begins not in ("INSERT", "UPDATE"):
                 yield from _said(literal_value(token), line, body=True, inside=True)
             raised = False  # only the first string of a RAISE is its message
         elif kind != "other":
             word = token.upper()
             raised = raised or word == "RAISE"
-            runs = word in ("EXECUTE", "DO") or (runs and word not in ("BEGIN", "THEN", "ELSE", "LOOP"))
+            cases += (word == "CASE" and before != "END") - (word == "END" and cases > 0)
+            opens = word in ("BEGIN", "THEN", "ELSE", "LOOP") and not cases
+            begins = "" if opens else begins or word
+            before = word
             yield word, line
         else:
-            runs = token != ";" and (runs or (executes and before + token == ":="))
+            if token == ";":
+                begins, cases = "", 0
             if token != "|":
                 yield token, line
-        before = token
 
 
 def _changes_shared(words: list[str]) -> bool:
