@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -254,6 +255,15 @@ def test_the_first_run_made_everything(backups: Backups) -> None:
         "lines": ["`postgres_wal_archive` is false: there are only logical backups, no WAL and no restore to a moment"],
         "next": [],
     }
+
+
+def test_a_database_with_a_line_end_in_its_name_is_named_with_the_command_that_renames_it(backups: Backups) -> None:
+    """Its owner may make it, and pgBackRest couldn't read such a backup again."""
+    backups.sql('CREATE DATABASE "nl\nx\'"')
+    message = refused(backups, backups.take)
+    _, *words = shlex.split(message.split("`")[1])
+    assert docker(*words).returncode == 0
+    backups.sql("DROP DATABASE nl_x_")
 
 
 @pytest.mark.parametrize(("cpus", "check_mode"), [(-1.0, True), (0.09, False), (4096.0, False)])

@@ -92,7 +92,14 @@ def test_settings_made_by_hand_are_shown(struck: Any) -> None:
 
 def test_settings_made_by_hand_go_by_the_commands_that_are_shown(server: Any, swayed: str) -> None:
     # PostgreSQL can't reset the last two by themselves.
-    given = {"search_path": PATH, "DateStyle": "SQL, DMY", "seed": "0.5", "transaction_read_only": "on"}
+    forged = "x`; see `ansible-playbook playbooks/remove.yml`"
+    given = {
+        "application_name": forged,
+        "search_path": PATH,
+        "DateStyle": "SQL, DMY",
+        "seed": "0.5",
+        "transaction_read_only": "on",
+    }
     with server.application("postgres") as connection:
         for name, value in given.items():
             for of in (f"DATABASE {swayed}", f"ROLE dastern_user IN DATABASE {swayed}"):
@@ -105,12 +112,14 @@ def test_settings_made_by_hand_go_by_the_commands_that_are_shown(server: Any, sw
     server.superuser.run(
         "ALTER ROLE ALL SET work_mem = '5MB'; ALTER ROLE dastern_user SET default_transaction_read_only = on"
     )
-    commands = [line.partition("`")[2].partition("`")[0] for line in found()["lines"] if line.startswith("set by hand")]
+    lines = found()["lines"]
+    commands = [line.partition("`")[2].partition("`")[0] for line in lines if line.startswith("set by hand")]
     assert len(commands) == 2 * len(given) + 2
     for command in commands:
         _, *words = shlex.split(command)
         assert docker(*words).returncode == 0
     assert found()["settings_by_hand"] == []
+    assert forged not in str(lines)
 
 
 def test_a_database_that_takes_no_connections_is_named_with_the_command_that_opens_it(server: Any, swayed: str) -> None:

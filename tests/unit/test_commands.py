@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import itertools
-import json
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,15 @@ def given(command: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option, value in itertools.pairwise(words):
         if option == "-e":
-            found |= json.loads(value) if value.startswith("{") else parse_kv(value)
+            found |= yaml.load(value, Loader=Data) if value.startswith("{") else parse_kv(value)
     return found
+
+
+class Data(yaml.SafeLoader):
+    """YAML in which `!unsafe` marks a text that is no template."""
+
+
+Data.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
 
 
 def commands(text: str) -> list[str]:
@@ -225,3 +233,22 @@ def test_a_confirmation_names_environment_host_and_database(
         assert is_confirmed(params, "d") is (given_word in confirms), given_word
         assert word(params, "d") == confirms[0]
         assert wanted(params, "d") == f"`confirm` is {given_word!r}, wanted is {confirms[0]!r}."
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['20260401_x{{ lookup("pipe","touch {marker}") }}', "{% set a = 1 %}'\"$(touch {marker})`", "{# x #}\n- a: b"],
+)
+def test_what_others_wrote_is_no_template(tmp_path: Path, value: str) -> None:
+    """Pasted, the command gives Ansible the very text: nothing of it is evaluated, by the shell or by Ansible."""
+    value = value.replace("{marker}", str(tmp_path / "sprung"))
+    command = (
+        f"ansible localhost -i localhost, -c local -m ansible.builtin.debug -a var=given {variable('given', value)}"
+    )
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout.partition("=>")[2])["given"] == value
+    assert not (tmp_path / "sprung").exists()
+    assert variable("name", "{{ inventory_hostname }}", own=True) == '-e \'{"name": "{{ inventory_hostname }}"}\''

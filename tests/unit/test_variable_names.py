@@ -78,6 +78,12 @@ def test_a_name_that_nothing_reads_is_refused(check: Any, playbook: str, wrong: 
     assert near is None or result["unknown"][wrong] == near
 
 
+@pytest.mark.parametrize("name", ["ansible_check_mode", "ansible_diff_mode"])
+def test_modes_are_set_by_their_options(check: Any, name: str) -> None:
+    assert check("migrate.yml", {name: True})["unknown"].keys() == {name}
+    assert check("migrate.yml", {"ansible_user": "x"})["near"] == {}
+
+
 @pytest.mark.parametrize("name", sorted(STATES))
 def test_what_roles_find_out_is_not_said_by_an_operator(check: Any, name: str) -> None:
     assert check("migrate.yml", {name: True})["unknown"].keys() == {name}

@@ -34,7 +34,7 @@ from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_t
 from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
 from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, lines_of, of_snapshot
-from .connection import conninfo
+from .connection import conninfo, refusal_of_closed
 from .errors import DasTernError
 from .files import sync_folder
 from .psql import SUPERUSER, Psql
@@ -397,6 +397,8 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
     done = place.superuser.execute(command, script, silence=LONGEST)
     # What was counted is JSON and COPY, where no name begins a line; in the schema behind it the words may be part of one.
     counted, _, schema = done.out.partition(f"{_DUMPED}\n")
+    if closed := refusal_of_closed(database, place.container, done.err):
+        raise closed
     if done.rc != 0 or not schema.endswith(f"{_DUMPED}\n"):
         raise DasTernError([
             f"Database {database} could not be backed up: {done.last_words or 'it was ended from outside'}.{why(done.err)}",

@@ -218,6 +218,7 @@ def take(
 
     One of a cluster that has damaged pages itself is far better than none: it has a record, and isn't `good`.
     """
+    _refuse_broken_names(place)
     began, clock = now(), time.monotonic()
     place.superuser.run(_READY)
     try:
@@ -244,6 +245,19 @@ def take(
     place.save(record)
     program.mark(label, "complete")
     return record
+
+
+def _refuse_broken_names(place: Place) -> None:
+    """Refuse where a database has a line end in its name: pgBackRest writes it as it is, and can't read its manifest again."""
+    query = "SELECT coalesce(json_agg(datname ORDER BY 1), '[]') FROM pg_database WHERE datname ~ '[\\n\\r]'"
+    for name in place.superuser.value(query):
+        escaped = "".join(f"\\{ord(one):04X}" if ord(one) < 32 or one in '\\"' else one for one in name)
+        rename = f'ALTER DATABASE U&"{escaped}" RENAME TO "{re.sub(r"[^A-Za-z0-9_]", "_", name)}"'
+        raise DasTernError(
+            f"Database {name!r} has a line end in its name, with which pgBackRest's backups can't be read again. Nothing was backed up. "
+            f"Rename it: `docker exec -u postgres {quote(place.container)} psql -c {quote(rename)}`; or drop it.",
+            database=name,
+        )
 
 
 def _copied(program: PgBackRest, kind: str, say: Callable[[str], None], repository: int = 1) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-]*")
 """A value that neither the shell nor Ansible's `key=value` reads as anything else."""
+_TEMPLATE = re.compile(r"\{[{%#]")
 _SECRET = re.compile(r"pass|secret|token|private_key(?!_file)|repository_options|repository_files")
 """Names of variables whose value isn't shown. A path to a password file matches as well, and is hidden to no harm."""
 _PLAYBOOK = re.compile(r"ansible-playbook ((?:\.{0,2}/)?(?:[\w.-]+/)*(?!save_image)[\w-]+\.yml)\b")
@@ -53,14 +54,31 @@ _TARGET_OPTIONS = {
 """By Ansible's name of an option, how it is written."""
 
 
-def variable(name: str, value: Any) -> str:
-    """`-e` for one variable, as the shell and Ansible read it back unchanged: JSON where `key=value` would lose something."""
+def variable(name: str, value: Any, *, own: bool = False) -> str:
+    """`-e` for one variable, as the shell and Ansible read it back unchanged: JSON where `key=value` would lose something.
+
+    Ansible evaluates templates in what stands there. Unless it is the operator's `own`, a value with the marks of one is data:
+    YAML says so with `!unsafe`.
+    """
     if isinstance(value, bool):
         value = str(value).lower()
     text = str(value)
     if isinstance(value, (str, int)) and _PLAIN.fullmatch(text):
         return f"-e {name}={text}"
-    return f"-e {quote(json.dumps({name: value}, ensure_ascii=False, default=str))}"
+    if own or not _TEMPLATE.search(text):
+        return f"-e {quote(json.dumps({name: value}, ensure_ascii=False, default=str))}"
+    return f"-e {quote(f'{{{json.dumps(name)}: {_as_data(value)}}}')}"
+
+
+def _as_data(value: Any) -> str:
+    """A value as YAML on one line, whose texts are no templates."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {_as_data(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_as_data, value)) + "]"
+    if isinstance(value, (bool, int, float)) or value is None:
+        return json.dumps(value)
+    return f"!unsafe {json.dumps(str(value), ensure_ascii=False)}"
 
 
 def playbook(name: str, **variables: Any) -> str:
@@ -102,7 +120,7 @@ def of_one_run(name: str) -> bool:
 
 def shown(name: str, value: Any) -> str:
     """`-e` for one variable; a secret's value isn't shown, and the shell refuses the command until its environment has it."""
-    return f'-e {name}="${{{name.upper()}:?}}"' if is_secret(name) else variable(name, value)
+    return f'-e {name}="${{{name.upper()}:?}}"' if is_secret(name) else variable(name, value, own=True)
 
 
 def is_secret(name: str) -> bool:

@@ -128,7 +128,7 @@ def refusal_of_closed(database: str, container: str, text: str) -> DasTernError 
         opening = f"docker exec -u postgres {quote(container)} psql -c {quote(opening)}"
     return DasTernError(
         f"Database {database} takes no connections: its owner or the superuser set ALLOW_CONNECTIONS to false, or a restore was killed "
-        f"while it swapped databases. After a restore, `ansible-playbook playbooks/restore.yml` ends that; otherwise `{opening}`.",
+        f"while it swapped databases. After a restore, `ansible-playbook playbooks/restore.yml` ends that; otherwise{'' if container else ', as the superuser'}: `{opening}`.",
         closed=database,
     )
 
@@ -149,6 +149,12 @@ def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str
             f"Database {params['database']} does not exist at {where} (P1003). "
             "`ansible-playbook playbooks/provision.yml` creates it.",
             code="P1003",
+        )
+    if "too many connections for database" in text:
+        return DasTernError(
+            f"Database {params['database']} has a connection limit, which its owner or the superuser gave it: {text}. `ALTER DATABASE "
+            f"{identifier(params['database'])} CONNECTION LIMIT -1` takes it away.",
+            code="P1001",
         )
     if any(words in text for words in ("too many connections", "remaining connection slots", "too many clients")):
         return DasTernError(

@@ -168,6 +168,7 @@ _COLUMNS = """
 SELECT pg_catalog.json_build_object(
   'columns', (SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_attribute
     WHERE attrelid = pg_catalog.to_regclass({table}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),
+  'forced', (SELECT relrowsecurity AND relforcerowsecurity FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass({table})),
   'key', (SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_constraint c
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
     WHERE c.conrelid = pg_catalog.to_regclass({table}) AND c.contype = 'p'))
@@ -200,6 +201,10 @@ def put_back(superuser: Psql, copy: str, live: str, table: str, rows: int) -> in
         raise DasTernError(
             f"Table {table} of the live database {live} has no primary key of columns that the backup has, so that nobody can tell "
             f"which rows it lacks. {beside}"
+        )
+    if there["forced"] or wanted["forced"]:
+        raise DasTernError(
+            f"Table {table} has FORCE ROW LEVEL SECURITY, by which its owner sees and writes only what its policies let through. {beside}"
         )
     columns = ", ".join(identifier(name) for name in wanted["columns"])
     same = " AND ".join(f"live.{identifier(name)} = put_back.{identifier(name)}" for name in there["key"])

@@ -226,8 +226,7 @@ class PgBackRest:
     def misread(self, label: str, repository: int = 1) -> list[str]:
         """Files of the cluster in which a set has pages that aren't what their checksums say."""
         options = (f"--set={label}", f"--repo={repository}", "--output=json", "--log-level-console=off")
-        told = json.loads(self.run("info", *options), strict=False)[0]
-        return list(told["backup"][0].get("error-list") or [])
+        return list(self._set(*options).get("error-list") or [])
 
     def push(self, name: str) -> None:
         """Put a file of the server's log into the archive; of a link, the target isn't followed. Raises `DasTernError`."""
@@ -238,8 +237,18 @@ class PgBackRest:
     def links(self, label: str, repository: int = 1) -> list[str]:
         """Return where links in the data led, which a set holds the targets of; tablespaces inside the volume are none."""
         options = (f"--set={label}", f"--repo={repository}", "--output=json", "--log-level-console=off")
-        told = json.loads(self.run("info", *options), strict=False)[0]["backup"][0]
-        return [f"{link['name']} -> {link['destination']}" for link in told.get("link") or []]
+        return [f"{link['name']} -> {link['destination']}" for link in self._set(*options).get("link") or []]
+
+    def _set(self, *options: str) -> dict[str, Any]:
+        """What pgBackRest tells of one set."""
+        told = json.loads(self.run("info", *options), strict=False)
+        if not told or not told[0].get("backup"):
+            status = (told[0].get("status") or {}).get("message", "") if told else ""
+            raise DasTernError(
+                f"pgBackRest can't read the set that it made ({options[0]}): {status or 'it lists none'}. `ansible-playbook "
+                "playbooks/verify_backups.yml` shows which backups are whole."
+            )
+        return dict(told[0]["backup"][0])
 
     def further(self) -> list[int]:
         """Numbers of the repositories besides the first."""

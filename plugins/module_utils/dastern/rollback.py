@@ -63,20 +63,20 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 # By oid and number, as a name may well be there again behind a DROP, or another be there for the same rows.
 _TABLES = """
-SELECT c.oid, c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT c.oid, c.oid::regclass::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
 """
 _COLUMNS = """
-SELECT attrelid, attnum, quote_ident(attname), attislocal AND attgenerated = '' FROM pg_attribute
+SELECT attrelid, attnum, quote_ident(attname), attislocal AND attgenerated = '' FROM pg_catalog.pg_attribute
 WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped ORDER BY 2
 """
 
 # The server counts what a transaction writes. A table that is emptied or converted gets another file.
 _CONTENTS = """
-SELECT c.oid, c.oid::regclass::text, c.relfilenode::bigint, pg_relation_size(c.oid),
-  (SELECT coalesce(json_object_agg(attnum, concat_ws(' ', atttypid, atttypmod)), '{}') FROM pg_attribute
+SELECT c.oid, c.oid::regclass::text, c.relfilenode::bigint, pg_catalog.pg_relation_size(c.oid),
+  (SELECT coalesce(json_object_agg(attnum, concat_ws(' ', atttypid, atttypmod)), '{}') FROM pg_catalog.pg_attribute
    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), coalesce(s.n_tup_upd, 0), coalesce(s.n_tup_del, 0)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_xact_user_tables s ON s.relid = c.oid
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_stat_xact_user_tables s ON s.relid = c.oid
 WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
 """
 
@@ -104,6 +104,8 @@ class Loss:
     what: str
     count: int
     unit: str = "row"
+    table: str = ""
+    """Whose rows a statement says that it touches."""
 
     @property
     def line(self) -> str:
@@ -151,7 +153,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                     _refuse_guarded(_guards(connection, params, taken))  # that may have taken long
                     began = True
                     with Blockers(params, connection.info.backend_pid, params["lock_timeout"]) as blockers:
-                        _take_back(connection, params, ledger, taken, downs, shown, blockers)
+                        losses += _take_back(connection, params, ledger, taken, downs, shown, blockers, losses)
     except psycopg.Error as error:
         raise DasTernError(
             f"Rolling back in database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
@@ -342,17 +344,27 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
         query = "SELECT to_regclass(%s) IS NOT NULL"
         if column:
             query = (
-                "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND quote_ident(attname) = %s "
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(%s) AND quote_ident(attname) = %s "
                 "AND NOT attisdropped)"
             )
         if connection.execute(query, (name, column) if column else (name,)).fetchone() != (True,):
             continue
         if lock:
             connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
-        row = connection.execute(f"SELECT count({column or '*'}) FROM {name}").fetchone()  # type: ignore[arg-type]
+        row = _count(connection, name, column)
         what, unit = (f"column {name}.{column}", "value") if column else (f"table {name}", "row")
-        losses.append(Loss(f"takes away {what}", row[0] if row else 0, unit))
+        losses.append(Loss(f"takes away {what}", *(row if row[1] else (row[0], unit))))
     return losses
+
+
+def _count(connection: psycopg.Connection[Any], name: str, column: str) -> tuple[int, str]:
+    """Rows of a table, or values of its column, and '' for the unit; bytes where policies hide rows from their owner, too."""
+    forced = "SELECT relrowsecurity AND relforcerowsecurity, pg_catalog.pg_relation_size(oid) FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)"
+    hidden = connection.execute(forced, (name,)).fetchone()
+    if hidden and hidden[0]:
+        return hidden[1], "byte"
+    row = connection.execute(f"SELECT count({column or '*'}) FROM {name}").fetchone()  # type: ignore[arg-type]
+    return (row[0] if row else 0), ""
 
 
 def _said(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: Sequence[str]) -> list[Loss]:
@@ -367,10 +379,15 @@ def _said(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: 
                 found = connection.execute("SELECT to_regclass(%s)::text", (identifier(*path),)).fetchone()
                 if not found or found[0] is None:
                     continue
-                row = connection.execute(f"SELECT count(*) FROM {found[0]}").fetchone()
-                if row and row[0]:
+                count, unit = _count(connection, found[0], "")
+                if count:
                     losses.append(
-                        Loss(f"{name}/{DOWN}, line {one.line}, says `{short(one)}`: table {found[0]}", row[0])
+                        Loss(
+                            f"{name}/{DOWN}, line {one.line}, says `{short(one)}`: table {found[0]}",
+                            count,
+                            unit or "row",
+                            found[0],
+                        )
                     )
     return losses
 
@@ -431,20 +448,26 @@ def _touched(before: _Contents, after: _Contents) -> list[Loss]:
             continue
         _, now_file, now_size, now_types, now_changed, now_deleted = after[oid]
         if now_deleted > deleted:
-            losses.append(Loss(f"deletes rows of table {name}", now_deleted - deleted))
+            losses.append(Loss(f"deletes rows of table {name}", now_deleted - deleted, table=name))
         if now_changed > changed:
-            losses.append(Loss(f"changes rows of table {name}", now_changed - changed))
+            losses.append(Loss(f"changes rows of table {name}", now_changed - changed, table=name))
         # A column that is added may write it anew, by which nothing is lost.
         converted = any(now_types.get(number, of) != of for number, of in types.items())
         added = now_types.keys() - types.keys()
         if file != now_file and size and (converted or not added or not now_size):
-            losses.append(Loss(f"writes table {name} anew" if now_size else f"empties table {name}", size, "byte"))
+            losses.append(
+                Loss(f"writes table {name} anew" if now_size else f"empties table {name}", size, "byte", name)
+            )
     return losses
+
+
+def _is_confirmed(params: Mapping[str, Any]) -> bool:
+    return is_confirmed(params, params["database"]) or is_confirmed(params, f"{params['database']}{HIDDEN}")
 
 
 def _unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> list[str]:
     """Why `losses` need a confirmation, in lines; none where they don't."""
-    if is_confirmed(params, params["database"]) or not any(loss.count for loss in losses):
+    if _is_confirmed(params) or not any(loss.count for loss in losses):
         return []
     return [
         f"Going back to {params['to']} deletes or changes what database {params['database']} holds, and going up again doesn't "
@@ -459,6 +482,50 @@ def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> No
     if words := _unconfirmed(params, losses):
         needed = word(params, params["database"])
         raise DasTernError(words, confirm=needed, losses=[loss.line for loss in losses])
+
+
+HIDDEN = "+rows"
+"""What the confirmation has behind the database's name where code does more than the plan shows."""
+
+
+def _refuse_hidden(params: Mapping[str, Any], hidden: Sequence[Loss], named: Sequence[Loss]) -> None:
+    """Refuse what nobody was told of before; the confirmation of the plan isn't one of this."""
+    said = {loss.table for loss in named if loss.table}
+    new = [loss for loss in hidden if loss.count and loss.table not in said]
+    database = params["database"]
+    if not new or is_confirmed(params, f"{database}{HIDDEN}"):
+        return
+    needed = word(params, f"{database}{HIDDEN}")
+    raise DasTernError(
+        [
+            f"Going back to {params['to']} does more to what database {database} holds than its statements say, and going up again "
+            "doesn't bring it back:",
+            *(f"  {loss.line}" for loss in new),
+            f"Nothing was rolled back. {wanted(params, f'{database}{HIDDEN}')} After a backup: "
+            f"`{playbook('rollback', to=params['to'], confirm=needed)}`.",
+        ],
+        confirm=needed,
+        losses=[loss.line for loss in new],
+    )
+
+
+def _gone_besides(before: _Tables, after: _Tables, shown: _Shown, contents: _Contents) -> list[Loss]:
+    """Tables and columns that went from the live database, and not from the scratch one."""
+    size = {name: found[2] for found in contents.values() for name in (found[0],)}
+    return [
+        Loss(
+            f"takes away {'a column of ' if column else ''}table {name}{f', column {column}' if column else ''}",
+            size.get(name, 1),
+            "byte",
+        )
+        for name, column in _gone(before, after)
+        if (name, column) not in shown.gone
+    ]
+
+
+def _objects(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
@@ -482,16 +549,27 @@ def _take_back(
     downs: Mapping[str, str],
     shown: _Shown,
     blockers: Blockers,
-) -> None:
+    named: Sequence[Loss],
+) -> list[Loss]:
+    """Run the files and the ledger's part; return what they did to rows besides what was `named` before."""
     connection.execute("BEGIN")
     try:
-        if not is_confirmed(params, params["database"]):
+        if not _is_confirmed(params):
             # It was empty a moment ago; the files need these locks anyway.
             _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
-        before, rows = read_catalogue_within(connection, params["schema"]), _contents(connection)
+        before, rows, there = (
+            read_catalogue_within(connection, params["schema"]),
+            _contents(connection),
+            _tables(connection),
+        )
+        objects = _objects(connection)
         _run(connection, params, taken[::-1], downs)
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what they do to rows is seen as well
         # Leaving the connection undoes all of it.
-        _refuse_unconfirmed(params, _touched(rows, _contents(connection)))
+        hidden = [*_touched(rows, _contents(connection)), *_gone_besides(there, _tables(connection), shown, rows)]
+        if (left := _objects(connection)) < objects:
+            hidden.append(Loss("deletes large objects", objects - left, "object"))
+        _refuse_hidden(params, hidden, named)
     except psycopg.errors.LockNotAvailable as error:
         words = f"Nothing was rolled back: a table that goes couldn't be locked: 55P03: {error.diag.message_primary}."
         raise blockers.named(DasTernError(words, sqlstate="55P03")) from None
@@ -501,6 +579,7 @@ def _take_back(
     for name in taken[::-1]:
         ledger.take_back(name)
     connection.execute("COMMIT")
+    return hidden
 
 
 def _refuse_other_change(

@@ -16,6 +16,7 @@ from .psql import Psql
 from .quantities import amount, local
 from .sql_values import identifier, literal
 from .survey import bracketed, form
+from .text import told
 
 PROVISION = "ansible-playbook playbooks/provision.yml"
 
@@ -220,6 +221,6 @@ def _by_hand(found: Mapping[str, Any], container: str) -> str:
     reset = f"ALTER {of} RESET {identifier(*name.split('.')) if found['resettable'] else 'ALL'}"
     besides = f" (with all others of it; `{PROVISION}` gives it those that are declared)"
     return (
-        f"set by hand: {name} = {value} for every session of {of}; if that isn't wanted: "
+        f"set by hand: {name} = {told(value)} for every session of {of}; if that isn't wanted: "
         f"`docker exec -u postgres {quote(container)} psql -c {quote(reset)}`{'' if found['resettable'] else besides}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -55,3 +56,9 @@ def _every(value: Any, *, lines: bool = True) -> Any:
     if isinstance(value, (list, tuple)):
         return [_every(one, lines=lines) for one in value]
     return value
+
+
+def told(text: str, longest: int = 60) -> str:
+    """What somebody else wrote, in quotes and cut, so that it can't be taken for words or commands of ours."""
+    safe = shown(text).replace("`", "'").replace("ansible-playbook", "ansible playbook")
+    return json.dumps(safe if len(safe) <= longest else f"{safe[: longest - 4]} ...", ensure_ascii=False)

@@ -26,6 +26,8 @@ FOREIGN = "dastern_foreign_variables"
 """Names (`*` stands for any text) of variables that belong to somebody else, and that `-e` may set all the same."""
 EVERYWHERE = {"report_file", FOREIGN}
 """What every playbook takes on the command line."""
+_MODES = {"ansible_check_mode", "ansible_diff_mode", "ansible_verbosity"}
+"""What Ansible sets by `--check`, `--diff` and `-v` alone; given by `-e` it would say so and not be so."""
 _EXPRESSIONS = ("when", "that", "until", "changed_when", "failed_when", "loop")
 _NEAREST = 0.6
 """How alike the name that is proposed has to be, of 1."""
@@ -72,7 +74,7 @@ def unknown(names: Iterable[str], known: set[str]) -> dict[str, str | None]:
     return {
         name: next(iter(difflib.get_close_matches(name, sorted(known), 1, _NEAREST)), None)
         for name in sorted(names)
-        if name not in known and not name.startswith("ansible_")
+        if name not in known and (not name.startswith("ansible_") or name in _MODES)
     }
 
 
