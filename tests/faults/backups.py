@@ -294,7 +294,7 @@ class Live:
         own = (place.database, f"{name}-data", f"{name}-restore-data", str(place.folder))
         found = [
             f"container {one['Names'][0]} ({one['State']})" for one in place.containers.listed()
-            if one["Names"][0] not in (f"/{name}", f"/{name}-receiver")
+            if one["Names"][0] not in (f"/{name}", f"/{name}-receiver", f"/{name}-backup")
             and {mount.get(key) for mount in one["Mounts"] for key in ("Name", "Source")} & set(own)
         ]  # fmt: skip
         if place.containers.inspect("volume", f"{name}-restore-data"):

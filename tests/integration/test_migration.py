@@ -681,6 +681,7 @@ def test_guard_rails_refuse_before_anything_is_written(chain: Database) -> None:
 
 
 def test_a_check_names_all_that_would_refuse_the_run(chain: Database) -> None:
+    chain.migrate()
     chain.write(_6_drop="DROP TABLE t5;")
     (now,) = chain.query("SELECT (clock_timestamp() AT TIME ZONE 'Asia/Phnom_Penh')::time")[0]
     guarded = {
@@ -696,14 +697,14 @@ def test_a_check_names_all_that_would_refuse_the_run(chain: Database) -> None:
     section = yaml.safe_load(report.read_text())["hosts"]["localhost"]["sections"]["migrations"]
     assert [name in words for name, words in zip(names, section["refused"], strict=True)] == [True] * 4
     assert sum(line.startswith("would be refused: ") for line in section["lines"]) == 4
-    assert section["pending"] == [*NAMES, "6_drop"]
+    assert section["pending"] == ["6_drop"]
     assert "would apply" not in check.stdout
     assert "the same command without --check" not in check.stdout
     assert "+DROP TABLE t5;" in check.stdout  # what is to be approved can be read
     real = chain.play(**guarded)
     assert real.returncode == 2
     assert all(name in real.stdout + real.stderr for name in names)
-    assert chain.ledger() == []
+    assert chain.ledger() == NAMES
 
 
 def test_a_file_that_takes_another_role(chain: Database) -> None:
