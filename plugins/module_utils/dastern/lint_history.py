@@ -66,11 +66,8 @@ def _create(history: History, number: int, one: Statement, partitioned: set[str]
     reader.take("UNIQUE")
     if not reader.take("INDEX"):
         return
-    reader.take("CONCURRENTLY")
-    while reader.word and reader.word != "ON":
+    while not reader.done and not reader.take("ON"):
         reader.skip()
-    if not reader.take("ON") and not _quoted_before_on(reader):
-        return
     only = reader.take("ONLY")
     if reader.name() in partitioned:
         (history.alone if only else history.partitioned).append((number, one.start, one.end))
@@ -86,13 +83,6 @@ def _outside(parts: list[Token]) -> list[str]:
                 break
             words.append(text.upper())
     return words
-
-
-def _quoted_before_on(reader: Reader) -> bool:
-    """Step over an index name in quotes."""
-    while not reader.done and reader.word != "ON":
-        reader.skip()
-    return reader.take("ON")
 
 
 def _alter(history: History, number: int, one: Statement, checks: Checks, partitioned: set[str]) -> None:

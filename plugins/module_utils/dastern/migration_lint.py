@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -108,17 +109,20 @@ def lint(
     wanted = [file for file in files if file.name in names]
     if not wanted:
         return []
+    history = cache(
+        lambda: lint_history.read([file.sql for file in files])
+    )  # where nothing asks for it nothing is read
     found = [
         *_squawk(wanted, folder, program or squawk.find(), together),
         *_foreign_keys(files, names, folder),
-        *_concurrently_partitioned(files, names, folder),
+        *_concurrently_partitioned(files, names, folder, history),
     ]
     made = Made() if together else None
     for file in wanted:
         found += _own(file, folder, made)
     needless = _needless(found, files)
     found = [one for one in found if (one.rule, one.migration, one.line, one.column) not in needless]
-    found = _known_better(found, files)
+    found = _known_better(found, files, history)
     order = {file.name: number for number, file in enumerate(files)}
     found.sort(key=lambda one: (order.get(one.migration, -1), one.line, one.column, one.rule))
     return [one for one in found if not any(ignore.covers(one) for ignore in ignored)]
@@ -257,11 +261,13 @@ _PARTITIONED = (
 _OF_HISTORY = {"adding-not-nullable-field", "adding-field-with-default", "require-concurrent-index-creation"}
 
 
-def _known_better(found: list[Finding], files: Sequence[MigrationFile]) -> list[Finding]:
+def _known_better(
+    found: list[Finding], files: Sequence[MigrationFile], read: Callable[[], lint_history.History]
+) -> list[Finding]:
     """`found` without what the chain before shows to be harmless, and with the way that a partitioned table has."""
     if not any(one.rule in _OF_HISTORY for one in found):
         return found
-    history = lint_history.read([file.sql for file in files])
+    history = read()
     numbers = {file.name: number for number, file in enumerate(files)}
 
     def within(one: Finding, spans: list[lint_history.Span]) -> bool:
@@ -287,12 +293,15 @@ def _known_better(found: list[Finding], files: Sequence[MigrationFile]) -> list[
 
 
 def _concurrently_partitioned(
-    files: Sequence[MigrationFile], names: Collection[str], folder: str | os.PathLike[str]
+    files: Sequence[MigrationFile],
+    names: Collection[str],
+    folder: str | os.PathLike[str],
+    read: Callable[[], lint_history.History],
 ) -> Iterator[Finding]:
     """What the server refuses, although it is written as lint advises elsewhere."""
     if not any({"concurrently", "index"} <= file.words for file in files if file.name in names):
         return
-    for number, begin, end in lint_history.read([file.sql for file in files]).partitioned:
+    for number, begin, end in read().partitioned:
         file = files[number]
         words = file.sql[begin:end].upper().split()
         if file.name in names and "CONCURRENTLY" in words[:4]:
