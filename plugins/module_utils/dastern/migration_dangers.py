@@ -123,10 +123,8 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
         )  # fmt: skip
     if words[0] in ("CREATE", "ALTER", "DO", "MERGE"):
         return
-    for at, word in enumerate(words):
-        # At the beginning of a statement, or of one inside WITH, or behind that.
-        if word not in ("DELETE", "UPDATE") or (at and words[at - 1] not in ("(", ")")):
-            continue
+    for at in begins(words, "DELETE", "UPDATE"):
+        word = words[at]
         rest = _same_depth(parts[at + 1 :])
         behind = _upper(rest)
         some = "WHERE" in behind and behind[behind.index("WHERE") + 1 :] not in (["TRUE"], ["1", "=", "1"])
@@ -145,6 +143,11 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
                 f"`{short(one)}` has no WHERE: it writes every row, and what stood there is gone.",
                 "Say WHERE, or make sure that all rows are meant.",
             )  # fmt: skip
+
+
+def begins(words: list[str], *verbs: str) -> list[int]:
+    """Where one of `verbs` begins the statement, one inside WITH, or the one behind that."""
+    return [at for at, word in enumerate(words) if word in verbs and (not at or words[at - 1] in ("(", ")"))]
 
 
 def _deletes(offset: int, words: str) -> Said:

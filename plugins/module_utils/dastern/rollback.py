@@ -26,7 +26,7 @@ from .errors import DasTernError
 from .ledger import Ledger, Row
 from .migration_backup import ARGUMENT_SPEC as BACKUP
 from .migration_backup import ROLLING_BACK, applied, backed_up, listed
-from .migration_dangers import short, tables
+from .migration_dangers import begins, short, tables
 from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import DOWN, SCRIPT, MigrationFile, of_params
 from .migration_guards import ARGUMENT_SPEC as GUARDS
@@ -351,20 +351,19 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
             continue
         if lock:
             connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
-        row = _count(connection, name, column)
-        what, unit = (f"column {name}.{column}", "value") if column else (f"table {name}", "row")
-        losses.append(Loss(f"takes away {what}", *(row if row[1] else (row[0], unit))))
+        what = f"column {name}.{column}" if column else f"table {name}"
+        losses.append(Loss(f"takes away {what}", *_count(connection, name, column)))
     return losses
 
 
 def _count(connection: psycopg.Connection[Any], name: str, column: str) -> tuple[int, str]:
-    """Rows of a table, or values of its column, and '' for the unit; bytes where policies hide rows from their owner, too."""
+    """Rows of a table, or values of its column, and their unit; bytes where policies hide rows from their owner, too."""
     forced = "SELECT relrowsecurity AND relforcerowsecurity, pg_catalog.pg_relation_size(oid) FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)"
     hidden = connection.execute(forced, (name,)).fetchone()
     if hidden and hidden[0]:
         return hidden[1], "byte"
     row = connection.execute(f"SELECT count({column or '*'}) FROM {name}").fetchone()  # type: ignore[arg-type]
-    return (row[0] if row else 0), ""
+    return (row[0] if row else 0), "value" if column else "row"
 
 
 def _said(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: Sequence[str]) -> list[Loss]:
@@ -385,7 +384,7 @@ def _said(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: 
                         Loss(
                             f"{name}/{DOWN}, line {one.line}, says `{short(one)}`: table {found[0]}",
                             count,
-                            unit or "row",
+                            unit,
                             found[0],
                         )
                     )
@@ -403,13 +402,11 @@ def _written(one: Statement) -> list[tuple[str, ...]]:
             parts = list(tokens(one.text))
             words = [text.upper() if kind == "word" else text for kind, text, _ in parts]
             found = []
-            for at, word_ in enumerate(words):
-                # At the beginning of the statement, of one inside WITH, or behind that.
-                if word_ in ("DELETE", "UPDATE", "MERGE") and (not at or words[at - 1] in ("(", ")")):
-                    reader = Reader(parts[at + 1 :])
-                    for before in ("INTO", "FROM", "ONLY"):
-                        reader.take(before)
-                    found.append(reader.path())
+            for at in begins(words, "DELETE", "UPDATE", "MERGE"):
+                reader = Reader(parts[at + 1 :])
+                for before in ("INTO", "FROM", "ONLY"):
+                    reader.take(before)
+                found.append(reader.path())
             return [path for path in found if path]
     return []
 
@@ -511,7 +508,7 @@ def _refuse_hidden(params: Mapping[str, Any], hidden: Sequence[Loss], named: Seq
 
 def _gone_besides(before: _Tables, after: _Tables, shown: _Shown, contents: _Contents) -> list[Loss]:
     """Tables and columns that went from the live database, and not from the scratch one."""
-    size = {name: found[2] for found in contents.values() for name in (found[0],)}
+    size = {name: size for name, _, size, *_ in contents.values()}
     return [
         Loss(
             f"takes away {'a column of ' if column else ''}table {name}{f', column {column}' if column else ''}",
