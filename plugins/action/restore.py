@@ -23,6 +23,8 @@ class ActionModule(HostAction):
 
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         if result.get("failed"):
+            if result.get("waiting"):
+                return {"restore": {name: result[name] for name in ("waiting", "differences")}}
             plan = {"lines": result.get("preflight"), "confirm": result.get("confirm")}
             return {"restore": plan} if plan["confirm"] else {}
         return {"restore": {name: value for name, value in result.items() if name not in ("changed", "diff")}}

@@ -38,6 +38,12 @@ options:
         (constraints, triggers, index expressions) then runs with them.
     type: bool
     default: false
+  accept_differences:
+    description:
+      - Make live what was restored although it isn't in all what was backed up. Without it such a copy stays beside the live
+        one, its differences are shown, and the run fails. Damage, such as rows that are missing for no reason, is never accepted.
+    type: bool
+    default: false
 extends_documentation_fragment: [backups, restore]
 attributes:
   check_mode:
@@ -71,6 +77,11 @@ refused_seconds: {description: For how long connections were refused by the swap
 lines: {description: The same in words., returned: success, type: list}
 next: {description: Commands that make sense now., returned: success, type: list}
 beyond_owner: {description: What of a backup its owner can't restore., returned: when that is why nothing was restored, type: list}
+differences:
+  description: What was restored otherwise than it was backed up, and an operator judges.
+  returned: when a cluster or a database was restored
+  type: list
+waiting: {description: The folder or database that stays beside the live one., returned: when differences have to be accepted, type: str}
 preflight: {description: What a restore would do., returned: when it isn't confirmed, type: list}
 confirm: {description: The word that confirms it., returned: when it isn't confirmed, type: str}
 """

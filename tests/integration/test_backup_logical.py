@@ -114,7 +114,8 @@ def test_the_record(place: Place, record: Record) -> None:
 
 def test_everything_comes_back(place: Place, record: Record, empty: Database) -> None:
     empty.drop()
-    database_copy.from_logical(place, record, empty.name, "")
+    told = database_copy.from_logical(place, record, empty.name, "", "")
+    assert (told.damage, told.to_judge) == ([], [])
     found, live = (
         [
             place.superuser.value(query, name)

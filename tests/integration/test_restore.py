@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern import backup_logical, backup_run, census, database_copy, pgbackrest, restore_run
 from ansible.module_utils.dastern.backup_records import Check, Place, Record, now
+from ansible.module_utils.dastern.comparison import Comparison, compare
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.keeper import Keeper
@@ -277,7 +278,8 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch
     server.sql("INSERT INTO users VALUES (0, 'later')")
     try:
         server.restore(target=record.label, what="database")
-        assert not census.differences(then, census.count(server.place.superuser, "dastern"))
+        told = compare(then, census.count(server.place.superuser, "dastern"))
+        assert (told.damage, told.to_judge, told.schema_differs) == ([], [], False)
         server.restore(undo=True)
         server.sql("DELETE FROM users WHERE id = 0")
         with monkeypatch.context() as patch:  # the roles are known without the live server, too
@@ -573,10 +575,10 @@ def test_a_logical_backup_of_another_database_replaces_nothing(
 
 
 def test_a_copy_gets_its_name_last(server: Server, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    def filled(place: Place, record: Record, name: str, *_: Any, **__: Any) -> census.Census:
+    def filled(place: Place, record: Record, name: str, *_: Any, **__: Any) -> Comparison:
         for database in (name, "mine"):  # somebody makes one of that name meanwhile
             server.sql(f"CREATE DATABASE {database}", "postgres")
-        return census.Census.of(record.census)
+        return Comparison(census.Census.of(record.census))
 
     monkeypatch.setattr(restore_run.database_copy, "from_logical", filled)
     label = "20260101-000000L"

@@ -24,7 +24,7 @@ from .commands import playbook
 from .errors import DasTernError
 from .hba import RECEIVER
 from .pgbackrest import PgBackRest
-from .quantities import amount, duration, local
+from .quantities import amount, cut, duration, local
 from .sql_values import literal
 from .survey import BACKUPS, PGDATA
 
@@ -195,7 +195,10 @@ class Health:
             if drilled := self.drilled_of(kind):
                 took = drilled[0].restore_seconds
                 serving = f", serving after {took:.1f} s" if took is not None else ""
-                lines.append(f"{kind} backup restored for trial {self.ago(drilled[1].at)}: {drilled[0].label}{serving}")
+                judged = f", with {len(drilled[1].differences)} differences" if drilled[1].differences else ""
+                lines.append(
+                    f"{kind} backup restored for trial {self.ago(drilled[1].at)}: {drilled[0].label}{serving}{judged}"
+                )
         run = self.status.get("run") or {}
         if began := moment(run.get("began")):
             lines.append(f"the scheduled job's last run {self.ago(began)}: {run.get('outcome')}")
@@ -342,6 +345,12 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
             found = f"failed: {one.drilled.message}"
             health.problems.append(
                 Problem("drill", f"trial restore of {one.label}", found, "one that succeeds", backup)
+            )
+        elif one.drilled and one.drilled.differences:
+            found = f"not all as it was backed up: {'; '.join(cut(one.drilled.differences, 3))}"
+            drill = playbook("restore_drill", target=one.label)
+            health.problems.append(
+                Problem("drill", f"trial restore of {one.label}", found, "one without differences", drill)
             )
     if not (days := params["drill_days"]):
         return

@@ -24,7 +24,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shlex import quote
@@ -33,7 +32,8 @@ from typing import Any
 from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_tree
 from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
-from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, count, differences, lines_of, of_snapshot
+from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, lines_of, of_snapshot
+from .comparison import Comparison, RestoreFailure, compared, failures_of
 from .connection import conninfo, refusal_of_closed
 from .errors import DasTernError
 from .files import sync_folder
@@ -128,9 +128,11 @@ pg_restore --data-only -f - "$1" | awk '
     else if (single % 2 == 0 && statement ~ /;$/) statement = ""
   }'
 """
-_RESTORE = """
-pg_restore --exit-on-error --jobs=2 --no-subscriptions -L /dev/stdin -d "$1" "$2" && exec psql -Xq -d "$1" -c 'VACUUM (ANALYZE)'
-"""
+_RESTORE = ("pg_restore", "--jobs=2", "--no-subscriptions", "-L", "/dev/stdin")
+# Of an archive's list.
+_ROWS = re.compile(r"\d+; \d+ \d+ TABLE DATA ")
+_PRIVILEGES = re.compile(r"\d+; \d+ \d+ (?:DEFAULT )?ACL ")
+_DERIVED_ROWS = re.compile(r"\d+; \d+ \d+ MATERIALIZED VIEW DATA ")
 _MADE_EXTENSION = re.compile(
     r'^CREATE EXTENSION IF NOT EXISTS ("(?:[^"]|"")+"|\w+) WITH SCHEMA ("(?:[^"]|"")+"|\w+);$', re.MULTILINE
 )
@@ -140,7 +142,7 @@ SELECT coalesce(pg_catalog.json_object_agg(v.name, x.oid IS NOT NULL), '{}') FRO
 JOIN pg_catalog.pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
 LEFT JOIN pg_catalog.pg_extension x ON x.extname = v.name WHERE v.superuser AND NOT v.trusted
 """
-_AS_SUPERUSER = (
+AS_SUPERUSER = (
     "What can't be restored by its owner can be by the superuser, with whose rights the backup's own code then runs: only where "
     "you trust whoever could write it, add `-e restore_as_superuser=true`."
 )
@@ -236,9 +238,14 @@ def unknown(place: Place) -> list[str]:
 
 
 def restore(
-    place: Place, record: Record, database: str, tables: Sequence[str] = (), session: Psql | None = None
-) -> None:
-    """Fill the empty `database` from a backup and compare it with what the backup was of; a difference is a refusal.
+    place: Place,
+    record: Record,
+    database: str,
+    tables: Sequence[str] = (),
+    session: Psql | None = None,
+    instead: str = "Use another: `ansible-playbook playbooks/list_backups.yml` shows all.",
+) -> Comparison:
+    """Fill the empty `database` from a backup, and hold it against what the backup was of; damage is a refusal.
 
     Checksums are compared before anything is sent. With `tables` (`schema.table`, or the name alone) only these get their
     rows: the other tables are there, empty, with all types, sequences, indexes and views, and foreign keys are left out.
@@ -266,29 +273,18 @@ def restore(
             f"Database {database} isn't empty: it has {looked['tables']} tables. A backup is restored into an empty one."
         )
     if wrong := damage(place, record):
-        raise DasTernError(
-            f"Backup {record.label} isn't what was written: {wrong}. Nothing was restored. Use another: "
-            "`ansible-playbook playbooks/list_backups.yml` shows all."
-        )
+        raise DasTernError(f"Backup {record.label} isn't what was written: {wrong}. Nothing was restored. {instead}")
     try:
-        fill(session, place.superuser, database, f"{IN_CONTAINER}/{record.label}", place.database, chosen)
+        failures = fill(session, place.superuser, database, f"{IN_CONTAINER}/{record.label}", place.database, chosen)
     except DasTernError as refusal:
         role = re.search(r'role "[^"]*" does not exist', refusal.message)
         words = f" The roles are in {place.logical_folder}/{record.label}/globals.sql." if role else ""
         raise DasTernError(
             f"Backup {record.label} could not be restored: {refusal.message}{words}", **refusal.facts
         ) from None
-    found = replace(count(place.superuser, database), properties=expected.properties)
-    if chosen:
-        rows = {table: expected.tables[table] for table in chosen}
-        expected = replace(expected, tables=rows, schema=found.schema, migrations=found.migrations)
-        found = replace(found, tables={table: found.tables.get(table, 0) for table in chosen})
-    if told := differences(expected, found):
-        raise DasTernError(
-            f"Database {database}, restored from backup {record.label}, isn't what was backed up: {'; '.join(told)}. "
-            "Don't use it.",
-            differences=told,
-        )
+    return compared(
+        place.superuser, database, expected, failures, chosen, f"restored from backup {record.label}", instead
+    )
 
 
 def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
@@ -441,18 +437,18 @@ def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
 
 def fill(
     session: Psql, superuser: Psql, database: str, archive: str, live: str, chosen: Sequence[str] = (),
-    *, otherwise: str = _AS_SUPERUSER,
-) -> None:  # fmt: skip
+    *, otherwise: str = AS_SUPERUSER, schema_only: bool = False,
+) -> list[RestoreFailure]:  # fmt: skip
     """Restore an archive of pg_dump, at a path of the container, into the new and empty `database`.
 
     `session` restores: an owner's can't do what is a superuser's. Extensions that only a superuser can make are made
     beforehand where database `live` has them, as a superuser accepted them there. What remains is refused, by name, before
     anything of the archive ran; `otherwise` says what can be done then. Raises `DasTernError`.
+
+    Return what the server refused; the rest stands. Rows that another table's rows have to be there for (a CHECK may read
+    them) are tried again behind these.
     """
-    listed = session.execute(["pg_restore", "--list", archive])
-    if listed.rc:
-        raise DasTernError(f"pg_restore: {listed.last_words}.", **listed.outside)
-    entries = [line for line in lines_of(listed.out) if line and not line.startswith(";")]
+    entries = _listed(session, archive)
     if session.user != SUPERUSER:
         entries = _without_extensions(session, superuser, database, archive, live, entries)
         if beyond := beyond_owner(entries, session.user):
@@ -464,13 +460,71 @@ def fill(
             )
     if chosen:
         entries = [line for line in entries if _wanted(line, chosen)]
+    if schema_only:
+        entries = [line for line in entries if not _DERIVED_ROWS.match(line)]
+    target = ["--schema-only"] * schema_only + ["-d", conninfo(database, RESTORING), archive]
+
+    def restored(lines: Sequence[str]) -> list[RestoreFailure]:
+        return _restored(session, target, lines) if lines else []
+
+    # Privileges come last: an owner may have taken from itself what a foreign key needs.
+    late = set(_listed(session, archive, "--section=post-data"))
+    early = [line for line in entries if line not in late and not _PRIVILEGES.match(line)]
+    failures = restored(early)
+    while again := _rows_again(early, failures):
+        left = [one for one in failures if one not in again]
+        still = restored(list(again.values()))
+        failures = left + still
+        if len(still) >= len(again):
+            break
+    failures += restored([line for line in entries if line in late or _PRIVILEGES.match(line)])
+    if not schema_only:
+        analysed = session.execute(
+            ["psql", "-Xq", "-d", conninfo(database, RESTORING), "-c", "VACUUM (ANALYZE)"], silence=LONGEST
+        )
+        if analysed.rc:
+            failures.append(RestoreFailure(analysed.last_words, "VACUUM (ANALYZE)"))
+    return failures
+
+
+def schema_of_archive(session: Psql, archive: str) -> str:
+    """Return the schema that an archive of pg_dump makes, as pg_dump writes it."""
+    lines = [line for line in _listed(session, archive) if not _DERIVED_ROWS.match(line)]
+    done = session.execute([*_RESTORE[:1], "--schema-only", *_RESTORE[2:], "-f", "-", archive], "\n".join(lines) + "\n")
+    if done.rc:
+        raise DasTernError(f"pg_restore: {done.last_words}.", **done.outside)
+    return done.out
+
+
+def _listed(session: Psql, archive: str, *options: str) -> list[str]:
+    """The entries of an archive, as `pg_restore --list` writes them."""
+    listed = session.execute(["pg_restore", "--list", *options, archive])
+    if listed.rc:
+        raise DasTernError(f"pg_restore: {listed.last_words}.", **listed.outside)
+    return [line for line in lines_of(listed.out) if line and not line.startswith(";")]
+
+
+def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> list[RestoreFailure]:
+    """Restore the entries `lines`; what the server refused of them."""
     done = session.execute(
-        ["sh", "-c", _RESTORE, "sh", conninfo(database, RESTORING), archive], "\n".join(entries) + "\n",
-        silence=LONGEST, settings={"synchronous_commit": "off"},
-    )  # fmt: skip
-    if done.rc != 0:
-        needed = "ermission denied" in done.err or "ust be superuser" in done.err or "ust be owner" in done.err
-        raise DasTernError(f"{done.last_words}.{f' {otherwise}' if needed else ''}", **done.outside)
+        [*_RESTORE, *target], "\n".join(lines) + "\n", silence=LONGEST, settings={"synchronous_commit": "off"}
+    )
+    failures = failures_of(done.err) if done.rc else []
+    if failures is None:
+        raise DasTernError(f"pg_restore: {done.last_words}.", **done.outside)
+    return failures
+
+
+def _rows_again(lines: Sequence[str], failures: Sequence[RestoreFailure]) -> dict[RestoreFailure, str]:
+    """Those refused whose entry, by the table's name alone, is one and no other, each with this entry."""
+    found = {}
+    for failure in failures:
+        if failure.table is not None:
+            name = re.sub(r"[\n\r]", " ", failure.table)
+            own = [line for line in lines if _ROWS.match(line) and f" {name} " in line]
+            if len(own) == 1:
+                found[failure] = own[0]
+    return found
 
 
 def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:

@@ -54,6 +54,7 @@ def page(health: Health) -> str:
     if drilled := health.drilled:
         out.one("drill_timestamp_seconds", "When a backup was last restored for trial.", _seconds(drilled[1].at))
         out.one("drill_success", "Whether that restored what was backed up.", drilled[1].ok)
+        out.one("drill_differences", "What that had otherwise, for an operator to judge.", len(drilled[1].differences))
         out.one("drill_serving_seconds", "How long it took until that server answered.", drilled[0].restore_seconds)
     run = health.status.get("run") or {}
     out.one("run_timestamp_seconds", "When the scheduled job last began.", _seconds(run.get("began")))

@@ -52,6 +52,8 @@ class Check:
     seconds: float
     message: str = ""
     """What was wrong; for a person."""
+    differences: list[str] = field(default_factory=list)
+    """What a restore had otherwise than the backup and an operator judges; it is `ok` all the same."""
 
 
 @dataclass(frozen=True)

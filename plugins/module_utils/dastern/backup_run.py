@@ -469,4 +469,7 @@ def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], li
 def _checked(check: Mapping[str, Any] | None, *, when: bool = True) -> str:
     if check is None:
         return "never"
-    return "DAMAGED" if not check["ok"] else _when(check["at"]) if when else "yes"
+    if not check["ok"]:
+        return "DAMAGED"
+    judged = f"with {len(check['differences'])} differences, " if check["differences"] else ""
+    return f"{judged}{_when(check['at'])}" if when else "yes"

@@ -187,27 +187,6 @@ def applied(ledger: Sequence[str]) -> list[str]:
     return [f"{name} {checksum}" for _, name, checksum in sorted(rows)]
 
 
-def differences(expected: Census, found: Census, *, rows: bool = True) -> list[str]:
-    """In words what `found` lacks or has otherwise; its name may be another one. Without `rows` those aren't compared."""
-    told = []
-    for table in sorted(expected.tables.keys() | found.tables.keys()):
-        before, after = expected.tables.get(table), found.tables.get(table)
-        if before is None or after is None:
-            told.append(f"table {table} {'is missing' if after is None else 'is there besides'}")
-        elif rows and before != after:
-            told.append(f"table {table} has {after} rows instead of {before}")
-    if expected.schema != found.schema:
-        told.append("its schema is another one (pg_dump --schema-only)")
-    for name, value in expected.properties.items():
-        if _meant(name, found.properties.get(name)) != _meant(name, value):
-            told.append(f"{name} of the database is {found.properties.get(name)} instead of {value}")
-    if expected.migrations != found.migrations:
-        told.append(
-            f"it has {len(found.migrations)} applied migrations instead of {len(expected.migrations)}, or others"
-        )
-    return told
-
-
 def parts(setting: str) -> tuple[str, list[str]]:
     """Return name and values of an entry of `pg_db_role_setting`; one that is no list has one value."""
     key, _, value = setting.partition("=")
@@ -222,22 +201,21 @@ def lines_of(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _meant(name: str, value: Any) -> Any:
-    """A property without what can be written in two ways: `SET ... FROM CURRENT` keeps a list as somebody typed it."""
-    if name != "settings" or not value:
-        return value
-    return {role: [parts(setting) for setting in entries] for role, entries in value.items()}
-
-
 def _rows(counted: str) -> dict[str, int]:
     return dict(sorted(json.loads(counted).items()))
 
 
+def without_noise(schema: str) -> str:
+    """Return a schema as text without comments, empty lines, and keys that are random."""
+    return _NOISE.sub("", schema)
+
+
 def _fingerprint(schema: str) -> str:
-    return hashlib.sha256(_CASTS.sub("", _NOISE.sub("", schema)).encode()).hexdigest()
+    return hashlib.sha256(_CASTS.sub("", without_noise(schema)).encode()).hexdigest()
 
 
-def _with_rows(superuser: Psql, database: str, counted: str) -> Census:
+def schema_of(superuser: Psql, database: str) -> str:
+    """Return the schema of `database` as pg_dump writes it. Raises `DasTernError`."""
     command = [*SCHEMA, f"--lock-wait-timeout={LOCK_TIMEOUT}", "-d", conninfo(database, "das-tern census")]
     dumped = superuser.execute(command, silence=3600)
     if dumped.rc != 0:
@@ -247,7 +225,10 @@ def _with_rows(superuser: Psql, database: str, counted: str) -> Census:
             **dumped.outside,
             **locked,
         )
+    return dumped.out
+
+
+def _with_rows(superuser: Psql, database: str, counted: str) -> Census:
+    schema = schema_of(superuser, database)
     properties, size, *ledger = lines_of(superuser.run(_REST, database))
-    return Census(
-        database, _rows(counted), _fingerprint(dumped.out), json.loads(properties), applied(ledger), int(size)
-    )
+    return Census(database, _rows(counted), _fingerprint(schema), json.loads(properties), applied(ledger), int(size))

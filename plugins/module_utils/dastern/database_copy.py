@@ -9,8 +9,9 @@ from typing import Any
 from . import backup_logical
 from .backup_folders import TRANSFER, remove_tree
 from .backup_records import Place, Record
-from .census import Census, count, differences, parts
+from .census import Census, parts, schema_of
 from .commands import playbook
+from .comparison import Comparison, compared
 from .connection import conninfo
 from .errors import DasTernError
 from .psql import Psql
@@ -29,6 +30,8 @@ pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
 _ACL_ITEM = re.compile(r'("(?:[^"]|"")*"|[^"=]*)=[^/]*/("(?:[^"]|"")*"|[^"/]+)')
 _OWNER = "SELECT to_json(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = {database}"
 APPLICATION = "das-tern put back"
+AGAIN = "_again_"
+"""Before its time, in the name of a database that is made to see what a restore makes of a schema."""
 _ACL = """
 SELECT json_agg(json_build_object('privilege', privilege_type, 'option', is_grantable,
   'grantee', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) ORDER BY n)
@@ -98,22 +101,30 @@ def assignment(setting: str) -> str:
     return f"{identifier(*key.split('.'))} TO {', '.join(literal(one).strip() for one in values)}"
 
 
-def from_logical(place: Place, record: Record, name: str, table: str, session: Psql | None = None) -> Census:
-    """Make database `name` of a logical backup, all of it or one table; `session` is as in `backup_logical.restore`."""
+def from_logical(
+    place: Place, record: Record, name: str, table: str, instead: str, session: Psql | None = None
+) -> Comparison:
+    """Make database `name` of a logical backup, all of it or one table; `session` is as in `backup_logical.restore`.
+
+    Return what it holds, and what it has otherwise than the backup. Raises `DasTernError` where that is damage; `instead`
+    says then what to do.
+    """
     expected = Census.of(record.census)
     tables = (table_of(expected, table),) if table else ()
     create(place.superuser, name, expected)
-    backup_logical.restore(place, record, name, tables, session)
-    return _compared(place.superuser, name, expected, tables[0] if tables else "")
+    told = backup_logical.restore(place, record, name, tables, session, instead)
+    session = session or place.superuser.as_owner(expected.properties["owner"])
+    archive = f"{backup_logical.IN_CONTAINER}/{record.label}"
+    return _explained(told, place.superuser, session, name, expected, archive)
 
 
 def from_physical(
     site: Site, record: Record, goal: Target, database: str, name: str, table: str, stamp: str,
-    *, check: Callable[[Psql, str, Record, Target], Census], session: Psql | None = None,
-) -> Census:  # fmt: skip
+    *, check: Callable[[Psql, str, Record, Target], Comparison], instead: str, session: Psql | None = None,
+) -> Comparison:  # fmt: skip
     """Make database `name` of a physical backup, by way of a server made of it; the dump goes through the backups' folder.
 
-    `session` restores it, the owner's unless said otherwise.
+    `session` restores it, the owner's unless said otherwise. What is returned and raised is as in `from_logical`.
     """
     volume, name_there = f"{site.helper}-data", f"restore-{stamp}"
     folder = f"{BACKUPS}/{TRANSFER}/{name_there}"
@@ -123,17 +134,18 @@ def from_physical(
         try:
             server.fill(goal.label, goal.timeline)
             psql = server.serve(goal.settings(server), dumped=True)
-            expected = check(psql, database, record, goal)
+            recovered = check(psql, database, record, goal)
+            expected = recovered.found
             if not expected.properties:
                 raise DasTernError(
                     f"The rows of backup {record.label} couldn't be counted when it was taken, and can't be now, because of damaged "
                     f"pages: a {'table' if table else 'database'} of it can't be copied and compared. `{playbook('restore', target='latest', what='database')}` begins with a "
                     f"good backup if one leads there; all of this one comes back as it is by `{playbook('restore', what='cluster', target=record.label)}`."
                 )
-            exact = table_of(expected, table) if table else ""
+            tables = (table_of(expected, table),) if table else ()
             script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
             dumped = psql.execute(
-                ["sh", "-c", script, "sh", f"{folder}/dump", conninfo(database, backup_logical.RESTORING), exact],
+                ["sh", "-c", script, "sh", f"{folder}/dump", conninfo(database, backup_logical.RESTORING), *tables],
                 silence=LONGEST,
             )
             if dumped.rc:
@@ -142,25 +154,38 @@ def from_physical(
             server.discard()
         create(site.psql, name, expected)
         session = session or site.psql.as_owner(expected.properties["owner"])
+        failures = []
         for archive in [f"{folder}/dump.schema", f"{folder}/dump"] if table else [f"{folder}/dump"]:
-            backup_logical.fill(session, site.psql, name, archive, database)
-        return _compared(site.psql, name, expected, exact)
+            failures += backup_logical.fill(session, site.psql, name, archive, database)
+        told = compared(site.psql, name, expected, failures, tables, f"the copy of {record.label}", instead)
+        copy = _explained(told, site.psql, session, name, expected, f"{folder}/dump")
+        copy.incomplete = recovered.incomplete + copy.incomplete
+        copy.differences = recovered.differences + copy.differences
+        return copy
     finally:
         remove_tree(site.place.folder, TRANSFER, name_there)
 
 
-def _compared(psql: Psql, name: str, expected: Census, table: str) -> Census:
-    """What is in the copy; a refusal if that is otherwise than it has to be."""
-    found = count(psql, name)
-    if table:
-        told = [] if found.tables.get(table) == expected.tables[table] else [
-            f"table {table} has {found.tables.get(table)} rows instead of {expected.tables[table]}"
-        ]  # fmt: skip
-    else:
-        told = differences(expected, found)
-    if told:
-        raise DasTernError(f"Database {name} isn't what was backed up: {'; '.join(told)}.", differences=told)
-    return found
+def _explained(
+    told: Comparison, superuser: Psql, session: Psql, name: str, expected: Census, archive: str
+) -> Comparison:
+    """Say what of the schema of database `name`, which `archive` made, is harmless; return the comparison `told`."""
+    if told.schema_differs:
+        was, now = backup_logical.schema_of_archive(session, archive), schema_of(superuser, name)
+        told.explain(was, now, _once_more(superuser, session, name, expected, archive))
+    return told
+
+
+def _once_more(superuser: Psql, session: Psql, name: str, expected: Census, archive: str) -> str:
+    """The schema that the archive makes in another new database, as pg_dump writes it."""
+    head, _, stamp = name.rpartition("_restored_")
+    other = f"{head}{AGAIN}{stamp}"
+    create(superuser, other, expected)
+    try:
+        backup_logical.fill(session, superuser, other, archive, name, schema_only=True)
+        return schema_of(superuser, other)
+    finally:
+        superuser.drop_database(other)
 
 
 # Those that a row is made of; what is generated comes by itself.

@@ -16,11 +16,12 @@ from .backup_health import counted, to_drill
 from .backup_records import Check, Place, Record, now
 from .census import Census
 from .commands import playbook
+from .comparison import SHOWN, Comparison
 from .connection import conninfo
 from .errors import DasTernError
 from .pgbackrest import PgBackRest
 from .psql import Psql
-from .quantities import amount, local
+from .quantities import amount, cut, local
 from .restore_run import SITE_SPEC, State, checked, healed, refuse_version
 from .restore_target import Archive, Target
 from .restored_server import LONGEST, RestoredServer, Site, info
@@ -67,9 +68,9 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
                 f"A drill of backup {record.label} needs {amount(needed)}, and {amount(free)} are free beside volume "
                 f"{site.volume}. Nothing was done; make room (`docker system df`)."
             )
-        began, at, serving, failure = time.monotonic(), now(), None, ""
+        began, at, serving, failure, compared = time.monotonic(), now(), None, "", None
         try:
-            serving = (_physical if record.kind == "physical" else _logical)(site, record, began)
+            serving, compared = (_physical if record.kind == "physical" else _logical)(site, record, began)
         except DasTernError as refusal:
             # The machine's trouble, or that of the line to a further repository, says nothing of the backup.
             if (
@@ -87,7 +88,8 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             site.remove_helper()
             site.remove_volume(f"{site.helper}-data")
         seconds = round(time.monotonic() - began, 1)
-        record = replace(record, drilled=Check(at, not failure, seconds, failure),
+        differences = cut(compared.to_judge, SHOWN) if compared else []
+        record = replace(record, drilled=Check(at, not failure, seconds, failure, differences),
                          restore_seconds=serving if serving is not None else record.restore_seconds)  # fmt: skip
         if repository == 1:
             place.save(record)
@@ -101,13 +103,14 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
         return {**result, "failed": True, "lines": [*lines, f"{words} FAILED its drill: {failure}"],
                 "msg": f"The drill of {words} failed: {failure} The live server was not touched, and what was made for the "
                 f"drill was removed. Take a new backup: `{playbook('backup', backup_type='logical' if record.kind == 'logical' else 'full')}`."}  # fmt: skip
+    assert compared is not None
     census = Census.of(record.census)
     said = f"{len(census.tables)} tables, {census.rows} rows" + ("" if record.exact else " (only nearly; not compared)")
-    compared = f"as its record says: schema, {said}, {len(census.migrations)} migrations"
+    said = f"{'with differences from' if compared.to_judge else 'as'} its record: schema, {said}, {len(census.migrations)} migrations"
     if record.uncounted:
-        compared = f"nothing to compare it with, as its rows weren't counted: {record.uncounted}".rstrip(".")
-    return {**result, "lines": [
-        *lines, f"{words} restored and served after {serving:.1f} s", f"{compared}; pg_amcheck finds nothing wrong",
+        said = f"nothing to compare it with, as its rows weren't counted: {record.uncounted}".rstrip(".")
+    return {**result, "differences": compared.to_judge, "lines": [
+        *lines, f"{words} restored and served after {serving:.1f} s", f"{said}; pg_amcheck finds nothing wrong", *compared.lines,
         f"the drill took {seconds:.1f} s; nothing of it is left",
     ]}  # fmt: skip
 
@@ -145,8 +148,8 @@ def _disturbed(site: Site) -> bool:
     return False
 
 
-def _physical(site: Site, record: Record, began: float) -> float:
-    """Seconds until it served. Raises `DasTernError` where it isn't what it has to be."""
+def _physical(site: Site, record: Record, began: float) -> tuple[float, Comparison]:
+    """Seconds until it served, and what it has otherwise. Raises `DasTernError` where it is damaged."""
     with _beforehand():
         archive = Archive(site)
     timeline = int(archive.backup(record.label)["archive"]["start"][:8], 16)
@@ -156,13 +159,13 @@ def _physical(site: Site, record: Record, began: float) -> float:
     server.fill(goal.label, timeline)
     psql = server.serve(goal.settings(server))
     serving = round(time.monotonic() - began, 1)
-    checked(psql, record.database, record, goal)
+    compared = checked(psql, record.database, record, goal)
     _check_pages(site, record.database)
     server.stop()
-    return serving
+    return serving, compared
 
 
-def _logical(site: Site, record: Record, began: float) -> float:
+def _logical(site: Site, record: Record, began: float) -> tuple[float, Comparison]:
     """The same of a logical one, in an empty cluster of its own, which sees this backup alone."""
     if wrong := backup_logical.damage(site.place, record, hashes=False):
         raise DasTernError(f"Backup {record.label} isn't what was written: {wrong}.")
@@ -175,10 +178,10 @@ def _logical(site: Site, record: Record, began: float) -> float:
     beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
     _make_roles(site, psql, record)
     # In a server of its own, without network, the backup's code may have the superuser's rights.
-    database_copy.from_logical(beside, record, record.database, "", psql)
+    compared = database_copy.from_logical(beside, record, record.database, "", "", psql)
     serving = round(time.monotonic() - began, 1)
     _check_pages(site, record.database)
-    return serving
+    return serving, compared
 
 
 def _make_roles(site: Site, psql: Psql, record: Record) -> None:

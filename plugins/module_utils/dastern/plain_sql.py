@@ -32,6 +32,7 @@ from .backup_records import UNREADABLE, Place
 from .blockers import in_the_way
 from .census import COUNTS, LONGEST, Census, count
 from .commands import playbook
+from .comparison import SHOWN
 from .confirmation import SPEC as CONFIRMATION
 from .confirmation import is_confirmed, wanted, word
 from .connection import conninfo
@@ -244,7 +245,11 @@ def _filled(place: Place, owner: Psql, path: Path, told: Mapping[str, int], name
         folder.mkdir(mode=0o755)
         _dumped(place, owner.user, path, folder / "dump")
         try:
-            fill(owner, place.superuser, name, f"{IN_CONTAINER}/{folder.name}/dump", place.database, otherwise=_OWNERS)
+            refused = fill(
+                owner, place.superuser, name, f"{IN_CONTAINER}/{folder.name}/dump", place.database, otherwise=_OWNERS
+            )
+            if refused:
+                raise DasTernError("; ".join(cut(list(map(str, refused)), SHOWN)) + ".")
         except DasTernError as refusal:
             raise DasTernError(
                 f"What {path} makes can't be restored: {refusal.message} No database was made.", **refusal.facts
@@ -253,7 +258,6 @@ def _filled(place: Place, owner: Psql, path: Path, told: Mapping[str, int], name
         raise DasTernError(f"{folder} can't be written: {error.strerror}. Make room there, then run again.") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    owner.run("VACUUM (ANALYZE);", name, LONGEST)
     found = count(place.superuser, name)
     wrong = [f"{table} has {found.tables.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
              if found.tables.get(table) != rows]  # fmt: skip

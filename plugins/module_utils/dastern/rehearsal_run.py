@@ -23,6 +23,7 @@ from typing import Any
 from .backup_logical import restore, why
 from .backup_records import Place, Record
 from .blockers import in_the_way
+from .comparison import SHOWN, failures_of
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, conninfo
 from .errors import DasTernError
@@ -33,7 +34,7 @@ from .migration_files import ARGUMENT_SPEC as FOLDER
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .migration_run import CLEAN_SESSION, Failure, Refused, Runner
 from .psql import LONGEST, Psql, session_options, superuser_there
-from .quantities import amount
+from .quantities import amount, cut
 from .rehearsal import (
     MODES,
     WINDOW,
@@ -87,8 +88,9 @@ _COPY = """
 from=$1 to=$2 wait=$3 owner=$4 options=$5 own=$6
 shift 6
 codes=$( { { pg_dump -Fc --compress=none --no-subscriptions --lock-wait-timeout="$wait" "$@" -d "$from"; echo $? >&3; } |
-  { PGUSER=$owner PGOPTIONS=$options pg_restore --exit-on-error $own -d "$to" >&2; echo $? >&3; }; } 3>&1 )
-[ "$(echo $codes)" = '0 0' ] && PGUSER=$owner PGOPTIONS=$options exec psql -Xq -d "$to" -c 'VACUUM (ANALYZE)'
+  { PGUSER=$owner PGOPTIONS=$options pg_restore $own -d "$to" >&2; echo $? >&3; }; } 3>&1 )
+PGUSER=$owner PGOPTIONS=$options psql -Xq -d "$to" -c 'VACUUM (ANALYZE)' >/dev/null 2>&1 || true
+[ "$(echo $codes)" = '0 0' ]
 """
 # Only a superuser makes these; that the live database has them says that one did.
 _EXTENSIONS = """
@@ -218,15 +220,16 @@ def rehearse(
                 if backup:
                     backups = Place(dict(params))
                     with backups.alone(WAIT, "a rehearsal"):
-                        restore(
+                        refused = restore(
                             backups,
                             backup,
                             own.info.dbname,
                             session=superuser if params["as_superuser"] else superuser.as_owner(own.info.user),
-                        )
+                        ).incomplete
                     _catch_up(own, params, since)
                 else:
-                    _copy(own, params, superuser, [name for name, _ in extensions])
+                    refused = _copy(own, params, superuser, [name for name, _ in extensions])
+                left_out += [f"the copy is incomplete: {one}" for one in cut(refused, SHOWN)]
                 copied = {"copy_seconds": round(time.monotonic() - began, 1), "size": size, "backup": str(backup or "")}
                 copy = f"copy of {_named(params, backup, size)} made in {copied['copy_seconds']:.1f} s, removed again"
                 connection.execute("SELECT pg_advisory_unlock_all()")
@@ -347,8 +350,10 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
     return size
 
 
-def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql, extensions: Sequence[str]) -> None:
-    """Fill the scratch database with the live one, but for `extensions`, which it has."""
+def _copy(
+    own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql, extensions: Sequence[str]
+) -> list[str]:
+    """Fill the scratch database with the live one, but for `extensions`, which it has; what the server refused of it."""
     owner = superuser.user if params["as_superuser"] else superuser.as_owner(own.info.user).user
     of_others = [] if params["as_superuser"] else superuser.value(
         _OF_OTHERS.format(owner=literal(owner)), params["database"]
@@ -360,15 +365,16 @@ def _copy(own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Ps
         *(f"--exclude-extension={identifier(name)}" for name in extensions),
     ]  # fmt: skip
     done = superuser.execute(["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
-    if done.rc == 0:
-        superuser.run("".join(f"{one};\n" for one in of_others), own.info.dbname)
-    else:
+    refused = failures_of(done.err) if done.rc and "pg_dump: error" not in done.err else []
+    if refused is None or (done.rc and not refused):
         raise DasTernError([
             f"Database {params['database']} could not be copied: {done.last_words}.{why(done.err)} The copy is removed, the live "
             "database was only read. It is filled with the rights of its owner; what only a superuser can make comes into it with "
             "`-e migrations_rehearsal_as_superuser=true`, where you trust whoever could write the application's functions.",
             *(in_the_way(superuser, params["database"]) if why(done.err) else []),
         ])  # fmt: skip
+    superuser.run("".join(f"{one};\n" for one in of_others), own.info.dbname)
+    return [str(one) for one in refused]
 
 
 class _Rehearsal:

@@ -17,20 +17,21 @@ from datetime import UTC, datetime, timedelta
 from shlex import quote
 from typing import Any
 
-from . import database_copy
+from . import backup_logical, database_copy
 from .backup_folders import TRANSFER, empty
 from .backup_physical import good, with_damaged_pages
 from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place, Record
-from .census import Census, count, differences
+from .census import Census, count
 from .commands import playbook
+from .comparison import Comparison, compare, refuse_damage
 from .confirmation import SPEC as CONFIRMATION
 from .confirmation import is_confirmed, wanted, word
 from .containers import ROLE_LABEL
 from .errors import DasTernError
 from .files import write
 from .psql import Psql
-from .quantities import amount, duration, local
+from .quantities import amount, cut, duration, local
 from .restore_target import TARGETS, Target, resolve
 from .restored_server import RestoredServer, Site
 from .sql_values import identifier, literal, new_database
@@ -57,9 +58,12 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
     "as_superuser": {"type": "bool", "default": False},
+    "accept_differences": {"type": "bool", "default": False},
 }
 COMMAND = playbook("restore")
 UNDO = playbook("restore", undo="true")
+DIFF_LINES = 40
+"""How many lines of a difference of schemas a refusal shows; `--diff` shows all."""
 START = 120.0
 """Seconds that a swapped server gets to answer."""
 
@@ -99,7 +103,7 @@ _END_SWAP = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE
 
 
 class State:
-    """`restore.json`: the former ones that are kept, the newest last, and the swap under way."""
+    """`restore.json`: the former ones that are kept, the newest last, the swap under way, and the copy that waits for a decision."""
 
     def __init__(self, place: Place) -> None:
         self.path = place.folder / "restore.json"
@@ -107,8 +111,10 @@ class State:
             found = json.loads(self.path.read_text("utf-8"))
             self.kept: list[dict[str, Any]] = [_checked_entry(one) for one in found["kept"]]
             self.pending: dict[str, Any] | None = found["pending"] and _checked_entry(found["pending"])
+            waiting = found.get("waiting")
+            self.waiting: dict[str, Any] | None = waiting and _checked_entry(waiting)
         except FileNotFoundError:
-            self.kept, self.pending = [], None
+            self.kept, self.pending, self.waiting = [], None, None
         except (OSError, *UNREADABLE) as error:
             raise DasTernError(
                 f"{self.path} can't be read: {error}. Run the play as root; or move the file away: what restores replaced is then "
@@ -116,11 +122,18 @@ class State:
             ) from None
 
     def save(self, mend: str = "Make room there, then run again.") -> None:
-        text = json.dumps({"kept": self.kept, "pending": self.pending}, indent=2, ensure_ascii=False) + "\n"
+        noted = {"kept": self.kept, "pending": self.pending, "waiting": self.waiting}
+        text = json.dumps(noted, indent=2, ensure_ascii=False) + "\n"
         try:
             write(self.path, text.encode())
         except OSError as error:
             raise DasTernError(f"{self.path} can't be written: {error.strerror}. {mend}") from None
+
+    @property
+    def overdue_waiting(self) -> dict[str, Any] | None:
+        """The copy that waits, where its time is over."""
+        waiting = self.waiting
+        return waiting if waiting and datetime.fromisoformat(waiting["until"]) <= datetime.now(UTC) else None
 
     def begin(self, swap: dict[str, Any]) -> None:
         self.pending = swap
@@ -131,6 +144,8 @@ class State:
         swap = self.pending
         assert swap is not None
         self.kept = [one for one in self.kept if one["kept"] != swap["incoming"]]
+        if self.waiting and self.waiting["incoming"] == swap["incoming"]:
+            self.waiting = None
         if swap["kept"]:
             self.kept.append(swap)
         kept = f", and the former one is kept as {swap['kept']}" if swap["kept"] else ""
@@ -215,6 +230,8 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     what, into, target = params["what"], params["into"], params["target"]
     _refuse_senseless(run)
     confirmed = bool(into) or is_confirmed(params, run.database)
+    if waiting := _waiting(run):
+        return _swap_waiting(run, waiting, check_mode, confirmed)
     logical = None if what == "cluster" else _logical(run)
     if logical:
         goal, record, words = None, logical, f"logical backup {logical.label}"
@@ -228,15 +245,102 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     if params["table"] and expected.properties and (goal is None or goal.own):
         database_copy.table_of(expected, params["table"])
     told = _preflight(run, goal, record, words)
+    if run.state.waiting and not into and not params["table"]:
+        told.append(
+            f"{run.state.waiting['incoming']}, which waits for a decision on what it has otherwise, would be removed"
+        )
     command = _command(params, "" if into else word(params, run.database))
     if check_mode:
         return {**_planned(run, told, command, confirmed), "target": words}
     if not confirmed:
         raise _unconfirmed(run, what, told, command)
+    if not into and not params["table"]:
+        run.lines += _discarded(run.place, run.state)
     if what == "cluster":
         assert goal is not None
         return _cluster(run, goal, record)
     return _database(run, goal, record, words)
+
+
+def _waiting(run: Run) -> dict[str, Any] | None:
+    """The copy that waits, where this run is asked to make just that one live: `latest` is another by now."""
+    params, waiting = run.params, run.state.waiting
+    asked = [params["what"], params["target"], params["repository"], run.database]
+    if waiting and params["accept_differences"] and params["target"] != "latest" and not params["into"]:
+        return waiting if waiting["asked"] == asked else None
+    return None
+
+
+def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed: bool) -> dict[str, Any]:
+    """Make the copy live that was restored by an earlier run, and left for what it has otherwise."""
+    what, stamp = waiting["what"], _stamp()
+    there = run.site.look()["entries"] if what == "cluster" else _databases(run.site.psql)
+    if waiting["incoming"] not in there:
+        run.state.waiting = None
+        if not check_mode:
+            run.state.save()
+        raise DasTernError(
+            f"{waiting['incoming']}, which a restore of {local(waiting['at'])} left, isn't there any more. Nothing was done; the "
+            "same command restores it once more."
+        )
+    told = [
+        f"would make live what was restored at {local(waiting['at'], datetime.now(UTC))}: {waiting['words']}",
+        *waiting["differences"],
+    ]
+    told += _since(run, waiting)
+    command = _command(run.params, word(run.params, run.database))
+    if check_mode:
+        return {**_planned(run, told, command, confirmed), "target": waiting["words"]}
+    if not confirmed:
+        raise _unconfirmed(run, what, told, command)
+    kept = f"replaced-{stamp}" if what == "cluster" else _named(run.database, "before", stamp)
+    entry = _entry(run, what, incoming=waiting["incoming"], kept=kept, words=waiting["words"], rows=waiting["rows"])
+    refused = _swap_folders(run, entry) if what == "cluster" else _swap_databases(run, entry)
+    run.lines.append(f"{waiting['words']}, restored at {local(waiting['at'])}, is live now")
+    run.lines += waiting["differences"]
+    after = _kept_lines(run, entry, refused)
+    return {"target": waiting["words"], "refused_seconds": refused, "differences": waiting["differences"],
+            "next": [*_passwords(what), *after]}  # fmt: skip
+
+
+def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) -> DasTernError:
+    """Note the copy that waits for a decision; the refusal that says what it has otherwise, and how it becomes live."""
+    params = run.params
+    asked = [params["what"], params["target"], params["repository"], run.database]
+    run.state.waiting = {**entry, "asked": asked, "differences": compared.lines}
+    run.state.save("Make room there, then run again: what was restored stays until then.")
+    command = _command({**params, "accept_differences": True}, word(params, run.database))
+    rights = any(
+        words in one
+        for one in compared.incomplete
+        for words in ("ermission denied", "ust be superuser", "ust be owner")
+    )
+    run.diff = {
+        "before_header": "backed up", "before": compared.schema[0], "after_header": "restored", "after": compared.schema[1],
+    }  # fmt: skip
+    return DasTernError(
+        [
+            f"{entry['words']} was restored, and isn't in all what was backed up. The live database was not touched and serves; what "
+            f"was restored stays as {where} until {local(entry['until'])}.",
+            *(f"  {line}" for line in compared.lines),
+            *(f"  {line}" for line in cut(compared.diff, DIFF_LINES)),
+            *([backup_logical.AS_SUPERUSER] if rights else []),
+            f"To make it live all the same: `{command}`.",
+        ],
+        differences=compared.to_judge, waiting=entry["incoming"], diff=run.diff,
+    )  # fmt: skip
+
+
+def _discarded(place: Place, state: State) -> list[str]:
+    """Remove the copy that waits for a decision, as another restore begins; in words."""
+    waiting = state.waiting
+    if waiting is None or not _removed(place, waiting, "incoming"):
+        return []
+    state.waiting = None
+    state.save()
+    return [
+        f"{waiting['what']} {waiting['incoming']}, which waited for a decision since {local(waiting['at'])}, was removed"
+    ]
 
 
 def _planned(run: Run, told: list[str], command: str, confirmed: bool) -> dict[str, Any]:
@@ -429,10 +533,10 @@ def _compare(run: Run, restored: Census, words: str) -> None:
     }  # fmt: skip
 
 
-def checked(psql: Psql, database: str, record: Record, goal: Target) -> Census:
-    """Count what was restored; a refusal unless it is what the record says it has to be."""
+def checked(psql: Psql, database: str, record: Record, goal: Target, instead: str = "") -> Comparison:
+    """Count what was restored and hold it against the record; damage is a refusal, and `instead` says what to do then."""
     if database not in _databases(psql):
-        raise DasTernError(f"The restored cluster has no database {database}.")
+        raise DasTernError(f"The restored cluster has no database {database}. {instead}".strip())
     if psql.value(f"SELECT to_json(NOT datallowconn) FROM pg_database WHERE datname = {literal(database)}"):
         psql.run(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true;")  # its owner had closed it by then
     expected = Census.of(record.census)
@@ -443,14 +547,27 @@ def checked(psql: Psql, database: str, record: Record, goal: Target) -> Census:
         if not pages:
             raise
         found = expected
-    told = differences(expected, found, rows=record.exact) if goal.own and not pages and not record.uncounted else []
+    if goal.own and not pages and not record.uncounted:
+        told = compare(expected, found, rows=record.exact)
+    else:
+        told = Comparison(found)
+    refuse_damage(told, f"What was restored of backup {record.label}", instead)
+    if told.schema_differs:
+        now = psql.value("SELECT to_json(current_setting('server_version'))")
+        told.differences.append(f"its schema is written otherwise: then by PostgreSQL {record.server}, now by {now}")
     if not goal.own and expected.migrations and not found.migrations:
-        told = ["its migration ledger is empty"]
-    if told:
-        raise DasTernError(
-            f"What was restored isn't what backup {record.label} held: {'; '.join(told)}.", differences=told
-        )
-    return found
+        told.differences.append("its migration ledger is empty")
+    return told
+
+
+def next_best(place: Place, record: Record, what: str) -> str:
+    """Say which other backup to use instead of `record`, for a restore of `what`."""
+    for other in place.records():
+        if other.label == record.label or not good(other):
+            continue
+        if other.kind == "physical" or (what != "cluster" and other.database == record.database):
+            return f"The next best backup is of {local(other.began)}: `{playbook('restore', target=other.label, what=what)}`."
+    return "There is no other good backup here: `ansible-playbook playbooks/list_backups.yml` shows all, also those of further repositories."
 
 
 def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
@@ -462,17 +579,19 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
     with _untouched(run, server.discard):
         server.fill(goal.label, goal.timeline)
         psql = server.serve(goal.settings(server))
-        found = checked(psql, run.database, record, goal)
+        compared = checked(psql, run.database, record, goal, next_best(run.place, record, "cluster"))
         came = _came_along(run, psql)
         server.stop()
-    seconds = time.monotonic() - began
-    run.say("Checked. Swapping ...")
+    seconds, found = time.monotonic() - began, compared.found
     entry = _entry(
         run, "cluster", incoming=f"restored-{stamp}", kept=f"replaced-{stamp}", words=goal.words, rows=found.tables
     )
+    if compared.to_judge and not run.params["accept_differences"]:
+        raise _leave(run, entry, compared, f"folder {entry['incoming']} of volume {site.volume}")
+    run.say("Checked. Swapping ...")
     refused = _swap_folders(run, entry)
     run.lines.append(f"cluster restored to {goal.words}, in {seconds:.1f} s beside the live one")
-    run.lines += [_held(run.database, found), *came]
+    run.lines += [_held(run.database, found), *compared.lines, *came]
     _compare(run, found, goal.words)
     after = _kept_lines(run, entry, refused)
     return {"next": [*_passwords("cluster"), *after], "target": goal.words, "seconds": round(seconds, 1),
@@ -499,17 +618,24 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
     stamp, into = _stamp(), params["into"]
     name = _named(run.database, "restored", stamp)
     session = site.psql if params["as_superuser"] else None
+    instead = next_best(run.place, record, params["what"])
     run.say(f"Restoring {words} into database {into or name} ...")
     with _untouched(run, lambda: site.psql.drop_database(name)):
         if goal is None:
-            found = database_copy.from_logical(run.place, record, name, params["table"], session)
+            compared = database_copy.from_logical(run.place, record, name, params["table"], instead, session)
         else:
-            found = database_copy.from_physical(
-                site, record, goal, run.database, name, params["table"], stamp, check=checked, session=session
-            )
+            compared = database_copy.from_physical(
+                site, record, goal, run.database, name, params["table"], stamp, instead=instead, session=session,
+                check=lambda psql, database, record, goal: checked(psql, database, record, goal, instead),
+            )  # fmt: skip
         if into:  # whole or not at all; and a database that somebody made of that name meanwhile stays theirs
             site.psql.run(f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(into)};")
-    seconds = time.monotonic() - began
+    seconds, found = time.monotonic() - began, compared.found
+    if compared.to_judge and not (into or params["table"] or params["accept_differences"]):
+        entry = _entry(
+            run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words, rows=found.tables
+        )
+        raise _leave(run, entry, compared, f"database {name}")
     beside = "beside " if params["table"] and not into else "into "
     run.lines.append(f"{words} restored {beside}{into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
@@ -520,7 +646,8 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
             f"database {into} holds {params['table']} with its {found.rows} rows; other tables are empty or not there"
         )
     else:
-        run.lines.append(_held(into or run.database, found))
+        run.lines += [_held(into or run.database, found), *compared.lines]
+        result["differences"] = compared.to_judge
     if into:
         owner = str(found.properties["owner"])
         console = f"docker exec -it -u postgres {quote(site.name)} psql -U {quote(owner)} -d {quote(into)}"
@@ -836,7 +963,9 @@ def cleaned(site: Site, state: State) -> list[str]:
         )
     if site.remove_volume(f"{site.helper}-data"):
         told.append(f"volume {site.helper}-data, left by a restore that was killed, was removed")
-    folders = [name for name in (site.look()["entries"] if site.volume_there() else []) if name.startswith("restored-")]
+    waiting = state.waiting["incoming"] if state.waiting else ""
+    there = site.look()["entries"] if site.volume_there() else []
+    folders = [name for name in there if name.startswith("restored-") and name != waiting]
     told += [
         f"folder {site.backups / TRANSFER / name}, left by a run that was killed, was removed"
         for name in empty(site.backups, TRANSFER)
@@ -845,8 +974,9 @@ def cleaned(site: Site, state: State) -> list[str]:
         site.once(f'cd {MOUNT} && rm -rf -- "$@"', *folders, named=True)
         told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
     if site.answers():
-        kept = {one["kept"] for one in state.kept}
-        pattern = re.compile(re.escape(_named(site.place.database, "restored", "")) + r"\d{8}_\d{9}")
+        kept = {waiting, *(one["kept"] for one in state.kept)}
+        begins = (_named(site.place.database, what, "") for what in ("restored", database_copy.AGAIN.strip("_")))
+        pattern = re.compile(rf"(?:{'|'.join(map(re.escape, begins))})\d{{8}}_\d{{9}}")
         for name in _databases(site.psql):
             if pattern.fullmatch(name) and name not in kept:
                 site.psql.drop_database(name)
@@ -865,10 +995,15 @@ def would_expire(place: Place) -> list[str]:
         state = State(place)
     except DasTernError as refusal:
         return [_cant_expire(refusal)]
-    return [
+    told = [
         f"would remove {one['what']} {one['kept']}, replaced by a restore at {local(one['at'])}"
         for one in overdue(state)
     ]
+    if waiting := state.overdue_waiting:
+        told.append(
+            f"would remove {waiting['what']} {waiting['incoming']}, which waits for a decision since {local(waiting['at'])}"
+        )
+    return told
 
 
 def _cant_expire(refusal: DasTernError) -> str:
@@ -890,25 +1025,30 @@ def expire_old(place: Place) -> list[str]:
                 told.append(f"{words} was removed")
         except DasTernError as refusal:
             told.append(f"{words} can't be removed: {refusal.message.rstrip('.')}")
+    if state.overdue_waiting:
+        try:
+            told += _discarded(place, state)
+        except DasTernError as refusal:
+            told.append(f"{state.overdue_waiting['incoming']} can't be removed: {refusal.message.rstrip('.')}")
     return told
 
 
-def _removed(place: Place, entry: dict[str, Any]) -> bool:
-    """False where the server has to be there for it, and isn't."""
+def _removed(place: Place, entry: dict[str, Any], which: str = "kept") -> bool:
+    """Remove the folder or database `which` of an entry; false where the server has to be there for it, and isn't."""
     container = place.containers.inspect("container", place.container)
     if container is None:
         return False
     if entry["what"] == "cluster":
         done = place.containers.run_once(
-            container["Image"], f'rm -rf {MOUNT}/"$1"', [entry["kept"]], labels={ROLE_LABEL: "restore"},
+            container["Image"], f'rm -rf {MOUNT}/"$1"', [entry[which]], labels={ROLE_LABEL: "restore"},
             host_config={"Binds": [f"{entry['volume']}:{MOUNT}"]},
         )  # fmt: skip
         if done.rc:
-            raise DasTernError(f"{entry['kept']} in volume {entry['volume']} can't be removed: {done.last_words}.")
+            raise DasTernError(f"{entry[which]} in volume {entry['volume']} can't be removed: {done.last_words}.")
         return True
     if not container["State"]["Running"]:
         return False
-    place.superuser.drop_database(entry["kept"])
+    place.superuser.drop_database(entry[which])
     return True
 
 
@@ -953,7 +1093,8 @@ def _held(database: str, found: Census) -> str:
 def _command(params: Mapping[str, Any], confirm: str = "") -> str:
     given = {name: params[name] for name in ("target", "what", "table", "into")}
     repository = params["repository"] if params["repository"] != 1 else None
-    return playbook("restore", **given, repository=repository, confirm=confirm)
+    accepted = params["accept_differences"] or None
+    return playbook("restore", **given, repository=repository, accept_differences=accepted, confirm=confirm)
 
 
 def _databases(psql: Psql) -> list[str]:

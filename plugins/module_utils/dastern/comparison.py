@@ -1,0 +1,212 @@
+"""What a restored database has otherwise than its backup: damage, which nobody may use, and what an operator judges."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from .census import Census, count, parts, without_noise
+from .errors import DasTernError
+from .ledger import TABLE as LEDGER
+from .psql import Psql
+from .quantities import cut
+
+SHOWN = 20
+"""How many differences of a kind are told one by one."""
+# The server's trouble, which says nothing of what is restored.
+_OUTSIDE = re.compile(
+    r"No space left on device|out of (?:shared )?memory|terminating connection|server closed the connection|connection to server"
+    r"|could not (?:extend|write|fsync|create|open) file|too many clients|remaining connection slots"
+)
+_REPORTED = re.compile(r"^pg_restore: error: (.*?)(?=^pg_restore: |\Z)", re.MULTILINE | re.DOTALL)
+_REFUSED = re.compile(
+    r"could not execute query: (?:ERROR|FATAL):  (.*?)\n(?:.*^)?Command was: (.*)", re.MULTILINE | re.DOTALL
+)
+_COPY = re.compile(r'COPY failed for table "(.*)": (?:ERROR|FATAL):  ([^\n]*)', re.DOTALL)
+_HEADER = re.compile(r"^-- (?:Data for )?Name: (.*); Type: ([^;]*); Schema: ([^;]*); Owner: .*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RestoreFailure:
+    """What the server refused while an archive was restored."""
+
+    reason: str
+    """The first line of the server's words."""
+    statement: str = ""
+    """The first line of what was refused; of rows nothing."""
+    table: str | None = None
+    """The name, without schema and quotes, of the table whose rows were refused."""
+
+    def __str__(self) -> str:
+        return f"{self.statement or f'the rows of {self.table}'}: {self.reason}"
+
+
+def failures_of(said: str) -> list[RestoreFailure] | None:
+    """Read what pg_restore, told to go on after errors, says of them; None where it didn't get to its end.
+
+    pg_restore has no other form for it. Only the first line of an error is kept: behind it the server quotes rows.
+    """
+    if "errors ignored on restore" not in said or _OUTSIDE.search(said):
+        return None
+    failures = []
+    for report in _REPORTED.findall(said):
+        if refused := _REFUSED.match(report):
+            failures.append(RestoreFailure(refused[1].splitlines()[0], refused[2].strip().partition("\n")[0][:200]))
+        elif copied := _COPY.match(report):
+            failures.append(RestoreFailure(copied[2], table=copied[1]))
+        else:
+            failures.append(RestoreFailure(report.strip().partition("\n")[0], "pg_restore"))
+    return failures
+
+
+@dataclass
+class Comparison:
+    """What was found in a restored database, held against what was backed up."""
+
+    found: Census
+    damage: list[str] = field(default_factory=list)
+    """Rows or tables that are missing, and nothing said why: what was restored mustn't be used."""
+    incomplete: list[str] = field(default_factory=list)
+    """What the server refused while it was restored; the rest stands."""
+    differences: list[str] = field(default_factory=list)
+    """What is otherwise, for no reason that is known."""
+    harmless: list[str] = field(default_factory=list)
+    """What PostgreSQL writes otherwise after every restore of this backup."""
+    schema: tuple[str, str] = ("", "")
+    """The schema as text, as it was and as it is, where it differs."""
+    schema_differs: bool = False
+
+    @property
+    def to_judge(self) -> list[str]:
+        """What an operator has to accept before it becomes live."""
+        return self.incomplete + self.differences
+
+    @property
+    def lines(self) -> list[str]:
+        """All but the damage, one line for each."""
+        told = []
+        for kind, words in (
+            ("incomplete", self.incomplete),
+            ("differs", self.differences),
+            ("harmless", self.harmless),
+        ):
+            told += [f"{kind}: {one}" for one in cut(words, SHOWN)]
+        return told
+
+    @property
+    def diff(self) -> list[str]:
+        """The lines of the schema that differ."""
+        before, after = (text.splitlines() for text in self.schema)
+        return list(difflib.unified_diff(before, after, "backed up", "restored", lineterm="", n=1))
+
+    def explain(self, expected: str, restored: str, again: str) -> None:
+        """Say of each object of the schema that differs whether it is harmless, by the schema as text.
+
+        `again` is that of the backup's schema restored once more: what comes out the same twice is PostgreSQL's own way to
+        write it. An object that isn't there isn't written otherwise.
+        """
+        was, now, twice = objects(expected), objects(restored), objects(again)
+        changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+        harmless = [name for name in changed if name in now and now[name] == twice.get(name)]
+        rest = [name for name in changed if name not in harmless]
+        if harmless:
+            self.harmless.append(
+                f"PostgreSQL writes it otherwise after every restore: {', '.join(cut(harmless, SHOWN))}"
+            )
+        missing = [name for name in rest if name not in now]
+        # What was refused is told already, and with it what belongs to it.
+        if missing and not self.incomplete:
+            self.differences += [f"{name} isn't there" for name in missing]
+        self.differences += [
+            f"{name} {'is another one' if name in was else 'is there besides'}" for name in rest if name in now
+        ]
+        self.schema = without_noise(expected), without_noise(restored)
+
+
+def objects(schema: str) -> dict[str, str]:
+    """Return what pg_dump wrote of each object, by `type schema.name`; what stands before the first is `settings`."""
+    schema = re.sub(r"^\\(?:un)?restrict .*$", "", schema, flags=re.MULTILINE)
+    found: dict[str, str] = {}
+    name, begin = "settings", 0
+    for header in _HEADER.finditer(schema):
+        found[name] = found.get(name, "") + without_noise(schema[begin : header.start()])
+        where = "" if header[3] == "-" else f"{header[3]}."
+        name, begin = f"{header[2].lower()} {where}{header[1]}", header.end()
+    found[name] = found.get(name, "") + without_noise(schema[begin:])
+    return found
+
+
+def compare(
+    expected: Census, found: Census, *, rows: bool = True, schema: bool = True, failures: Sequence[RestoreFailure] = ()
+) -> Comparison:
+    """Hold `found`, whose name may be another one, against `expected`; `failures` explain what is missing.
+
+    Without `rows` those aren't compared, without `schema` only tables and rows are. Where the schema differs its comparison has
+    yet to be explained.
+    """
+    told = Comparison(found, incomplete=[str(one) for one in failures])
+    refused = [one for one in failures if one.table is None]
+    for table in sorted(expected.tables.keys() | found.tables.keys()):
+        before, after = expected.tables.get(table), found.tables.get(table)
+        if before is None:
+            told.differences.append(f"table {table} is there besides")
+        elif after is None:
+            (told.incomplete if refused else told.damage).append(f"table {table} is missing")
+        elif rows and before != after:
+            explained = any(one.table is not None and _is(table, one.table) for one in failures)
+            (told.incomplete if explained else told.damage).append(
+                f"table {table} has {after} rows instead of {before}"
+            )
+    if not schema:
+        return told
+    told.schema_differs = expected.schema != found.schema
+    for name, value in expected.properties.items():
+        if _meant(name, found.properties.get(name)) != _meant(name, value):
+            told.differences.append(f"{name} of the database is {found.properties.get(name)} instead of {value}")
+    if expected.migrations != found.migrations:
+        words = f"it has {len(found.migrations)} applied migrations instead of {len(expected.migrations)}, or others"
+        (told.incomplete if any(one.table == LEDGER for one in failures) else told.damage).append(words)
+    return told
+
+
+def compared(
+    superuser: Psql, database: str, expected: Census, failures: Sequence[RestoreFailure], tables: Sequence[str], what: str,
+    instead: str,
+) -> Comparison:  # fmt: skip
+    """Count what was restored into `database` and hold it against what has to be; with `tables` the rows of these alone.
+
+    Damage is a refusal, which calls the database `what`, and `instead` says what to do.
+    """
+    found = count(superuser, database)
+    if tables:
+        rows = {table: expected.tables[table] for table in tables}
+        found = replace(found, tables={table: found.tables[table] for table in tables if table in found.tables})
+        told = compare(replace(expected, tables=rows), found, schema=False)
+    else:
+        told = compare(expected, found, failures=failures)
+    refuse_damage(told, f"Database {database}, {what},", instead)
+    return told
+
+
+def refuse_damage(comparison: Comparison, what: str, instead: str) -> None:
+    """Refuse what mustn't be used; `instead` says what to do."""
+    if comparison.damage:
+        raise DasTernError(
+            f"{what} isn't what was backed up: {'; '.join(cut(comparison.damage, SHOWN))}. Don't use it. {instead}",
+            differences=comparison.damage,
+        )
+
+
+def _is(table: str, name: str) -> bool:
+    """Whether `table`, as `schema.name` with the quotes that it needs, has this name."""
+    quoted = name.replace('"', '""')
+    return table.endswith((f".{name}", f'."{quoted}"'))
+
+
+def _meant(name: str, value: object) -> object:
+    """A property without what can be written in two ways: `SET ... FROM CURRENT` keeps a list as somebody typed it."""
+    if name != "settings" or not isinstance(value, Mapping):
+        return value
+    return {role: [parts(setting) for setting in entries] for role, entries in value.items()}

@@ -1,0 +1,219 @@
+"""What a restored database has otherwise: read from pg_restore's words and from two schemas as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern import backup_logical
+from ansible.module_utils.dastern.census import LONGEST, Census
+from ansible.module_utils.dastern.comparison import Comparison, RestoreFailure, compare, failures_of, objects
+from ansible.module_utils.dastern.containers import Containers, Output
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.psql import Psql
+
+# As pg_restore 17 writes it with two processes; behind the first line of an error stand rows.
+SAID = """\
+NOTICE:  moving and merging column "b" with inherited definition
+pg_restore: error: COPY failed for table "we"ird
+name": ERROR:  new row for relation "x" violates check constraint "c"
+DETAIL:  Failing row contains (Sok Dara, 17).
+CONTEXT:  COPY x, line 1: "Sok Dara"
+pg_restore: error: could not execute query: ERROR:  closed
+CONTEXT:  PL/pgSQL function public.f() line 1 at RAISE
+Command was: REFRESH MATERIALIZED VIEW public.mv;
+
+
+pg_restore: error: could not execute query: ERROR:  function gone() does not exist
+Command was: CREATE VIEW public.v AS
+ SELECT 1;
+
+
+pg_restore: warning: errors ignored on restore: 4
+"""
+SCHEMA = """\
+--
+-- PostgreSQL database dump
+--
+
+\\restrict {key}
+
+SET row_security = off;
+
+--
+-- Name: child; Type: TABLE; Schema: public; Owner: dastern_user
+--
+
+CREATE TABLE public.child (
+{columns}
+)
+INHERITS (public.parent);
+
+
+--
+-- Name: v; Type: VIEW; Schema: public; Owner: dastern_user
+--
+
+CREATE VIEW public.v AS
+ SELECT {view};
+
+
+--
+-- Name: EXTENSION citext; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON EXTENSION citext IS 'x';
+
+\\unrestrict {key}
+"""
+CENSUS = Census("d", {"public.t": 3, 'public."Odd ""one"': 2}, "a", {"owner": "o"}, ["1 abc"], 9)
+
+
+def schema(key: str = "k", columns: str = "    a int,\n    b int", view: str = "1") -> str:
+    return SCHEMA.format(key=key, columns=columns, view=view)
+
+
+def census(**changes: Any) -> Census:
+    return Census(**{**CENSUS.as_dict(), **changes})
+
+
+def test_what_pg_restore_says_is_read_without_rows() -> None:
+    assert failures_of(SAID) == [
+        RestoreFailure('new row for relation "x" violates check constraint "c"', table='we"ird\nname'),
+        RestoreFailure("closed", "REFRESH MATERIALIZED VIEW public.mv;"),
+        RestoreFailure("function gone() does not exist", "CREATE VIEW public.v AS"),
+    ]
+    assert "Sok Dara" not in str(failures_of(SAID))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "pg_restore: error: could not read from input file: end of file\n",
+        'pg_restore: error: COPY failed for table "t": ERROR:  could not extend file "base/1/2": No space left on device\n'
+        "pg_restore: warning: errors ignored on restore: 1\n",
+        "pg_restore: error: could not execute query: FATAL:  terminating connection due to administrator command\n"
+        "pg_restore: warning: errors ignored on restore: 1\n",
+    ],
+)
+def test_one_that_was_cut_short_says_nothing_of_what_it_restored(said: str) -> None:
+    assert failures_of(said) is None
+
+
+def test_the_same_is_the_same() -> None:
+    told = compare(CENSUS, census(database="other"))
+    assert (told.damage, told.to_judge, told.schema_differs, told.lines) == ([], [], False, [])
+
+
+def test_missing_rows_are_damage_unless_the_server_refused_them() -> None:
+    lost = census(tables={"public.t": 0, 'public."Odd ""one"': 2})
+    assert compare(CENSUS, lost).damage == ["table public.t has 0 rows instead of 3"]
+    assert compare(CENSUS, lost, rows=False).damage == []
+    other = compare(CENSUS, lost, failures=[RestoreFailure("no", table="u")])
+    assert other.damage == ["table public.t has 0 rows instead of 3"]
+    told = compare(CENSUS, lost, failures=[RestoreFailure("no", table="t")])
+    assert (told.damage, told.to_judge) == ([], ["the rows of t: no", "table public.t has 0 rows instead of 3"])
+    odd = compare(CENSUS, census(tables={"public.t": 3, 'public."Odd ""one"': 0}), failures=[RestoreFailure("no", table='Odd "one')])
+    assert (odd.damage, len(odd.incomplete)) == ([], 2)
+
+
+def test_a_missing_table_and_another_history_are_damage_unless_something_was_refused() -> None:
+    gone = census(tables={"public.t": 3}, migrations=[])
+    assert len(compare(CENSUS, gone).damage) == 2
+    refused = compare(CENSUS, gone, failures=[RestoreFailure("no", 'CREATE TABLE public."Odd ""one" (')])
+    assert len(refused.damage) == 1  # the ledger's rows were not refused
+    ledger = compare(CENSUS, census(migrations=[]), failures=[RestoreFailure("no", table="_prisma_migrations")])
+    assert ledger.damage == []
+
+
+def test_what_is_there_besides_or_the_databases_own_is_for_the_operator() -> None:
+    told = compare(CENSUS, census(tables={**CENSUS.tables, "public.u": 1}, properties={"owner": "p"}))
+    assert told.damage == []
+    assert told.differences == ["table public.u is there besides", "owner of the database is p instead of o"]
+
+
+def test_objects_are_found_by_pg_dumps_own_headers() -> None:
+    found = objects(schema())
+    assert list(found) == ["settings", "table public.child", "view public.v", "comment EXTENSION citext"]
+    assert objects(schema("another")) == found
+
+
+def explained(expected: str, restored: str, again: str, incomplete: list[str] | None = None) -> Comparison:
+    told = Comparison(CENSUS, incomplete=incomplete or [])
+    told.explain(expected, restored, again)
+    return told
+
+
+def test_what_comes_out_the_same_twice_is_harmless() -> None:
+    other = schema(columns="    b int,\n    a int")
+    told = explained(schema(), other, other)
+    assert told.to_judge == []
+    assert "table public.child" in told.harmless[0]
+    assert "view" not in told.harmless[0]
+
+
+def test_what_differs_for_no_known_reason_is_shown() -> None:
+    told = explained(schema(), schema(view="2"), schema())
+    assert told.differences == ["view public.v is another one"]
+    assert [line for line in told.diff if line[:1] in "+-" and line[:3] not in ("+++", "---")] == ["- SELECT 1;", "+ SELECT 2;"]
+
+
+def test_an_object_that_isnt_there_is_never_harmless() -> None:
+    lacks = schema().replace("Name: v; Type", "Name: w; Type")
+    told = explained(schema(), lacks, lacks)
+    assert told.differences == ["view public.v isn't there"]
+    # Where something was refused, that says why.
+    assert explained(schema(), lacks, lacks, ["CREATE VIEW public.v: no"]).differences == []
+
+
+class Server(Containers):
+    """Its pg_restore refuses the rows of `b` until those of `z` are there, and those of `never` for ever."""
+
+    LIST = (
+        "1; 0 1 TABLE public b dastern_user",
+        "2; 0 2 TABLE DATA public b dastern_user",
+        "3; 0 3 TABLE DATA public never dastern_user",
+        "4; 0 4 TABLE DATA public z dastern_user",
+        "5; 0 5 ACL public TABLE b dastern_user",
+        "6; 0 6 FK CONSTRAINT public b b_fk dastern_user",
+    )
+
+    def __init__(self) -> None:
+        super().__init__("unix:///none.sock")
+        self.restored: list[list[str]] = []
+        self.silences: list[float] = []
+        self.fatal = False
+
+    def execute(self, container: str, command: Any, stdin: Any = "", *, silence: float = 0, **_: Any) -> Output:
+        if "--list" in command:
+            return Output(0, "".join(f"{line}\n" for line in self.LIST[5:]) if "--section=post-data" in command
+                          else "".join(f"{line}\n" for line in self.LIST), "")  # fmt: skip
+        self.silences.append(silence)
+        if command[0] == "psql":
+            return Output(0, "", "")
+        if self.fatal:
+            return Output(1, "", "pg_restore: error: could not open input file\n")
+        lines = stdin.splitlines()
+        there = {line for part in self.restored for line in part}
+        self.restored.append(lines)
+        refused = [name for name, wants in (("b", self.LIST[3]), ("never", ""))
+                   if any(f" DATA public {name} " in line for line in lines) and wants not in there]  # fmt: skip
+        said = "".join(f'pg_restore: error: COPY failed for table "{name}": ERROR:  not yet\n' for name in refused)
+        return Output(bool(refused), "", f"{said}pg_restore: warning: errors ignored on restore: 1\n" if refused else "")
+
+
+def test_rows_that_were_refused_are_tried_again_before_keys_and_privileges() -> None:
+    server = Server()
+    superuser = Psql(server, "pg")
+    failures = backup_logical.fill(superuser, superuser, "d", "/a", "live")
+    assert failures == [RestoreFailure("not yet", table="never")]
+    b, never = Server.LIST[1], Server.LIST[2]
+    assert server.restored == [list(Server.LIST[:4]), [b, never], [never], list(Server.LIST[4:])]
+    assert set(server.silences) == {LONGEST}
+
+
+def test_an_archive_that_cant_be_read_is_no_incomplete_restore() -> None:
+    server = Server()
+    server.fatal = True
+    with pytest.raises(DasTernError, match="could not open input file"):
+        backup_logical.fill(Psql(server, "pg"), Psql(server, "pg"), "d", "/a", "live")
