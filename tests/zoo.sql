@@ -282,6 +282,7 @@ ALTER MATERIALIZED VIEW totals CLUSTER ON totals_shop;
 CREATE MATERIALIZED VIEW "total; of all" AS SELECT sum(total) AS "Σ" FROM totals;
 CREATE MATERIALIZED VIEW not_populated AS SELECT * FROM child WITH NO DATA;
 CREATE MATERIALIZED VIEW by_key_kept AS SELECT id, code, count(*) FROM parent GROUP BY id;
+CREATE MATERIALIZED VIEW on_view_kept AS SELECT id, children FROM on_view;
 
 -- ── Rules ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 CREATE RULE "insert; instead" AS ON INSERT TO simple DO INSTEAD INSERT INTO zoo."Upper Case" ("Id", "a b") VALUES (new."Id", new."A ""B""") RETURNING "Id", "a b", "100%";

@@ -45,6 +45,10 @@ RETURN = r"""
 label: {description: The backup., returned: always, type: str}
 seconds: {description: How long the drill took., returned: out of check mode, type: float}
 restore_seconds: {description: How long it took until the restored server answered., returned: out of check mode, type: float}
+differences:
+  description: What was restored otherwise than it was backed up, and an operator judges; the drill held all the same.
+  returned: out of check mode
+  type: list
 lines: {description: The same in words., returned: always, type: list}
 """
 

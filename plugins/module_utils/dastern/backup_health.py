@@ -130,6 +130,8 @@ class Health:
     """`_SLOTS`: those of somebody else that nobody reads from."""
     same_disk: bool = False
     """Whether the receiver writes to the file system that the data is on; only asked where there is one."""
+    waiting: dict[str, Any] | None = None
+    """What a restore left beside the live one, of `restore.json`."""
     disk: tuple[int, int] | None = None
     """Bytes free and in all, of the file system that the folder is in."""
     data_disk: tuple[int, int] | None = None
@@ -214,6 +216,10 @@ class Health:
             but = ", but on the same disk as the data: it protects against a lost volume, not against a lost disk"
             behind = f"the receiver is {amount(receiver['behind'])} behind"
             lines.append(f"zero loss: on{but if self.same_disk else ''}; {behind}")
+        if waiting := self.waiting:
+            lines.append(
+                f"restored and not live: {waiting['what']} {waiting['incoming']}, which has differences, kept until {local(waiting['until'])}"
+            )
         return lines + [f"problem: {one}" for one in self.problems]
 
 
@@ -255,6 +261,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
             Problem("swap", "a restore", f"began to swap the {swap['what']} at {local(swap['at'])}, and hasn't ended", "finished, or taken back",
                     "ansible-playbook playbooks/restore.yml")
         )  # fmt: skip
+    health.waiting = place.waiting_copy()
     _backups(health, params)
     _verification(health, place.folder)
     _job(health, params)

@@ -166,8 +166,15 @@ class Place:
 
     def pending_swap(self) -> dict[str, Any] | None:
         """Return the swap that a restore began and hasn't ended, as `restore.json` notes it."""
+        return self._noted("pending")
+
+    def waiting_copy(self) -> dict[str, Any] | None:
+        """Return what a restore left beside the live one until somebody decides on what it has otherwise."""
+        return self._noted("waiting")
+
+    def _noted(self, name: str) -> dict[str, Any] | None:
         try:
-            return dict(json.loads((self.folder / "restore.json").read_text("utf-8"))["pending"] or {}) or None
+            return dict(json.loads((self.folder / "restore.json").read_text("utf-8")).get(name) or {}) or None
         except (OSError, *UNREADABLE):
             return None
 

@@ -21,7 +21,7 @@ from .commands import playbook
 from .errors import DasTernError
 from .files import write
 from .pgbackrest import PgBackRest
-from .quantities import amount, local
+from .quantities import amount, cut, local
 from .restore_run import expire_old, would_expire
 from .text import shown
 
@@ -98,6 +98,11 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         if kind != "logical":
             physical.forget_received(place, program)
         lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
+        if kind == "logical" and (without := backup_logical.left_out(place, place.database)):
+            lines.append(
+                f"not in a logical backup: the rows of {', '.join(cut(without, 10))}; in a physical one they are, and "
+                "`ALTER EXTENSION ... DROP TABLE ...` makes the table the application's again"
+            )
         lines += expire_old(place)
         after = place.records()
         if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:

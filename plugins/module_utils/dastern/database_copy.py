@@ -132,7 +132,7 @@ def from_physical(
     server = RestoredServer(site, volume, "pgdata")
     try:
         try:
-            server.fill(goal.label, goal.timeline)
+            server.fill(goal.label, goal.timeline, instead)
             psql = server.serve(goal.settings(server), dumped=True)
             recovered = check(psql, database, record, goal)
             expected = recovered.found

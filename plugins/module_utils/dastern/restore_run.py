@@ -576,10 +576,11 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
     site.make_volume(site.volume, "postgres")
     server = RestoredServer(site, site.volume, f"restored-{stamp}")
     run.say(f"Restoring {goal.words} beside the live cluster ...")
+    instead = next_best(run.place, record, "cluster")
     with _untouched(run, server.discard):
-        server.fill(goal.label, goal.timeline)
+        server.fill(goal.label, goal.timeline, instead)
         psql = server.serve(goal.settings(server))
-        compared = checked(psql, run.database, record, goal, next_best(run.place, record, "cluster"))
+        compared = checked(psql, run.database, record, goal, instead)
         came = _came_along(run, psql)
         server.stop()
     seconds, found = time.monotonic() - began, compared.found

@@ -368,8 +368,8 @@ class RestoredServer:
         self.system = ""
         """The cluster's identifier, once its files are there."""
 
-    def fill(self, label: str, timeline: int) -> None:
-        """Have the backup's files there; pgBackRest compares each with the checksum that it noted.
+    def fill(self, label: str, timeline: int, instead: str = "") -> None:
+        """Have the backup's files there; pgBackRest compares each with the checksum that it noted. `instead` names a better one.
 
         Without a timeline it would follow the newest, which a restore that was undone may have left.
         """
@@ -378,7 +378,8 @@ class RestoredServer:
             left = re.search(r"Avail\s+(\d+)\s*$", done.out)
             # pgBackRest doesn't always say that itself.
             full = "No space left" in done.out + done.err or (left is not None and int(left[1]) < FULL)
-            mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole; take another one (`-e target=LABEL`)."
+            mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole"
+            mend = f"{mend}. {instead}" if instead else f"{mend}; take another one (`-e target=LABEL`)."
             if full:
                 mend = f"The disk of volume {self.volume} has no space left: make room there (`docker system df` shows what Docker holds), then run again."
             # What was ended from outside, or by a full disk, says nothing of the backup.
