@@ -77,7 +77,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
                 "status" in refusal.facts
                 or (repository != 1 and _LINE.search(refusal.message))
                 or _OUTSIDE.search(refusal.message)
-                or _disturbed(site)
+                or _disturbed(site, refusal.message)
             ):
                 raise DasTernError(
                     f"{refusal.message} That says nothing of backup {record.label}, and isn't noted in its record. Run the drill again.",
@@ -138,13 +138,20 @@ def _beforehand() -> Iterator[None]:
         raise DasTernError(refusal.message, **{"status": 0, **refusal.facts}) from None
 
 
-def _disturbed(site: Site) -> bool:
-    """Whether the trial server, as far as it is still there, was ended from outside, or lacked room."""
+def _disturbed(site: Site, said: str) -> bool:
+    """Return whether the trial server, as far as it is still there, was ended from outside, or lacked room.
+
+    `said` is what failed. A server that closed a connection logs why a moment later.
+    """
+    end = time.monotonic() + (10 if "closed the connection" in said else 0)
     with contextlib.suppress(DasTernError):  # it may go at this moment
-        found = site.containers.inspect("container", site.helper)
-        if found is not None:
+        while (found := site.containers.inspect("container", site.helper)) is not None:
             stopped = not found["State"]["Running"] and found["State"]["ExitCode"] in (0, 137)
-            return stopped or bool(_OUTSIDE.search(site.containers.logs(site.helper, 200)))
+            if stopped or _OUTSIDE.search(site.containers.logs(site.helper, 200)):
+                return True
+            if time.monotonic() > end:
+                break
+            time.sleep(0.5)
     return False
 
 
