@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import cluster, settings
+from . import cluster, pgbackrest_version, settings
 from .backup_folders import RECEIVED, REPOSITORY, TRANSFER
 from .backup_records import Place, Record
 from .commands import playbook
@@ -23,12 +23,10 @@ from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
 from .pgbackrest import (
     FULL,
-    RECORDS,
     SEGMENT,
     folders,
     further,
     position,
-    record_path,
     records_of,
     refuse_unreadable,
     segment_name,
@@ -44,13 +42,14 @@ ROLE = "restore"
 _SOCKETS = "/var/run/postgresql"
 _OWNED = "rw,noexec,nosuid,nodev,mode=0755,uid=999,gid=999"
 _REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
-# What pgBackRest writes of a recovery stays out of the cluster's files: it goes to this server's command line alone.
+# What pgBackRest writes of a recovery stays out of the cluster's files: it goes to this server's command line alone. Since 2.60 it
+# would refuse a set with damaged pages, of which ours say what they are; what is older warns of the variable, and goes on.
 _FILL = r"""
 set -eu
 folder=$1 label=$2 timeline=$3
 rm -rf "$folder"
 mkdir -m 0700 "$folder"
-pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
+PGBACKREST_CHECKSUM_PAGE_ERROR=n pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
   --target-timeline="$timeline" restore || { code=$?; df -B1 --output=avail "$folder"; exit $code; }
 # Zero loss comes back when its receiver is there; until then nothing is to wait for it.
 sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|synchronous_standby_names|max_slot_wal_keep_size) *=/d' \
@@ -130,11 +129,11 @@ class Site:
                 f"done. `backup_repository_options` names them (repo{self.repository}-type and so on)."
             )
 
-    def records(self, labels: Sequence[str]) -> list[Record]:
-        """Those of physical backups, the newest first; of a further repository what came with its sets `labels`."""
+    def records(self, sets: Sequence[Mapping[str, Any]]) -> list[Record]:
+        """Those of physical backups, the newest first; of a further repository what came with its sets, as `info` tells of them."""
         if self.repository == 1:
             return [record for record in self.place.records() if record.kind == "physical"]
-        return records_of(self.of_repository(RECORDS, *map(record_path, labels)).out, labels)
+        return records_of(sets)
 
     @property
     def running(self) -> bool:
@@ -447,7 +446,9 @@ def errors_of(done: Output) -> str:
 
 
 def info(site: Site) -> dict[str, Any]:
-    """What pgBackRest knows of the stanza."""
+    """What pgBackRest knows of the stanza; refuses a pgBackRest that this project doesn't work with."""
+    asked = f"Container {site.name}" if site.container else f"Image {site.image}"
+    pgbackrest_version.read(asked, site.of_repository(pgbackrest_version.COMMAND[-1]))
     told = json.loads(site.pgbackrest("info", "--output=json") or "[]", strict=False)
     found = next((one for one in told if one.get("name") == STANZA), None)
     if found:
