@@ -8,7 +8,9 @@ import pytest
 from ansible.module_utils.dastern import scratch
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import against_defaults, compare, ordered, scaffold, table
-from ansible.module_utils.dastern.schema_text import schema_docs, schema_sql
+from ansible.module_utils.dastern.schema_dump import _with_privileges, normalised
+from ansible.module_utils.dastern.schema_text import schema_docs
+from ansible.module_utils.dastern.sql_text import statements
 from ansible.module_utils.dastern.text_files import replace
 
 
@@ -226,23 +228,100 @@ def test_the_fingerprint_depends_on_definitions_and_on_nothing_else() -> None:
     assert fingerprint([a_view("v", "SELECT 1")]) == fingerprint([a_view("v", "SELECT 1", "table users")])
 
 
-def test_the_snapshot_leaves_out_what_provisioning_gives() -> None:
-    given = [
-        Item("grant", f"table users to {role}", f"GRANT SELECT ON TABLE users TO {role}", parent="table users",
-             create=f"GRANT SELECT ON TABLE users TO {role}", needs=frozenset({"table users"}))
-        for role in ("reader", "other")
-    ]  # fmt: skip
-    text = schema_sql(
-        [*USERS, *given, Item("setting", "database x", "1"), Item("operator", "===", "===")], "public", "reader"
+# As pg_dump writes it, with texts of the application's that look like a dump.
+DUMP = """\
+--
+-- PostgreSQL database dump
+--
+
+\\restrict abc
+
+-- Dumped from database version 17.12
+
+SET statement_timeout = 0;
+
+--
+-- Name: SCHEMA public; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA public IS '';
+
+
+--
+-- Name: f(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.f() RETURNS text
+    LANGUAGE sql
+    AS $$ SELECT '
+GRANT SELECT ON TABLE public.a TO reader;
+
+--
+-- PostgreSQL database dump complete
+--
+'$$;
+
+
+--
+-- Name: TABLE a; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT ON TABLE public.a TO reader;
+GRANT INSERT ON TABLE public.a TO reader;
+GRANT SELECT ON TABLE public.a TO other;
+
+
+--
+-- Name: TABLE b; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT ON TABLE public.b TO reader;
+
+
+--
+-- Name: USER MAPPING u SERVER s; Type: USER MAPPING; Schema: -; Owner: -
+--
+
+CREATE USER MAPPING FOR u SERVER s OPTIONS (
+    password 'secret'
+);
+
+
+--
+-- Name: DEFAULT PRIVILEGES FOR TABLES; Type: DEFAULT ACL; Schema: -; Owner: -
+--
+
+ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT SELECT ON TABLES TO reader;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+\\unrestrict abc
+
+"""
+
+
+def test_a_dump_is_kept_without_versions_and_what_provisioning_gives() -> None:
+    function = DUMP[DUMP.index("\n\n--\n-- Name: f()") : DUMP.index("\n\n\n--\n-- Name: TABLE a")]
+    grants = "GRANT INSERT ON TABLE public.a TO reader;\nGRANT SELECT ON TABLE public.a TO other;\n"
+    heading = "\n\n\n--\n-- Name: TABLE a; Type: ACL; Schema: public; Owner: -\n--\n\n"
+    assert normalised(DUMP, "reader") == f"SET statement_timeout = 0;\n{function}{heading}{grants}"
+    kept = normalised(DUMP, "")
+    assert kept.count("TO reader;") == 5
+    assert "secret" not in kept
+
+
+def test_what_is_closed_stands_before_all_privileges() -> None:
+    text = _with_privileges(normalised(DUMP, "reader"), ["REVOKE SELECT ON TABLE b FROM reader"], "My app")
+    path, closed, back, *grants = statements(text)[2:]
+    assert path.text == "SELECT pg_catalog.set_config('search_path', '\"My app\"', false)"
+    assert (closed.text, back.text) == (
+        "REVOKE SELECT ON TABLE b FROM reader",
+        "SELECT pg_catalog.set_config('search_path', '', false)",
     )
-    assert "TO other;" in text
-    assert "reader" not in text
-    assert "database x" not in text
-    assert "-- Not in this file, made by hand: operator ===" in text
-    assert "SET search_path" not in text
-    left = schema_sql([Item("operator", '"x\nDROP TABLE users; --"', "")], "public", "")
-    assert '-- Not in this file, made by hand: operator "x DROP TABLE users; --"\n' in left
-    assert 'SET search_path = "app"' in schema_sql(USERS, "app", "reader")
+    assert [one.words[:2] for one in grants] == [("GRANT", "INSERT"), ("GRANT", "SELECT")]
 
 
 def test_the_diagram_knows_keys_and_how_many() -> None:

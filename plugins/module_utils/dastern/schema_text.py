@@ -6,14 +6,15 @@ Both are the same for the same schema on any server: no time, no version, no nam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .catalogue import DATABASE, WEAK, Item, read_catalogue
+from .catalogue import Item, read_catalogue
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
-from .drift import against_defaults, ordered
+from .drift import against_defaults
 from .errors import DasTernError
+from .schema_dump import dump
 from .sql_values import identifier
 
 try:
@@ -24,6 +25,8 @@ except ImportError:  # `connect` says so in words
 APPLICATION = "das-tern schema"
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
+    "endpoint": {"type": "str", "default": ""},
+    "container": {"type": "str", "default": ""},
     "schema": {"type": "str", "default": "public"},
     "readonly_user": {"type": "str", "default": ""},
     "sql_file": {"type": "str", "required": True},
@@ -32,12 +35,11 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 WRITE = "ansible-playbook playbooks/schema.yml"
 _HEADING = f"""\
--- The whole schema as it is after all migrations, written by `{WRITE}`.
--- For reading and comparing; the migrations are what makes it. What provisioning gives the read-only role and settings of
--- the database are the role postgres's and not in here. Everything belongs to the role that runs this file.
+-- The whole schema as it is after all migrations, as pg_dump writes it: kept by `{WRITE}`.
+-- For reading and comparing; the migrations are what makes it. The ledger, what provisioning gives the read-only role,
+-- publications, subscriptions, mappings of users and settings of the database are not in here. Everything belongs to the
+-- role that runs this file.
 """
-# What no file of a schema can make: a superuser's, the environment's, or written in C.
-_LEFT_OUT = ("setting", "owner", "event trigger", "publication", "type")
 _SHORT_TYPES = (
     (r"character varying", "varchar"),
     (r"timestamp(\(\d\))? with time zone", r"timestamptz\1"),
@@ -51,57 +53,33 @@ _SHORT_TYPES = (
 def snapshot(params: Mapping[str, Any]) -> dict[str, Any]:
     """What the module `schema_snapshot` returns: `sql` and `docs` as text; the database is only read."""
     try:
-        with connect(dict(params), APPLICATION, {"default_transaction_read_only": "on"}) as connection:
+        with connect(dict(params), APPLICATION) as connection:
             items = read_catalogue(connection, params["schema"])
+            dumped = dump(connection, params, _closed(items, params["readonly_user"]))
     except psycopg.Error as error:
         raise DasTernError(
             f"Reading schema {params['schema']} of database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
             f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run again."
         ) from None
-    tables = sum(item.kind == "table" for item in items)
+    notes = [f"-- Its database's owner can't make: {one}\n" for one in dumped.refused]
     return {
         "changed": False,
-        "sql": schema_sql(items, params["schema"], params["readonly_user"]),
-        "docs": schema_docs(items),
-        "tables": tables,
+        "sql": "".join([_HEADING, *notes, "\n", dumped.sql]),
+        "docs": schema_docs(dumped.items or items),
+        "tables": sum(item.kind == "table" for item in items),
         "objects": len(items),
+        "refused": list(dumped.refused),
     }
 
 
-def schema_sql(items: Iterable[Item], schema: str, readonly_user: str) -> str:
-    """SQL that makes the schema in an empty database, dependencies first. What it can't make it names in a comment."""
-    items = list(items)
-    made, left_out = [], []
-    for item in items:
-        if _provisioned(item, readonly_user):
-            continue
-        if item.kind in ("schema", *WEAK) or item.key == "extension plpgsql" or DATABASE in item.definition:
-            continue
-        # What has no target and no parent was found by name only.
-        known = item.target or item.parent or item.kind in ("default privileges",)
-        if item.kind in _LEFT_OUT or not known:
-            if item.kind not in ("setting", "publication"):
-                left_out.append(item.key)
-        else:
-            made.append(item)
-    # It may be loaded where provisioning has been, or anywhere else.
-    made += against_defaults(made, [item for item in items if _provisioned(item, readonly_user)], items)
-    text = _HEADING
-    for key in sorted(left_out):
-        text += f"-- Not in this file, made by hand: {' '.join(key.split())}\n"
-    text += "\nSET check_function_bodies = off;\n"
-    if schema != "public":
-        text += f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)};\nSET search_path = {identifier(schema)};\n"
-    return text + "".join(f"\n{statement};\n" for _, statement in ordered(made))
-
-
-def _provisioned(item: Item, readonly_user: str) -> bool:
-    """Whether it is what the role `postgres` gives the read-only role: SELECT on each table, USAGE of the schema."""
-    if not readonly_user or item.kind not in ("grant", "default privileges"):
-        return False
+def _closed(items: Sequence[Item], readonly_user: str) -> list[str]:
+    """Statements that close tables to the read-only role which provisioning would let it read."""
+    if not readonly_user:
+        return []
     role = f"(?:{re.escape(readonly_user)}|{re.escape(identifier(readonly_user))})"
-    given = rf"(GRANT (SELECT ON TABLE|USAGE ON SCHEMA) .*|ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES) TO {role}"
-    return re.fullmatch(given, item.definition) is not None
+    given = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES TO {role}")
+    provisioned = [item for item in items if item.kind == "default privileges" and given.fullmatch(item.definition)]
+    return [item.create for item in against_defaults(items, provisioned)]
 
 
 def schema_docs(items: Sequence[Item]) -> str:
