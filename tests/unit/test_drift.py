@@ -16,7 +16,14 @@ from ansible.module_utils.dastern.text_files import replace
 
 def a_table(name: str, *columns: str) -> list[Item]:
     made = [
-        Item("table", name, f"CREATE TABLE {name} (...)", create=f"CREATE TABLE {name} (...)", target=f"TABLE {name}")
+        Item(
+            "table",
+            name,
+            f"CREATE TABLE {name} (...)",
+            create=f"CREATE TABLE {name} (...)",
+            target=f"TABLE {name}",
+            facts={"head": f"CREATE TABLE {name}", "tail": ""},
+        )
     ]
     for number, column in enumerate(columns, 1):
         made.append(a_column(name, column, number))
@@ -336,6 +343,61 @@ def test_the_diagram_knows_keys_and_how_many() -> None:
     assert "| `author` | integer | yes | | → `users(a)` |" in text
 
 
+def tables_with_keys(count: int, columns: int, near: int) -> list[Item]:
+    """Tables of which each refers to the one before, in clusters of `near`."""
+    items = []
+    for number in range(count):
+        items += a_table(f"table_{number:03d}", *(f"column_{column}" for column in range(columns)))
+        if number % near:
+            facts = {"type": "f", "columns": ["column_0"], "references": f"table_{number - 1:03d}", "quoted": "f"}
+            items.append(
+                Item(
+                    "constraint",
+                    f"table_{number:03d}.f",
+                    "FOREIGN KEY ...",
+                    parent=f"table table_{number:03d}",
+                    facts=facts,
+                )
+            )
+    return items
+
+
+def diagrams(text: str) -> list[str]:
+    return re.findall(r"^```mermaid\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_a_large_diagram_is_split_by_clusters() -> None:
+    [small] = diagrams(schema_docs(tables_with_keys(20, 10, 10)))
+    assert small.count("{\n") == 20
+    assert "in 1 parts" not in schema_docs(tables_with_keys(20, 10, 10))
+    text = schema_docs(tables_with_keys(300, 15, 10))
+    parts = diagrams(text)
+    assert f"in {len(parts)} parts" in text
+    assert all(len(part) < 50_000 for part in parts)
+    assert 2 < len(parts) < 8
+    # Each table and each key stands in one of them; no cluster is torn.
+    assert sum(part.count("{\n") for part in parts) == 300
+    assert sum(part.count("|o--o{") for part in parts) == 270
+    for part in parts:
+        boxes = set(re.findall(r"^    (table_\d+) {$", part, re.MULTILINE))
+        assert set(re.findall(r"(table_\d+) \|o--", part)) <= boxes
+
+
+def test_a_cluster_that_fits_into_no_diagram_is_cut() -> None:
+    parts = diagrams(schema_docs(tables_with_keys(200, 30, 200)))
+    assert all(len(part) < 50_000 for part in parts)
+    assert sum(part.count("{\n") for part in parts) == 200
+    assert sum(part.count("|o--o{") for part in parts) == 199
+
+
+def test_of_a_table_with_very_many_columns_the_keys_are_drawn() -> None:
+    items = [*a_table("wide", *(f"a_column_with_a_long_name_{number}" for number in range(1500)))]
+    items.append(Item("constraint", "wide.p", "PRIMARY KEY", parent="table wide",
+                      facts={"type": "p", "columns": ["a_column_with_a_long_name_7"], "references": "", "quoted": "p"}))  # fmt: skip
+    [part] = diagrams(schema_docs(items))
+    assert re.findall(r"_(\d+)(?: PK)?$", part, re.MULTILINE) == ["7"]
+
+
 def test_a_comment_on_a_column_that_has_no_item_is_not_the_tables() -> None:
     text = "COMMENT ON COLUMN users.z IS 'of a partition''s column'"
     comment = Item("comment", "column users.z", text, create=text, parent="table users")
@@ -366,7 +428,7 @@ USUAL = {"owner": {("SELECT", False), ("INSERT", False)}}
 
 
 def by_default(more: set[str], *, within: bool = False, less: set[str] = frozenset(), to: str = "reader") -> Item:  # type: ignore[assignment]
-    facts = {"on": "TABLES", "within": within, "grantee": to, "more": {(one, False) for one in more},
+    facts = {"on": "TABLES", "within": "public" if within else "", "grantee": to, "more": {(one, False) for one in more},
              "less": {(one, False) for one in less}}  # fmt: skip
     return Item("default privileges", f"{within} {to}", "", facts=facts)
 
@@ -390,5 +452,11 @@ def by_default(more: set[str], *, within: bool = False, less: set[str] = frozens
 def test_a_new_object_is_told_what_the_defaults_would_give(
     acl: dict[str, set[tuple[str, bool]]], defaults: list[list[Item]], statements: list[str]
 ) -> None:
-    one = Item("view", "t", "CREATE VIEW t", target="VIEW t", facts={"acl": {**USUAL, **acl}, "usual": USUAL})
+    one = Item(
+        "view",
+        "t",
+        "CREATE VIEW t",
+        target="VIEW t",
+        facts={"acl": {**USUAL, **acl}, "usual": USUAL, "schema": "public"},
+    )
     assert [item.create for item in against_defaults([one], *defaults)] == statements
