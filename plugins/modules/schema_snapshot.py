@@ -7,13 +7,13 @@ DOCUMENTATION = r"""
 module: schema_snapshot
 short_description: Keep the live schema as SQL and as a description in the repository
 description:
-  - Gives the database's schema as SQL, by C(pg_dump --schema-only) of the server's own image, and one schema's catalogue
-    as Markdown with an entity diagram. The action plugin of the same name compares them with the files on the controller
+  - Gives the database's schema as SQL, by C(pg_dump --schema-only) of the server's own image, and its catalogue as
+    Markdown with entity diagrams. The action plugin of the same name compares them with the files on the controller
     and writes those that differ.
   - The SQL is loaded for trial into a scratch database of the same server by the role that owns the database.
 options:
   schema:
-    description: Schema to describe.
+    description: Schema whose names are written without it in the description.
     type: str
     default: public
   endpoint:

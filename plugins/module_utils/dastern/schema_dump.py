@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .blockers import in_the_way
-from .catalogue import Item, read_catalogue
+from .catalogue import Item, read_catalogue, schemas_besides
 from .census import schema_of
 from .errors import DasTernError
 from .ledger import TABLE as LEDGER
@@ -52,7 +52,7 @@ WHERE v.superuser AND NOT v.trusted ORDER BY x.oid
 class Dump:
     """`sql` makes the schema; `refused` is what only a superuser can load of it, in words.
 
-    `items` is the catalogue of schema `params["schema"]` as it was loaded; where something is refused it is None, and `sql`
+    `items` is the catalogue as it was loaded; where something is refused it is None, and `sql`
     the dump of the live database as it is.
     """
 
@@ -77,7 +77,7 @@ def dump(connection: psycopg.Connection[Any], params: Mapping[str, Any], closed:
         refused = load(own, text)
         if not refused:
             text = normalised(_dumped(superuser, own.info.dbname), readonly)
-            items = read_catalogue(own, schema)
+            items = read_catalogue(own, schema, schemas_besides(own, schema))
     return Dump(_with_privileges(text, closed, schema), refused, items)
 
 
