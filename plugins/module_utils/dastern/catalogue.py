@@ -97,21 +97,27 @@ LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 # The columns of a typed table are its type's, as those of a partition are the partitioned table's. A column without a
-# default may lie under one that has it: a partition that was attached, or ALTER TABLE ONLY.
+# default may lie under one that has it, however far above: a partition that was attached, or ALTER TABLE ONLY.
 # Of a column's options only the two that the manual names (ALTER TABLE, "per-attribute options"): a server may keep
 # others there for itself, such as a `pg_attver` that is another number for every table ever made.
 _COLUMNS = """
+WITH RECURSIVE above (child, parent) AS (
+  SELECT inhrelid, inhparent FROM pg_inherits
+  UNION SELECT a.child, i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.parent
+), defaulted AS (
+  SELECT DISTINCT a.child, p.attname FROM above a JOIN pg_attribute p ON p.attrelid = a.parent AND p.attgenerated = ''
+  JOIN pg_attrdef e ON e.adrelid = p.attrelid AND e.adnum = p.attnum
+)
 SELECT a.attrelid, a.attnum, a.attname, quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
   CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
   a.attnotnull, a.attidentity, a.attgenerated,
   a.attislocal AND c.reloftype = 0 AND c.relkind NOT IN ('v', 'm'), c.relhassubclass, d.oid,
-  CASE WHEN d.oid IS NOT NULL THEN pg_get_expr(d.adbin, d.adrelid) WHEN a.attinhcount > 0 AND EXISTS (
-    SELECT FROM pg_inherits i JOIN pg_attribute p ON p.attrelid = i.inhparent AND p.attname = a.attname AND p.attgenerated = ''
-    JOIN pg_attrdef e ON e.adrelid = p.attrelid AND e.adnum = p.attnum WHERE i.inhrelid = a.attrelid) THEN 'NULL' END,
+  CASE WHEN d.oid IS NOT NULL THEN pg_get_expr(d.adbin, d.adrelid) WHEN a.attinhcount > 0 AND u.child IS NOT NULL THEN 'NULL' END,
   CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage END, a.attcompression, coalesce(a.attstattarget, -1),
   ARRAY(SELECT o FROM unnest(a.attoptions) o WHERE split_part(o, '=', 1) IN ('n_distinct', 'n_distinct_inherited'))
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN defaulted u ON u.child = a.attrelid AND u.attname = a.attname
 WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """
@@ -746,7 +752,7 @@ class _Reader:
             "constraint", f"{table}.{name}", self._keys[(self._class["pg_class"], relation, 0)],
             f"ADD CONSTRAINT {name} {text}", f"DROP CONSTRAINT {name}", text, broken="its triggers are DISABLED" if disabled else "", address=("pg_constraint", oid, 0),
             target=f"CONSTRAINT {name} ON {table}",
-            facts={"type": contype, "table": table, "columns": columns, "name": raw, "quoted": name,
+            facts={"type": contype, "table": table, "columns": columns, "name": raw, "quoted": name, "prefix": self._space.prefix,
                    "references": self._relations.get(references, "")},
         )  # fmt: skip
         if index and contype != "f":
@@ -957,7 +963,8 @@ class _Reader:
             label = f"constraint {item['name']}.{constraint}"
             target, key = f"CONSTRAINT {constraint} ON {item['target']}", whole
         elif item["kind"] == "constraint" and address[0] == self._class["pg_class"]:
-            target, label = f"INDEX {item['facts']['quoted']}", f"index {item['facts']['quoted']}"
+            index = item["facts"]["prefix"] + item["facts"]["quoted"]
+            target, label = f"INDEX {index}", f"index {index}"
         else:
             target, label = item["target"], key
         self._add(
