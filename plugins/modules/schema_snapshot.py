@@ -80,7 +80,7 @@ objects:
   type: int
   returned: success
 refused:
-  description: Statements of the SQL that only a superuser can run, each with the server's words.
+  description: Statements of the SQL that the owner of the database can't run, each with the server's words.
   type: list
   elements: str
   returned: success

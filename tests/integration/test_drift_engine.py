@@ -197,6 +197,7 @@ CREATE MATERIALIZED VIEW kept AS SELECT id FROM m WHERE status IN ('a', 'b'); CR
 CREATE VIEW on_kept AS SELECT id FROM kept;
 CREATE DOMAIN state AS varchar CHECK (VALUE IN ('a', 'b')); CREATE TABLE stated (s state);
 CREATE DOMAIN kind AS varchar CHECK (VALUE IN ('a', 'b')); CREATE TABLE kinds (s kind);
+ALTER DOMAIN kind ADD CONSTRAINT "not yet" CHECK (VALUE IN ('a', 'c')) NOT VALID;
 CREATE FUNCTION f(s varchar) RETURNS boolean LANGUAGE sql BEGIN ATOMIC SELECT s IN ('a', 'b'); END;
 CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER w BEFORE UPDATE ON m FOR EACH ROW WHEN (NEW.status IN ('a', 'b')) EXECUTE FUNCTION t();
@@ -353,6 +354,7 @@ GRANT EXECUTE ON FUNCTION how_many() TO PUBLIC; REVOKE EXECUTE ON FUNCTION how_m
 COMMENT ON AGGREGATE share (float8 ORDER BY int) IS 'of all'; REVOKE EXECUTE ON FUNCTION share FROM PUBLIC;
 CREATE FUNCTION is_mail(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT $1 LIKE '%@%' $$;
 CREATE DOMAIN a_mail AS text CHECK (is_mail(VALUE));
+CREATE DOMAIN late AS text CHECK (VALUE <> 'a'); ALTER DOMAIN late ADD CONSTRAINT "not yet" CHECK (VALUE <> 'b') NOT VALID;
 CREATE TABLE parents (a int); CREATE TABLE children () INHERITS (parents);
 ALTER TABLE parents ADD CONSTRAINT positive CHECK (a > 0) NOT VALID;
 CREATE TABLE whole (id int DEFAULT 1, at date DEFAULT CURRENT_DATE, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -403,9 +405,13 @@ def test_what_a_person_writes_is_named_as_left(compared: Compared) -> None:
 # --- the schema as text, and back
 
 
-@pytest.mark.parametrize(
-    "sql", [PARTED, RESTORED, AUTH, EVENTS, ODD], ids=["parted", "restored", "auth", "events", "odd"]
-)
+ZOO = Path(__file__).resolve().parents[1] / "zoo.sql"
+SCHEMAS = {"parted": PARTED, "restored": RESTORED, "auth": AUTH, "events": EVENTS, "odd": ODD}
+if ZOO.exists():
+    SCHEMAS["zoo"] = ZOO.read_text()
+
+
+@pytest.mark.parametrize("sql", SCHEMAS.values(), ids=SCHEMAS)
 def test_the_schema_as_text_is_a_migration_that_makes_the_schema(
     params: dict[str, Any], empty: Callable[[], Any], superuser: Psql, sql: str
 ) -> None:
@@ -421,7 +427,7 @@ def test_the_schema_as_text_is_a_migration_that_makes_the_schema(
         return str(told["sql"])
 
     def dumped(database: Connection) -> str:
-        return normalised(dump_schema(superuser, database.info.dbname, "--no-owner"), "dastern_readonly")
+        return normalised(schema_of(superuser, database.info.dbname, "--no-owner"), "dastern_readonly")
 
     plan: Any = SimpleNamespace(pending_names=[], failed=[])
     with empty() as live, empty() as own, empty() as again:
@@ -431,4 +437,6 @@ def test_the_schema_as_text_is_a_migration_that_makes_the_schema(
             database.execute(text if database is own else text_of(own))
             database.execute("RESET ALL; SET search_path = public")
         assert dumped(own) == dumped(again)
-        assert drift_run._compared(live, own, params, plan, [], [])["differences"] == []
+        left = found(drift_run._compared(live, own, params, plan, [], []))
+        # These belong to an environment.
+        assert [one for one in left if not re.match(r"unexpected (publication|setting) ", one)] == []

@@ -286,6 +286,21 @@ GRANT SELECT ON TABLE public.b TO reader;
 
 
 --
+-- Name: SCHEMA public; Type: ACL; Schema: -; Owner: -
+--
+
+REVOKE USAGE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO reader;
+
+
+--
+-- Name: SCHEMA auth; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA auth TO reader;
+
+
+--
 -- Name: USER MAPPING u SERVER s; Type: USER MAPPING; Schema: -; Owner: -
 --
 
@@ -312,11 +327,14 @@ ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT SELECT ON TABLES TO reader;
 
 def test_a_dump_is_kept_without_versions_and_what_provisioning_gives() -> None:
     function = DUMP[DUMP.index("\n\n--\n-- Name: f()") : DUMP.index("\n\n\n--\n-- Name: TABLE a")]
-    grants = "GRANT INSERT ON TABLE public.a TO reader;\nGRANT SELECT ON TABLE public.a TO other;\n"
-    heading = "\n\n\n--\n-- Name: TABLE a; Type: ACL; Schema: public; Owner: -\n--\n\n"
-    assert normalised(DUMP, "reader") == f"SET statement_timeout = 0;\n{function}{heading}{grants}"
+    grants = "GRANT INSERT ON TABLE public.a TO reader;\nGRANT SELECT ON TABLE public.a TO other;"
+    heading = "\n\n\n--\n-- Name: {}; Type: ACL; Schema: {}; Owner: -\n--\n\n"
+    # What lets the role into another schema is a migration's.
+    auth = heading.format("SCHEMA auth", "-") + "GRANT USAGE ON SCHEMA auth TO reader;\n"
+    expected = f"SET statement_timeout = 0;\n{function}{heading.format('TABLE a', 'public')}{grants}{auth}"
+    assert normalised(DUMP, "reader") == expected
     kept = normalised(DUMP, "")
-    assert kept.count("TO reader;") == 5
+    assert kept.count("TO reader;") == 7
     assert "secret" not in kept
 
 
@@ -328,7 +346,7 @@ def test_what_is_closed_stands_before_all_privileges() -> None:
         "REVOKE SELECT ON TABLE b FROM reader",
         "SELECT pg_catalog.set_config('search_path', '', false)",
     )
-    assert [one.words[:2] for one in grants] == [("GRANT", "INSERT"), ("GRANT", "SELECT")]
+    assert [one.words[:2] for one in grants] == [("GRANT", "INSERT"), ("GRANT", "SELECT"), ("GRANT", "USAGE")]
 
 
 def test_the_diagram_knows_keys_and_how_many() -> None:

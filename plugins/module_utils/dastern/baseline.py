@@ -171,8 +171,7 @@ def _steps(
             found = [row for row in compare(expected, live) if not row.weak]
             exempt = exempt_from_drift(params, found, expected, live)
             found = [row for row in found if row.item.key not in exempt]
-            # Where something is missing it isn't this point anyway.
-            steps.append(without_equal(own, found, read) if all(row.what == "differs" for row in found) else found)
+            steps.append(without_equal(own, found, read))
             if file.name == params["upto"] and (params["anyway"] or not steps[-1]):
                 break
     return steps, [], len(live)

@@ -164,7 +164,7 @@ SELECT t.oid, t.typtype, quote_ident(t.typname), pg_get_userbyid(t.typowner), t.
       || CASE WHEN t.typcollation <> b.typcollation THEN ' COLLATE ' || t.typcollation::regcollation::text ELSE '' END
       || coalesce(' DEFAULT ' || t.typdefault, '') || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END
       || coalesce((SELECT string_agg(format(' CONSTRAINT %%I %%s', k.conname, pg_get_constraintdef(k.oid)), '' ORDER BY k.conname)
-                   FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'), '')
+                   FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c' AND k.convalidated), '')
     WHEN 'c' THEN '(' || coalesce((SELECT string_agg(format('%%I %%s', a.attname, format_type(a.atttypid, a.atttypmod))
         || CASE WHEN a.attcollation <> y.typcollation THEN ' COLLATE ' || a.attcollation::regcollation::text ELSE '' END, ', ' ORDER BY a.attnum)
       FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
@@ -174,7 +174,9 @@ SELECT t.oid, t.typtype, quote_ident(t.typname), pg_get_userbyid(t.typowner), t.
         CASE WHEN r.rngcanonical <> 0 THEN ', CANONICAL = ' || r.rngcanonical::regproc::text END,
         CASE WHEN r.rngsubdiff <> 0 THEN ', SUBTYPE_DIFF = ' || r.rngsubdiff::regproc::text END, r.rngmultitypid::regtype)
       FROM pg_range r JOIN pg_opclass o ON o.oid = r.rngsubopc WHERE r.rngtypid = t.oid)
-    ELSE '' END
+    ELSE '' END,
+  ARRAY(SELECT format('%%I %%s', k.conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k
+    WHERE k.contypid = t.oid AND k.contype = 'c' AND NOT k.convalidated ORDER BY k.conname)
 FROM pg_type t LEFT JOIN pg_type b ON b.oid = t.typbasetype LEFT JOIN pg_class c ON c.oid = t.typrelid
 WHERE t.typnamespace = %(schema)s AND t.typtype IN ('b', 'e', 'd', 'c', 'r') AND (t.typtype <> 'c' OR c.relkind = 'c')
   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
@@ -646,7 +648,7 @@ class _Reader:
 
     def _type(
         self, oid: int, typtype: str, name: str, owner: str, array: int, relation: int, labels: list[str] | None,
-        text: str,
+        text: str, not_valid: list[str],
     ) -> None:  # fmt: skip
         name = self._space.prefix + name
         kind = {"e": "enum", "d": "domain", "c": "composite type", "r": "range type"}.get(typtype, "type")
@@ -656,6 +658,9 @@ class _Reader:
             text = f"ENUM ({', '.join(literal(label) for label in labels)})"
             facts["labels"] = labels
         definition = f"CREATE {target} AS {'RANGE ' if typtype == 'r' else ''}{text}"
+        definition += "".join(
+            f";\nALTER {target} ADD CONSTRAINT {one}" for one in not_valid
+        )  # CREATE DOMAIN knows no NOT VALID
         undo = f"DROP {target}" if kind != "type" else ""
         key = self._add(kind, name, definition, ("pg_type", oid, 0), target=target, undo=undo, facts=facts)
         if array:

@@ -65,7 +65,7 @@ def _anew(item: Item) -> list[str]:
             column = f"ALTER TABLE {item.facts['table']} ALTER COLUMN {item.facts['quoted']}"
             return [f"{column} SET EXPRESSION AS ({item.facts['generated']})"]
         case "domain":  # on which others hang
-            return [create.replace(f" {item.name} ", f" {_other_name(item)} ", 1)]
+            return [create.replace(f"DOMAIN {item.name} ", f"DOMAIN {_other_name(item)} ")]
         case "materialized view":
             return [create.replace(f" {item.name} ", f" {_other_name(item)} ", 1) + "\nWITH NO DATA"]
         case "constraint" if item.facts["type"] in ("c", "x"):
@@ -104,7 +104,7 @@ def _settled(connection: psycopg.Connection[Any], items: Sequence[Item], read: R
 
 
 def _named(other: Item, item: Item) -> Item:
-    text = other.definition.replace(f" {_other_name(item)} ", f" {item.name} ", 1)
+    text = other.definition.replace(f" {_other_name(item)} ", f" {item.name} ")
     return Item(item.kind, item.name, text, create=text, undo=item.undo, facts=item.facts, parent=item.parent)
 
 

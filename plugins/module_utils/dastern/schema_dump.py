@@ -50,7 +50,7 @@ WHERE v.superuser AND NOT v.trusted ORDER BY x.oid
 
 @dataclass(frozen=True)
 class Dump:
-    """`sql` makes the schema; `refused` is what only a superuser can load of it, in words.
+    """`sql` makes the schema; `refused` is what the database's owner can't load of it, in words.
 
     `items` is the catalogue as it was loaded; where something is refused it is None, and `sql`
     the dump of the live database as it is.
@@ -123,7 +123,7 @@ def _provisioned(readonly_user: str) -> re.Pattern[str] | None:
         return None
     role = f"(?:{re.escape(readonly_user)}|{re.escape(identifier(readonly_user))})"
     defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES"
-    return re.compile(rf"(?:GRANT SELECT ON TABLE .*|GRANT USAGE ON SCHEMA .*|{defaults}) TO {role}")
+    return re.compile(rf"(?:GRANT SELECT ON TABLE .*|GRANT USAGE ON SCHEMA public|{defaults}) TO {role}")
 
 
 def _with_privileges(text: str, closed: Sequence[str], schema: str) -> str:
