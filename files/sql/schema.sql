@@ -1,99 +1,271 @@
--- The whole schema as it is after all migrations, written by `ansible-playbook playbooks/schema.yml`.
--- For reading and comparing; the migrations are what makes it. What provisioning gives the read-only role and settings of
--- the database are the role postgres's and not in here. Everything belongs to the role that runs this file.
+-- The whole schema as it is after all migrations, as pg_dump writes it: kept by `ansible-playbook playbooks/schema.yml`.
+-- For reading and comparing; the migrations are what makes it. The ledger, what provisioning gives the read-only role,
+-- publications, subscriptions, mappings of users and settings of the database are not in here. Everything belongs to the
+-- role that runs this file.
 
-SET check_function_bodies = off;
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET transaction_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET check_function_bodies = false;
+SET xmloption = content;
+SET client_min_messages = warning;
+SET row_security = off;
 
-CREATE TYPE "AccountStatus" AS ENUM ('ACTIVE', 'PENDING_VERIFICATION', 'VERIFIED', 'REJECTED', 'LOCKED');
+--
+-- Name: AccountStatus; Type: TYPE; Schema: public; Owner: -
+--
 
-CREATE TYPE "AuditActionType" AS ENUM ('CONNECTION_REQUEST', 'CONNECTION_ACCEPT', 'CONNECTION_REVOKE', 'PERMISSION_CHANGE', 'PRESCRIPTION_CREATE', 'PRESCRIPTION_UPDATE', 'PRESCRIPTION_CONFIRM', 'PRESCRIPTION_RETAKE', 'DOSE_TAKEN', 'DOSE_SKIPPED', 'DOSE_MISSED', 'DATA_ACCESS', 'NOTIFICATION_SENT', 'SUBSCRIPTION_CHANGE');
+CREATE TYPE public."AccountStatus" AS ENUM (
+    'ACTIVE',
+    'PENDING_VERIFICATION',
+    'VERIFIED',
+    'REJECTED',
+    'LOCKED'
+);
 
-CREATE TYPE "ConnectionStatus" AS ENUM ('PENDING', 'ACCEPTED', 'REVOKED');
 
-CREATE TYPE "DoseEventStatus" AS ENUM ('DUE', 'TAKEN_ON_TIME', 'TAKEN_LATE', 'MISSED', 'SKIPPED');
+--
+-- Name: AuditActionType; Type: TYPE; Schema: public; Owner: -
+--
 
-CREATE TYPE "Gender" AS ENUM ('MALE', 'FEMALE', 'OTHER');
+CREATE TYPE public."AuditActionType" AS ENUM (
+    'CONNECTION_REQUEST',
+    'CONNECTION_ACCEPT',
+    'CONNECTION_REVOKE',
+    'PERMISSION_CHANGE',
+    'PRESCRIPTION_CREATE',
+    'PRESCRIPTION_UPDATE',
+    'PRESCRIPTION_CONFIRM',
+    'PRESCRIPTION_RETAKE',
+    'DOSE_TAKEN',
+    'DOSE_SKIPPED',
+    'DOSE_MISSED',
+    'DATA_ACCESS',
+    'NOTIFICATION_SENT',
+    'SUBSCRIPTION_CHANGE'
+);
 
-CREATE TYPE "Language" AS ENUM ('KHMER', 'ENGLISH');
 
-CREATE TYPE "NotificationType" AS ENUM ('CONNECTION_REQUEST', 'PRESCRIPTION_UPDATE', 'MISSED_DOSE_ALERT', 'URGENT_PRESCRIPTION_CHANGE', 'FAMILY_ALERT');
+--
+-- Name: ConnectionStatus; Type: TYPE; Schema: public; Owner: -
+--
 
-CREATE TYPE "PermissionLevel" AS ENUM ('NOT_ALLOWED', 'REQUEST', 'SELECTED', 'ALLOWED');
+CREATE TYPE public."ConnectionStatus" AS ENUM (
+    'PENDING',
+    'ACCEPTED',
+    'REVOKED'
+);
 
-CREATE TYPE "PrescriptionStatus" AS ENUM ('DRAFT', 'ACTIVE', 'PAUSED', 'INACTIVE');
 
-CREATE TYPE "SubscriptionTier" AS ENUM ('FREEMIUM', 'PREMIUM', 'FAMILY_PREMIUM');
+--
+-- Name: DoseEventStatus; Type: TYPE; Schema: public; Owner: -
+--
 
-CREATE TYPE "Theme" AS ENUM ('LIGHT', 'DARK');
+CREATE TYPE public."DoseEventStatus" AS ENUM (
+    'DUE',
+    'TAKEN_ON_TIME',
+    'TAKEN_LATE',
+    'MISSED',
+    'SKIPPED'
+);
 
-CREATE TYPE "TimePeriod" AS ENUM ('DAYTIME', 'NIGHT');
 
-CREATE TYPE "UserRole" AS ENUM ('PATIENT', 'DOCTOR', 'FAMILY_MEMBER');
+--
+-- Name: Gender; Type: TYPE; Schema: public; Owner: -
+--
 
-CREATE TABLE audit_logs (
+CREATE TYPE public."Gender" AS ENUM (
+    'MALE',
+    'FEMALE',
+    'OTHER'
+);
+
+
+--
+-- Name: Language; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."Language" AS ENUM (
+    'KHMER',
+    'ENGLISH'
+);
+
+
+--
+-- Name: NotificationType; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."NotificationType" AS ENUM (
+    'CONNECTION_REQUEST',
+    'PRESCRIPTION_UPDATE',
+    'MISSED_DOSE_ALERT',
+    'URGENT_PRESCRIPTION_CHANGE',
+    'FAMILY_ALERT'
+);
+
+
+--
+-- Name: PermissionLevel; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."PermissionLevel" AS ENUM (
+    'NOT_ALLOWED',
+    'REQUEST',
+    'SELECTED',
+    'ALLOWED'
+);
+
+
+--
+-- Name: PrescriptionStatus; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."PrescriptionStatus" AS ENUM (
+    'DRAFT',
+    'ACTIVE',
+    'PAUSED',
+    'INACTIVE'
+);
+
+
+--
+-- Name: SubscriptionTier; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."SubscriptionTier" AS ENUM (
+    'FREEMIUM',
+    'PREMIUM',
+    'FAMILY_PREMIUM'
+);
+
+
+--
+-- Name: Theme; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."Theme" AS ENUM (
+    'LIGHT',
+    'DARK'
+);
+
+
+--
+-- Name: TimePeriod; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."TimePeriod" AS ENUM (
+    'DAYTIME',
+    'NIGHT'
+);
+
+
+--
+-- Name: UserRole; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public."UserRole" AS ENUM (
+    'PATIENT',
+    'DOCTOR',
+    'FAMILY_MEMBER'
+);
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: audit_logs; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.audit_logs (
     id uuid NOT NULL,
     "actorId" uuid,
-    "actorRole" "UserRole",
-    "actionType" "AuditActionType" NOT NULL,
+    "actorRole" public."UserRole",
+    "actionType" public."AuditActionType" NOT NULL,
     "resourceType" character varying(100) NOT NULL,
     "resourceId" uuid,
     details jsonb,
     "ipAddress" character varying(45),
-    "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT audit_logs_pkey PRIMARY KEY (id)
+    "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL
 );
 
-CREATE TABLE connections (
+
+--
+-- Name: connections; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.connections (
     id uuid NOT NULL,
     "initiatorId" uuid NOT NULL,
     "recipientId" uuid NOT NULL,
-    status "ConnectionStatus" DEFAULT 'PENDING'::"ConnectionStatus" NOT NULL,
-    "permissionLevel" "PermissionLevel" DEFAULT 'ALLOWED'::"PermissionLevel" NOT NULL,
+    status public."ConnectionStatus" DEFAULT 'PENDING'::public."ConnectionStatus" NOT NULL,
+    "permissionLevel" public."PermissionLevel" DEFAULT 'ALLOWED'::public."PermissionLevel" NOT NULL,
     "requestedAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     "acceptedAt" timestamp(3) with time zone,
     "revokedAt" timestamp(3) with time zone,
     "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    "updatedAt" timestamp(3) with time zone NOT NULL,
-    CONSTRAINT connections_pkey PRIMARY KEY (id)
+    "updatedAt" timestamp(3) with time zone NOT NULL
 );
 
-CREATE TABLE dose_events (
+
+--
+-- Name: dose_events; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.dose_events (
     id uuid NOT NULL,
     "prescriptionId" uuid NOT NULL,
     "medicationId" uuid NOT NULL,
     "patientId" uuid NOT NULL,
     "scheduledTime" timestamp(3) with time zone NOT NULL,
-    "timePeriod" "TimePeriod" NOT NULL,
+    "timePeriod" public."TimePeriod" NOT NULL,
     "reminderTime" character varying(10),
-    status "DoseEventStatus" DEFAULT 'DUE'::"DoseEventStatus" NOT NULL,
+    status public."DoseEventStatus" DEFAULT 'DUE'::public."DoseEventStatus" NOT NULL,
     "takenAt" timestamp(3) with time zone,
     "skipReason" text,
     "wasOffline" boolean DEFAULT false NOT NULL,
     "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    "updatedAt" timestamp(3) with time zone NOT NULL,
-    CONSTRAINT dose_events_pkey PRIMARY KEY (id)
+    "updatedAt" timestamp(3) with time zone NOT NULL
 );
 
-CREATE TABLE family_members (
+
+--
+-- Name: family_members; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.family_members (
     id uuid NOT NULL,
     "subscriptionId" uuid NOT NULL,
     "memberId" uuid NOT NULL,
-    "addedAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT family_members_pkey PRIMARY KEY (id)
+    "addedAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL
 );
 
-CREATE TABLE meal_time_preferences (
+
+--
+-- Name: meal_time_preferences; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.meal_time_preferences (
     id uuid NOT NULL,
     "userId" uuid NOT NULL,
     "morningMeal" character varying(20),
     "afternoonMeal" character varying(20),
     "nightMeal" character varying(20),
     "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    "updatedAt" timestamp(3) with time zone NOT NULL,
-    CONSTRAINT meal_time_preferences_pkey PRIMARY KEY (id)
+    "updatedAt" timestamp(3) with time zone NOT NULL
 );
 
-CREATE TABLE medications (
+
+--
+-- Name: medications; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.medications (
     id uuid NOT NULL,
     "prescriptionId" uuid NOT NULL,
     "rowNumber" integer NOT NULL,
@@ -106,66 +278,86 @@ CREATE TABLE medications (
     frequency character varying(100),
     timing character varying(100),
     "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    "updatedAt" timestamp(3) with time zone NOT NULL,
-    CONSTRAINT medications_pkey PRIMARY KEY (id)
+    "updatedAt" timestamp(3) with time zone NOT NULL
 );
 
-CREATE TABLE notifications (
+
+--
+-- Name: notifications; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.notifications (
     id uuid NOT NULL,
     "recipientId" uuid NOT NULL,
-    type "NotificationType" NOT NULL,
+    type public."NotificationType" NOT NULL,
     title character varying(255) NOT NULL,
     message text NOT NULL,
     data jsonb,
     "isRead" boolean DEFAULT false NOT NULL,
     "readAt" timestamp(3) with time zone,
-    "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT notifications_pkey PRIMARY KEY (id)
+    "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL
 );
 
-CREATE TABLE prescription_versions (
+
+--
+-- Name: prescription_versions; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.prescription_versions (
     id uuid NOT NULL,
     "prescriptionId" uuid NOT NULL,
     "versionNumber" integer NOT NULL,
     "authorId" uuid,
     "changeReason" text,
     "medicationsSnapshot" jsonb NOT NULL,
-    "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT prescription_versions_pkey PRIMARY KEY (id)
+    "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL
 );
 
-CREATE TABLE prescriptions (
+
+--
+-- Name: prescriptions; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.prescriptions (
     id uuid NOT NULL,
     "patientId" uuid NOT NULL,
     "doctorId" uuid,
     "patientName" character varying(200) NOT NULL,
-    "patientGender" "Gender" NOT NULL,
+    "patientGender" public."Gender" NOT NULL,
     "patientAge" integer NOT NULL,
     symptoms text NOT NULL,
-    status "PrescriptionStatus" DEFAULT 'DRAFT'::"PrescriptionStatus" NOT NULL,
+    status public."PrescriptionStatus" DEFAULT 'DRAFT'::public."PrescriptionStatus" NOT NULL,
     "currentVersion" integer DEFAULT 1 NOT NULL,
     "isUrgent" boolean DEFAULT false NOT NULL,
     "urgentReason" text,
     "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    "updatedAt" timestamp(3) with time zone NOT NULL,
-    CONSTRAINT prescriptions_pkey PRIMARY KEY (id)
+    "updatedAt" timestamp(3) with time zone NOT NULL
 );
 
-CREATE TABLE subscriptions (
+
+--
+-- Name: subscriptions; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.subscriptions (
     id uuid NOT NULL,
     "userId" uuid NOT NULL,
-    tier "SubscriptionTier" DEFAULT 'FREEMIUM'::"SubscriptionTier" NOT NULL,
+    tier public."SubscriptionTier" DEFAULT 'FREEMIUM'::public."SubscriptionTier" NOT NULL,
     "storageQuota" bigint DEFAULT '5368709120'::bigint NOT NULL,
     "storageUsed" bigint DEFAULT 0 NOT NULL,
     "expiresAt" timestamp(3) with time zone,
     "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    "updatedAt" timestamp(3) with time zone NOT NULL,
-    CONSTRAINT subscriptions_pkey PRIMARY KEY (id)
+    "updatedAt" timestamp(3) with time zone NOT NULL
 );
 
-CREATE TABLE users (
+
+--
+-- Name: users; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.users (
     id uuid NOT NULL,
-    role "UserRole" NOT NULL,
+    role public."UserRole" NOT NULL,
     "firstName" character varying(100),
     "lastName" character varying(100),
     "fullName" character varying(200),
@@ -173,127 +365,500 @@ CREATE TABLE users (
     email character varying(255),
     "passwordHash" character varying(255) NOT NULL,
     "pinCodeHash" character varying(255),
-    gender "Gender",
+    gender public."Gender",
     "dateOfBirth" date,
     "idCardNumber" character varying(50),
-    language "Language" DEFAULT 'KHMER'::"Language" NOT NULL,
-    theme "Theme" DEFAULT 'LIGHT'::"Theme" NOT NULL,
+    language public."Language" DEFAULT 'KHMER'::public."Language" NOT NULL,
+    theme public."Theme" DEFAULT 'LIGHT'::public."Theme" NOT NULL,
     "hospitalClinic" character varying(255),
     specialty character varying(100),
     "licenseNumber" character varying(100),
     "licensePhotoUrl" text,
-    "accountStatus" "AccountStatus" DEFAULT 'ACTIVE'::"AccountStatus" NOT NULL,
+    "accountStatus" public."AccountStatus" DEFAULT 'ACTIVE'::public."AccountStatus" NOT NULL,
     "failedLoginAttempts" integer DEFAULT 0 NOT NULL,
     "lockedUntil" timestamp(3) with time zone,
     "createdAt" timestamp(3) with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    "updatedAt" timestamp(3) with time zone NOT NULL,
-    CONSTRAINT users_pkey PRIMARY KEY (id)
+    "updatedAt" timestamp(3) with time zone NOT NULL
 );
 
-CREATE INDEX "audit_logs_actionType_idx" ON audit_logs USING btree ("actionType");
 
-CREATE INDEX "audit_logs_actorId_idx" ON audit_logs USING btree ("actorId");
+--
+-- Name: audit_logs audit_logs_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX "audit_logs_createdAt_idx" ON audit_logs USING btree ("createdAt");
+ALTER TABLE ONLY public.audit_logs
+    ADD CONSTRAINT audit_logs_pkey PRIMARY KEY (id);
 
-CREATE INDEX "audit_logs_resourceId_idx" ON audit_logs USING btree ("resourceId");
 
-CREATE INDEX "connections_initiatorId_idx" ON connections USING btree ("initiatorId");
+--
+-- Name: connections connections_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE UNIQUE INDEX "connections_initiatorId_recipientId_key" ON connections USING btree ("initiatorId", "recipientId");
+ALTER TABLE ONLY public.connections
+    ADD CONSTRAINT connections_pkey PRIMARY KEY (id);
 
-CREATE INDEX "connections_recipientId_idx" ON connections USING btree ("recipientId");
 
-CREATE INDEX "dose_events_patientId_idx" ON dose_events USING btree ("patientId");
+--
+-- Name: dose_events dose_events_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX "dose_events_patientId_scheduledTime_idx" ON dose_events USING btree ("patientId", "scheduledTime");
+ALTER TABLE ONLY public.dose_events
+    ADD CONSTRAINT dose_events_pkey PRIMARY KEY (id);
 
-CREATE INDEX "dose_events_prescriptionId_idx" ON dose_events USING btree ("prescriptionId");
 
-CREATE INDEX "dose_events_scheduledTime_idx" ON dose_events USING btree ("scheduledTime");
+--
+-- Name: family_members family_members_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX "family_members_subscriptionId_idx" ON family_members USING btree ("subscriptionId");
+ALTER TABLE ONLY public.family_members
+    ADD CONSTRAINT family_members_pkey PRIMARY KEY (id);
 
-CREATE UNIQUE INDEX "family_members_subscriptionId_memberId_key" ON family_members USING btree ("subscriptionId", "memberId");
 
-CREATE INDEX "meal_time_preferences_userId_idx" ON meal_time_preferences USING btree ("userId");
+--
+-- Name: meal_time_preferences meal_time_preferences_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE UNIQUE INDEX "meal_time_preferences_userId_key" ON meal_time_preferences USING btree ("userId");
+ALTER TABLE ONLY public.meal_time_preferences
+    ADD CONSTRAINT meal_time_preferences_pkey PRIMARY KEY (id);
 
-CREATE INDEX "medications_prescriptionId_idx" ON medications USING btree ("prescriptionId");
 
-CREATE INDEX "notifications_createdAt_idx" ON notifications USING btree ("createdAt");
+--
+-- Name: medications medications_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX "notifications_recipientId_idx" ON notifications USING btree ("recipientId");
+ALTER TABLE ONLY public.medications
+    ADD CONSTRAINT medications_pkey PRIMARY KEY (id);
 
-CREATE INDEX "notifications_recipientId_isRead_idx" ON notifications USING btree ("recipientId", "isRead");
 
-CREATE INDEX "prescription_versions_prescriptionId_idx" ON prescription_versions USING btree ("prescriptionId");
+--
+-- Name: notifications notifications_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE UNIQUE INDEX "prescription_versions_prescriptionId_versionNumber_key" ON prescription_versions USING btree ("prescriptionId", "versionNumber");
+ALTER TABLE ONLY public.notifications
+    ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);
 
-CREATE INDEX "prescriptions_doctorId_idx" ON prescriptions USING btree ("doctorId");
 
-CREATE INDEX "prescriptions_patientId_idx" ON prescriptions USING btree ("patientId");
+--
+-- Name: prescription_versions prescription_versions_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX "prescriptions_patientId_status_idx" ON prescriptions USING btree ("patientId", status);
+ALTER TABLE ONLY public.prescription_versions
+    ADD CONSTRAINT prescription_versions_pkey PRIMARY KEY (id);
 
-CREATE INDEX "subscriptions_userId_idx" ON subscriptions USING btree ("userId");
 
-CREATE UNIQUE INDEX "subscriptions_userId_key" ON subscriptions USING btree ("userId");
+--
+-- Name: prescriptions prescriptions_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX "users_accountStatus_idx" ON users USING btree ("accountStatus");
+ALTER TABLE ONLY public.prescriptions
+    ADD CONSTRAINT prescriptions_pkey PRIMARY KEY (id);
 
-CREATE UNIQUE INDEX "users_idCardNumber_key" ON users USING btree ("idCardNumber");
 
-CREATE UNIQUE INDEX "users_licenseNumber_key" ON users USING btree ("licenseNumber");
+--
+-- Name: subscriptions subscriptions_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX "users_phoneNumber_idx" ON users USING btree ("phoneNumber");
+ALTER TABLE ONLY public.subscriptions
+    ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (id);
 
-CREATE UNIQUE INDEX "users_phoneNumber_key" ON users USING btree ("phoneNumber");
 
-CREATE INDEX connections_status_idx ON connections USING btree (status);
+--
+-- Name: users users_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
 
-CREATE INDEX dose_events_status_idx ON dose_events USING btree (status);
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_pkey PRIMARY KEY (id);
 
-CREATE INDEX prescriptions_status_idx ON prescriptions USING btree (status);
 
-CREATE INDEX subscriptions_tier_idx ON subscriptions USING btree (tier);
+--
+-- Name: audit_logs_actionType_idx; Type: INDEX; Schema: public; Owner: -
+--
 
-CREATE INDEX users_email_idx ON users USING btree (email);
+CREATE INDEX "audit_logs_actionType_idx" ON public.audit_logs USING btree ("actionType");
 
-CREATE UNIQUE INDEX users_email_key ON users USING btree (email);
 
-CREATE INDEX users_role_idx ON users USING btree (role);
+--
+-- Name: audit_logs_actorId_idx; Type: INDEX; Schema: public; Owner: -
+--
 
-ALTER TABLE audit_logs ADD CONSTRAINT "audit_logs_actorId_fkey" FOREIGN KEY ("actorId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE SET NULL;
+CREATE INDEX "audit_logs_actorId_idx" ON public.audit_logs USING btree ("actorId");
 
-ALTER TABLE connections ADD CONSTRAINT "connections_initiatorId_fkey" FOREIGN KEY ("initiatorId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
 
-ALTER TABLE connections ADD CONSTRAINT "connections_recipientId_fkey" FOREIGN KEY ("recipientId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+--
+-- Name: audit_logs_createdAt_idx; Type: INDEX; Schema: public; Owner: -
+--
 
-ALTER TABLE dose_events ADD CONSTRAINT "dose_events_medicationId_fkey" FOREIGN KEY ("medicationId") REFERENCES medications(id) ON UPDATE CASCADE ON DELETE CASCADE;
+CREATE INDEX "audit_logs_createdAt_idx" ON public.audit_logs USING btree ("createdAt");
 
-ALTER TABLE dose_events ADD CONSTRAINT "dose_events_patientId_fkey" FOREIGN KEY ("patientId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
 
-ALTER TABLE dose_events ADD CONSTRAINT "dose_events_prescriptionId_fkey" FOREIGN KEY ("prescriptionId") REFERENCES prescriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
+--
+-- Name: audit_logs_resourceId_idx; Type: INDEX; Schema: public; Owner: -
+--
 
-ALTER TABLE family_members ADD CONSTRAINT "family_members_memberId_fkey" FOREIGN KEY ("memberId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+CREATE INDEX "audit_logs_resourceId_idx" ON public.audit_logs USING btree ("resourceId");
 
-ALTER TABLE family_members ADD CONSTRAINT "family_members_subscriptionId_fkey" FOREIGN KEY ("subscriptionId") REFERENCES subscriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
 
-ALTER TABLE meal_time_preferences ADD CONSTRAINT "meal_time_preferences_userId_fkey" FOREIGN KEY ("userId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+--
+-- Name: connections_initiatorId_idx; Type: INDEX; Schema: public; Owner: -
+--
 
-ALTER TABLE medications ADD CONSTRAINT "medications_prescriptionId_fkey" FOREIGN KEY ("prescriptionId") REFERENCES prescriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
+CREATE INDEX "connections_initiatorId_idx" ON public.connections USING btree ("initiatorId");
 
-ALTER TABLE notifications ADD CONSTRAINT "notifications_recipientId_fkey" FOREIGN KEY ("recipientId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
 
-ALTER TABLE prescription_versions ADD CONSTRAINT "prescription_versions_authorId_fkey" FOREIGN KEY ("authorId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE SET NULL;
+--
+-- Name: connections_initiatorId_recipientId_key; Type: INDEX; Schema: public; Owner: -
+--
 
-ALTER TABLE prescription_versions ADD CONSTRAINT "prescription_versions_prescriptionId_fkey" FOREIGN KEY ("prescriptionId") REFERENCES prescriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
+CREATE UNIQUE INDEX "connections_initiatorId_recipientId_key" ON public.connections USING btree ("initiatorId", "recipientId");
 
-ALTER TABLE prescriptions ADD CONSTRAINT "prescriptions_doctorId_fkey" FOREIGN KEY ("doctorId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE SET NULL;
 
-ALTER TABLE prescriptions ADD CONSTRAINT "prescriptions_patientId_fkey" FOREIGN KEY ("patientId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+--
+-- Name: connections_recipientId_idx; Type: INDEX; Schema: public; Owner: -
+--
 
-ALTER TABLE subscriptions ADD CONSTRAINT "subscriptions_userId_fkey" FOREIGN KEY ("userId") REFERENCES users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+CREATE INDEX "connections_recipientId_idx" ON public.connections USING btree ("recipientId");
+
+
+--
+-- Name: connections_status_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX connections_status_idx ON public.connections USING btree (status);
+
+
+--
+-- Name: dose_events_patientId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "dose_events_patientId_idx" ON public.dose_events USING btree ("patientId");
+
+
+--
+-- Name: dose_events_patientId_scheduledTime_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "dose_events_patientId_scheduledTime_idx" ON public.dose_events USING btree ("patientId", "scheduledTime");
+
+
+--
+-- Name: dose_events_prescriptionId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "dose_events_prescriptionId_idx" ON public.dose_events USING btree ("prescriptionId");
+
+
+--
+-- Name: dose_events_scheduledTime_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "dose_events_scheduledTime_idx" ON public.dose_events USING btree ("scheduledTime");
+
+
+--
+-- Name: dose_events_status_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX dose_events_status_idx ON public.dose_events USING btree (status);
+
+
+--
+-- Name: family_members_subscriptionId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "family_members_subscriptionId_idx" ON public.family_members USING btree ("subscriptionId");
+
+
+--
+-- Name: family_members_subscriptionId_memberId_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX "family_members_subscriptionId_memberId_key" ON public.family_members USING btree ("subscriptionId", "memberId");
+
+
+--
+-- Name: meal_time_preferences_userId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "meal_time_preferences_userId_idx" ON public.meal_time_preferences USING btree ("userId");
+
+
+--
+-- Name: meal_time_preferences_userId_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX "meal_time_preferences_userId_key" ON public.meal_time_preferences USING btree ("userId");
+
+
+--
+-- Name: medications_prescriptionId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "medications_prescriptionId_idx" ON public.medications USING btree ("prescriptionId");
+
+
+--
+-- Name: notifications_createdAt_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "notifications_createdAt_idx" ON public.notifications USING btree ("createdAt");
+
+
+--
+-- Name: notifications_recipientId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "notifications_recipientId_idx" ON public.notifications USING btree ("recipientId");
+
+
+--
+-- Name: notifications_recipientId_isRead_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "notifications_recipientId_isRead_idx" ON public.notifications USING btree ("recipientId", "isRead");
+
+
+--
+-- Name: prescription_versions_prescriptionId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "prescription_versions_prescriptionId_idx" ON public.prescription_versions USING btree ("prescriptionId");
+
+
+--
+-- Name: prescription_versions_prescriptionId_versionNumber_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX "prescription_versions_prescriptionId_versionNumber_key" ON public.prescription_versions USING btree ("prescriptionId", "versionNumber");
+
+
+--
+-- Name: prescriptions_doctorId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "prescriptions_doctorId_idx" ON public.prescriptions USING btree ("doctorId");
+
+
+--
+-- Name: prescriptions_patientId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "prescriptions_patientId_idx" ON public.prescriptions USING btree ("patientId");
+
+
+--
+-- Name: prescriptions_patientId_status_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "prescriptions_patientId_status_idx" ON public.prescriptions USING btree ("patientId", status);
+
+
+--
+-- Name: prescriptions_status_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX prescriptions_status_idx ON public.prescriptions USING btree (status);
+
+
+--
+-- Name: subscriptions_tier_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX subscriptions_tier_idx ON public.subscriptions USING btree (tier);
+
+
+--
+-- Name: subscriptions_userId_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "subscriptions_userId_idx" ON public.subscriptions USING btree ("userId");
+
+
+--
+-- Name: subscriptions_userId_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX "subscriptions_userId_key" ON public.subscriptions USING btree ("userId");
+
+
+--
+-- Name: users_accountStatus_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "users_accountStatus_idx" ON public.users USING btree ("accountStatus");
+
+
+--
+-- Name: users_email_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX users_email_idx ON public.users USING btree (email);
+
+
+--
+-- Name: users_email_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX users_email_key ON public.users USING btree (email);
+
+
+--
+-- Name: users_idCardNumber_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX "users_idCardNumber_key" ON public.users USING btree ("idCardNumber");
+
+
+--
+-- Name: users_licenseNumber_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX "users_licenseNumber_key" ON public.users USING btree ("licenseNumber");
+
+
+--
+-- Name: users_phoneNumber_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX "users_phoneNumber_idx" ON public.users USING btree ("phoneNumber");
+
+
+--
+-- Name: users_phoneNumber_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX "users_phoneNumber_key" ON public.users USING btree ("phoneNumber");
+
+
+--
+-- Name: users_role_idx; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX users_role_idx ON public.users USING btree (role);
+
+
+--
+-- Name: audit_logs audit_logs_actorId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.audit_logs
+    ADD CONSTRAINT "audit_logs_actorId_fkey" FOREIGN KEY ("actorId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE SET NULL;
+
+
+--
+-- Name: connections connections_initiatorId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.connections
+    ADD CONSTRAINT "connections_initiatorId_fkey" FOREIGN KEY ("initiatorId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: connections connections_recipientId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.connections
+    ADD CONSTRAINT "connections_recipientId_fkey" FOREIGN KEY ("recipientId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: dose_events dose_events_medicationId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.dose_events
+    ADD CONSTRAINT "dose_events_medicationId_fkey" FOREIGN KEY ("medicationId") REFERENCES public.medications(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: dose_events dose_events_patientId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.dose_events
+    ADD CONSTRAINT "dose_events_patientId_fkey" FOREIGN KEY ("patientId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: dose_events dose_events_prescriptionId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.dose_events
+    ADD CONSTRAINT "dose_events_prescriptionId_fkey" FOREIGN KEY ("prescriptionId") REFERENCES public.prescriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: family_members family_members_memberId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.family_members
+    ADD CONSTRAINT "family_members_memberId_fkey" FOREIGN KEY ("memberId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: family_members family_members_subscriptionId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.family_members
+    ADD CONSTRAINT "family_members_subscriptionId_fkey" FOREIGN KEY ("subscriptionId") REFERENCES public.subscriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: meal_time_preferences meal_time_preferences_userId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.meal_time_preferences
+    ADD CONSTRAINT "meal_time_preferences_userId_fkey" FOREIGN KEY ("userId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: medications medications_prescriptionId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.medications
+    ADD CONSTRAINT "medications_prescriptionId_fkey" FOREIGN KEY ("prescriptionId") REFERENCES public.prescriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: notifications notifications_recipientId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.notifications
+    ADD CONSTRAINT "notifications_recipientId_fkey" FOREIGN KEY ("recipientId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: prescription_versions prescription_versions_authorId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.prescription_versions
+    ADD CONSTRAINT "prescription_versions_authorId_fkey" FOREIGN KEY ("authorId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE SET NULL;
+
+
+--
+-- Name: prescription_versions prescription_versions_prescriptionId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.prescription_versions
+    ADD CONSTRAINT "prescription_versions_prescriptionId_fkey" FOREIGN KEY ("prescriptionId") REFERENCES public.prescriptions(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: prescriptions prescriptions_doctorId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.prescriptions
+    ADD CONSTRAINT "prescriptions_doctorId_fkey" FOREIGN KEY ("doctorId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE SET NULL;
+
+
+--
+-- Name: prescriptions prescriptions_patientId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.prescriptions
+    ADD CONSTRAINT "prescriptions_patientId_fkey" FOREIGN KEY ("patientId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;
+
+
+--
+-- Name: subscriptions subscriptions_userId_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.subscriptions
+    ADD CONSTRAINT "subscriptions_userId_fkey" FOREIGN KEY ("userId") REFERENCES public.users(id) ON UPDATE CASCADE ON DELETE CASCADE;

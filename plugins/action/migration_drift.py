@@ -63,7 +63,18 @@ class ActionModule(HostAction):
         """The section `drift` of the play's summary."""
         if "drifted" not in result:
             return {"lines": ["failed: " + str(result.get("msg", "")).partition("\n")[0]], "next": []}
-        keys = ("drifted", "differences", "applied", "pending", "by_hand", "fingerprint", "path")
+        keys = (
+            "drifted",
+            "differences",
+            "applied",
+            "pending",
+            "by_hand",
+            "left",
+            "exempt",
+            "not_compared",
+            "fingerprint",
+            "path",
+        )
         report: dict[str, Any] = {key: result[key] for key in keys if key in result}
         lines, commands = list(result["lines"]), []
         if not result["drifted"]:
@@ -76,11 +87,13 @@ class ActionModule(HostAction):
             )
             lines.append(f"{result['path']} {would}: {len(result['statements'])} statements")
             lines += [f"by hand: {entry.splitlines()[0]}" for entry in result["by_hand"]]
+            lines += [f"not complete: {words}" for words in result["left"]]
+            complete = not result["by_hand"] and not result["left"]
+            if complete:
+                lines.append("complete: tried in a scratch database, it leaves no difference")
             name = Path(result["path"]).parent.name
             commands = (
-                [playbook("resolve_migration", applied=name)]
-                if not result["by_hand"]
-                else [f"$EDITOR {quote(result['path'])}"]
+                [playbook("resolve_migration", applied=name)] if complete else [f"$EDITOR {quote(result['path'])}"]
             )
         else:
             commands = [WRITE]

@@ -55,4 +55,5 @@ class ActionModule(HostAction):
         word = "not current" if result.get("failed") else "would be written" if self._task.check_mode else "written"
         lines = [f"{path} {word}" for path in result["files"]] or ["the files are current"]
         lines.append(f"{result['tables']} tables, {result['objects']} objects")
+        lines += [f"the owner can't load: {one}" for one in result["refused"]]
         return {"files": result["files"], "lines": lines, "next": [WRITE] if result.get("failed") else []}

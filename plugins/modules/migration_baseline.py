@@ -14,6 +14,7 @@ description:
   - Where several points agree, because files between them change rows only, O(upto) has to say which of them ran.
   - The files are read on the controller by the action plugin of the same name.
 options:
+  ignore: {description: "What may differ, as for M(migration_drift).", type: list, elements: str, default: []}
   upto: {description: "The last migration that the database has; empty finds out.", type: str, default: ""}
   anyway: {description: "Mark up to O(upto), without which it is refused, although the catalogues differ.", type: bool, default: false}
   lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}

@@ -9,10 +9,20 @@ short_description: Compare the live schema with the one that its applied migrati
 description:
   - Runs the applied migrations in a scratch database of the same server, reads both catalogues object by object, and
     drops the scratch database again. The live database is only read.
+  - Compared are O(schema) and all schemas that the migrations make or put something into; others are named.
+  - Two texts that mean the same to the server are no drift, nor are partitions that the application makes while it runs.
+  - What O(write_migration) writes is tried in the scratch database first, and says what it leaves.
   - The files are read on the controller by the action plugin of the same name and sent along; that plugin also writes
     the migration that O(write_migration) asks for.
   - Fails where there is drift, unless O(fail=false) or O(write_migration) is given.
 options:
+  ignore:
+    description: >-
+      Patterns of shell kind for what is no drift, each for kind and name as the table shows them, such as
+      V(table ev_2026_*) or V(schema pgboss).
+    type: list
+    elements: str
+    default: []
   fail:
     description: Whether drift is a failure; V(false) only reports.
     type: bool
@@ -52,7 +62,7 @@ drifted:
   type: bool
   returned: when compared
 differences:
-  description: Each with C(kind), C(object), C(what) (V(missing), V(unexpected) or V(differs)), C(expected), C(live), C(weak), C(parts).
+  description: Each with C(kind), C(object), C(what) (V(missing), V(unexpected), V(differs), V(renamed), V(detached) or V(attached)), C(expected), C(live), C(weak), C(parts).
   type: list
   elements: dict
   returned: when compared
@@ -68,6 +78,21 @@ statements:
   returned: when compared
 by_hand:
   description: What a person must write, in words.
+  type: list
+  elements: str
+  returned: when compared
+left:
+  description: What still differs in a scratch database where O(write_migration) was tried, in words.
+  type: list
+  elements: str
+  returned: when compared
+exempt:
+  description: Kind and name of what is no drift although it differs.
+  type: list
+  elements: str
+  returned: when compared
+not_compared:
+  description: The live database's other schemas, of which the migrations know nothing.
   type: list
   elements: str
   returned: when compared

@@ -7,13 +7,23 @@ DOCUMENTATION = r"""
 module: schema_snapshot
 short_description: Keep the live schema as SQL and as a description in the repository
 description:
-  - Reads the catalogue of one schema and gives it as SQL that makes it from nothing, and as Markdown with an entity
-    diagram. The action plugin of the same name compares them with the files on the controller and writes those that differ.
+  - Gives the database's schema as SQL, by C(pg_dump --schema-only) of the server's own image, and its catalogue as
+    Markdown with entity diagrams. The action plugin of the same name compares them with the files on the controller
+    and writes those that differ.
+  - The SQL is loaded for trial into a scratch database of the same server by the role that owns the database.
 options:
   schema:
-    description: Schema to read.
+    description: Schema whose names are written without it in the description.
     type: str
     default: public
+  endpoint:
+    description: URL of the Docker Engine that runs the server. Empty is the host's own.
+    type: str
+    default: ""
+  container:
+    description: Name of the server's container, in which C(pg_dump) runs.
+    type: str
+    default: ""
   readonly_user:
     description: Role whose privileges are provisioned and therefore not written down. Empty if there is none.
     type: str
@@ -50,6 +60,7 @@ EXAMPLES = r"""
     database: dastern
     user: dastern_user
     password_file: /etc/das-tern/dastern-postgres/app_password
+    container: dastern-postgres
     sql_file: files/sql/schema.sql
     docs_file: docs/schema/README.md
 """
@@ -67,6 +78,11 @@ tables:
 objects:
   description: How many objects there are.
   type: int
+  returned: success
+refused:
+  description: Statements of the SQL that the owner of the database can't run, each with the server's words.
+  type: list
+  elements: str
   returned: success
 sql:
   description: The SQL; also RV(docs), the description. Taken out by the action plugin.

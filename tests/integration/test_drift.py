@@ -18,7 +18,8 @@ from typing import Any
 import psycopg
 import pytest
 from ansible.module_utils.dastern import access_files, drift_run, scratch
-from ansible.module_utils.dastern.catalogue import Item, fingerprint, read_catalogue
+from ansible.module_utils.dastern.catalogue import Item, read_catalogue
+from ansible.module_utils.dastern.census import schema_of
 from ansible.module_utils.dastern.containers import Containers
 from ansible.module_utils.dastern.drift import compare, scaffold
 from ansible.module_utils.dastern.errors import DasTernError
@@ -26,8 +27,10 @@ from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC as MIGRATE_SPEC
 from ansible.module_utils.dastern.migrate import migrate
 from ansible.module_utils.dastern.migration_files import MigrationFile, read_folder
 from ansible.module_utils.dastern.psql import Psql
+from ansible.module_utils.dastern.schema_dump import OPTIONS, normalised
 from ansible.module_utils.dastern.schema_text import ARGUMENT_SPEC as SCHEMA_SPEC
-from ansible.module_utils.dastern.schema_text import schema_sql, snapshot
+from ansible.module_utils.dastern.schema_text import snapshot
+from ansible.module_utils.dastern.sql_text import statements
 from conftest import REPOSITORY, descendants
 
 LIVE = "drift_live"
@@ -371,7 +374,7 @@ CASES: dict[str, tuple[str, str, list[str], bool]] = {
         "ALTER TABLE extras REPLICA IDENTITY DEFAULT", "ALTER TABLE extras REPLICA IDENTITY FULL", ["missing replica identity extras"], True),
     "unlogged": ("ALTER TABLE events_2026 SET UNLOGGED", "ALTER TABLE events_2026 SET LOGGED", ["differs table events_2026"], False),
     "partition": (
-        "CREATE TABLE events_2027 PARTITION OF events FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')", "DROP TABLE events_2027",
+        "CREATE TABLE events_2027 PARTITION OF events (CHECK (n > 0)) FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')", "DROP TABLE events_2027",
         ["unexpected table events_2027"], True),
     "rule": ("DROP RULE quiet ON extras", "CREATE RULE quiet AS ON DELETE TO extras WHERE old.id < 0 DO INSTEAD NOTHING",
              ["missing rule extras.quiet"], True),
@@ -390,8 +393,8 @@ CASES: dict[str, tuple[str, str, list[str], bool]] = {
         "ALTER FUNCTION eye() OWNER TO dastern_user; CREATE EVENT TRIGGER spy ON ddl_command_end EXECUTE FUNCTION eye()",
         "superuser: DROP EVENT TRIGGER spy; DROP FUNCTION eye()", ["unexpected event trigger spy", "unexpected function eye()"], False),
     "column order": (
-        'DROP TABLE family_members; CREATE TABLE family_members ("subscriptionId" uuid NOT NULL, id uuid NOT NULL CONSTRAINT '
-        'family_members_pkey PRIMARY KEY, "memberId" uuid NOT NULL, "addedAt" timestamptz(3) NOT NULL DEFAULT CURRENT_TIMESTAMP); {rest of family_members}',
+        'DROP TABLE family_members; CREATE TABLE family_members ("subscriptionId" uuid NOT NULL, id uuid NOT NULL, '
+        '"memberId" uuid NOT NULL, "addedAt" timestamptz(3) NOT NULL DEFAULT CURRENT_TIMESTAMP); {rest of family_members}',
         "DROP TABLE family_members; {family_members}", ["differs column order family_members"], True),
 }  # fmt: skip
 
@@ -416,6 +419,11 @@ class Live:
             "environment": "development",
             **changes,
         }
+
+    @property
+    def container(self) -> dict[str, str]:
+        """What leads to the superuser, too."""
+        return {"endpoint": self.instance.endpoint, "container": self.instance.container}
 
     def drift(self, leftover_after: float = scratch.LEFTOVER_AFTER, **changes: Any) -> dict[str, Any]:
         params = self.params(drift_run.ARGUMENT_SPEC, fail=False, **changes)
@@ -515,7 +523,8 @@ def whole(live: Live) -> Iterator[Live]:
 def statements_of(table: str) -> list[str]:
     """The statements of the repository's snapshot that are about one table."""
     text = (REPOSITORY / "files/sql/schema.sql").read_text()
-    return [one for one in text.split("\n\n") if re.search(rf"(TABLE|ON) {table}\b", one)]
+    about = re.compile(rf"(TABLE|TABLE ONLY|ON) public\.{table}\b")
+    return [f"{one.text};" for one in statements(text) if about.search(one.text)]
 
 
 def filled(sql: str) -> str:
@@ -550,6 +559,8 @@ def test_each_kind_of_change_is_found_and_nothing_else(whole: Live, case: str) -
         assert result["drifted"] is (case != "column order")
         assert len(result["lines"]) >= len(expected)
         if complete and result["drifted"]:
+            assert result["left"] == []
+            assert "-- It is complete" in result["migration"]
             assert replayed(whole, result["migration"]) == []
     finally:
         whole.run(filled(undo))
@@ -654,8 +665,22 @@ def test_new_objects_get_the_privileges_of_the_live_ones(live: Live, before: str
     items, got = made(before, written.text([]))
     assert [row.item.key for row in compare(wanted, items) if not row.weak] == []
     assert got == acls
-    # The same in the schema as one file, where provisioning has been, as it is here.
-    assert made(schema_sql(wanted, "public", "dastern_readonly"))[1] == acls
+
+
+def test_the_snapshot_closes_what_is_closed_where_provisioning_has_been(live: Live) -> None:
+    params = live.params(drift_run.ARGUMENT_SPEC)
+    with live.connect() as connection, scratch.scratch_database(
+        connection, params, declared=drift_run._declared(params)
+    ) as own, scratch.scratch_database(
+        connection, params, declared=drift_run._declared(params)
+    ) as anew:  # fmt: skip
+        for script in (DEFAULTS, OBJECTS):
+            own.execute(script)  # type: ignore[arg-type]
+        text = snapshot({**live.params(SCHEMA_SPEC, **live.container), "database": own.info.dbname})
+        assert text["refused"] == []
+        anew.execute(text["sql"])
+        anew.execute("RESET ALL")
+        assert anew.execute(ACLS).fetchall() == own.execute(ACLS).fetchall()
 
 
 def test_new_enum_values_are_added_in_their_place(live: Live) -> None:
@@ -703,7 +728,7 @@ def test_many_changes_at_once_become_one_migration_that_explains_them(whole: Liv
             whole.run(filled(CASES[name][0]))
             done.append(name)
         result = whole.drift(write_migration="all_of_it")
-        assert result["by_hand"] == []
+        assert (result["by_hand"], result["left"]) == ([], [])
         assert len(result["differences"]) >= 35
         assert replayed(whole, result["migration"]) == []
     finally:
@@ -800,7 +825,7 @@ def test_the_superuser_makes_it_where_the_role_may_not(live: Live) -> None:
     try:
         with pytest.raises(DasTernError, match="may not create one"):
             live.drift()
-        assert live.findings(endpoint=live.instance.endpoint, container=live.instance.container) == []
+        assert live.findings(**live.container) == []
         assert live.scratches() == []
     finally:
         live.instance.sql("ALTER ROLE dastern_user CREATEDB")
@@ -951,6 +976,7 @@ def test_drift_playbook(whole: Live, tmp_path: Path, interpreter: str | None) ->
         assert os.listdir(folder) == names
         done = whole.play("drift", write_migration="add_urgent_index", **variables)
         assert (done.returncode, "changed=1" in done.stdout) == (0, True), done.stdout
+        assert "complete: tried in a scratch database, it leaves no difference" in " ".join(done.stdout.split())
         [new] = set(os.listdir(folder)) - set(names)
         assert re.fullmatch(r"20\d{12}_add_urgent_index", new)
         text = (folder / new / "migration.sql").read_text()
@@ -977,7 +1003,7 @@ def test_schema_playbook(whole: Live, tmp_path: Path) -> None:
         "migrations_schema_docs": tmp_path / "b" / "README.md",
     }
     check = whole.play("schema", "--check", "--diff", **files)
-    assert (check.returncode, "changed=1" in check.stdout, "+CREATE TABLE extras (" in check.stdout) == (
+    assert (check.returncode, "changed=1" in check.stdout, "+CREATE TABLE public.extras (" in check.stdout) == (
         0,
         True,
         True,
@@ -1011,22 +1037,66 @@ PROBES = (
 )
 
 
+# Where one table was attached and one column added later: what differs from how pg_dump makes it differs from itself, too.
+ROUND_TRIP = """
+CREATE TABLE rounds (id int PRIMARY KEY, status varchar(20) NOT NULL CHECK (status IN ('a', 'b')), at timestamp CHECK (at > '2020-01-01'));
+CREATE INDEX rounds_open ON rounds (id) WHERE status IN ('a', 'b');
+CREATE VIEW open_rounds AS SELECT id FROM rounds WHERE status IN ('a', 'b');
+CREATE AGGREGATE how_many (*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0', SSPACE = 8, MSFUNC = int8inc, MINVFUNC = int8dec, MSTYPE = int8, MINITCOND = '0');
+CREATE FUNCTION is_mail(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT $1 LIKE '%@%' $$;
+CREATE DOMAIN a_mail AS text CHECK (is_mail(VALUE));
+CREATE TABLE parents (a int); CREATE TABLE children () INHERITS (parents);
+ALTER TABLE parents ADD CONSTRAINT positive CHECK (a > 0) NOT VALID;
+CREATE TABLE whole (id int DEFAULT 1, at date DEFAULT CURRENT_DATE, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE part PARTITION OF whole FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+ALTER TABLE part ALTER COLUMN id DROP DEFAULT, ALTER COLUMN at DROP DEFAULT;
+CREATE SCHEMA "My auth"; CREATE TABLE "My auth"."user" (id int PRIMARY KEY); CREATE TABLE posts (author int REFERENCES "My auth"."user");
+"""
+
+
 def test_the_snapshot_makes_the_same_schema_anew(whole: Live) -> None:
     params = whole.params(drift_run.ARGUMENT_SPEC)
-    text = snapshot(whole.params(SCHEMA_SPEC))
+    superuser = Psql(Containers(whole.instance.endpoint), whole.instance.container)
     with whole.connect() as connection, scratch.scratch_database(
         connection, params, declared=drift_run._declared(params)
-    ) as own:  # fmt: skip
-        own.execute(text["sql"])
-        assert "\nGRANT SELECT (n) ON TABLE themes TO PUBLIC;" in text["sql"]
+    ) as own, scratch.scratch_database(
+        connection, params, declared=drift_run._declared(params)
+    ) as anew:  # fmt: skip
+        scratch.replay(own, read_folder(whole.folder), str(whole.folder))
+        own.execute(ROUND_TRIP)
+        text = snapshot({**whole.params(SCHEMA_SPEC, **whole.container), "database": own.info.dbname})
+        assert text["refused"] == []
+        anew.execute(text["sql"])
+        anew.execute("RESET ALL")
+        assert "\nGRANT SELECT(n) ON TABLE public.themes TO PUBLIC;" in text["sql"]
         for probe in PROBES:
-            assert own.execute(probe).fetchall() == connection.execute(probe).fetchall()  # type: ignore[call-overload]
-        anew = [*read_catalogue(own, "public"), *drift_run._settings(params)]
-        actual = read_catalogue(connection, "public")
-        assert [row.as_dict() for row in compare(anew, actual)] == []
-        assert fingerprint(anew) == fingerprint(actual)
-        again = snapshot({**whole.params(SCHEMA_SPEC), "database": own.info.dbname})
-    assert (again["sql"], again["docs"]) == (text["sql"], text["docs"])
+            assert anew.execute(probe).fetchall() == own.execute(probe).fetchall()  # type: ignore[call-overload]
+        # PostgreSQL's own word: of what was loaded it writes the same, and the same again.
+        again = snapshot({**whole.params(SCHEMA_SPEC, **whole.container), "database": anew.info.dbname})
+        assert (again["sql"], again["docs"]) == (text["sql"], text["docs"])
+        assert normalised(schema_of(superuser, anew.info.dbname, *OPTIONS), "dastern_readonly") in text["sql"]
+
+
+def test_what_only_a_superuser_loads_is_named_in_the_snapshot(whole: Live) -> None:
+    whole.run(
+        "superuser: CREATE FUNCTION eye() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
+        "CREATE EVENT TRIGGER spy ON ddl_command_end EXECUTE FUNCTION eye(); CREATE EXTENSION pg_buffercache"
+    )
+    try:
+        text = snapshot(whole.params(SCHEMA_SPEC, **whole.container))
+        [refused] = text["refused"]
+        assert refused.startswith("CREATE EVENT TRIGGER spy ON ddl_command_end")
+        assert refused.endswith(': 42501: permission denied to create event trigger "spy"')
+        assert f"-- Its database's owner can't make: {refused}\n" in text["sql"]
+        assert "\nCREATE EVENT TRIGGER spy ON ddl_command_end" in text["sql"]
+        assert "\nCREATE EXTENSION IF NOT EXISTS pg_buffercache WITH SCHEMA public;\n" in text["sql"]
+    finally:
+        whole.run("superuser: DROP EVENT TRIGGER spy; DROP FUNCTION eye(); DROP EXTENSION pg_buffercache")
+
+
+def test_the_snapshot_needs_the_servers_own_pg_dump(whole: Live) -> None:
+    with pytest.raises(DasTernError, match="postgres_container_name"):
+        snapshot(whole.params(SCHEMA_SPEC))
 
 
 def test_the_snapshot_in_the_repository_is_current(live: Live, tmp_path: Path) -> None:
@@ -1035,6 +1105,6 @@ def test_the_snapshot_in_the_repository_is_current(live: Live, tmp_path: Path) -
         connection, params, declared=drift_run._declared(params)
     ) as own:  # fmt: skip
         scratch.replay(own, read_folder(REPOSITORY / "files/sql/migrations"), "files/sql/migrations")
-        text = snapshot({**live.params(SCHEMA_SPEC), "database": own.info.dbname})
+        text = snapshot({**live.params(SCHEMA_SPEC, **live.container), "database": own.info.dbname})
     assert (REPOSITORY / "files/sql/schema.sql").read_text() == text["sql"]
     assert (REPOSITORY / "docs/schema/README.md").read_text() == text["docs"]

@@ -255,6 +255,27 @@ def test_baseline_finds_out_what_the_database_has(chain: Database, upto: int) ->
     assert chain.migrate()["applied"] == names
 
 
+def test_baseline_knows_what_a_restore_writes_otherwise_other_schemas_and_new_partitions(chain: Database) -> None:
+    chain.write(_6_step="""
+        CREATE SCHEMA auth; CREATE TABLE auth.m (status varchar(20) CONSTRAINT ab CHECK (status IN ('a', 'b')));
+        CREATE TABLE ev (id int PRIMARY KEY) PARTITION BY RANGE (id);""")  # fmt: skip
+    without_ledger(chain, 6)
+    text = chain.query("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ab'")
+    # As pg_restore leaves it.
+    chain.query("""ALTER TABLE auth.m DROP CONSTRAINT ab, ADD CONSTRAINT ab
+        CHECK ((status)::text = ANY (ARRAY[('a'::character varying)::text, ('b'::character varying)::text]))""")
+    assert chain.query("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ab'") != text
+    chain.query("CREATE TABLE ev_1 PARTITION OF ev FOR VALUES FROM (1) TO (2)")
+    assert baseline(baseline_params(chain), check_mode=True)["names"][-1] == "6_step"
+    chain.query("ALTER TABLE ev_1 ADD CHECK (id > 0)")
+    assert baseline(baseline_params(chain, ignore=["table ev_?"]), check_mode=True)["names"][-1] == "6_step"
+    with pytest.raises(DasTernError, match="table.*ev_1"):
+        baseline(baseline_params(chain))
+    chain.query("DROP TABLE ev_1; ALTER TABLE auth.m ADD COLUMN more int")
+    with pytest.raises(DasTernError, match="auth.m.more"):
+        baseline(baseline_params(chain))
+
+
 def test_baseline_refuses_what_differs(chain: Database) -> None:
     without_ledger(chain, 3)
     chain.query("ALTER TABLE t2 ADD COLUMN by_hand int")

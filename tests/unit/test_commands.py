@@ -210,7 +210,14 @@ def test_what_one_run_does_is_never_repeated() -> None:
         "restore_confirm",
     ):
         assert of_one_run(name), name
-    for name in ("postgres_port", "migrations_dir", "restore_wait", "backup_compress_level", "postgres_image_name"):
+    for name in (
+        "postgres_port",
+        "migrations_dir",
+        "migrations_drift_ignore",
+        "restore_wait",
+        "backup_compress_level",
+        "postgres_image_name",
+    ):
         assert not of_one_run(name), name
 
 

@@ -8,13 +8,22 @@ import pytest
 from ansible.module_utils.dastern import scratch
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import against_defaults, compare, ordered, scaffold, table
-from ansible.module_utils.dastern.schema_text import schema_docs, schema_sql
+from ansible.module_utils.dastern.schema_dump import _with_privileges, normalised
+from ansible.module_utils.dastern.schema_text import schema_docs
+from ansible.module_utils.dastern.sql_text import statements
 from ansible.module_utils.dastern.text_files import replace
 
 
 def a_table(name: str, *columns: str) -> list[Item]:
     made = [
-        Item("table", name, f"CREATE TABLE {name} (...)", create=f"CREATE TABLE {name} (...)", target=f"TABLE {name}")
+        Item(
+            "table",
+            name,
+            f"CREATE TABLE {name} (...)",
+            create=f"CREATE TABLE {name} (...)",
+            target=f"TABLE {name}",
+            facts={"head": f"CREATE TABLE {name}", "tail": ""},
+        )
     ]
     for number, column in enumerate(columns, 1):
         made.append(a_column(name, column, number))
@@ -226,23 +235,118 @@ def test_the_fingerprint_depends_on_definitions_and_on_nothing_else() -> None:
     assert fingerprint([a_view("v", "SELECT 1")]) == fingerprint([a_view("v", "SELECT 1", "table users")])
 
 
-def test_the_snapshot_leaves_out_what_provisioning_gives() -> None:
-    given = [
-        Item("grant", f"table users to {role}", f"GRANT SELECT ON TABLE users TO {role}", parent="table users",
-             create=f"GRANT SELECT ON TABLE users TO {role}", needs=frozenset({"table users"}))
-        for role in ("reader", "other")
-    ]  # fmt: skip
-    text = schema_sql(
-        [*USERS, *given, Item("setting", "database x", "1"), Item("operator", "===", "===")], "public", "reader"
+# As pg_dump writes it, with texts of the application's that look like a dump.
+DUMP = """\
+--
+-- PostgreSQL database dump
+--
+
+\\restrict abc
+
+-- Dumped from database version 17.12
+
+SET statement_timeout = 0;
+
+--
+-- Name: SCHEMA public; Type: COMMENT; Schema: -; Owner: -
+--
+
+COMMENT ON SCHEMA public IS '';
+
+
+--
+-- Name: f(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.f() RETURNS text
+    LANGUAGE sql
+    AS $$ SELECT '
+GRANT SELECT ON TABLE public.a TO reader;
+
+--
+-- PostgreSQL database dump complete
+--
+'$$;
+
+
+--
+-- Name: TABLE a; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT ON TABLE public.a TO reader;
+GRANT INSERT ON TABLE public.a TO reader;
+GRANT SELECT ON TABLE public.a TO other;
+
+
+--
+-- Name: TABLE b; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT ON TABLE public.b TO reader;
+
+
+--
+-- Name: SCHEMA public; Type: ACL; Schema: -; Owner: -
+--
+
+REVOKE USAGE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO reader;
+
+
+--
+-- Name: SCHEMA auth; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA auth TO reader;
+
+
+--
+-- Name: USER MAPPING u SERVER s; Type: USER MAPPING; Schema: -; Owner: -
+--
+
+CREATE USER MAPPING FOR u SERVER s OPTIONS (
+    password 'secret'
+);
+
+
+--
+-- Name: DEFAULT PRIVILEGES FOR TABLES; Type: DEFAULT ACL; Schema: -; Owner: -
+--
+
+ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT SELECT ON TABLES TO reader;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+\\unrestrict abc
+
+"""
+
+
+def test_a_dump_is_kept_without_versions_and_what_provisioning_gives() -> None:
+    function = DUMP[DUMP.index("\n\n--\n-- Name: f()") : DUMP.index("\n\n\n--\n-- Name: TABLE a")]
+    grants = "GRANT INSERT ON TABLE public.a TO reader;\nGRANT SELECT ON TABLE public.a TO other;"
+    heading = "\n\n\n--\n-- Name: {}; Type: ACL; Schema: {}; Owner: -\n--\n\n"
+    # What lets the role into another schema is a migration's.
+    auth = heading.format("SCHEMA auth", "-") + "GRANT USAGE ON SCHEMA auth TO reader;\n"
+    expected = f"SET statement_timeout = 0;\n{function}{heading.format('TABLE a', 'public')}{grants}{auth}"
+    assert normalised(DUMP, "reader") == expected
+    kept = normalised(DUMP, "")
+    assert kept.count("TO reader;") == 7
+    assert "secret" not in kept
+
+
+def test_what_is_closed_stands_before_all_privileges() -> None:
+    text = _with_privileges(normalised(DUMP, "reader"), ["REVOKE SELECT ON TABLE b FROM reader"], "My app")
+    path, closed, back, *grants = statements(text)[2:]
+    assert path.text == "SELECT pg_catalog.set_config('search_path', '\"My app\"', false)"
+    assert (closed.text, back.text) == (
+        "REVOKE SELECT ON TABLE b FROM reader",
+        "SELECT pg_catalog.set_config('search_path', '', false)",
     )
-    assert "TO other;" in text
-    assert "reader" not in text
-    assert "database x" not in text
-    assert "-- Not in this file, made by hand: operator ===" in text
-    assert "SET search_path" not in text
-    left = schema_sql([Item("operator", '"x\nDROP TABLE users; --"', "")], "public", "")
-    assert '-- Not in this file, made by hand: operator "x DROP TABLE users; --"\n' in left
-    assert 'SET search_path = "app"' in schema_sql(USERS, "app", "reader")
+    assert [one.words[:2] for one in grants] == [("GRANT", "INSERT"), ("GRANT", "SELECT"), ("GRANT", "USAGE")]
 
 
 def test_the_diagram_knows_keys_and_how_many() -> None:
@@ -255,6 +359,61 @@ def test_the_diagram_knows_keys_and_how_many() -> None:
     assert '    users |o--o{ posts : "author"\n' in text
     assert "        integer id PK\n        integer author FK\n" in text
     assert "| `author` | integer | yes | | → `users(a)` |" in text
+
+
+def tables_with_keys(count: int, columns: int, near: int) -> list[Item]:
+    """Tables of which each refers to the one before, in clusters of `near`."""
+    items = []
+    for number in range(count):
+        items += a_table(f"table_{number:03d}", *(f"column_{column}" for column in range(columns)))
+        if number % near:
+            facts = {"type": "f", "columns": ["column_0"], "references": f"table_{number - 1:03d}", "quoted": "f"}
+            items.append(
+                Item(
+                    "constraint",
+                    f"table_{number:03d}.f",
+                    "FOREIGN KEY ...",
+                    parent=f"table table_{number:03d}",
+                    facts=facts,
+                )
+            )
+    return items
+
+
+def diagrams(text: str) -> list[str]:
+    return re.findall(r"^```mermaid\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_a_large_diagram_is_split_by_clusters() -> None:
+    [small] = diagrams(schema_docs(tables_with_keys(20, 10, 10)))
+    assert small.count("{\n") == 20
+    assert "in 1 parts" not in schema_docs(tables_with_keys(20, 10, 10))
+    text = schema_docs(tables_with_keys(300, 15, 10))
+    parts = diagrams(text)
+    assert f"in {len(parts)} parts" in text
+    assert all(len(part) < 50_000 for part in parts)
+    assert 2 < len(parts) < 8
+    # Each table and each key stands in one of them; no cluster is torn.
+    assert sum(part.count("{\n") for part in parts) == 300
+    assert sum(part.count("|o--o{") for part in parts) == 270
+    for part in parts:
+        boxes = set(re.findall(r"^    (table_\d+) {$", part, re.MULTILINE))
+        assert set(re.findall(r"(table_\d+) \|o--", part)) <= boxes
+
+
+def test_a_cluster_that_fits_into_no_diagram_is_cut() -> None:
+    parts = diagrams(schema_docs(tables_with_keys(200, 30, 200)))
+    assert all(len(part) < 50_000 for part in parts)
+    assert sum(part.count("{\n") for part in parts) == 200
+    assert sum(part.count("|o--o{") for part in parts) == 199
+
+
+def test_of_a_table_with_very_many_columns_the_keys_are_drawn() -> None:
+    items = [*a_table("wide", *(f"a_column_with_a_long_name_{number}" for number in range(1500)))]
+    items.append(Item("constraint", "wide.p", "PRIMARY KEY", parent="table wide",
+                      facts={"type": "p", "columns": ["a_column_with_a_long_name_7"], "references": "", "quoted": "p"}))  # fmt: skip
+    [part] = diagrams(schema_docs(items))
+    assert re.findall(r"_(\d+)(?: PK)?$", part, re.MULTILINE) == ["7"]
 
 
 def test_a_comment_on_a_column_that_has_no_item_is_not_the_tables() -> None:
@@ -287,7 +446,7 @@ USUAL = {"owner": {("SELECT", False), ("INSERT", False)}}
 
 
 def by_default(more: set[str], *, within: bool = False, less: set[str] = frozenset(), to: str = "reader") -> Item:  # type: ignore[assignment]
-    facts = {"on": "TABLES", "within": within, "grantee": to, "more": {(one, False) for one in more},
+    facts = {"on": "TABLES", "within": "public" if within else "", "grantee": to, "more": {(one, False) for one in more},
              "less": {(one, False) for one in less}}  # fmt: skip
     return Item("default privileges", f"{within} {to}", "", facts=facts)
 
@@ -311,5 +470,11 @@ def by_default(more: set[str], *, within: bool = False, less: set[str] = frozens
 def test_a_new_object_is_told_what_the_defaults_would_give(
     acl: dict[str, set[tuple[str, bool]]], defaults: list[list[Item]], statements: list[str]
 ) -> None:
-    one = Item("view", "t", "CREATE VIEW t", target="VIEW t", facts={"acl": {**USUAL, **acl}, "usual": USUAL})
+    one = Item(
+        "view",
+        "t",
+        "CREATE VIEW t",
+        target="VIEW t",
+        facts={"acl": {**USUAL, **acl}, "usual": USUAL, "schema": "public"},
+    )
     assert [item.create for item in against_defaults([one], *defaults)] == statements

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blockers import watching
-from .catalogue import Item, read_catalogue
+from .catalogue import Item, read_catalogue, read_catalogue_within, schemas_besides
 from .commands import playbook
 from .connection import connect
 from .drift import Difference, compare, table
 from .drift_run import ARGUMENT_SPEC as DRIFT
-from .drift_run import LOCK_TIMEOUT
+from .drift_run import LOCK_TIMEOUT, exempt_from_drift
+from .drift_steps import without_equal
 from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import SCRIPT, MigrationFile, of_params
@@ -76,8 +77,7 @@ def _baseline(
     names = [file.name for file in files]
     if not ledger.tables():
         return _unchanged(f"{where} is empty: `ansible-playbook migrate.yml` fills it", names)
-    live = _of_migrations(params, read_catalogue(connection, params["schema"]))
-    steps, stopped = _steps(connection, params, files, live)
+    steps, stopped, objects = _steps(connection, params, files)
     last = names.index(params["upto"]) + 1 if params["upto"] else _agreed(steps)
     shown = 0 < last <= len(steps) and not steps[last - 1]
     if not params["anyway"] and (not shown or (stopped and last == len(steps) and not params["upto"])):
@@ -95,7 +95,7 @@ def _baseline(
                 ledger.record_resolved(file)
     lines = [f"{name} {'would be ' if check_mode else ''}marked as applied" for name in names[:last]]
     lines.append(
-        f"{len(live)} objects of {where} are {'' if shown else 'not shown to be '}what they make"
+        f"{objects} objects of {where} are {'' if shown else 'not shown to be '}what they make"
         + ("" if shown else ": you decided")
     )
     return {"changed": True, "names": names[:last], "pending": names[last:], "lines": [*lines, *stopped]}
@@ -133,17 +133,23 @@ def _ambiguous(
 
 
 def _steps(
-    connection: psycopg.Connection[Any], params: Mapping[str, Any], files: list[MigrationFile], live: list[Item]
-) -> tuple[list[list[Difference]], list[str]]:
-    """What differs after the first, the second, ... migration, and why the comparison ended early, if it did.
+    connection: psycopg.Connection[Any], params: Mapping[str, Any], files: list[MigrationFile]
+) -> tuple[list[list[Difference]], list[str], int]:
+    """What differs after the first, the second, ... migration, why the comparison ended early, if it did, and the live objects.
 
     It needs to go no further than `upto` where nothing differs there, or where that doesn't matter.
     """
     schema, superuser = params["schema"], superuser_of(params)
     steps: list[list[Difference]] = []
     session = {"search_path": identifier(schema), "lock_timeout": LOCK_TIMEOUT}
+    others: list[str] = []
+    live = _of_migrations(params, read_catalogue(connection, schema))
     with scratch_database(connection, params, superuser=superuser, settings=session, files=files) as own:
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
+
+        def read() -> list[Item]:
+            return _of_migrations(params, read_catalogue_within(own, schema, others))
+
         for file in files:
             try:
                 replay(own, [file], params["folder"])
@@ -156,12 +162,19 @@ def _steps(
                     why = f"{said.sqlstate}: {' '.join(str(said).split())} ({params['folder']}/{file.name}/{SCRIPT})."
                 else:
                     why = error.message
-                return steps, [f"From {file.name} on nothing was compared: it doesn't run in a scratch database. {why}"]
-            expected = _of_migrations(params, read_catalogue(own, schema))
-            steps.append([row for row in compare(expected, live) if not row.weak])
+                stopped = f"From {file.name} on nothing was compared: it doesn't run in a scratch database. {why}"
+                return steps, [stopped], len(live)
+            if (made := schemas_besides(own, schema)) != others:
+                others = made
+                live = _of_migrations(params, read_catalogue(connection, schema, others))
+            expected = _of_migrations(params, read_catalogue(own, schema, others))
+            found = [row for row in compare(expected, live) if not row.weak]
+            exempt = exempt_from_drift(params, found, expected, live)
+            found = [row for row in found if row.item.key not in exempt]
+            steps.append(without_equal(own, found, read))
             if file.name == params["upto"] and (params["anyway"] or not steps[-1]):
                 break
-    return steps, []
+    return steps, [], len(live)
 
 
 def _refusal(

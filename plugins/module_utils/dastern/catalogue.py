@@ -1,10 +1,10 @@
-"""What one schema holds, read from the server's catalogue: one `Item` per object, each with its definition as text.
+"""What schemas hold, read from the server's catalogue: one `Item` per object, each with its definition as text.
 
 Definitions come from PostgreSQL's own functions (`pg_get_constraintdef` and its like) in one read-only transaction whose
-search path is the schema, so that names in it are written without the schema and two databases, or two servers, give
-equal texts. Left out: the ledger, what belongs to an extension (the extension stands for it), versions of extensions
-(the image decides them), whether a materialized view is filled, the value that a sequence has reached, and all other
-schemas. What has no query of its own here (operators, text search and their like) is listed by name; of those only
+search path is the first schema, so that names in it are written without the schema, all others with theirs, and two
+databases, or two servers, give equal texts. Left out: the ledger, what belongs to an extension (the extension stands for
+it), versions of extensions (the image decides them), whether a materialized view is filled, and the value that a sequence
+has reached. What has no query of its own here (operators, text search and their like) is listed by name; of those only
 existence and owner-independent identity are compared. roles/migrations/README.md lists what isn't looked at.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Address = tuple[int, int, int]
 """An object as pg_depend names it: catalogue, oid, column number or 0."""
 
-DATABASE = "DATABASE :database"
-"""The database in a definition: its name is not part of what is compared."""
+_DATABASE = "DATABASE :database"
+"""The database in a definition: its name is not part of what is compared. Such an item has the fact `of_database`."""
 
 Privileges = Mapping[str, Set[tuple[str, bool]]]
 """By role, as SQL writes it: each privilege, and whether the role may give it on."""
@@ -42,6 +42,7 @@ KINDS_BY_DEFAULT = {
 """What ALTER DEFAULT PRIVILEGES calls the objects of a kind. Such an item has the facts `acl`, the privileges that are
 there, and `usual`, those that the server gives where no default privileges say otherwise."""
 
+_IN_A_SCHEMA = ("pg_class", "pg_type", "pg_proc", "pg_collation", "pg_statistic_ext")
 WEAK = ("column order",)
 """Kinds that change nothing for a program that names its columns: reported, but no drift."""
 
@@ -67,6 +68,17 @@ SELECT n.oid, quote_ident(n.nspname),
   d.oid, pg_get_userbyid(d.datdba)
 FROM pg_namespace n, pg_database d WHERE n.nspname = %s AND d.datname = current_database()
 """
+# Schemas that somebody made, or put something into, but for an extension.
+_SCHEMAS = """
+SELECT n.nspname FROM pg_catalog.pg_namespace n
+WHERE n.nspname <> %(schema)s AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND objid = n.oid AND deptype = 'e')
+  AND (n.nspname <> 'public' OR EXISTS (
+    SELECT FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = n.oid AND d.deptype = 'n'
+      AND d.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass AND d.classid <> 'pg_catalog.pg_extension'::pg_catalog.regclass
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE (e.classid, e.objid) = (d.classid, d.objid) AND e.deptype = 'e')))
+ORDER BY 1
+"""
 _RELATIONS = """
 SELECT c.oid, c.relkind, quote_ident(c.relname), c.relpersistence, c.relrowsecurity, c.relforcerowsecurity,
   c.relreplident, pg_get_userbyid(c.relowner),
@@ -85,21 +97,27 @@ LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 # The columns of a typed table are its type's, as those of a partition are the partitioned table's. A column without a
-# default may lie under one that has it: a partition that was attached, or ALTER TABLE ONLY.
+# default may lie under one that has it, however far above: a partition that was attached, or ALTER TABLE ONLY.
 # Of a column's options only the two that the manual names (ALTER TABLE, "per-attribute options"): a server may keep
 # others there for itself, such as a `pg_attver` that is another number for every table ever made.
 _COLUMNS = """
+WITH RECURSIVE above (child, parent) AS (
+  SELECT inhrelid, inhparent FROM pg_inherits
+  UNION SELECT a.child, i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.parent
+), defaulted AS (
+  SELECT DISTINCT a.child, p.attname FROM above a JOIN pg_attribute p ON p.attrelid = a.parent AND p.attgenerated = ''
+  JOIN pg_attrdef e ON e.adrelid = p.attrelid AND e.adnum = p.attnum
+)
 SELECT a.attrelid, a.attnum, a.attname, quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
   CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END,
   a.attnotnull, a.attidentity, a.attgenerated,
   a.attislocal AND c.reloftype = 0 AND c.relkind NOT IN ('v', 'm'), c.relhassubclass, d.oid,
-  CASE WHEN d.oid IS NOT NULL THEN pg_get_expr(d.adbin, d.adrelid) WHEN a.attinhcount > 0 AND EXISTS (
-    SELECT FROM pg_inherits i JOIN pg_attribute p ON p.attrelid = i.inhparent AND p.attname = a.attname AND p.attgenerated = ''
-    JOIN pg_attrdef e ON e.adrelid = p.attrelid AND e.adnum = p.attnum WHERE i.inhrelid = a.attrelid) THEN 'NULL' END,
+  CASE WHEN d.oid IS NOT NULL THEN pg_get_expr(d.adbin, d.adrelid) WHEN a.attinhcount > 0 AND u.child IS NOT NULL THEN 'NULL' END,
   CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage END, a.attcompression, coalesce(a.attstattarget, -1),
   ARRAY(SELECT o FROM unnest(a.attoptions) o WHERE split_part(o, '=', 1) IN ('n_distinct', 'n_distinct_inherited'))
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN defaulted u ON u.child = a.attrelid AND u.attname = a.attname
 WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """
@@ -131,7 +149,8 @@ WHERE c.relnamespace = %(schema)s AND NOT c.relispartition
 _SEQUENCES = """
 SELECT c.oid, quote_ident(c.relname), c.relpersistence, pg_get_userbyid(c.relowner), format_type(s.seqtypid, NULL),
   format('INCREMENT BY %%s MINVALUE %%s MAXVALUE %%s START WITH %%s CACHE %%s %%sCYCLE', s.seqincrement, s.seqmin, s.seqmax,
-    s.seqstart, s.seqcache, CASE WHEN s.seqcycle THEN '' ELSE 'NO ' END), d.deptype, d.refobjid, d.refobjsubid
+    s.seqstart, s.seqcache, CASE WHEN s.seqcycle THEN '' ELSE 'NO ' END), d.deptype, d.refobjid, d.refobjsubid,
+  ARRAY[s.seqincrement, s.seqmin, s.seqmax]
 FROM pg_class c JOIN pg_sequence s ON s.seqrelid = c.oid
 LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
   AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
@@ -145,7 +164,7 @@ SELECT t.oid, t.typtype, quote_ident(t.typname), pg_get_userbyid(t.typowner), t.
       || CASE WHEN t.typcollation <> b.typcollation THEN ' COLLATE ' || t.typcollation::regcollation::text ELSE '' END
       || coalesce(' DEFAULT ' || t.typdefault, '') || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END
       || coalesce((SELECT string_agg(format(' CONSTRAINT %%I %%s', k.conname, pg_get_constraintdef(k.oid)), '' ORDER BY k.conname)
-                   FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'), '')
+                   FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c' AND k.convalidated), '')
     WHEN 'c' THEN '(' || coalesce((SELECT string_agg(format('%%I %%s', a.attname, format_type(a.atttypid, a.atttypmod))
         || CASE WHEN a.attcollation <> y.typcollation THEN ' COLLATE ' || a.attcollation::regcollation::text ELSE '' END, ', ' ORDER BY a.attnum)
       FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
@@ -155,7 +174,9 @@ SELECT t.oid, t.typtype, quote_ident(t.typname), pg_get_userbyid(t.typowner), t.
         CASE WHEN r.rngcanonical <> 0 THEN ', CANONICAL = ' || r.rngcanonical::regproc::text END,
         CASE WHEN r.rngsubdiff <> 0 THEN ', SUBTYPE_DIFF = ' || r.rngsubdiff::regproc::text END, r.rngmultitypid::regtype)
       FROM pg_range r JOIN pg_opclass o ON o.oid = r.rngsubopc WHERE r.rngtypid = t.oid)
-    ELSE '' END
+    ELSE '' END,
+  ARRAY(SELECT format('%%I %%s', k.conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k
+    WHERE k.contypid = t.oid AND k.contype = 'c' AND NOT k.convalidated ORDER BY k.conname)
 FROM pg_type t LEFT JOIN pg_type b ON b.oid = t.typbasetype LEFT JOIN pg_class c ON c.oid = t.typrelid
 WHERE t.typnamespace = %(schema)s AND t.typtype IN ('b', 'e', 'd', 'c', 'r') AND (t.typtype <> 'c' OR c.relkind = 'c')
   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
@@ -164,13 +185,24 @@ WHERE t.typnamespace = %(schema)s AND t.typtype IN ('b', 'e', 'd', 'c', 'r') AND
 _FUNCTIONS = """
 SELECT p.oid, p.prokind, quote_ident(p.proname), pg_get_function_identity_arguments(p.oid), oidvectortypes(p.proargtypes),
   pg_get_userbyid(p.proowner), CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END,
-  (SELECT format('SFUNC = %%s, STYPE = %%s', a.aggtransfn::regproc, format_type(a.aggtranstype, NULL))
-     || CASE WHEN a.aggfinalfn <> 0 THEN ', FINALFUNC = ' || a.aggfinalfn::regproc::text ELSE '' END
-     || CASE WHEN a.aggcombinefn <> 0 THEN ', COMBINEFUNC = ' || a.aggcombinefn::regproc::text ELSE '' END
-     || coalesce(', INITCOND = ' || quote_literal(a.agginitval), '')
-     || CASE p.proparallel WHEN 's' THEN ', PARALLEL = SAFE' WHEN 'r' THEN ', PARALLEL = RESTRICTED' ELSE '' END
-     || CASE WHEN a.aggkind <> 'n' OR a.aggmtransfn <> 0 OR a.aggsortop <> 0 THEN ' -- and more' ELSE '' END
-   FROM pg_aggregate a WHERE a.aggfnoid = p.oid)
+  (SELECT concat_ws(', ', 'SFUNC = ' || a.aggtransfn::regproc, 'STYPE = ' || format_type(a.aggtranstype, NULL),
+     'SSPACE = ' || nullif(a.aggtransspace, 0), 'FINALFUNC = ' || nullif(a.aggfinalfn, 0)::regproc,
+     CASE WHEN a.aggfinalextra THEN 'FINALFUNC_EXTRA' END,
+     'FINALFUNC_MODIFY = ' || CASE WHEN a.aggfinalfn <> 0 AND a.aggfinalmodify <> k.usual THEN k.words ->> a.aggfinalmodify::text END,
+     'COMBINEFUNC = ' || nullif(a.aggcombinefn, 0)::regproc, 'SERIALFUNC = ' || nullif(a.aggserialfn, 0)::regproc,
+     'DESERIALFUNC = ' || nullif(a.aggdeserialfn, 0)::regproc, 'INITCOND = ' || quote_literal(a.agginitval),
+     'MSFUNC = ' || nullif(a.aggmtransfn, 0)::regproc, 'MINVFUNC = ' || nullif(a.aggminvtransfn, 0)::regproc,
+     'MSTYPE = ' || CASE WHEN a.aggmtranstype <> 0 THEN format_type(a.aggmtranstype, NULL) END,
+     'MSSPACE = ' || nullif(a.aggmtransspace, 0), 'MFINALFUNC = ' || nullif(a.aggmfinalfn, 0)::regproc,
+     CASE WHEN a.aggmfinalextra THEN 'MFINALFUNC_EXTRA' END,
+     'MFINALFUNC_MODIFY = ' || CASE WHEN a.aggmfinalfn <> 0 AND a.aggmfinalmodify <> k.usual THEN k.words ->> a.aggmfinalmodify::text END,
+     'MINITCOND = ' || quote_literal(a.aggminitval),
+     (SELECT format('SORTOP = OPERATOR(%%I.%%s)', n.nspname, o.oprname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+      WHERE o.oid = a.aggsortop),
+     CASE WHEN a.aggkind = 'h' THEN 'HYPOTHETICAL' END,
+     CASE p.proparallel WHEN 's' THEN 'PARALLEL = SAFE' WHEN 'r' THEN 'PARALLEL = RESTRICTED' END)
+   FROM pg_aggregate a, LATERAL (SELECT CASE a.aggkind WHEN 'n' THEN 'r' ELSE 'w' END::"char" AS usual,
+     '{"r": "READ_ONLY", "s": "SHAREABLE", "w": "READ_WRITE"}'::jsonb AS words) k WHERE a.aggfnoid = p.oid)
 FROM pg_proc p WHERE p.pronamespace = %(schema)s
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i')
 """
@@ -269,7 +301,8 @@ FROM pg_database d, (VALUES ('TABLES', 'r'), ('SEQUENCES', 's'), ('FUNCTIONS', '
 """
 _DEFAULT_PRIVILEGES = """
 SELECT quote_ident(pg_get_userbyid(d.defaclrole)), CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
-    WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' ELSE 'SCHEMAS' END, d.defaclnamespace <> 0, x.of_default,
+    WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' ELSE 'SCHEMAS' END,
+  (SELECT quote_ident(n.nspname) FROM pg_namespace n WHERE n.oid = d.defaclnamespace), x.of_default,
   CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable,
   d.defaclrole = (SELECT datdba FROM pg_database WHERE datname = current_database())
 FROM pg_default_acl d, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(d.defaclacl) e
@@ -283,6 +316,10 @@ FROM pg_description d
 LEFT JOIN pg_attribute a ON d.classoid = 'pg_class'::regclass AND d.objsubid <> 0 AND a.attrelid = d.objoid AND a.attnum = d.objsubid
 LEFT JOIN pg_constraint k ON d.classoid = 'pg_constraint'::regclass AND k.oid = d.objoid AND k.contypid <> 0
 WHERE d.objoid >= 16384
+"""
+# A domain's constraints are part of its definition: what they need, it needs.
+_DOMAIN_CONSTRAINTS = """
+SELECT k.oid, k.contypid FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid WHERE t.typnamespace = %(schema)s
 """
 _MEMBERS = (
     "SELECT classid, objid, refobjid FROM pg_depend WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass"
@@ -315,6 +352,11 @@ class Item:
     broken: str = ""
 
     @property
+    def meaning(self) -> str:
+        """What is compared: a body is the same whichever way its lines end, as a checkout may change that."""
+        return self.shown.replace("\r\n", "\n") if self.kind in ("function", "procedure", "comment") else self.shown
+
+    @property
     def shown(self) -> str:
         return f"{self.definition} -- {self.broken}" if self.broken else self.definition
 
@@ -325,16 +367,16 @@ class Item:
 
 def fingerprint(items: Iterable[Item]) -> str:
     """SHA-256 over kind, name and definition of all items, in an order of its own: equal schemas give equal digits."""
-    lines = sorted(json.dumps([item.kind, item.name, item.shown], ensure_ascii=False) for item in items)
+    lines = sorted(json.dumps([item.kind, item.name, item.meaning], ensure_ascii=False) for item in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def read_catalogue(connection: psycopg.Connection[Any], schema: str) -> list[Item]:
-    """Everything in `schema` of the connection's database, and what belongs to the database as a whole.
+def read_catalogue(connection: psycopg.Connection[Any], schema: str, others: Iterable[str] = ()) -> list[Item]:
+    """Everything in `schema` and, as far as they are there, in `others`, and what belongs to the database as a whole.
 
-    The connection is in autocommit mode and outside a transaction. Raises `DasTernError` if there is no such schema.
+    The connection is in autocommit mode and outside a transaction. Raises `DasTernError` if there is no such `schema`.
     """
-    reader = _Reader(connection, schema)
+    reader = _Reader(connection, schema, others)
     connection.execute(_BEGIN.format(schema=identifier(schema)))  # type: ignore[arg-type]
     try:
         return reader.read()
@@ -342,46 +384,82 @@ def read_catalogue(connection: psycopg.Connection[Any], schema: str) -> list[Ite
         connection.execute("ROLLBACK")
 
 
-def read_catalogue_within(connection: psycopg.Connection[Any], schema: str) -> list[Item]:
+def read_catalogue_within(connection: psycopg.Connection[Any], schema: str, others: Iterable[str] = ()) -> list[Item]:
     """The same as the open transaction of `connection` sees it, which goes on as if nothing had been read."""
     begin = _BEGIN.replace("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SAVEPOINT catalogue")
     connection.execute(begin.format(schema=identifier(schema)))  # type: ignore[arg-type]
-    items = _Reader(connection, schema).read()
+    items = _Reader(connection, schema, others).read()
     connection.execute("ROLLBACK TO SAVEPOINT catalogue; RELEASE SAVEPOINT catalogue")
     return items
+
+
+def schemas_besides(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+    """The schemas besides `schema` that somebody made or put something into, but for extensions."""
+    return [name for (name,) in connection.execute(_SCHEMAS, {"schema": schema}).fetchall()]
+
+
+@dataclass(frozen=True)
+class _Space:
+    """A schema: its name as SQL writes it, what stands before the names in it, and the key of what they go down with."""
+
+    oid: int
+    name: str
+    prefix: str
+    parent: str
 
 
 class _Reader:
     """Collects items; children name their parent by its oid, which may be known only later."""
 
-    def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
-        self._connection, self._schema = connection, schema
+    def __init__(self, connection: psycopg.Connection[Any], schema: str, others: Iterable[str]) -> None:
+        self._connection, self._schema, self._others = connection, schema, list(others)
         self._found: dict[str, dict[str, Any]] = {}
         self._keys: dict[Address, str] = {}
         self._needs: dict[str, set[str]] = {}
         self._class: dict[str, int] = {}
         self._owner = ""
-        self._oid = 0
+        self._spaces: list[_Space] = []
+        self._space = _Space(0, "", "", "")
         self._relations: dict[int, str] = {}
         self._columns: dict[tuple[int, int], tuple[str, str]] = {}
         self._triggers: dict[int, str] = {}
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        values = {"schema": self._oid, "ledger": LEDGER} if "%(" in query else None
+        values = {"schema": self._space.oid, "ledger": LEDGER} if "%(" in query else None
         return self._connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+
+    def _rows_of_each(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of one schema after the other, which is `self._space` meanwhile."""
+        for space in self._spaces:
+            self._space = space
+            yield from self._rows(query)
 
     def read(self) -> list[Item]:
         self._class = dict(self._rows(_CLASSES))
-        self._the_schema()
+        rows = self._connection.execute(_SCHEMA, (self._schema,)).fetchall()
+        if not rows:
+            raise DasTernError(
+                f"Schema {self._schema} doesn't exist in this database: correct `migrations_schema`, or create it "
+                f"(`CREATE SCHEMA {identifier(self._schema)}`)."
+            )
+        for name in self._others:
+            rows += self._connection.execute(_SCHEMA, (name,)).fetchall()
+        for number, row in enumerate(rows):
+            self._a_schema(*row, is_first=number == 0)
+        for row in self._rows(_EXTENSIONS):
+            self._extension(*row)
+        # Each kind in all schemas before the next one: what refers to something in another schema finds it.
         for query, add in (
-            (_EXTENSIONS, self._extension), (_RELATIONS, self._relation), (_COLUMNS, self._column), (_TYPES, self._type),
-            (_FUNCTIONS, self._function), (_CASTS, self._cast), (_SEQUENCES, self._sequence), (_COLLATIONS, self._collation),
+            (_RELATIONS, self._relation), (_COLUMNS, self._column), (_TYPES, self._type), (_FUNCTIONS, self._function),
+            (_CASTS, self._cast), (_SEQUENCES, self._sequence), (_COLLATIONS, self._collation),
             (_CONSTRAINTS, self._constraint), (_INDEXES, self._index), (_TRIGGERS, self._trigger),
-            (_POLICIES, self._policy), (_RULES, self._rule), (_STATISTICS, self._statistics),
-            (_DATABASE_WIDE, self._plain), (_OTHERS, self._plain),
+            (_POLICIES, self._policy), (_RULES, self._rule), (_STATISTICS, self._statistics), (_OTHERS, self._other),
+            (_DOMAIN_CONSTRAINTS, self._domain_constraint),
         ):  # fmt: skip
-            for row in self._rows(query):
+            for row in self._rows_of_each(query):
                 add(*row)
+        for row in self._rows(_DATABASE_WIDE):
+            self._plain(*row)
         members = {(classid, objid): extension for classid, objid, extension in self._rows(_MEMBERS)}
         for classid, objid in members:
             self._found.pop(self._keys.get((classid, objid, 0), ""), None)
@@ -404,6 +482,8 @@ class _Reader:
         **more: Any,
     ) -> str:
         key = f"{kind} {name}"
+        if address is not None and address[0] in _IN_A_SCHEMA and not more.get("parent"):
+            more["parent"] = self._space.parent
         self._found[key] = {"kind": kind, "name": name, "definition": definition, **more}
         if address is not None:
             self._keys[(self._class[address[0]], *address[1:])] = key
@@ -418,17 +498,11 @@ class _Reader:
                 "owner", f"of {parent}", shown, undo=f"ALTER {target} OWNER TO {identifier(self._owner)}", parent=parent
             )
 
-    def _the_schema(self) -> None:
-        rows = self._connection.execute(_SCHEMA, (self._schema,)).fetchall()
-        if not rows:
-            raise DasTernError(
-                f"Schema {self._schema} doesn't exist in this database: correct `migrations_schema`, or create it "
-                f"(`CREATE SCHEMA {identifier(self._schema)}`)."
-            )
-        self._oid, name, owner, database, self._owner = rows[0]
-        key = self._add(
-            "schema", name, f"CREATE SCHEMA {name}", ("pg_namespace", self._oid, 0), target=f"SCHEMA {name}"
-        )
+    def _a_schema(self, oid: int, name: str, owner: str, database: int, of_database: str, *, is_first: bool) -> None:
+        self._owner = of_database
+        key = self._add("schema", name, f"CREATE SCHEMA {name}", ("pg_namespace", oid, 0), target=f"SCHEMA {name}",
+                        facts={"first": is_first})  # fmt: skip
+        self._spaces.append(_Space(oid, name, "" if is_first else f"{name}.", "" if is_first else key))
         self._owned(f"SCHEMA {name}", owner, key)
         self._keys[(self._class["pg_database"], database, 0)] = "database"
 
@@ -445,10 +519,11 @@ class _Reader:
     ) -> None:  # fmt: skip
         if is_ledger:
             return
-        self._relations[oid] = name
+        self._relations[oid] = name = self._space.prefix + name
         kind = {"v": "view", "m": "materialized view", "f": "foreign table"}.get(relkind, "table")
         target = f"{kind.upper()} {name}"
         settings = f" WITH ({_options(options)})" if options else ""
+        facts: dict[str, Any] = {"prefix": self._space.prefix}
         if view is not None:
             using = f" USING {method}" if method else ""
             using += settings + (f" TABLESPACE {tablespace}" if tablespace else "")
@@ -456,17 +531,26 @@ class _Reader:
             undo = f"DROP {target}"
         else:
             undo = ""
-            text = f"CREATE {'UNLOGGED ' if persistence == 'u' else ''}{target}"
+            head = f"CREATE {'UNLOGGED ' if persistence == 'u' else ''}{target}"
+            tail = ""
             if bound is not None:
-                text += f" PARTITION OF {parents[0]} {bound}"
+                head += f" PARTITION OF {parents[0]} {bound}"
+                facts |= {"partition_of": parents[0], "bound": bound}
+            elif of_type:
+                head += f" OF {of_type}"
             else:
-                text += f" OF {of_type}" if of_type else " (...)"
-                text += f" INHERITS ({', '.join(parents)})" if parents else ""
-            text += f" PARTITION BY {partition_key}" if partition_key else ""
-            text += f" {server}" if server else ""
-            text += f" USING {method}" if method else ""
-            text += f" TABLESPACE {tablespace}" if tablespace else ""
-        key = self._add(kind, name, text, ("pg_class", oid, 0), undo=undo, target=target)
+                facts["head"] = head
+                facts["inherits"] = parents
+                tail += f" INHERITS ({', '.join(parents)})" if parents else ""
+            facts["is_partitioned"] = partition_key is not None
+            facts["is_plain"] = persistence == "p" and not (method or tablespace or server)
+            tail += f" PARTITION BY {partition_key}" if partition_key else ""
+            tail += f" {server}" if server else ""
+            tail += f" USING {method}" if method else ""
+            tail += f" TABLESPACE {tablespace}" if tablespace else ""
+            facts["tail"] = tail
+            text = head + (" (...)" if "head" in facts else "") + tail
+        key = self._add(kind, name, text, ("pg_class", oid, 0), undo=undo, target=target, facts=facts)
         self._keys[(self._class["pg_type"], row_type, 0)] = key
         self._owned(target, owner, key)
         if options and view is None:
@@ -515,6 +599,8 @@ class _Reader:
                               address=("pg_class", relation, number), target=f"COLUMN {full}",
                               facts={"table": table, "column": raw, "quoted": name, "type": kind, "number": number,
                                      "identity": identity})  # fmt: skip
+            if generated and default is not None:
+                self._found[key]["facts"]["generated"] = default
             if generated and default_oid:
                 self._keys[(self._class["pg_attrdef"], default_oid, 0)] = key
         which = f"ALTER COLUMN {name}"
@@ -562,15 +648,19 @@ class _Reader:
 
     def _type(
         self, oid: int, typtype: str, name: str, owner: str, array: int, relation: int, labels: list[str] | None,
-        text: str,
+        text: str, not_valid: list[str],
     ) -> None:  # fmt: skip
+        name = self._space.prefix + name
         kind = {"e": "enum", "d": "domain", "c": "composite type", "r": "range type"}.get(typtype, "type")
         target = f"{'DOMAIN' if kind == 'domain' else 'TYPE'} {name}"
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {"prefix": self._space.prefix}
         if labels is not None:
             text = f"ENUM ({', '.join(literal(label) for label in labels)})"
-            facts = {"labels": labels}
+            facts["labels"] = labels
         definition = f"CREATE {target} AS {'RANGE ' if typtype == 'r' else ''}{text}"
+        definition += "".join(
+            f";\nALTER {target} ADD CONSTRAINT {one}" for one in not_valid
+        )  # CREATE DOMAIN knows no NOT VALID
         undo = f"DROP {target}" if kind != "type" else ""
         key = self._add(kind, name, definition, ("pg_type", oid, 0), target=target, undo=undo, facts=facts)
         if array:
@@ -578,6 +668,9 @@ class _Reader:
         if relation:  # on which the dependencies and comments of a composite type's attributes hang
             self._keys[(self._class["pg_class"], relation, 0)] = key
         self._owned(target, owner, key)
+
+    def _domain_constraint(self, oid: int, domain: int) -> None:
+        self._keys[(self._class["pg_constraint"], oid, 0)] = self._keys[(self._class["pg_type"], domain, 0)]
 
     def _function(
         self,
@@ -591,14 +684,22 @@ class _Reader:
         aggregate: str | None,
     ) -> None:
         kind = {"p": "procedure", "a": "aggregate"}.get(prokind, "function")
+        name = self._space.prefix + name
         target = f"{kind.upper()} {name}({types})"
+        facts = {}
         if text is not None:
-            # The only name in it that is always written with its schema.
-            text = text.replace(f" {_quoted(self._found, self._schema)}.", " ", 1).rstrip()
+            text = self._unqualified(text).rstrip()
         else:
-            text = f"CREATE AGGREGATE {name}({identity}) ({aggregate})"
-        key = self._add(kind, f"{name}({types})", text, ("pg_proc", oid, 0), target=target, undo=f"DROP {target}")
+            facts["granted"] = f"FUNCTION {name}({types})"
+            target = f"AGGREGATE {name}({identity or '*'})"
+            text = f"CREATE {target} ({aggregate})"
+        key = self._add(kind, f"{name}({types})", text, ("pg_proc", oid, 0), target=target, undo=f"DROP {target}",
+                        facts=facts)  # fmt: skip
         self._owned(target, owner, key)
+
+    def _unqualified(self, text: str) -> str:
+        """A definition in which the object's own name is always written with its schema, with `self._space.prefix` alone."""
+        return text if self._space.prefix else text.replace(f" {self._space.name}.", " ", 1)
 
     def _cast(self, oid: int, name: str, how: str) -> None:
         target = f"CAST {name}"
@@ -606,9 +707,10 @@ class _Reader:
 
     def _sequence(
         self, oid: int, name: str, persistence: str, owner: str, kind: str, options: str, dependence: str | None,
-        relation: int | None, number: int | None,
+        relation: int | None, number: int | None, bounds: list[int],
     ) -> None:  # fmt: skip
         column = self._columns.get((relation or 0, number or 0))
+        name = self._space.prefix + name
         if dependence == "i":
             parent = f"column {column[0]}" if column else ""
             if column is None or parent not in self._found:
@@ -618,17 +720,21 @@ class _Reader:
             words = f"GENERATED {'ALWAYS' if always else 'BY DEFAULT'} AS IDENTITY (SEQUENCE NAME {name} {options})"
             quoted = self._found[parent]["facts"]["quoted"]
             self._alter("identity", full, parent, f"ALTER COLUMN {quoted} ADD {words}",
-                        f"ALTER COLUMN {quoted} DROP IDENTITY", words, address=("pg_class", oid, 0), target=f"SEQUENCE {name}")  # fmt: skip
+                        f"ALTER COLUMN {quoted} DROP IDENTITY", words, address=("pg_class", oid, 0), target=f"SEQUENCE {name}",
+                        facts={"sequence": name, "prefix": self._space.prefix, "range": bounds})  # fmt: skip
             return
         target = f"SEQUENCE {name}"
         text = f"CREATE {'UNLOGGED ' if persistence == 'u' else ''}{target} AS {kind} {options}"
-        key = self._add("sequence", name, text, ("pg_class", oid, 0), target=target)
+        of_column = column[0] if dependence == "a" and column is not None else ""
+        key = self._add("sequence", name, text, ("pg_class", oid, 0), target=target,
+                        facts={"sequence": name, "prefix": self._space.prefix, "range": bounds, "of_column": of_column})  # fmt: skip
         self._owned(target, owner, key)
         if dependence == "a" and column is not None:
             self._add("sequence owner", name, f"ALTER {target} OWNED BY {column[0]}", parent=key,
                       undo=f"ALTER {target} OWNED BY NONE", needs=[f"column {column[0]}"])  # fmt: skip
 
     def _collation(self, oid: int, name: str, owner: str, text: str) -> None:
+        name = self._space.prefix + name
         target = f"COLLATION {name}"
         key = self._add(
             "collation",
@@ -651,7 +757,7 @@ class _Reader:
             "constraint", f"{table}.{name}", self._keys[(self._class["pg_class"], relation, 0)],
             f"ADD CONSTRAINT {name} {text}", f"DROP CONSTRAINT {name}", text, broken="its triggers are DISABLED" if disabled else "", address=("pg_constraint", oid, 0),
             target=f"CONSTRAINT {name} ON {table}",
-            facts={"type": contype, "table": table, "columns": columns, "name": raw, "quoted": name,
+            facts={"type": contype, "table": table, "columns": columns, "name": raw, "quoted": name, "prefix": self._space.prefix,
                    "references": self._relations.get(references, "")},
         )  # fmt: skip
         if index and contype != "f":
@@ -664,6 +770,7 @@ class _Reader:
     ) -> None:  # fmt: skip
         if relation not in self._relations:
             return
+        name = self._space.prefix + (plain := name)
         parent = self._keys[(self._class["pg_class"], relation, 0)]
         own = self._keys.get((self._class["pg_class"], oid, 0), "")
         if not of_constraint:
@@ -686,12 +793,12 @@ class _Reader:
                 "replica identity",
                 table,
                 parent,
-                f"REPLICA IDENTITY USING INDEX {name}",
+                f"REPLICA IDENTITY USING INDEX {plain}",
                 "REPLICA IDENTITY DEFAULT",
                 needs=[own],
             )
         if clustered:
-            self._alter("clustered on", table, parent, f"CLUSTER ON {name}", "SET WITHOUT CLUSTER", needs=[own])
+            self._alter("clustered on", table, parent, f"CLUSTER ON {plain}", "SET WITHOUT CLUSTER", needs=[own])
 
     def _trigger(
         self, oid: int, relation: int, name: str, text: str, enabled: str, copy_of: int | None, above: str | None
@@ -740,7 +847,7 @@ class _Reader:
         )
 
     def _statistics(self, oid: int, relation: int, name: str, text: str, amount: int, owner: str) -> None:
-        text = text.replace(f" {_quoted(self._found, self._schema)}.", " ", 1)
+        text, name = self._unqualified(text), self._space.prefix + name
         text += f";\nALTER STATISTICS {name} SET STATISTICS {amount}" if amount != -1 else ""
         target = f"STATISTICS {name}"
         parent = self._keys.get((self._class["pg_class"], relation, 0), "")
@@ -755,9 +862,13 @@ class _Reader:
         )
         self._owned(target, owner, key)
 
-    def _plain(self, kind: str, name: str, definition: str = "") -> None:
+    def _other(self, kind: str, name: str) -> None:
+        """What is compared by its name alone."""
+        self._add(kind, name, name, parent=self._space.parent)
+
+    def _plain(self, kind: str, name: str, definition: str) -> None:
         """What is compared, but made by a person."""
-        self._add(kind, name, definition or name)
+        self._add(kind, name, definition)
 
     def _column_order(self) -> None:
         tables: dict[int, list[str]] = {}
@@ -770,22 +881,27 @@ class _Reader:
 
     def _privileges(self) -> None:
         found: dict[tuple[Address, str | None], _Grants] = {}
-        for classid, objid, sub, part, *row, of_owner in self._rows(_PRIVILEGES):
+        for classid, objid, sub, part, *row, of_owner in self._rows_of_each(_PRIVILEGES):
             found.setdefault(((classid, objid, sub), part), _Grants()).add(*row, of_owner=of_owner)
         self._privileges_by_default(found)
         for (address, column), grants in found.items():
             self._grants(address, column, grants)
-        defaults: dict[tuple[str, str, bool, bool], _Grants] = {}
-        for role, kind, within, *row, of_owner in self._rows(_DEFAULT_PRIVILEGES):
-            defaults.setdefault((role, kind, within, of_owner), _Grants()).add(*row)
-        schema = _quoted(self._found, self._schema)
+        defaults: dict[tuple[str, str, str, bool], _Grants] = {}
+        for role, kind, within, *row, of_owner in self._rows_of_each(_DEFAULT_PRIVILEGES):
+            defaults.setdefault((role, kind, within or "", of_owner), _Grants()).add(*row)
         for (role, kind, within, of_owner), grants in defaults.items():
-            head = f"ALTER DEFAULT PRIVILEGES FOR ROLE {role}" + (f" IN SCHEMA {schema}" if within else "")
+            head = f"ALTER DEFAULT PRIVILEGES FOR ROLE {role}" + (f" IN SCHEMA {within}" if within else "")
             for grantee, more, less in grants.differences():
-                name = f"of {role} on {kind}{' in the schema' if within else ''} to {grantee}"
+                where = (
+                    "" if not within else " in the schema" if within == self._spaces[0].name else f" in schema {within}"
+                )
+                name = f"of {role} on {kind}{where} to {grantee}"
                 do, back = _statements(f"ON {kind}", grantee, more, less, head + " ")
                 facts = {"on": kind, "within": within, "grantee": grantee, "more": more, "less": less}
-                self._add("default privileges", name, do, undo=back, facts=facts if of_owner else {})
+                space = next((one for one in self._spaces if one.name == within), self._spaces[0])
+                self._add(
+                    "default privileges", name, do, undo=back, parent=space.parent, facts=facts if of_owner else {}
+                )
 
     def _privileges_by_default(self, found: Mapping[tuple[Address, str | None], _Grants]) -> None:
         """Note at each object that default privileges are about what it has, and what it would have without any."""
@@ -802,23 +918,30 @@ class _Reader:
         for key, one in self._found.items():
             if kind := KINDS_BY_DEFAULT.get(one["kind"]):
                 one["facts"] = {**one.get("facts", {}), "acl": given.get(key, usual[kind]), "usual": usual[kind]}
+                one["facts"]["schema"] = self._schema_of(one)
+
+    def _schema_of(self, one: Mapping[str, Any]) -> str:
+        """The schema that an item is in, as SQL writes it."""
+        while one.get("parent"):
+            one = self._found.get(one["parent"]) or {}
+        return str(one["name"]) if one.get("kind") == "schema" else self._spaces[0].name
 
     def _grants(self, address: Address, column: str | None, grants: _Grants) -> None:
         """One item for each role whose privileges on the object aren't the ones that it would have by default."""
         key = self._keys.get(address) or self._keys.get((*address[:2], 0), "")
         whole = self._keys.get((*address[:2], 0), "")
         if whole == "database":
-            label, noun, parent = whole, DATABASE, ""
+            label, noun, parent = whole, _DATABASE, ""
         elif whole not in self._found:
             return
         else:
-            label, noun, parent = key, as_granted(self._found[whole]["target"]), key
+            label, noun, parent = key, granted(self._found[whole]["target"], self._found[whole].get("facts", {})), key
         # GRANT knows columns of tables only.
         if column is not None:
             noun = re.sub(r"^SEQUENCE ", "TABLE ", noun)
             label = f"column {noun.removeprefix('TABLE ')}.{column}"
         for grantee, more, less in grants.differences():
-            if noun.startswith("SCHEMA ") and grantee == "PUBLIC":
+            if noun == f"SCHEMA {self._spaces[0].name}" and grantee == "PUBLIC":
                 # Whether everyone may look into the schema says nothing where nobody else may connect; `prisma migrate
                 # reset` makes the schema anew without it.
                 more = [privilege for privilege in more if privilege != ("USAGE", False)]
@@ -826,7 +949,8 @@ class _Reader:
                 more = [(f"{privilege} ({column})", grantable) for privilege, grantable in more]
             if more or less:
                 do, back = _statements(f"ON {noun}", grantee, more, less)
-                self._add("grant", f"{label} to {grantee}", do, undo=back, parent=parent)
+                facts = {"of_database": True} if noun == _DATABASE else {}
+                self._add("grant", f"{label} to {grantee}", do, undo=back, parent=parent, facts=facts)
 
     def _comment(
         self, address: Address, text: str, column: str | None, domain: int | None, constraint: str | None
@@ -834,8 +958,8 @@ class _Reader:
         key = self._keys.get(address, "")
         whole = self._keys.get((self._class["pg_type"], domain, 0) if domain else (*address[:2], 0), "")
         item = self._found.get(whole)
-        # A schema's comment is the template's, and an extension's its own.
-        if item is None or not item.get("target") or item["kind"] in ("schema", "extension"):
+        # The first schema's comment is the template's, and an extension's its own.
+        if item is None or not item.get("target") or item["kind"] == "extension" or item.get("facts", {}).get("first"):
             return
         if column is not None:
             label = f"column {item['name']}.{column}"
@@ -844,7 +968,8 @@ class _Reader:
             label = f"constraint {item['name']}.{constraint}"
             target, key = f"CONSTRAINT {constraint} ON {item['target']}", whole
         elif item["kind"] == "constraint" and address[0] == self._class["pg_class"]:
-            target, label = f"INDEX {item['facts']['quoted']}", f"index {item['facts']['quoted']}"
+            index = item["facts"]["prefix"] + item["facts"]["quoted"]
+            target, label = f"INDEX {index}", f"index {index}"
         else:
             target, label = item["target"], key
         self._add(
@@ -922,18 +1047,12 @@ def _statements(
     return ";\n".join(do), ";\n".join(back)
 
 
-def as_granted(target: str) -> str:
-    """`target` as GRANT calls it: views and foreign tables are tables there, an aggregate is a function."""
-    target = re.sub(r"^(MATERIALIZED VIEW|FOREIGN TABLE|VIEW) ", "TABLE ", target)
-    return re.sub(r"^AGGREGATE ", "FUNCTION ", target)
+def granted(target: str, facts: Mapping[str, Any]) -> str:
+    """What GRANT calls an object: views and foreign tables are tables there, an aggregate is a function."""
+    return str(facts.get("granted") or re.sub(r"^(MATERIALIZED VIEW|FOREIGN TABLE|VIEW) ", "TABLE ", target))
 
 
 def _options(options: Sequence[str]) -> str:
     """`reloptions` as SQL: values quoted, in the order of their names."""
     pairs = sorted(option.partition("=")[::2] for option in options)
     return ", ".join(f"{name} = {literal(value)}" for name, value in pairs)
-
-
-def _quoted(found: Mapping[str, Mapping[str, Any]], schema: str) -> str:
-    """The schema as the server writes it: with quotes only where they are needed."""
-    return schema if f"schema {schema}" in found else identifier(schema)

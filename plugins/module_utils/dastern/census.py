@@ -214,9 +214,9 @@ def _fingerprint(schema: str) -> str:
     return hashlib.sha256(_CASTS.sub("", without_noise(schema)).encode()).hexdigest()
 
 
-def schema_of(superuser: Psql, database: str) -> str:
-    """Return the schema of `database` as pg_dump writes it. Raises `DasTernError`."""
-    command = [*SCHEMA, f"--lock-wait-timeout={LOCK_TIMEOUT}", "-d", conninfo(database, "das-tern census")]
+def schema_of(superuser: Psql, database: str, *options: str) -> str:
+    """Return the schema of `database` as pg_dump writes it, with further `options`. Raises `DasTernError` as `count` does."""
+    command = [*SCHEMA, *options, f"--lock-wait-timeout={LOCK_TIMEOUT}", "-d", conninfo(database, "das-tern census")]
     dumped = superuser.execute(command, silence=3600)
     if dumped.rc != 0:
         locked = {"sqlstate": _LOCKED} if "due to statement timeout" in dumped.err else {}

@@ -28,7 +28,7 @@ _CHECK = re.compile(r"-[bkKJDvC]*C[bkKJDvC]*|--ch(e(c(k)?)?)?")
 _OF_ONE_RUN = re.compile(
     r"restore_(?!keep_old_hours$|wait$)|\w+_confirm$|\w+_as_superuser$|postgres_remove_|postgres_image_(refresh|archive)$"
     r"|backup_(new_cluster|type|name|reason|schedule_state|exit_code)$"
-    r"|migrations_(approved|exit_code|decision|repair_anyway|name|down|drift_|schema_check|baseline_|rollback_|rehearsal_(source|fail)|reset_)"
+    r"|migrations_(approved|exit_code|decision|repair_anyway|name|down|drift_(fail|name)|schema_check|baseline_|rollback_|rehearsal_(source|fail)|reset_)"
 )
 _TARGET_OPTIONS = {
     "inventory": "-i",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import heapq
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .catalogue import DATABASE, KINDS_BY_DEFAULT, WEAK, Item, Privileges, as_granted
+from .catalogue import KINDS_BY_DEFAULT, WEAK, Item, Privileges, granted
 from .text import shown
 
 # What makes the object, in an order that a person would choose; dependencies come first.
@@ -97,7 +98,7 @@ def compare(expected: Iterable[Item], live: Iterable[Item]) -> list[Difference]:
     for key in before.keys() | after.keys():
         one, other = before.get(key), after.get(key)
         if one is not None and other is not None:
-            if one.shown != other.shown and not _only_other_columns(one, other):
+            if one.meaning != other.meaning and not _only_other_columns(one, other):
                 found[key] = Difference("differs", one, other)
             continue
         here, there, item = (before, after, one) if one is not None else (after, before, other)
@@ -134,10 +135,21 @@ def _place(item: Item) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Scaffold:
-    """`statements` without their semicolons, in order; `by_hand` is what a person must write, in words."""
+    """`statements` without their semicolons, in order; `by_hand` is what a person must write, in words.
+
+    `notes` are words about what the statements can't know. `left` is what still differs where they were tried, in words;
+    None as long as they weren't.
+    """
 
     statements: Sequence[str]
     by_hand: Sequence[str]
+    notes: Sequence[str] = ()
+    left: Sequence[str] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to a person; known only where it was tried."""
+        return not self.by_hand and self.left is not None and not self.left
 
     def text(self, heading: Sequence[str]) -> str:
         """The file: a heading in comments, what is left to a person, the statements.
@@ -145,11 +157,31 @@ class Scaffold:
         As long as something is left the file refuses to be applied, so that half of a change never counts as done.
         """
         lines = [f"-- {line}" for line in heading]
+        lines += [f"-- Note: {line}" for note in self.notes for line in note.splitlines()]
+        if self.complete:
+            lines.append("-- It is complete: tried in a scratch database with the migrations, it leaves no difference.")
+        if self.left:
+            lines += ["--", "-- Not complete: tried in a scratch database with the migrations, it leaves this."]
+            lines += [f"--   {shown(words)}" for words in self.left]
         if self.by_hand:
-            lines += ["--", "-- A person must write the following; then remove these lines and the DO statement."]
+            lines += ["--", "-- A person must write the following."]
             lines += [f"--   {line}" for entry in self.by_hand for line in entry.splitlines()]
-            lines += ["DO $$ BEGIN RAISE EXCEPTION 'this migration is a draft: see the comments in it'; END $$;"]
+        if self.by_hand or self.left:
+            lines += [
+                "-- When that is done, remove these lines and the DO statement.",
+                "DO $$ BEGIN RAISE EXCEPTION 'this migration is a draft: see the comments in it'; END $$;",
+            ]
         return "\n".join(lines) + "\n" + "".join(f"\n{statement};\n" for statement in self.statements)
+
+
+def tried(made: Scaffold, refused: Sequence[tuple[str, str]], rest: Sequence[Difference]) -> Scaffold:
+    """`made`, whose statements are those that ran, after it was tried: what was `refused`, and in which words, is a person's; `rest` is what still differs."""
+    words = {"missing": "is still there", "unexpected": "isn't made", "differs": "isn't made as it is live"}
+    return replace(
+        made,
+        by_hand=[*made.by_hand, *(f"The server refuses this statement ({why}):\n{one};" for one, why in refused)],
+        left=[f"{row.item.key} {words[row.what]}" for row in rest],
+    )
 
 
 def scaffold(differences: Sequence[Difference], expected: Iterable[Item], live: Iterable[Item]) -> Scaffold:
@@ -193,8 +225,33 @@ def scaffold(differences: Sequence[Difference], expected: Iterable[Item], live: 
     new = [item for key, item in makes.items() if key not in texts]
     makes |= {item.key: item for item in against_defaults(new, before.values(), after.values())}
     first, last = _dropping(drops, before, replaced)
-    statements = [*first, *(texts.get(key, text) for key, text in ordered(makes.values())), *last]
-    return _enum_values_apart(Scaffold(statements, hand), differences)
+    counted, notes = _counted(new, before, after)
+    statements = [*first, *(texts.get(key, text) for key, text in ordered(makes.values())), *counted, *last]
+    return _enum_values_apart(Scaffold(statements, hand, notes), differences)
+
+
+def _counted(new: Iterable[Item], before: Mapping[str, Item], after: Mapping[str, Item]) -> tuple[list[str], list[str]]:
+    """Statements by which new sequences go on behind what rows have that are there already, and what they can't know."""
+    statements, notes = [], []
+    for item in new:
+        if "sequence" not in item.facts:
+            continue
+        columns = [
+            f"column {one.name}" for one in after.values() if one.kind == "default" and item.key in one.needs
+        ] if item.kind == "sequence" else [f"column {item.name}"]  # fmt: skip
+        for column in [after[key] for key in columns if key in after and key in before]:
+            if column.facts["type"] not in ("smallint", "integer", "bigint"):
+                notes.append(f"{item.key} begins anew; whether {column.key} holds values of it already can't be known.")
+                continue
+            step, least, most = item.facts["range"]
+            name, last = column.facts["quoted"], "max" if step > 0 else "min"
+            statements.append(
+                f"SELECT setval({_text(item.facts['sequence'])}, {last}({name})) FROM {column.facts['table']} "
+                f"WHERE {name} BETWEEN {least} AND {most}"
+            )
+        if not columns:
+            notes.append(f"{item.key} begins anew: no default takes from it, so that its value can't be known.")
+    return statements, notes
 
 
 def _ancestor(item: Item, all_items: Mapping[str, Item], keys: Collection[str]) -> bool:
@@ -213,7 +270,7 @@ def _by_hand(row: Difference, before: Mapping[str, Item], after: Mapping[str, It
     head = f"{row.item.key} ({row.what}): "
     if kind in _BY_HAND or kind not in _RANK:
         return head + _BY_HAND.get(kind, "this kind of object is written by hand.")
-    if (row.live is not None and DATABASE in row.live.definition) or DATABASE in item.definition:
+    if item.facts.get("of_database"):
         return (
             head
             + "privileges on the database are the inventory's: `ansible-playbook playbooks/provision.yml`, or by hand."
@@ -283,8 +340,6 @@ def _rename(row: Difference, before: Mapping[str, Item], after: Mapping[str, Ite
 
 def _refused(item: Item) -> str:
     """Why an item can't be made by a statement."""
-    if item.definition.endswith("-- and more"):
-        return "this aggregate has parts that are written by hand."
     return (
         ""
         if (item.kind in _RANK and item.kind not in _BY_HAND) or item.kind in WEAK
@@ -339,8 +394,8 @@ def _enum_values_apart(made: Scaffold, differences: Sequence[Difference]) -> Sca
     if not later:
         return made
     words = "Uses an enum value that this migration adds; in a migration of its own, behind this one:"
-    return Scaffold([text for text in made.statements if text not in later],
-                    [*made.by_hand, *(f"{words}\n{text};" for text in later)])  # fmt: skip
+    return replace(made, statements=[text for text in made.statements if text not in later],
+                   by_hand=[*made.by_hand, *(f"{words}\n{text};" for text in later)])  # fmt: skip
 
 
 def _dropping(
@@ -385,8 +440,8 @@ def against_defaults(new: Iterable[Item], *defaults: Iterable[Item]) -> list[Ite
         if "acl" not in item.facts:
             continue
         acl, usual = item.facts["acl"], item.facts["usual"]
-        given = [_when_made(KINDS_BY_DEFAULT[item.kind], usual, some) for some in sets]
-        on = f"ON {as_granted(item.target)}"
+        given = [_when_made(item, usual, some) for some in sets]
+        on = f"ON {granted(item.target, item.facts)}"
         for grantee in sorted({role for one in given for role in one}):
             has, always = acl.get(grantee, frozenset()), usual.get(grantee, frozenset())
             may = set().union(*(one.get(grantee, frozenset()) for one in given))
@@ -408,13 +463,17 @@ def against_defaults(new: Iterable[Item], *defaults: Iterable[Item]) -> list[Ite
     return made
 
 
-def _when_made(kind: str, usual: Privileges, defaults: Iterable[Item]) -> Privileges:
+def _when_made(item: Item, usual: Privileges, defaults: Iterable[Item]) -> Privileges:
     """What a new object has under default privileges (source: the manual's ALTER DEFAULT PRIVILEGES)."""
+    kind, within = KINDS_BY_DEFAULT[item.kind], ("", item.facts["schema"])
     given = {role: set(privileges) for role, privileges in usual.items()}
-    for one in sorted((one for one in defaults if one.facts["on"] == kind), key=lambda one: bool(one.facts["within"])):
-        own = given.setdefault(one.facts["grantee"], set())
-        own.difference_update(one.facts["less"])
-        own.update(one.facts["more"])
+    # Those of the whole database first: those of a schema come on top.
+    for where in within:
+        for one in defaults:
+            if (one.facts["on"], one.facts["within"]) == (kind, where):
+                own = given.setdefault(one.facts["grantee"], set())
+                own.difference_update(one.facts["less"])
+                own.update(one.facts["more"])
     return given
 
 
@@ -445,14 +504,14 @@ def _made_with(item: Item, made: Mapping[str, Item]) -> str:
     parent = made.get(item.parent)
     if parent is None:
         return ""
-    if item.kind == "column" and parent.kind in ("table", "foreign table") and "(...)" in parent.definition:
+    if item.kind == "column" and "head" in parent.facts:
         return parent.key
     if item.kind in ("not null", "identity") and parent.kind == "column":
         return parent.key
     if item.kind == "default" and parent.kind == "column":
         # A function may need the table that it is a default in.
         return "" if any(need.startswith(("function ", "procedure ")) for need in item.needs) else parent.key
-    if item.kind == "constraint" and item.facts.get("type") == "p" and "(...)" in parent.definition:
+    if item.kind == "constraint" and item.facts.get("type") == "p" and "head" in parent.facts:
         return parent.key
     return ""
 
@@ -470,15 +529,14 @@ def _statement(item: Item, members: Sequence[Item]) -> str:
         by_parent.setdefault(member.parent, {})[member.kind] = member
     if item.kind == "column":
         return item.create + _column_tail(by_parent.get(item.key, {}))
-    if item.kind not in ("table", "foreign table") or "(...)" not in item.create:
+    if "head" not in item.facts:
         return item.create
     columns = sorted((one for one in members if one.kind == "column"), key=lambda one: int(one.facts["number"]))
     lines = [f"{one.facts['quoted']} {one.definition}{_column_tail(by_parent.get(one.key, {}))}" for one in columns]
     keys = [one for one in members if one.kind == "constraint"]
     lines += [f"CONSTRAINT {one.facts['quoted']} {one.definition}" for one in keys]
     body = "(\n    " + ",\n    ".join(lines) + "\n)" if lines else "()"
-    head, _, tail = item.create.partition("(...)")
-    return head + body + tail
+    return f"{item.facts['head']} {body}{item.facts['tail']}"
 
 
 def _column_tail(attributes: Mapping[str, Item]) -> str:
@@ -534,7 +592,9 @@ def table(differences: Sequence[Difference], width: int = 150) -> list[str]:
 def _shown(row: Difference) -> list[str]:
     """The definitions, each in one line; of two long ones only from shortly before where they part."""
     one, other = (shown(re.sub(r"\s+", " ", item.shown)) if item else "" for item in (row.expected, row.live))
-    if row.what == "differs":
+    if row.expected and row.live:
+        if _seen(one) == _seen(other):
+            one, other = _visible(row.expected.shown), _visible(row.live.shown)
         same = 0
         while same < min(len(one), len(other)) and one[same] == other[same]:
             same += 1
@@ -548,3 +608,19 @@ def _shown(row: Difference) -> list[str]:
             counts[part.kind] = counts.get(part.kind, 0) + 1
     along = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     return [(one or other) + (f"  [with {along}]" if along else "")]
+
+
+def _seen(text: str) -> str:
+    """`text` without what can't be seen: blanks, joiners, marks of direction."""
+    return "".join(one for one in text if not _is_unseen(one))
+
+
+def _visible(text: str) -> str:
+    """`text` in one line, with all that can't be seen but the plain blank as an escape."""
+    return "".join(
+        one.encode("unicode_escape").decode() if one != " " and _is_unseen(one) else one for one in shown(text)
+    )
+
+
+def _is_unseen(one: str) -> bool:
+    return one.isspace() or unicodedata.category(one) == "Cf"

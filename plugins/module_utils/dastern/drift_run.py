@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from shlex import quote
 from typing import Any
 
 from .access import ENVIRONMENT, Declared
 from .advisory_lock import who
 from .blockers import watching
-from .catalogue import Item, fingerprint, read_catalogue
+from .catalogue import Item, fingerprint, read_catalogue, read_catalogue_within, schemas_besides
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
-from .drift import compare, scaffold, table
+from .drift import Difference, compare, scaffold, table, tried
+from .drift_steps import explain, explained, left, partitions_made_since, run, without_equal
 from .errors import DasTernError
 from .ledger import Ledger
 from .migration_files import ARGUMENT_SPEC as FOLDER
@@ -41,6 +45,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     **SCRATCH,
     **FOLDER,
+    "ignore": {"type": "list", "elements": "str", "default": []},
     "fail": {"type": "bool", "default": True},
     "write_migration": {"type": "str", "default": ""},
 }
@@ -59,26 +64,103 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
             watching(params, connection, LOCK_TIMEOUT, failed),
         ):
             plan, names = _plan(connection, params, list(files.values()))
-            live = read_catalogue(connection, schema)
-            superuser = superuser_of(params)
             with scratch_database(
-                connection, params, declared=_declared(params), superuser=superuser, settings=session,
+                connection, params, declared=_declared(params), superuser=superuser_of(params), settings=session,
                 files=[files[name] for name in names], leftover_after=leftover_after,
             ) as own:  # fmt: skip
                 own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
                 left_out = replay(own, [files[name] for name in names], params["folder"])
-                expected = [*read_catalogue(own, schema), *_settings(params)]
+                return _compared(connection, own, params, plan, names, left_out)
     except psycopg.Error as error:
         raise DasTernError(
             f"{failed}: {error.sqlstate or 'connection lost'}: "
             f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run again."
         ) from None
-    if left_out:  # what they gave the database isn't in the scratch one
-        expected, live = (
-            [item for item in items if not item.name.startswith("database ")] for items in (expected, live)
-        )
-    result = _result(params, plan, names, expected, live)
-    return {**result, "lines": [*result["lines"], *left_out]}
+
+
+def _compared(
+    connection: psycopg.Connection[Any], own: psycopg.Connection[Any], params: Mapping[str, Any], plan: Plan,
+    names: list[str], left_out: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    """The result; `own` leads to the scratch database, in which the applied migrations have run."""
+    schema = params["schema"]
+    others = schemas_besides(own, schema)
+    given = _settings(params)
+
+    def known(items: list[Item]) -> list[Item]:
+        """What can be compared: what was left out of a migration gave the database something that isn't in the scratch one."""
+        return [item for item in items if not (left_out and item.name.startswith("database "))]
+
+    def read() -> list[Item]:
+        return known([*read_catalogue_within(own, schema, others), *given])
+
+    live = known(read_catalogue(connection, schema, others))
+    expected = known([*read_catalogue(own, schema, others), *given])
+    steps, expected = explain(own, expected, live, read)
+    found = without_equal(own, compare(expected, live), read)
+    exempt = exempt_from_drift(params, found, expected, live)
+    differences = [*explained(steps), *(row for row in found if row.item.key not in exempt)]
+    drifted = [row for row in differences if not row.weak]
+    made = scaffold([row for row in found if row.item.key not in exempt], expected, live)
+    made = replace(made, statements=[*(step.statement for step in steps), *made.statements])
+    result: dict[str, Any] = {
+        "changed": False,
+        "drifted": bool(drifted),
+        "differences": [row.as_dict() for row in differences],
+        "objects": len(live),
+        "fingerprint": fingerprint(live),
+        "applied": names,
+        "pending": plan.pending_names,
+        "failed_before": plan.failed,
+        "exempt": sorted(exempt),
+        "not_compared": [name for name in schemas_besides(connection, schema) if name not in others],
+        "statements": list(made.statements),
+        "by_hand": list(made.by_hand),
+        "left": [],
+        "migration": "",
+    }
+    result["lines"] = [*table(differences), *_exempt_lines(exempt), *_aside_lines(result["not_compared"]), *left_out]
+    if params["write_migration"] and drifted:
+        ran, refused = run(own, made.statements[len(steps) :])
+        rest = [row for row in left(own, live, read) if row.item.key not in exempt and not row.weak]
+        made = tried(replace(made, statements=[*(step.statement for step in steps), *ran]), refused, rest)
+        result |= {"statements": list(made.statements), "by_hand": list(made.by_hand), "left": list(made.left or ())}
+        result["migration"] = made.text([
+            f"The difference between database {params['database']} and its migrations, written by drift.yml.",
+            "Read it before it is applied anywhere. Where it was written from it is already true; record it there:",
+            "  ansible-playbook playbooks/resolve_migration.yml -e applied=<the name of this directory>",
+        ])  # fmt: skip
+    elif drifted and params["fail"]:
+        result["failed"] = True
+        result["msg"] = message(params, result)
+    return result
+
+
+def exempt_from_drift(
+    params: Mapping[str, Any], found: Sequence[Difference], expected: list[Item], live: list[Item]
+) -> dict[str, str]:
+    """By key, what is no drift, and why: it stands in the inventory, or the application makes it while it runs."""
+    listed = {
+        row.item.key: f"listed in migrations_drift_ignore ({pattern})"
+        for pattern in params["ignore"] for row in found if fnmatchcase(row.item.key, pattern)
+    }  # fmt: skip
+    made = partitions_made_since(found, expected, live)
+    return {
+        key: f"made at run time, as partitioned table {of} makes its partitions" for key, of in made.items()
+    } | listed
+
+
+def _exempt_lines(exempt: Mapping[str, str]) -> list[str]:
+    return [
+        f"exempt: {count} {'object' if count == 1 else 'objects'} {why}"
+        for why, count in sorted(Counter(exempt.values()).items())
+    ]
+
+
+def _aside_lines(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"not compared: schema {', '.join(names)}: no applied migration makes it or puts something into it"]
 
 
 def _plan(
@@ -135,38 +217,6 @@ def _declared(params: Mapping[str, Any]) -> Declared | None:
         createdb=False,
         passwords={},
     )
-
-
-def _result(
-    params: Mapping[str, Any], plan: Plan, names: list[str], expected: list[Item], live: list[Item]
-) -> dict[str, Any]:
-    differences = compare(expected, live)
-    drifted = [row for row in differences if not row.weak]
-    made = scaffold(differences, expected, live)
-    result: dict[str, Any] = {
-        "changed": False,
-        "drifted": bool(drifted),
-        "differences": [row.as_dict() for row in differences],
-        "objects": len(live),
-        "fingerprint": fingerprint(live),
-        "applied": names,
-        "pending": plan.pending_names,
-        "failed_before": plan.failed,
-        "lines": table(differences),
-        "statements": list(made.statements),
-        "by_hand": list(made.by_hand),
-        "migration": "",
-    }
-    if params["write_migration"] and drifted:
-        result["migration"] = made.text([
-            f"The difference between database {params['database']} and its migrations, written by drift.yml.",
-            "Read it before it is applied anywhere. Where it was written from it is already true; record it there:",
-            "  ansible-playbook playbooks/resolve_migration.yml -e applied=<the name of this directory>",
-        ])  # fmt: skip
-    elif drifted and params["fail"]:
-        result["failed"] = True
-        result["msg"] = message(params, result)
-    return result
 
 
 def message(params: Mapping[str, Any], result: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from .backup_physical import good
 from .backup_records import Place
 from .blockers import Blockers
-from .catalogue import Item, read_catalogue, read_catalogue_within
+from .catalogue import Item, read_catalogue, read_catalogue_within, schemas_besides
 from .commands import playbook
 from .confirmation import SPEC as CONFIRMATION
 from .confirmation import is_confirmed, wanted, word
@@ -93,6 +93,8 @@ class _Shown:
 
     before: list[Item]
     after: list[Item]
+    others: list[str]
+    """The schemas besides the first one that the migrations make or fill."""
     gone: list[tuple[str, str]]
     """Tables that go, and columns that go from a table that stays: the table, and the column or ''; as SQL writes them."""
 
@@ -295,10 +297,15 @@ def _prove(
     settings: dict[str, str | int] = {"search_path": identifier(schema), "lock_timeout": "10s"}
     files = [*kept, *taken]
     with scratch_database(connection, params, superuser=superuser, settings=settings, files=files) as own:
+        others: set[str] = set()
+
+        def read() -> list[Item]:
+            others.update(schemas_besides(own, schema))
+            return read_catalogue(own, schema, sorted(others))
 
         def up(files: list[MigrationFile]) -> list[Item]:
             replay(own, files, params["folder"])
-            return read_catalogue(own, schema)
+            return read()
 
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
         before = up(kept)
@@ -308,10 +315,10 @@ def _prove(
         own.execute("BEGIN")
         _run(own, params, [file.name for file in reversed(taken)], downs)
         own.execute("COMMIT")
-        found, gone = read_catalogue(own, schema), _gone(there, _tables(own))
+        found, gone = read(), _gone(there, _tables(own))
         _refuse_difference(params, "down", before, found)
         _refuse_difference(params, "up again", after, up(taken))
-    return _Shown(after, found, gone)
+    return _Shown(after, found, sorted(others), gone)
 
 
 _Tables = Mapping[int, tuple[str, Mapping[int, tuple[str, bool]]]]
@@ -555,7 +562,7 @@ def _take_back(
             # It was empty a moment ago; the files need these locks anyway.
             _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
         before, rows, there = (
-            read_catalogue_within(connection, params["schema"]),
+            read_catalogue_within(connection, params["schema"], shown.others),
             _contents(connection),
             _tables(connection),
         )
@@ -572,7 +579,7 @@ def _take_back(
         raise blockers.named(DasTernError(words, sqlstate="55P03")) from None
     except DasTernError as refusal:
         raise blockers.named(refusal) from None
-    _refuse_other_change(params, shown, before, read_catalogue_within(connection, params["schema"]))
+    _refuse_other_change(params, shown, before, read_catalogue_within(connection, params["schema"], shown.others))
     for name in taken[::-1]:
         ledger.take_back(name)
     connection.execute("COMMIT")

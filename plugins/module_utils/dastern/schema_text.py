@@ -6,14 +6,16 @@ Both are the same for the same schema on any server: no time, no version, no nam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .catalogue import DATABASE, WEAK, Item, read_catalogue
+from .catalogue import Item, read_catalogue, schemas_besides
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect
-from .drift import against_defaults, ordered
+from .drift import against_defaults
 from .errors import DasTernError
+from .schema_dump import dump
 from .sql_values import identifier
 
 try:
@@ -24,20 +26,29 @@ except ImportError:  # `connect` says so in words
 APPLICATION = "das-tern schema"
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
+    "endpoint": {"type": "str", "default": ""},
+    "container": {"type": "str", "default": ""},
     "schema": {"type": "str", "default": "public"},
     "readonly_user": {"type": "str", "default": ""},
     "sql_file": {"type": "str", "required": True},
     "docs_file": {"type": "str", "required": True},
     "check": {"type": "bool", "default": False},
 }
+_Under = Mapping[tuple[str, str], list[Item]]
+"""Items by their kind and their parent's key."""
 WRITE = "ansible-playbook playbooks/schema.yml"
 _HEADING = f"""\
--- The whole schema as it is after all migrations, written by `{WRITE}`.
--- For reading and comparing; the migrations are what makes it. What provisioning gives the read-only role and settings of
--- the database are the role postgres's and not in here. Everything belongs to the role that runs this file.
+-- The whole schema as it is after all migrations, as pg_dump writes it: kept by `{WRITE}`.
+-- For reading and comparing; the migrations are what makes it. The ledger, what provisioning gives the read-only role,
+-- publications, subscriptions, mappings of users and settings of the database are not in here. Everything belongs to the
+-- role that runs this file.
 """
-# What no file of a schema can make: a superuser's, the environment's, or written in C.
-_LEFT_OUT = ("setting", "owner", "event trigger", "publication", "type")
+LARGEST = 45_000
+"""Characters of a diagram; Mermaid's renderers take 50,000 (`maxTextSize`)."""
+_SPLIT = (
+    "The diagram is in {} parts, because renderers take 50,000 characters. Tables that foreign keys connect stand together as "
+    "far as they fit; a box without columns is a table of another part."
+)
 _SHORT_TYPES = (
     (r"character varying", "varchar"),
     (r"timestamp(\(\d\))? with time zone", r"timestamptz\1"),
@@ -51,86 +62,68 @@ _SHORT_TYPES = (
 def snapshot(params: Mapping[str, Any]) -> dict[str, Any]:
     """What the module `schema_snapshot` returns: `sql` and `docs` as text; the database is only read."""
     try:
-        with connect(dict(params), APPLICATION, {"default_transaction_read_only": "on"}) as connection:
-            items = read_catalogue(connection, params["schema"])
+        with connect(dict(params), APPLICATION) as connection:
+            items = read_catalogue(connection, params["schema"], schemas_besides(connection, params["schema"]))
+            dumped = dump(connection, params, _closed(items, params["readonly_user"]))
     except psycopg.Error as error:
         raise DasTernError(
             f"Reading schema {params['schema']} of database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
             f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run again."
         ) from None
-    tables = sum(item.kind == "table" for item in items)
+    notes = [f"-- Its database's owner can't make: {one}\n" for one in dumped.refused]
     return {
         "changed": False,
-        "sql": schema_sql(items, params["schema"], params["readonly_user"]),
-        "docs": schema_docs(items),
-        "tables": tables,
+        "sql": "".join([_HEADING, *notes, "\n", dumped.sql]),
+        "docs": schema_docs(dumped.items or items),
+        "tables": sum(item.kind == "table" for item in items),
         "objects": len(items),
+        "refused": list(dumped.refused),
     }
 
 
-def schema_sql(items: Iterable[Item], schema: str, readonly_user: str) -> str:
-    """SQL that makes the schema in an empty database, dependencies first. What it can't make it names in a comment."""
-    items = list(items)
-    made, left_out = [], []
-    for item in items:
-        if _provisioned(item, readonly_user):
-            continue
-        if item.kind in ("schema", *WEAK) or item.key == "extension plpgsql" or DATABASE in item.definition:
-            continue
-        # What has no target and no parent was found by name only.
-        known = item.target or item.parent or item.kind in ("default privileges",)
-        if item.kind in _LEFT_OUT or not known:
-            if item.kind not in ("setting", "publication"):
-                left_out.append(item.key)
-        else:
-            made.append(item)
-    # It may be loaded where provisioning has been, or anywhere else.
-    made += against_defaults(made, [item for item in items if _provisioned(item, readonly_user)], items)
-    text = _HEADING
-    for key in sorted(left_out):
-        text += f"-- Not in this file, made by hand: {' '.join(key.split())}\n"
-    text += "\nSET check_function_bodies = off;\n"
-    if schema != "public":
-        text += f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)};\nSET search_path = {identifier(schema)};\n"
-    return text + "".join(f"\n{statement};\n" for _, statement in ordered(made))
-
-
-def _provisioned(item: Item, readonly_user: str) -> bool:
-    """Whether it is what the role `postgres` gives the read-only role: SELECT on each table, USAGE of the schema."""
-    if not readonly_user or item.kind not in ("grant", "default privileges"):
-        return False
+def _closed(items: Sequence[Item], readonly_user: str) -> list[str]:
+    """Statements that close tables to the read-only role which provisioning would let it read."""
+    if not readonly_user:
+        return []
     role = f"(?:{re.escape(readonly_user)}|{re.escape(identifier(readonly_user))})"
-    given = rf"(GRANT (SELECT ON TABLE|USAGE ON SCHEMA) .*|ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES) TO {role}"
-    return re.fullmatch(given, item.definition) is not None
+    given = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES TO {role}")
+    provisioned = [item for item in items if item.kind == "default privileges" and given.fullmatch(item.definition)]
+    return [item.create for item in against_defaults(items, provisioned)]
 
 
 def schema_docs(items: Sequence[Item]) -> str:
     """Markdown: an entity diagram, a table per table, the enums, the views."""
     by_kind: dict[str, list[Item]] = {}
+    under: dict[tuple[str, str], list[Item]] = {}
     for item in items:
         by_kind.setdefault(item.kind, []).append(item)
+        under.setdefault((item.kind, item.parent), []).append(item)
     comments = {item.name: item.definition.partition(" IS ")[2].strip()[1:-1] for item in by_kind.get("comment", [])}
     lines = ["# Schema", "", f"Written by `{WRITE}` from the live catalogue; don't edit.", ""]
     tables = by_kind.get("table", [])
-    lines += ["```mermaid", "erDiagram", *_diagram(tables, by_kind), "```", ""]
+    diagrams = _diagrams(tables, under)
+    if len(diagrams) > 1:
+        lines += [_SPLIT.format(len(diagrams)), ""]
+    for diagram in diagrams:
+        lines += ["```mermaid", "erDiagram", *diagram, "```", ""]
     for one in tables:
         lines += [f"## {_plain(one.name)}", ""]
         if one.key in comments:
             lines += [_cell(comments[one.key]), ""]
         lines += ["| Column | Type | Null | Default | Key |", "| --- | --- | --- | --- | --- |"]
-        for column in _columns(one, by_kind):
-            default = _of(column, "default", by_kind) or _of(column, "identity", by_kind)
+        for column in _columns(one, under):
+            default = _of(column, "default", under) or _of(column, "identity", under)
             note = f" {_cell(comments[column.key])}" if column.key in comments else ""
             cells = [
                 f"`{column.facts['column']}`{note}",
                 _cell(_short(column.definition)),
-                "" if _of(column, "not null", by_kind) else "yes",
+                "" if _of(column, "not null", under) else "yes",
                 f"`{_cell(default.definition)}`" if default else "",
-                "; ".join(_keys(column, one, by_kind)),
+                "; ".join(_keys(column, one, under)),
             ]
             lines.append("| " + " | ".join(cells).replace("  ", " ") + " |")
         rest = [f"- `{item.kind}` `{item.definition}`" for kind in ("constraint", "index", "trigger", "policy", "row security")
-                for item in by_kind.get(kind, []) if item.parent == one.key and item.facts.get("type") not in ("p", "f")]  # fmt: skip
+                for item in under.get((kind, one.key), []) if item.facts.get("type") not in ("p", "f")]  # fmt: skip
         lines += ["", *(re.sub(r"\s+", " ", line) for line in rest), *([""] if rest else [])]
     if "enum" in by_kind:
         lines += ["## Enums", "", "| Enum | Values |", "| --- | --- |"]
@@ -147,68 +140,122 @@ def schema_docs(items: Sequence[Item]) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _columns(one: Item, by_kind: Mapping[str, list[Item]]) -> list[Item]:
-    found = [item for item in by_kind.get("column", []) if item.parent == one.key]
-    return sorted(found, key=lambda item: int(item.facts["number"]))
+def _columns(one: Item, under: _Under) -> list[Item]:
+    return sorted(under.get(("column", one.key), []), key=lambda item: int(item.facts["number"]))
 
 
-def _of(column: Item, kind: str, by_kind: Mapping[str, list[Item]]) -> Item | None:
-    return next((item for item in by_kind.get(kind, []) if item.parent == column.key), None)
+def _of(column: Item, kind: str, under: _Under) -> Item | None:
+    return next(iter(under.get((kind, column.key), [])), None)
 
 
-def _constraints(one: Item, by_kind: Mapping[str, list[Item]], contype: str) -> list[Item]:
-    return [item for item in by_kind.get("constraint", []) if item.parent == one.key and item.facts["type"] == contype]
+def _constraints(one: Item, under: _Under, contype: str) -> list[Item]:
+    return [item for item in under.get(("constraint", one.key), []) if item.facts["type"] == contype]
 
 
-def _unique(one: Item, by_kind: Mapping[str, list[Item]]) -> list[list[str]]:
+def _unique(one: Item, under: _Under) -> list[list[str]]:
     """The column lists that are unique in a table, by constraint or by index."""
-    found = [item.facts["columns"] for contype in "pu" for item in _constraints(one, by_kind, contype)]
-    return found + [
-        item.facts["columns"] for item in by_kind.get("index", []) if item.parent == one.key and item.facts["columns"]
-    ]
+    found = [item.facts["columns"] for contype in "pu" for item in _constraints(one, under, contype)]
+    return found + [item.facts["columns"] for item in under.get(("index", one.key), []) if item.facts["columns"]]
 
 
-def _keys(column: Item, one: Item, by_kind: Mapping[str, list[Item]]) -> list[str]:
+def _keys(column: Item, one: Item, under: _Under) -> list[str]:
     name = column.facts["column"]
-    keys = ["primary key" for item in _constraints(one, by_kind, "p") if name in item.facts["columns"]]
-    for columns in _unique(one, by_kind):
+    keys = ["primary key" for item in _constraints(one, under, "p") if name in item.facts["columns"]]
+    for columns in _unique(one, under):
         if columns == [name] and not keys:
             keys.append("unique")
-    for item in _constraints(one, by_kind, "f"):
+    for item in _constraints(one, under, "f"):
         if name in item.facts["columns"]:
             keys.append(_cell(item.definition.partition(" REFERENCES ")[2]).join(("→ `", "`")))
     return keys
 
 
-def _diagram(tables: Sequence[Item], by_kind: Mapping[str, list[Item]]) -> list[str]:
-    lines = []
-    for one in tables:
-        lines.append(f"    {_entity(one.name)} {{")
-        primary = [name for item in _constraints(one, by_kind, "p") for name in item.facts["columns"]]
-        foreign = [name for item in _constraints(one, by_kind, "f") for name in item.facts["columns"]]
-        for column in _columns(one, by_kind):
-            name = column.facts["column"]
-            marks = [mark for mark, names in (("PK", primary), ("FK", foreign)) if name in names]
-            if [name] in _unique(one, by_kind) and name not in primary:
-                marks.append("UK")
-            kind = re.sub(r"[^\w()\[\]-]", "_", _short(column.facts["type"]).replace('"', ""))
-            lines.append(f"        {kind} {_word(name)}" + (f" {', '.join(marks)}" if marks else ""))
-        lines.append("    }")
-    for one in tables:
-        for item in _constraints(one, by_kind, "f"):
-            columns = item.facts["columns"]
-            required = {column.facts["column"] for column in _columns(one, by_kind) if _of(column, "not null", by_kind)}
-            left = "||" if set(columns) <= required else "|o"
-            right = "o|" if columns in _unique(one, by_kind) else "o{"
-            if item.facts["references"]:
-                lines.append(
-                    f'    {_entity(item.facts["references"])} {left}--{right} {_entity(one.name)} : "{", ".join(columns)}"'
-                )
-    return lines
+def _diagrams(tables: Sequence[Item], under: _Under) -> list[list[str]]:
+    """The lines of one diagram, or of several where it would be too large for those who draw it.
+
+    Tables that foreign keys connect stand together, as far as they fit.
+    """
+    names = {one.name for one in tables}
+    boxes = {one.name: _box(one, under) for one in tables}
+    keys: dict[str, list[tuple[str, str]]] = {one.name: _relations(one, under) for one in tables}
+    near: dict[str, list[str]] = {name: [] for name in names}
+    for name, found in keys.items():
+        for of, _ in found:
+            if of in names and of != name:
+                near[name].append(of)
+                near[of].append(name)
+    size = {name: sum(len(line) + 1 for line in [*boxes[name], *(line for _, line in keys[name])]) for name in names}
+    diagrams: list[list[str]] = []
+    room = 0
+    for cluster in _clusters(near):
+        # One that doesn't fit into what is left begins a new diagram; one that fits into none is cut.
+        fits = sum(size[name] for name in cluster) <= room
+        for number, name in enumerate(cluster):
+            if size[name] > room or (number == 0 and not fits):
+                diagrams.append([])
+                room = LARGEST
+            diagrams[-1].append(name)
+            room -= size[name]
+    return [
+        [line for name in sorted(some) for line in boxes[name]]
+        + [line for name in sorted(some) for _, line in keys[name]]
+        for some in diagrams
+    ] or [[]]
+
+
+def _clusters(near: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """The tables that are connected, each after one that it is connected with; the largest clusters first."""
+    found: list[list[str]] = []
+    seen: set[str] = set()
+    for first in sorted(near, key=lambda name: (-len(near[name]), name)):
+        if first in seen:
+            continue
+        cluster, waiting = [], deque([first])
+        seen.add(first)
+        while waiting:
+            cluster.append(name := waiting.popleft())
+            for other in sorted(near[name]):
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
+        found.append(cluster)
+    return sorted(found, key=lambda cluster: (-len(cluster), cluster[0]))
+
+
+def _box(one: Item, under: _Under) -> list[str]:
+    primary = [name for item in _constraints(one, under, "p") for name in item.facts["columns"]]
+    foreign = [name for item in _constraints(one, under, "f") for name in item.facts["columns"]]
+    unique, rows = _unique(one, under), []
+    for column in _columns(one, under):
+        name = column.facts["column"]
+        marks = [mark for mark, names in (("PK", primary), ("FK", foreign)) if name in names]
+        if [name] in unique and name not in primary:
+            marks.append("UK")
+        kind = re.sub(r"[^\w()\[\]-]", "_", _short(column.facts["type"]).replace('"', ""))
+        rows.append((f"        {kind} {_word(name)}" + (f" {', '.join(marks)}" if marks else ""), bool(marks)))
+    if sum(len(row) + 1 for row, _ in rows) > LARGEST // 2:  # hundreds of columns: those that are keys
+        rows = [(row, marked) for row, marked in rows if marked]
+    return [f"    {_entity(one.name)} {{", *(row for row, _ in rows), "    }"]
+
+
+def _relations(one: Item, under: _Under) -> list[tuple[str, str]]:
+    """The tables that a table refers to, each with the line that says so."""
+    found = []
+    unique = _unique(one, under)
+    required = {column.facts["column"] for column in _columns(one, under) if _of(column, "not null", under)}
+    for item in _constraints(one, under, "f"):
+        columns, of = item.facts["columns"], item.facts["references"]
+        left = "||" if set(columns) <= required else "|o"
+        right = "o|" if columns in unique else "o{"
+        if of:
+            found.append((of, f'    {_entity(of)} {left}--{right} {_entity(one.name)} : "{", ".join(columns)}"'))
+    return found
 
 
 def _plain(name: str) -> str:
-    return name.strip('"').replace('""', '"')
+    """A name, with its schema or without, as it is without the quotes of SQL."""
+    parts = re.findall(r'"((?:[^"]|"")*)"|([^".]+)', name)
+    return ".".join(quoted.replace('""', '"') or plain for quoted, plain in parts)
 
 
 def _entity(name: str) -> str:
