@@ -103,7 +103,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
                 f"drill was removed. Take a new backup: `{playbook('backup', backup_type='logical' if record.kind == 'logical' else 'full')}`."}  # fmt: skip
     census = Census.of(record.census)
     said = f"{len(census.tables)} tables, {census.rows} rows" + ("" if record.exact else " (only nearly; not compared)")
-    compared = f"as its record says: schema, {said}, {len(census.migrations)} migrations"
+    compared = f"as its record says: {'schema, ' if census.schema else ''}{said}, {len(census.migrations)} migrations"
     if record.uncounted:
         compared = f"nothing to compare it with, as its rows weren't counted: {record.uncounted}".rstrip(".")
     return {**result, "lines": [
