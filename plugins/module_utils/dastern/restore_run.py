@@ -54,6 +54,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "table": {"type": "str", "default": ""},
     **CONFIRMATION,
     "undo": {"type": "bool", "default": False},
+    "timeline": {"type": "int", "default": 0},
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
     "as_superuser": {"type": "bool", "default": False},
@@ -85,6 +86,8 @@ if [ ! -e "$1" ] && [ -e pgdata ]; then mv -T pgdata "$1"; fi
 if [ -e "$2" ]; then mv -T "$2" pgdata; fi
 sync .
 """
+# A transaction on either side of the swap: by them a time is known to be before or behind it, where nobody else writes.
+_NOTED = "SELECT pg_current_xact_id();"
 _SWAP_DATABASES = """
 SET application_name = 'das-tern swap';
 ALTER DATABASE {live} WITH ALLOW_CONNECTIONS false;
@@ -217,10 +220,18 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     confirmed = bool(into) or is_confirmed(params, run.database)
     logical = None if what == "cluster" else _logical(run)
     if logical:
+        if params["timeline"]:
+            raise DasTernError(
+                f"Backup {logical.label} is a logical one, which has no timeline, and `timeline` is {params['timeline']}. Nothing was done; "
+                "leave it out."
+            )
         goal, record, words = None, logical, f"logical backup {logical.label}"
     else:
         _refuse_logical(run)
-        goal, record = resolve(run.site, target, check_mode=check_mode or not confirmed)
+        goal, record = resolve(
+            run.site, target, check_mode=check_mode or not confirmed, timeline=params["timeline"],
+            again=lambda line: _command({**params, "timeline": line}),
+        )  # fmt: skip
         words = goal.words
     refuse_version(run.site, record)
     expected = Census.of(record.census)
@@ -229,14 +240,15 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
         database_copy.table_of(expected, params["table"])
     told = _preflight(run, goal, record, words)
     command = _command(params, "" if into else word(params, run.database))
+    along = {"timeline": goal.timeline} if goal else {}
     if check_mode:
-        return {**_planned(run, told, command, confirmed), "target": words}
+        return {**_planned(run, told, command, confirmed), "target": words, **along}
     if not confirmed:
         raise _unconfirmed(run, what, told, command)
     if what == "cluster":
         assert goal is not None
-        return _cluster(run, goal, record)
-    return _database(run, goal, record, words)
+        return {**_cluster(run, goal, record), **along}
+    return {**_database(run, goal, record, words), **along}
 
 
 def _planned(run: Run, told: list[str], command: str, confirmed: bool) -> dict[str, Any]:
@@ -646,7 +658,7 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
     _begin(run, entry)
     with site.waiting():
         if site.answers():
-            site.psql.run("CHECKPOINT;")  # the one of the shutdown has little left to write
+            site.psql.run(f"{_NOTED}\nCHECKPOINT;")  # the one of the shutdown has little left to write
         began = time.monotonic()
         try:
             if site.container:
@@ -670,6 +682,8 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
             failure = ""
             seconds = time.monotonic() - began
             state.done()
+            with contextlib.suppress(DasTernError):
+                site.psql.run(_NOTED)
     if failure:
         _clean(run)
         raise DasTernError(failure)
@@ -947,7 +961,7 @@ def _held(database: str, found: Census) -> str:
 def _command(params: Mapping[str, Any], confirm: str = "") -> str:
     given = {name: params[name] for name in ("target", "what", "table", "into")}
     repository = params["repository"] if params["repository"] != 1 else None
-    return playbook("restore", **given, repository=repository, confirm=confirm)
+    return playbook("restore", **given, repository=repository, timeline=params["timeline"] or None, confirm=confirm)
 
 
 def _databases(psql: Psql) -> list[str]:
