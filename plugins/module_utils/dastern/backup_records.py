@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .backup_folders import LOGICAL, RECORDS, refuse_untrusted
+from . import swaps
+from .backup_folders import LOGICAL, PROVISION, RECORDS, refuse_untrusted
 from .commands import playbook
 from .containers import Containers
 from .docker_engine import resolve
@@ -163,11 +164,8 @@ class Place:
         return f"{self.container}{KEEPER}"
 
     def pending_swap(self) -> dict[str, Any] | None:
-        """Return the swap that a restore began and hasn't ended, as `restore.json` notes it."""
-        try:
-            return dict(json.loads((self.folder / "restore.json").read_text("utf-8"))["pending"] or {}) or None
-        except (OSError, *UNREADABLE):
-            return None
+        """Return the swap that a restore began and hasn't ended."""
+        return swaps.pending(self.folder)
 
     def record_path(self, label: str) -> Path:
         return self.records_folder / f"{label}.json"
