@@ -460,6 +460,37 @@ def test_what_the_application_bars_is_backed_up_without_its_rows(
     assert record.uncounted.rstrip(".") in " ".join(planned["lines"])
 
 
+@pytest.fixture
+def many_tables(backups: Backups) -> Iterator[int]:
+    """More tables than the server, as it is declared, has room for locks: how many there are in all."""
+    make = "SELECT format('CREATE TABLE many_%s (id int); INSERT INTO many_%1$s VALUES (1)', i) FROM generate_series(1, 3000) AS i"
+    backups.sql(f"SET ROLE dastern_user; {make} \\gexec")
+    yield int(backups.sql("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname ~ '^(many_|noted)'"))
+    backups.sql("SELECT format('DROP TABLE many_%s', i) FROM generate_series(1, 3000) AS i \\gexec")
+
+
+def test_more_tables_than_there_is_room_for_locks(backups: Backups, many_tables: int) -> None:
+    """A physical one counts them one by one, a logical one is refused before any lock is taken."""
+    taken = backups.take("incr")
+    record = backups.records[0]
+    assert (len(record.census["tables"]), sum(record.census["tables"].values())) == (
+        many_tables,
+        many_tables - 1 + 20000,
+    )
+    assert (record.exact, record.uncounted, record.census["schema"]) == (False, "", "")
+    locks = census.Locks.of(backups.place.superuser, "dastern")
+    assert not locks.fit()
+    assert any(locks.wanted(census.EXACT) in line for line in taken["lines"])
+    drilled = backups.drill(record.label)
+    assert "failed" not in drilled, drilled
+    with pytest.raises(DasTernError, match="max_locks_per_transaction: 192") as refusal:
+        backups.take("logical")
+    assert refusal.value.facts == {"tables": many_tables, "room": locks.room}
+    copied = backups.restore(what="database", into="copied", target=record.label)
+    backups.place.superuser.drop_database("copied")
+    assert any(f"{many_tables} tables" in line for line in copied["lines"])
+
+
 def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
     backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -944,6 +975,55 @@ def test_disk_full_in_the_repository(backups: Backups, small_disk: Path, elsewhe
     assert made["record"]["verified"]["ok"] is True
     assert backups.records[1:] == before
     backups.place.forget(made["record"]["label"])
+
+
+def test_a_disk_that_isnt_mounted_gets_no_second_repository(backups: Backups, play: Callable[..., Play]) -> None:
+    """Whatever stands in its place; with it back all goes on."""
+    away, before = backups.folder.with_name("away"), backups.state()
+    backups.folder.rename(away)
+    try:
+        for mounted in (False, True):
+            if mounted:  # the mount point, and what the engine makes for containers that it starts
+                (backups.folder / "repository").mkdir(parents=True)
+            there = sorted(backups.folder.rglob("*"))
+            for playbook, given in (
+                (SET_UP, {}),
+                ("playbooks/backup.yml", {"backup_type": "logical"}),
+                ("playbooks/backup.yml", {}),
+            ):
+                done = play(playbook, {**backups.variables, **given})
+                assert (done.rc, "findmnt -T" in done.flat) == (2, True), done.stdout
+            assert sorted(backups.folder.rglob("*")) == there
+            told = play("playbooks/status.yml", {**backups.variables, "backup_exit_code": False}).section("backup")
+            assert {one["kind"]: one["command"] for one in told["problems"]}["folder"] == f"findmnt -T {backups.folder}"
+    finally:
+        shutil.rmtree(backups.folder, ignore_errors=True)
+        away.rename(backups.folder)
+    assert backups.state() == before
+    again = play(SET_UP, backups.variables)
+    assert (again.rc, again.changed) == (0, 0), again.stdout
+    backups.take("incr")
+
+
+def test_status_knows_a_gap_behind_the_newest_backup(backups: Backups, play: Callable[..., Play]) -> None:
+    backups.take("incr")
+    for _ in range(3):
+        backups.sql("CREATE TABLE IF NOT EXISTS gap (); DROP TABLE gap; SELECT pg_switch_wal()")
+    ready = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+    wait_until(lambda: backups.sql(ready) == "0")
+
+    def gaps() -> list[str]:
+        told = play("playbooks/status.yml", {**backups.variables, "backup_exit_code": False}).section("backup")
+        return [one["found"] for one in told["problems"] if one["kind"] == "gap"]
+
+    assert gaps() == []
+    lost = backups.segments()[-2]
+    aside = lost.rename(backups.folder / "aside")
+    try:
+        (found,) = gaps()
+        assert lost.name[:24] in found
+    finally:
+        aside.rename(lost)
 
 
 def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -66,15 +67,16 @@ class Server:
     def __init__(self, params: dict[str, Any], variables: dict[str, Any]) -> None:
         self.params, self.variables = params, variables
         self.place = Place(params)
+        self.name: str = params["container"]
 
     def sql(self, sql: str, database: str = "dastern") -> str:
         """As the superuser, in a session as anybody has it."""
         words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database]
-        return docker("exec", "-i", "-u", "postgres", NAME, *words, stdin=sql).stdout.strip()
+        return docker("exec", "-i", "-u", "postgres", self.name, *words, stdin=sql).stdout.strip()
 
     def ensure_keeper(self) -> None:
         """Ensure the container that has the repository, without the role that makes it."""
-        own = {"config_dir": self.params["config_dir"], "network": f"{NAME}-net", "cpus": 0}
+        own = {"config_dir": self.params["config_dir"], "network": f"{self.name}-net", "cpus": 0}
         Keeper(own, self.place, pgbackrest.configuration(1, 1, "", {})).ensure(check_mode=False)
 
     def with_(self, **changes: Any) -> dict[str, Any]:
@@ -113,14 +115,14 @@ class Server:
 
     def left(self) -> list[str]:
         """What a run must not leave behind."""
-        found = docker("ps", "-aq", "--filter", f"name={NAME}-restore").stdout.split()
-        found += docker("volume", "ls", "-q", "--filter", f"name={NAME}-restore").stdout.split()
+        found = docker("ps", "-aq", "--filter", f"name={self.name}-restore").stdout.split()
+        found += docker("volume", "ls", "-q", "--filter", f"name={self.name}-restore").stdout.split()
         found += [path.name for path in (self.place.folder / "transfer").iterdir()]
         found += [name for name in self.entries() if name.startswith("restored-")]
         return found + [name for name in self.databases() if "_restored_" in name]
 
     def entries(self) -> list[str]:
-        return docker("exec", NAME, "ls", "/var/lib/postgresql/data").stdout.split()
+        return docker("exec", self.name, "ls", "/var/lib/postgresql/data").stdout.split()
 
     def databases(self) -> list[str]:
         return self.sql("SELECT datname FROM pg_database ORDER BY 1").split()
@@ -133,14 +135,14 @@ class Server:
         assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.fixture(scope="module")
-def server(
-    play: Callable[..., Any], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+@contextlib.contextmanager
+def served(
+    play: Callable[..., Any], image: dict[str, str], folder: Path, name: str, port: int, rows: str
 ) -> Iterator[Server]:
-    remove_instance(NAME)
-    folder = tmp_path_factory.mktemp("restore")
+    """A server of that name with a repository, without the role that makes it, and a full backup of `rows` in it."""
+    remove_instance(name)
     variables = {
-        **image, "postgres_container_name": NAME, "postgres_port": PORT, "postgres_config_dir": str(folder / "config"),
+        **image, "postgres_container_name": name, "postgres_port": port, "postgres_config_dir": str(folder / "config"),
         "postgres_backup_dir": str(folder / "backups"), "postgres_wal_archive": True,
     }  # fmt: skip
     made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", variables)
@@ -151,19 +153,29 @@ def server(
     defaults = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
     own = Server(
         {
-            **defaults, "container": NAME, "database": "dastern", "volume": f"{NAME}-data", "image": image["postgres_image_id"],
+            **defaults, "container": name, "database": "dastern", "volume": f"{name}-data", "image": image["postgres_image_id"],
             "config_dir": str(folder / "config"), "backup_dir": str(folder / "backups"),
         },
         variables,
     )  # fmt: skip
     own.ensure_keeper()
     PgBackRest(own.place.containers, own.place.keeper).run("stanza-create")
-    own.sql(ROWS)
+    own.sql(rows)
     own.take("full")
-    yield own
-    docker("rm", "-f", "-v", f"{NAME}-restore", check=False)
-    docker("volume", "rm", "-f", f"{NAME}-restore-data", check=False)
-    remove_instance(NAME)
+    try:
+        yield own
+    finally:
+        docker("rm", "-f", "-v", f"{name}-restore", check=False)
+        docker("volume", "rm", "-f", f"{name}-restore-data", check=False)
+        remove_instance(name)
+
+
+@pytest.fixture(scope="module")
+def server(
+    play: Callable[..., Any], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with served(play, image, tmp_path_factory.mktemp("restore"), NAME, PORT, ROWS) as own:
+        yield own
 
 
 @pytest.fixture
@@ -420,6 +432,50 @@ def test_a_restore_that_is_killed_in_the_swap_is_healed(server: Server, where: s
     assert words in refused_after_healing(server)
     assert (int(server.sql(timeline)) > at) == restored
     assert server.fingerprint() == before
+
+
+HALF = """lambda self, script, *words: (
+    within(self, "cd /var/lib/postgresql/data && mv -T pgdata " + words[1]), os.kill(os.getpid(), signal.SIGKILL))"""
+ENTRIES: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("site.yml", {}, []), ("provision.yml", {}, []), ("provision.yml", {}, ["--check"]), ("migrate.yml", {}, []),
+    ("migrate.yml", {"ansible_python_interpreter": f"{sys.executable}3"}, []), ("backup.yml", {}, []),
+    ("verify_backups.yml", {}, []), ("plain_sql.yml", {"out": "/nowhere.sql"}, []), ("drift.yml", {}, []),
+    ("remove.yml", {}, []), ("remove.yml", {"postgres_remove_volume": True, "confirm": f"{NAME}-data"}, []),
+]  # fmt: skip
+
+
+def test_each_entry_point_sees_a_swap_that_was_killed_between_its_renames(
+    server: Server, record: Record, play: Callable[..., Any]
+) -> None:
+    """None makes a new cluster or removes anything, each names the playbook that mends it, and that does."""
+    before = server.fingerprint()
+    server.killed(f"within = Site.within\nSite.within = {HALF}\n_", target="latest")
+    look = ("run", "--rm", "-v", f"{NAME}-data:/v", "--entrypoint", "ls", server.params["image"], "/v")
+    entries = docker(*look).stdout.split()
+    assert {name.partition("-")[0] for name in entries} == {"replaced", "restored"}
+    for playbook, given, words in ENTRIES:
+        done = play(f"playbooks/{playbook}", {**server.variables, **given}, *words)
+        assert done.rc == 2, done.stdout
+        assert "playbooks/restore.yml` finishes the swap or takes it back" in done.flat, done.stdout
+        assert docker(*look).stdout.split() == entries
+    for playbook, section in (
+        ("status.yml", "postgres"), ("status.yml", "backup"), ("migration_status.yml", "migrations"), ("list_backups.yml", "backups"),
+    ):  # fmt: skip
+        done = play(f"playbooks/{playbook}", server.variables)
+        told = done.section(section)
+        assert done.rc == (4 if section == "migrations" else 0)  # no server answers
+        assert any("playbooks/restore.yml" in one for one in [*told["lines"], *told["next"]]), told
+        if playbook == "status.yml":
+            assert "ansible-playbook playbooks/provision.yml" not in told["next"]
+    drilled = drill(server.with_(target=record.label), check_mode=True)
+    assert len(drilled["lines"]) == 2
+    healed = play("playbooks/restore.yml", server.variables)
+    assert healed.rc == 2  # no `confirm`
+    assert "was taken back" in healed.flat
+    assert State(server.place).pending is None
+    server.ensure_keeper()
+    assert server.fingerprint() == before
+    assert len(server.entries()) == len(entries) - 1
 
 
 def test_a_server_that_does_not_start_after_the_swap_is_put_back(

@@ -13,10 +13,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_logical, backup_records, keeper, migration_backup, pgbackrest_version, sql_values
+from . import backup_logical, backup_records, keeper, migration_backup, pgbackrest_version, sql_values, swaps
 from . import backup_physical as physical
+from .backup_folders import refuse_another
 from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
+from .census import EXACT, Locks
 from .commands import playbook
 from .errors import DasTernError
 from .files import write
@@ -45,6 +47,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "wait": {"type": "int", "default": 600},
     "nice": {"type": "int", "default": 10},
     "lock_timeout": {"type": "str", "default": "10s"},
+    "config_dir": {"type": "path", "default": ""},
 }
 """The options of the module `backup`, of which the others have a part; `take` reads them."""
 VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_records.ARGUMENT_SPEC, "wait", "nice")}
@@ -63,6 +66,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             "one line: not `latest`, a number, an LSN, a time or another backup's label."
         )
     place, keep = Place(dict(params)), retention(params["keep"])
+    refuse_another(place.folder, params.get("config_dir", ""), "Nothing was backed up.")
     sql_values.duration("backup_lock_timeout", params["lock_timeout"])
     if not running(place):
         if not check_mode:
@@ -110,8 +114,8 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
         if record.uncounted and physical.good(record):
             lines.append(f"its rows weren't counted, so that a restore can't be compared: {record.uncounted}")
-        elif not record.exact and physical.good(record):
-            lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
+        elif physical.good(record) and kind != "logical":
+            lines += _compared_in_part(place, record)
     failed = []
     if kind != "logical":
         failed = physical.further(place, program, found, kind, params["name"], params["reason"], say)
@@ -128,6 +132,19 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         "changed": True, "label": record.label, "record": record.as_dict(), "lines": lines,
         "deleted": [label for label, _ in deleted], "next": [LIST], "diff": _difference(before, after),
     }  # fmt: skip
+
+
+def _compared_in_part(place: Place, record: Record) -> list[str]:
+    """What of a physical backup a restore can't be compared with, and why."""
+    if record.exact and record.census["schema"]:
+        return []
+    locks = Locks.of(place.superuser, place.database)
+    what = " and ".join([*([] if record.exact else ["its rows"]), *([] if record.census["schema"] else ["its schema"])])
+    if not locks.fit(EXACT):
+        return [
+            f"{what} can't be compared when it is restored: for {locks.tables} tables that takes {locks.wanted(EXACT)}"
+        ]
+    return ["the database was never quiet for 200 ms: its rows were counted a little later"]
 
 
 def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
@@ -249,6 +266,8 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
             lines += told
     elif backups and not lines:
         lines.append(f"container {place.keeper} doesn't run: what is in its repository can't be compared")
+    if swap := place.pending_swap():
+        lines.append(swaps.refusal(place.container, swap).message)
     total = _bytes(place.folder)
     lines = [
         *_table(backups), *lines,
@@ -272,7 +291,8 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     never = [kind for kind in never if kind == "physical" or kinds == {kind}]
     return {
         "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
-        "further": further, "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
+        "further": further, "bytes": total, "lines": lines,
+        "next": [swaps.RESTORE] if swap else [DRILL] if never else [] if backups else [BACKUP],
     }  # fmt: skip
 
 
@@ -403,12 +423,8 @@ def running(place: Place) -> bool:
 
 
 def not_running(place: Place) -> DasTernError:
-    if place.pending_swap():
-        return DasTernError(
-            f"Container {place.container} doesn't run: a restore was ended while it swapped what it serves. "
-            "`ansible-playbook playbooks/restore.yml` finishes that or takes it back; without `confirm` it does nothing else.",
-            swap=True,
-        )
+    if swap := place.pending_swap():
+        return swaps.refusal(place.container, swap)
     return DasTernError(
         f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {quote(place.container)}`, or "
         f"`{PROVISION}`."

@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_folders, hba, pgbackrest_version, scram, settings
+from . import backup_folders, hba, pgbackrest_version, scram, settings, swaps
 from .backup_folders import LOGICAL, RECEIVED, TRANSFER
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
@@ -85,6 +85,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "wal_archive": {"type": "bool", "default": False},
     "archive_timeout": {"type": "str", "default": "60s"},
     "zero_loss": {"type": "bool", "default": False},
+    "new_folder": {"type": "bool", "default": False},
 }
 
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -180,6 +181,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     """Everything found, nothing changed; DasTernError names the first thing that can't be."""
     checked_names(params)
     checked_passwords(params)
+    swaps.refuse_pending(params)
     command = declared_command(params)
     check_zero_loss(params["zero_loss"], params["wal_archive"], settings.of_command(command))
     rules = hba.content(
@@ -470,11 +472,7 @@ def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> b
             "postgres_volume_name in the inventory, and bring the data over with pg_dump."
         )
     if folders := [entry for entry in found if entry.startswith(("replaced-", "restored-"))]:
-        raise DasTernError(
-            f"A restore was ended while it swapped the cluster in volume {name}: its data is in {', '.join(cut(folders, 5))}. Nothing was "
-            "changed. `ansible-playbook playbooks/restore.yml` finishes that or takes it back; without `confirm` it does nothing else.",
-            swap=folders,
-        )
+        raise swaps.refusal(params["container"], None, f": what volume {name} holds is in {', '.join(cut(folders, 5))}")
     if found:
         raise DasTernError(
             f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(cut(found, 5))}. Choose another "
