@@ -21,15 +21,13 @@ from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
 from .commands import playbook
 from .errors import DasTernError
-from .pgbackrest import CRYPTO, ENDED, MARK, STANZA, Heard, Info, PgBackRest, Verified
+from .pgbackrest import CRYPTO, ENDED, LOCKED, MARK, STANZA, Heard, Info, PgBackRest, Verified, records_of
 from .quantities import cut
 from .sql_values import literal
 from .survey import PGDATA
 
 ARCHIVE_SECONDS = 120.0
 """How long a finished segment of the WAL may take into the repository, where there are no further ones."""
-LOCKED = "050"
-"""pgBackRest's code where another backup is at work."""
 TELL_SECONDS = 10.0
 MANIFEST = ("backup.manifest", "backup.manifest.copy")
 PAGES = "pages of the live database itself were damaged when it was copied"
@@ -466,6 +464,20 @@ def _read(
     return every
 
 
+def _note(program: PgBackRest, repository: int, records: Sequence[Record], found: Found) -> None:
+    """Put what was found into the records of a further repository."""
+    try:
+        for record in records:
+            if record.label in found.checks:
+                program.keep(repository, replace(record, verified=found.checks[record.label]))
+    except DasTernError as refusal:
+        if LOCKED not in refusal.facts.get("code", []):
+            raise
+        found.notes.append(
+            "this verification isn't noted there, as a backup is being copied into it. Verify again afterwards"
+        )
+
+
 def verify_further(place: Place, program: PgBackRest, wait: float, note: bool) -> Found:
     """Read everything in the other repositories, and note it in the records there; only what is wrong is told.
 
@@ -475,16 +487,14 @@ def verify_further(place: Place, program: PgBackRest, wait: float, note: bool) -
     for number in program.further():
         found = Found()
         try:
-            labels = [one["label"] for one in program.info(repository=number).sets]
-            records = program.records(number, labels)
+            records = records_of(program.info(repository=number).sets)
             found = verify(place, program, records, repository=number)
             with place.alone(wait, "noting a verification") if note else nullcontext():
-                labels = [one["label"] for one in program.info(repository=number).sets]
-                records = program.records(number, labels)
+                sets = program.info(repository=number).sets
+                labels, records = [one["label"] for one in sets], records_of(sets)
                 found.checks = {label: check for label, check in found.checks.items() if label in labels}
-                for record in records:
-                    if note and record.label in found.checks:
-                        program.keep(number, replace(record, verified=found.checks[record.label]))
+                if note:
+                    _note(program, number, records, found)
             if lacking := sorted(set(labels) - {record.label for record in records}):
                 told = found.notes if records else found.problems
                 told.append(
@@ -525,7 +535,7 @@ def further(
     for repository in program.further():
         try:
             began, clock = now(), time.monotonic()
-            label = _copied(program, kind, say, repository)
+            label = program.patiently(lambda: _copied(program, kind, say, repository))  # noqa: B023
             with telling(lambda: f"repository {repository}: counting, and waiting for its WAL", say):  # noqa: B023
                 record = _counted(place, program, found, label, began, clock, name, reason, repository)
                 program.keep(repository, record)

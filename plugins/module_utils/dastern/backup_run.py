@@ -20,7 +20,7 @@ from .backup_records import Check, Place, Record, now
 from .commands import playbook
 from .errors import DasTernError
 from .files import write
-from .pgbackrest import PgBackRest
+from .pgbackrest import PgBackRest, records_of
 from .quantities import amount, cut, local
 from .restore_run import expire_old, would_expire
 from .text import shown
@@ -460,11 +460,11 @@ def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
 def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], list[str]]:
     """The backups in a further repository, and the same in words."""
     try:
-        labels = [one["label"] for one in program.info(repository=number).sets]
-        backups = [_shown(record) for record in program.records(number, labels)]
+        sets = program.info(repository=number).sets
+        backups = [_shown(record) for record in records_of(sets)]
     except DasTernError as refusal:
         return [], [refusal.message]
-    lacking = set(labels) - {backup["label"] for backup in backups}
+    lacking = {one["label"] for one in sets} - {backup["label"] for backup in backups}
     return backups, [
         f"repository {number}: {len(backups)} backups", *_table(backups),
         *(f"{label} has no record: it wasn't copied whole, is being counted, or the record is damaged" for label in sorted(lacking)),

@@ -120,7 +120,7 @@ def _chosen(place: Place, site: Site | None, params: Mapping[str, Any]) -> Recor
     if site is None or site.repository == 1:
         records, where = place.records(), str(place.folder)
     else:
-        records, where = site.records([one["label"] for one in info(site)["backup"]]), f"repository {site.repository}"
+        records, where = site.records(info(site)["backup"]), f"repository {site.repository}"
     if params["target"]:
         return place.find(params["target"], records, where)
     if not records:

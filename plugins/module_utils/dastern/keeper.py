@@ -4,8 +4,8 @@ It reads the server's data and can't write there; the server's container has not
 ready to be archived it reads from the data itself, from PostgreSQL's own list (`pg_wal/archive_status/*.ready`). When a file
 is in the repository it says so in a folder that the server can only read, and the server's archive_command waits for that.
 So a server that was taken over can neither write nor delete what lies in the repository: it can add to its own log. (pgBackRest's
-own TLS server was tried: whoever has a stanza's certificate may overwrite and delete all of it by `repo-put`, `stanza-delete`
-or a `backup` with another retention.)
+own TLS server was tried: whoever has a stanza's certificate may overwrite and delete all of it by `repo-put` (up to 2.59),
+`stanza-delete` or a `backup` with another retention.)
 
 pgBackRest's few statements (`pg_backup_start` and the like) come over the private network, by a role that may do nothing else.
 """
@@ -38,7 +38,7 @@ _SHARES, _PERIOD = 128, 10_000
 """An eighth of what every other container gets where processors are short; and the microseconds of which a quota gives a part.
 In the 100,000 that Docker takes by itself, a quota is spent in one go, for which the application waits."""
 _RIGHTS = "LOGIN NOSUPERUSER NOREPLICATION NOCREATEROLE NOCREATEDB NOBYPASSRLS"
-# What pgBackRest 2.55 calls in a backup, and where it looks whether the log is archived; found by revoking one after the other.
+# What pgBackRest 2.55 to 2.60 calls in a backup, and where it looks whether the log is archived; found by revoking one after the other.
 _FUNCTIONS = (
     "pg_backup_start(text, boolean)", "pg_backup_stop(boolean)", "pg_create_restore_point(text)", "pg_switch_wal()",
 )  # fmt: skip

@@ -1,20 +1,22 @@
 """Drives pgBackRest inside the backup container: its commands, what it says, and what of it a killed run left.
 
-Source: pgBackRest 2.55, its manual and what it does. `verify` exits 0 whatever it finds; `--config=/dev/stdin` lets a
-configuration be tried that isn't written yet, and keeps its secrets out of argument lists.
+Source: pgBackRest 2.55 and 2.60, their manual and what they do. `verify` exits 0 whatever it finds; `--config=/dev/stdin` lets
+a configuration be tried that isn't written yet, and keeps its secrets out of argument lists. What has a JSON form is read as JSON.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from shlex import quote
-from typing import Any
+from typing import Any, TypeVar
 
 from .backup_folders import OURS
 from .backup_records import UNREADABLE, Record
@@ -23,16 +25,24 @@ from .errors import DasTernError
 from .quantities import amount
 from .survey import BACKUPS, PGBACKREST_FOLDER, PGDATA, STANZA
 
+_Result = TypeVar("_Result")
+
 REPOSITORY = f"{BACKUPS}/repository"
 SPOOL = "/tmp/pgbackrest-spool"  # noqa: S108 - the container's own
 FOREVER = 9999999
 """The most that the retention options take: nothing goes unless we say so."""
 ENDED = "063"
 """Its code where it was told to end."""
+LOCKED = "050"
+"""Its code where another one is at work on the same repository."""
 CRYPTO = "095"
 """Its code where what is encrypted isn't what was written, or the password is another one."""
 MARK = "das-tern"
 """Annotation of our sets: `incomplete` until the record is written, then `complete`."""
+RECORD = f"{MARK}-record"
+"""Annotation of a set in a further repository: its record."""
+LONGEST_RECORD = 128 * 1024 - 64
+"""Bytes of that, with its option as long as one argument of a program can be."""
 SEGMENT = 16 * 1024 * 1024
 """Bytes of one file of the WAL, initdb's default."""
 FULL = 32 * 1024 * 1024
@@ -53,7 +63,7 @@ ASSERTION = "025"
 _ERROR = re.compile(r"(?:ERROR|ASSERT): \[(\d{3})\]: (.*)")
 _PERCENT = re.compile(r", ([\d.]+)%\)")
 _SET_FILE = re.compile(r" P\d+ +INFO: .* '?(\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?)/([^\s':]+)")
-_SET = re.compile(r"^  backup: (\S+), status: (\w[\w ]*)", re.MULTILINE)
+_SET = re.compile(r"^  backup: (\S+), status: ([\w ]+),", re.MULTILINE)
 WAL_FILE = re.compile(r"([\d.]+-\d+)/[0-9A-F]{16}/([0-9A-F]{24})-([0-9a-f]{40})(\.\w+)?")
 """A segment in the archive: where, its name, and the SHA-1 of what it holds when it isn't compressed."""
 # Fine, no folder of the stanza, no backups, no data of the stanza.
@@ -83,17 +93,6 @@ done
 """
 
 
-# What is encrypted is so by the repository's password itself, and not by that of a set, as pgBackRest reads what lies there.
-RECORDS = rf"""
-PGBACKREST_CIPHER_PASS=$(sed -n "s/^repo$REPO-cipher-pass=//p" {PGBACKREST_FOLDER}/pgbackrest.conf)
-[ -z "$PGBACKREST_CIPHER_PASS" ] || export PGBACKREST_CIPHER_PASS
-for file; do
-  pgbackrest --repo="$REPO" --stanza={STANZA} --log-level-console=off repo-get --ignore-missing "$file" | tr '\n' ' '
-  echo
-done
-"""
-
-
 # As the listener does it in `keeper`, for one file that it may not have seen.
 _PUSH = f"""
 set -e
@@ -105,7 +104,7 @@ pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive
 
 
 class Heard:
-    """What a command says, while it says it."""
+    """What a command says, while it says it: how far a backup is, and its label, which `backup` tells in no other form."""
 
     def __init__(self) -> None:
         self.percent = ""
@@ -262,16 +261,7 @@ class PgBackRest:
 
     def verify(self, *options: str, silence: float = LONGEST) -> Verified:
         # Without --job-retry a damaged segment is read three times, 15 s apart.
-        told = self.run("verify", *options, "--output=text", "--verbose", "--job-retry=0", silence=silence)
-        sets = {label: status.strip() == "valid" for label, status in _SET.findall(told)}
-        damaged: dict[str, list[str]] = {}
-        wal: set[tuple[str, str]] = set()
-        for line in told.splitlines():
-            if found := WAL_FILE.search(line):
-                wal.add((found[1], found[2]))
-            elif (found := _SET_FILE.search(line)) and found[2] not in damaged.setdefault(found[1], []):
-                damaged[found[1]].append(found[2])
-        return Verified(sets, damaged, wal, bool(re.search(r"^status: ok$", told, re.MULTILINE)))
+        return verified(self.run("verify", *options, "--output=text", "--verbose", "--job-retry=0", silence=silence))
 
     def archived(self, repository: int = 1) -> dict[str, set[str]]:
         """Names of the segments in a repository, by archive such as `17-1`."""
@@ -303,15 +293,21 @@ class PgBackRest:
         found = dict(line.split(" ", 1) for line in done.out.splitlines())
         return {file: "" if found.get(file) == _NOTHING else found.get(file, "") for file in files}
 
-    def records(self, repository: int, labels: Sequence[str]) -> list[Record]:
-        """What was put beside sets of a further repository, the newest first."""
-        paths = map(record_path, labels)
-        command = ["env", f"REPO={repository}", "sh", "-c", RECORDS, "sh", *paths]
-        return records_of(self.containers.execute(self.container, command, silence=LONGEST).out, labels)
-
     def keep(self, repository: int, record: Record) -> None:
-        """Put a record beside its set in a further repository."""
-        self.run("repo-put", record_path(record.label), f"--repo={repository}", stdin=record.text)
+        """Put a record into the annotations of its set in a further repository: it is lost with it, and encrypted as it is."""
+        words = (f"--repo={repository}", f"--set={record.label}", f"--annotation={RECORD}={_packed(record)}")
+        self.patiently(lambda: self.run("annotate", *words))
+
+    def patiently(self, deed: Callable[[], _Result]) -> _Result:
+        """Do what may meet another pgBackRest that notes something in the same repository; that takes a moment."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return deed()
+            except DasTernError as refusal:
+                if LOCKED not in refusal.facts.get("code", []) or time.monotonic() > end:
+                    raise
+            time.sleep(0.5)
 
     def mark(self, label: str, state: str) -> None:
         self.run("annotate", "--repo=1", f"--set={label}", f"--annotation={MARK}={state}")
@@ -377,6 +373,22 @@ class PgBackRest:
             words = command.split()
             if {"backup", WORKER, "expire", "stanza-create", "stanza-upgrade"} & set(words):
                 yield pid, command.strip()
+
+
+def verified(told: str) -> Verified:
+    """Return what `verify` said in its text, for it has no JSON form (up to 2.60, `--output` is `none` or `text`).
+
+    A set that isn't in the repository is left out, as 2.55 does; since 2.59 pgBackRest lists it as one without a manifest.
+    """
+    sets = {label: status == "valid" for label, status in _SET.findall(told) if status != "manifest missing"}
+    damaged: dict[str, list[str]] = {}
+    wal: set[tuple[str, str]] = set()
+    for line in told.splitlines():
+        if found := WAL_FILE.search(line):
+            wal.add((found[1], found[2]))
+        elif (found := _SET_FILE.search(line)) and found[2] not in damaged.setdefault(found[1], []):
+            damaged[found[1]].append(found[2])
+    return Verified(sets, damaged, wal, bool(re.search(r"^status: ok$", told, re.MULTILINE)))
 
 
 def refuse_unreadable(told: Mapping[str, Any], repository: int = 1) -> None:
@@ -461,18 +473,28 @@ def folders(text: str) -> list[str]:
     return sorted({name for name in found if name not in OURS})
 
 
-def record_path(label: str) -> str:
-    """Where a further repository has the record of a set: with it goes, too."""
-    return f"backup/{STANZA}/{label}/das-tern.json"
-
-
-def records_of(told: str, labels: Sequence[str]) -> list[Record]:
-    """Those that `RECORDS` told of these sets; none of a set that wasn't copied whole."""
+def records_of(sets: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Return the records of those sets of a further repository (`Info.sets`) that were copied whole, the newest first."""
     found = []
-    for label, line in zip(labels, told.split("\n"), strict=False):
-        with contextlib.suppress(*UNREADABLE):
-            found.append(Record.read(line, label))
+    for one in sets:
+        with contextlib.suppress(*UNREADABLE, zlib.error):
+            packed = base64.b64decode(one["annotation"][RECORD], validate=True)
+            found.append(Record.read(zlib.decompress(packed).decode(), one["label"]))
     return found[::-1]
+
+
+def _packed(record: Record) -> str:
+    """Return a record as one word; where that would be too long, without what it counted."""
+
+    def word(one: Record) -> str:
+        return base64.b64encode(zlib.compress(one.text.encode(), 9)).decode()
+
+    packed = word(record)
+    if len(packed) <= LONGEST_RECORD:
+        return packed
+    why = f"{len(record.census['tables'])} tables are more than the record in a further repository holds"
+    nothing: dict[str, Any] = {"tables": {}, "schema": "", "properties": {}, "migrations": []}
+    return word(replace(record, census=record.census | nothing, exact=False, uncounted=why))
 
 
 def masked(text: str) -> str:

@@ -223,7 +223,7 @@ class Archive:
 def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Record]:
     """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first."""
     archive = Archive(site)
-    records = site.records([one["label"] for one in archive.backups])
+    records = site.records(archive.backups)
     named = next((record for record in records if target in (record.label, record.name or None)), None)
     moment = None if named else _moment(target)
     if named:
@@ -387,9 +387,7 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
     if done.rc:
         raise DasTernError(f"The archive can't be searched: {errors_of(done)}.")
     if hit is None:
-        there = ", ".join(
-            cut([record.called for record in site.records([one["label"] for one in archive.backups])], 10)
-        )
+        there = ", ".join(cut([record.called for record in site.records(archive.backups)], 10))
         raise DasTernError(
             f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
             f"Nothing was done. A target is {TARGETS}."

@@ -23,12 +23,10 @@ from .containers import ROLE_LABEL, Containers, Output
 from .errors import DasTernError
 from .pgbackrest import (
     FULL,
-    RECORDS,
     SEGMENT,
     folders,
     further,
     position,
-    record_path,
     records_of,
     refuse_unreadable,
     segment_name,
@@ -130,11 +128,11 @@ class Site:
                 f"done. `backup_repository_options` names them (repo{self.repository}-type and so on)."
             )
 
-    def records(self, labels: Sequence[str]) -> list[Record]:
-        """Those of physical backups, the newest first; of a further repository what came with its sets `labels`."""
+    def records(self, sets: Sequence[Mapping[str, Any]]) -> list[Record]:
+        """Those of physical backups, the newest first; of a further repository what came with its sets, as `info` tells of them."""
         if self.repository == 1:
             return [record for record in self.place.records() if record.kind == "physical"]
-        return records_of(self.of_repository(RECORDS, *map(record_path, labels)).out, labels)
+        return records_of(sets)
 
     @property
     def running(self) -> bool:
