@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_health, backup_metrics
+from ansible.module_utils.dastern import backup_health, backup_metrics, pgbackrest_version
 from ansible.module_utils.dastern.backup_health import ARGUMENT_SPEC, KINDS, Health, examine
 from ansible.module_utils.dastern.backup_records import Check, Place, Record
 from ansible.module_utils.dastern.containers import Containers, Output
@@ -69,6 +69,35 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         lambda _, query, *__: [] if "NOT active" in query else dict(told),
     )
     return told
+
+
+@pytest.mark.parametrize(
+    ("printed", "version", "problem"),
+    [
+        (Output(0, "pgBackRest 2.55.1\n", ""), "2.55.1", ""),
+        (Output(0, "pgBackRest 2.99.0\n", ""), "2.99.0", ""),
+        (Output(0, "pgBackRest 2.54.2\n", ""), "", "2.54.2"),
+        (Output(127, "", "sh: 1: pgbackrest: not found"), "", "none is there"),
+        (Output(137, "", ""), "", ""),
+    ],
+)
+def test_the_version_of_pgbackrest(
+    backups: Backups,
+    archive: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    printed: Output,
+    version: str,
+    problem: str,
+) -> None:
+    monkeypatch.setattr(backup_health.keeper, "there", lambda _: True)
+    monkeypatch.setattr(Containers, "execute", lambda *_, **__: printed)
+    health = backups.look()
+    assert (health.pgbackrest, health.as_dict()["pgbackrest"]) == (version, version)
+    found = [one for one in health.problems if one.kind == "pgbackrest"]
+    assert [(one.found, one.wanted, one.command) for one in found] == (
+        [(problem, pgbackrest_version.RANGE, pgbackrest_version.FIX)] if problem else []
+    )
+    assert [line for line in health.lines() if "newer than" in line] == pgbackrest_version.untested(version)
 
 
 @pytest.mark.parametrize(

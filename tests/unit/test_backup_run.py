@@ -36,6 +36,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A running server that archives."""
     monkeypatch.setattr(backup_run, "running", lambda _: True)
     monkeypatch.setattr(keeper, "there", lambda _: True)
+    monkeypatch.setattr(PgBackRest, "version", lambda _: "2.55.1")
     monkeypatch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", True))
     own = {"endpoint": f"unix://{tmp_path}/none.sock", "container": "pg", "database": "d", "backup_dir": str(tmp_path)}
     return {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()} | own

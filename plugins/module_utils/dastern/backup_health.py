@@ -16,7 +16,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_records, keeper
+from . import backup_records, keeper, pgbackrest_version
 from .backup_calendar import moment
 from .backup_folders import RECEIVED
 from .backup_records import KEEPER, UNREADABLE, Check, Place, Record
@@ -56,6 +56,7 @@ KINDS = (
     "archive_off",
     "archive_failing",
     "archive_lag",
+    "pgbackrest",
     "zero_loss",
     "disk",
     "slot",
@@ -138,6 +139,8 @@ class Health:
     """The same of the data's, where what isn't archived waits; None where the server's container can't be asked."""
     keeper: bool | None = None
     """Whether the container that archives and has the repository runs; None where the engine can't be asked."""
+    pgbackrest: str = ""
+    """Its version; '' where it can't be asked."""
     further: list[int] = field(default_factory=list)
     """Numbers of the further repositories, which the log has to reach as well."""
     damaged: list[str] = field(default_factory=list)
@@ -173,7 +176,7 @@ class Health:
             "lines": self.lines(), "next": list(dict.fromkeys(one.command for one in self.problems)),
             "problems": [asdict(one) for one in self.problems], "backups": len(self.records),
             "newest": newest.label if newest else "", "drilled_at": drilled[1].at if drilled else "",
-            "zero_loss": self.receiver, "run": self.status.get("run") or {}, "next_run": self.status.get("next", ""), "archive": self.archive,
+            "zero_loss": self.receiver, "run": self.status.get("run") or {}, "next_run": self.status.get("next", ""), "archive": self.archive, "pgbackrest": self.pgbackrest,
             "disk_free": self.disk[0] if self.disk else None,
         }  # fmt: skip
 
@@ -212,6 +215,7 @@ class Health:
             last = self.archive["last"]
             ago = f"the last archived {self.ago(last)}" if last else "none archived yet"
             lines.append(f"WAL archive: {self.archive['waiting']} segments wait, {ago}")
+        lines += pgbackrest_version.untested(self.pgbackrest)
         if (receiver := self.receiver) and receiver["streaming"] and receiver["names"] == RECEIVER:
             but = ", but on the same disk as the data: it protects against a lost volume, not against a lost disk"
             behind = f"the receiver is {amount(receiver['behind'])} behind"
@@ -243,6 +247,8 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
         health.unasked = str(error)
     with contextlib.suppress(DasTernError):
         health.keeper = keeper.there(place)
+    if health.keeper:
+        _pgbackrest(health, place)
     with contextlib.suppress(DasTernError, ValueError, IndexError):
         health.further = PgBackRest(place.containers, place.keeper).further()
         told = place.containers.execute(place.container, ["df", "-B1", "--output=avail,size", PGDATA]).out
@@ -467,6 +473,17 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
                     f"{found['waiting']} segments wait, the oldest for {duration(found['waiting_seconds'])}",
                     f"no longer than {params['archive_lag']} s (backup_archive_lag)", logs)
         )  # fmt: skip
+
+
+def _pgbackrest(health: Health, place: Place) -> None:
+    try:
+        health.pgbackrest = PgBackRest(place.containers, place.keeper).version()
+    except DasTernError as refusal:
+        if "pgbackrest" in refusal.facts:
+            health.problems.append(
+                Problem("pgbackrest", f"pgBackRest in container {place.keeper}", refusal.facts["pgbackrest"] or "none is there",
+                        pgbackrest_version.RANGE, pgbackrest_version.FIX)
+            )  # fmt: skip
 
 
 def _slots(health: Health) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_logical, backup_records, keeper, migration_backup, sql_values
+from . import backup_logical, backup_records, keeper, migration_backup, pgbackrest_version, sql_values
 from . import backup_physical as physical
 from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
@@ -72,11 +72,12 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
     kind = params["backup_type"] or ("" if found.archiving else "logical")
     if check_mode:
         return _planned(place, keep, kind, params)
+    program = PgBackRest(place.containers, place.keeper, params["nice"])
+    lines: list[str] = []
     if kind != "logical":
         keeper.refuse_away(place)
+        lines += pgbackrest_version.untested(program.version())
     with place.alone(params["wait"], "a backup"):
-        program = PgBackRest(place.containers, place.keeper, params["nice"])
-        lines: list[str] = []
         before = place.records()
         if kind == "logical":
             with physical.telling(lambda: "logical backup", say):
@@ -139,8 +140,10 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
             return nothing
         raise not_running(place)
     program = PgBackRest(place.containers, place.keeper, params["nice"])
+    lines: list[str] = []
     if any(record.kind == "physical" for record in place.records()):
         keeper.refuse_away(place)
+        lines += pgbackrest_version.untested(program.version())
     further = program.further()
     if empty and not further:
         return nothing
@@ -170,7 +173,7 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
         found.notes += told.notes
     if not check_mode:
         found.problems += _remembered(place, found.problems)
-    lines = [
+    lines += [
         f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
         for record in records if (check := found.checks[record.label])
     ]  # fmt: skip
@@ -360,7 +363,7 @@ def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: M
     else:
         _, info = physical.usable(place, program)
         kind, why = physical.effective(place, info, kind)
-        lines = [f"a full one, because {why}"] if why else []
+        lines = pgbackrest_version.untested(program.version()) + ([f"a full one, because {why}"] if why else [])
         left = physical.leftovers(place, info, kind)
         lines += [f"would delete {label}, which a killed run left incomplete" for label in left]
     base = next((one for one in records if one.kind == "physical" and physical.good(one)), None)

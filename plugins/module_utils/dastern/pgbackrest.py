@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import Any, TypeVar
 
+from . import pgbackrest_version
 from .backup_folders import OURS
 from .backup_records import UNREADABLE, Record
 from .containers import Containers, Output
@@ -171,6 +172,11 @@ class PgBackRest:
         if not 0 <= nice <= 19:
             raise DasTernError(f"`backup_priority` is {nice}; wanted is a number from 0 to 19. Nothing was done.")
         self.containers, self.container, self.nice = containers, container, nice
+
+    def version(self) -> str:
+        """Return its version; refuse one that this project doesn't work with."""
+        done = self.containers.execute(self.container, pgbackrest_version.COMMAND)
+        return pgbackrest_version.read(f"Container {self.container}", done)
 
     def run(
         self, command: str, *options: str, config: str = "", stdin: str = "", heard: Heard | None = None,

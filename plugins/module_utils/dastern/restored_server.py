@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import cluster, settings
+from . import cluster, pgbackrest_version, settings
 from .backup_folders import RECEIVED, REPOSITORY, TRANSFER
 from .backup_records import Place, Record
 from .commands import playbook
@@ -445,7 +445,9 @@ def errors_of(done: Output) -> str:
 
 
 def info(site: Site) -> dict[str, Any]:
-    """What pgBackRest knows of the stanza."""
+    """What pgBackRest knows of the stanza; refuses a pgBackRest that this project doesn't work with."""
+    asked = f"Container {site.name}" if site.container else f"Image {site.image}"
+    pgbackrest_version.read(asked, site.of_repository(pgbackrest_version.COMMAND[-1]))
     told = json.loads(site.pgbackrest("info", "--output=json") or "[]", strict=False)
     found = next((one for one in told if one.get("name") == STANZA), None)
     if found:

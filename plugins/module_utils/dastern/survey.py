@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_folders, hba, scram, settings
+from . import backup_folders, hba, pgbackrest_version, scram, settings
 from .backup_folders import LOGICAL, RECEIVED, TRANSFER
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
@@ -199,8 +199,6 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     initialise = volume is None
     if image and (not running or other_image):
         check_image(image, params["image"])
-        if params["wal_archive"]:
-            check_pgbackrest(containers, params["image"])
         if volume:
             initialise = volume_needs_cluster(containers, params)
         if initialise:
@@ -211,6 +209,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         )
 
     reasons = differing(container, image, command, params) if container else []
+    if image and params["wal_archive"] and (not running or reasons):
+        check_pgbackrest(containers, params["image"])
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
     server_files = {"pg_hba.conf": rules, "pg_ident.conf": hba.IDENT, ARCHIVER: _ARCHIVE}
     hba_differs = any(_text(hba_path.with_name(name)) != text for name, text in server_files.items())
@@ -391,13 +391,15 @@ def check_image(image: Mapping[str, Any], reference: str) -> None:
 
 
 def check_pgbackrest(containers: Containers, reference: str) -> None:
-    """Refuse to archive with an image that can't."""
-    if containers.run_once(reference, "command -v pgbackrest", labels={ROLE_LABEL: "postgres-look"}).rc:
+    """Refuse to archive with an image that has no pgBackRest, or one that this project doesn't work with."""
+    done = containers.run_once(reference, pgbackrest_version.COMMAND[-1], labels={ROLE_LABEL: "postgres-look"})
+    if done.rc == pgbackrest_version.MISSING:
         raise DasTernError(
             f"Image {reference} has no pgBackRest, and postgres_wal_archive is true. Have it added "
             "(`-e postgres_image_pgbackrest=true`), take an image that has it (`-e postgres_image_source=build "
             "-e postgres_image_refresh=true`), or set postgres_wal_archive to false: then there are logical backups only."
         )
+    pgbackrest_version.read(f"Image {reference}", done)
 
 
 def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> bool:
