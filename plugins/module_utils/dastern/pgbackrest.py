@@ -105,7 +105,11 @@ pgbackrest --stanza={STANZA} --log-level-console=warn --no-archive-async archive
 
 
 class Heard:
-    """What a command says, while it says it: how far a backup is, and its label, which `backup` tells in no other form."""
+    """What a command says, while it says it.
+
+    `backup` tells the label of its set in no other form, and in `info` another one could be newer. How far it is, `info` tells
+    as JSON, but by a process and a question to a repository that may be far away; where this text changes, nothing else is lost.
+    """
 
     def __init__(self) -> None:
         self.percent = ""
