@@ -73,7 +73,7 @@ def connect(
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             host=params["host"],
             port=params["port"],
             dbname=params["database"],
@@ -85,8 +85,14 @@ def connect(
             options=" ".join(f"-c {name}={escaped_option(str(value))}" for name, value in options.items()),
             autocommit=True,
         )
-    except psycopg.OperationalError as error:
+        # The protocol gives the number of the process that was reached; the server behind a pooler has another.
+        (process,) = one_message(connection, "SELECT pg_catalog.pg_backend_pid()")
+    except psycopg.Error as error:
         raise _refusal(error, params, where) from None
+    if int(process) != connection.info.backend_pid:
+        connection.close()
+        raise _pooler(params, where)
+    return connection
 
 
 def one_message(connection: psycopg.Connection[Any], text: str) -> list[str]:
@@ -133,7 +139,21 @@ def refusal_of_closed(database: str, container: str, text: str) -> DasTernError 
     )
 
 
-def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str) -> DasTernError:
+def _pooler(params: dict[str, Any], where: str) -> DasTernError:
+    """Return the refusal of a pooler: what a session holds, such as its locks and settings, would be another client's next."""
+    container = params.get("container")
+    found = f" (`docker port {quote(container)} 5432` shows it)" if container else ""
+    return DasTernError(
+        f"At {where} answers a connection pooler such as PgBouncer, and not the server itself (P1001): behind it the migration lock would "
+        "stay behind in a session that others get, and timeouts and check mode's read-only transactions wouldn't hold. Set "
+        f"`postgres_host` and `postgres_port` to the address that the server itself publishes{found}; the application's DATABASE_URL "
+        "may go on naming the pooler (a Prisma backend has `directUrl` for its migrations). Nothing was changed.",
+        code="P1001",
+        pooler=True,
+    )
+
+
+def _refusal(error: psycopg.Error, params: dict[str, Any], where: str) -> DasTernError:
     text = " ".join(str(error).split())
     # libpq gives no SQLSTATE for a connection that never stood (psycopg issue 40), only the server's English text.
     if "password authentication failed" in text or "no pg_hba.conf entry" in text or "pg_hba.conf rejects" in text:
@@ -142,6 +162,9 @@ def _refusal(error: psycopg.OperationalError, params: dict[str, Any], where: str
             f"{params['password_file']}; `ansible-playbook playbooks/provision.yml` makes the role agree with that file.",
             code="P1000",
         )
+    # PgBouncer's words, which PostgreSQL doesn't use: it takes no `options`, unless it was told to ignore them.
+    if "unsupported startup parameter" in text or "no such database: " in text:
+        return _pooler(params, where)
     if closed := refusal_of_closed(params["database"], params.get("container") or "", text):
         return closed
     if "does not exist" in text and "database" in text:
