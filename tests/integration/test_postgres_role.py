@@ -519,6 +519,33 @@ def test_a_second_instance_needs_three_other_names(role: Role, fresh: Role) -> N
     assert role.done().changed == 0
 
 
+def test_a_second_database_in_one_server_is_refused(role: Role) -> None:
+    words = "serves database dastern, and `postgres_database` is second"
+    role.refused(words, "--check", postgres_database="second")
+    role.refused(words, postgres_database="second")
+    docker("stop", role.name)
+    role.refused("it doesn't run", postgres_database="second")
+    role.refused("it doesn't run", "--check", postgres_database="second")
+    role.done()
+    for user in ("dastern_user", "dastern_readonly"):
+        with role.connect(user) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert role.done().changed == 0
+
+
+def test_a_renamed_database_is_served_by_its_new_name(role: Role) -> None:
+    role.sql("ALTER DATABASE dastern RENAME TO clinic", "postgres")
+    role.done("--check", postgres_database="clinic")
+    role.done(postgres_database="clinic")
+    with role.connect("dastern_readonly", database="clinic") as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert role.done(postgres_database="clinic").changed == 0
+    role.refused("serves database clinic, and `postgres_database` is dastern")
+    role.sql("ALTER DATABASE clinic RENAME TO dastern", "postgres")
+    role.done()
+    assert role.done().changed == 0
+
+
 def test_a_container_that_is_not_ours_is_refused(fresh: Role, image: dict[str, str]) -> None:
     docker("create", "--name", fresh.name, image["postgres_image_reference"])
     fresh.refused("exists and isn't ours")

@@ -128,6 +128,14 @@ def test_quoting() -> None:
     assert identifier("all") == '"all"'
 
 
+@pytest.mark.parametrize("name", ["db", 'a "b" c', "ក"])
+@pytest.mark.parametrize("createdb", [True, False])
+def test_the_rules_say_which_database_they_are_for(name: str, createdb: bool) -> None:
+    extra = ['host "other" "someone" all scram-sha-256']
+    assert hba.database_of(hba.content("postgres", name, "app", "ro", extra, createdb=createdb)) == name
+    assert hba.database_of("host all all all scram-sha-256\n") is None
+
+
 def test_hba_lines_go_between_the_superusers_refusal_and_the_application() -> None:
     lines = hba.content("postgres", "db", "app", "ro", ["host all m 10.0.0.0/8 scram-sha-256"], createdb=False)
     assert [line for line in lines.splitlines() if not line.startswith("#")] == [

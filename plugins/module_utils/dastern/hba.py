@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from .errors import DasTernError
@@ -62,3 +63,13 @@ def content(
         "host all all all reject",
     ]
     return _HEADING + "\n".join(lines) + "\n"
+
+
+_READERS_LINE = re.compile(r'^host "((?:[^"]|"")+)" "(?:[^"]|"")+" all scram-sha-256$', re.MULTILINE)
+
+
+def database_of(text: str) -> str | None:
+    """Return the database that a file made by `content` is for, None where it isn't such a file."""
+    # A further line of the inventory may look alike; the read-only role's stands behind them.
+    found = _READERS_LINE.findall(text)
+    return found[-1].replace('""', '"') if found else None

@@ -19,8 +19,9 @@ from .backup_folders import LOGICAL, RECEIVED, TRANSFER
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
 from .files import absolute
-from .psql import session_options
+from .psql import Psql, session_options
 from .quantities import cut
+from .sql_values import identifier, literal
 
 ROLE = "postgres"
 MAJOR = "17"
@@ -215,7 +216,10 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     server_files = {"pg_hba.conf": rules, "pg_ident.conf": hba.IDENT, ARCHIVER: _ARCHIVE}
     hba_differs = any(_text(hba_path.with_name(name)) != text for name, text in server_files.items())
     folders = mounted_folders(params)
-    awake = running and container and not container["State"].get("Paused")
+    awake = bool(running and container and not container["State"].get("Paused"))
+    if volume and not initialise:
+        psql = Psql(containers, params["container"]) if awake else None
+        check_database(hba.database_of(_text(hba_path) or ""), psql, params)
     replaced = stale_folders(containers, params["container"], container, folders) if awake else []
     reasons += [f"{folder} was removed or replaced" for folder in replaced]
     pending = backup_folders.steps(params, check_mode=True)
@@ -309,6 +313,34 @@ def check_volume_kept(container: Mapping[str, Any] | None, params: Mapping[str, 
                 f"inventory says {params['volume']}. Correct postgres_volume_name; or, to go on with the other volume, "
                 "remove the container first (`ansible-playbook playbooks/remove.yml` keeps the data)."
             )
+
+
+def check_database(former: str | None, psql: Psql | None, params: Mapping[str, Any]) -> None:
+    """Refuse to serve another database than `former`, which the rules for connections are for, while that is still there.
+
+    They let the read-only role into one database, and backups and their retention are one database's. `psql` is None
+    where the server can't be asked. A database that was renamed or dropped is gone: then the new name is right.
+    """
+    database = params["database"]
+    if former is None or former == database:
+        return
+    if psql is not None and not psql.value(
+        f"SELECT to_json(EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = {literal(former)}))"
+    ):
+        return
+    name = quote(f"{params['container']}-2")
+    back = f"Set `postgres_database` back to {former}" + (
+        ""
+        if psql is not None
+        else f", which has the server started (it doesn't run, so that it can't be asked whether {former} was renamed), then run again"
+    )
+    raise DasTernError(
+        f"Container {params['container']} serves database {former}, and `postgres_database` is {database}: a server has one, and "
+        f"{params['readonly_user']} would be shut out of {former}. Nothing was changed. {back}. Or give {database} a server of its own, with "
+        f"`-e postgres_container_name={name} -e postgres_port={params['port'] + 1}`: its volume, passwords and backups are named after it. "
+        f"Where {former} itself is to be called {database}, rename it first: `ALTER DATABASE {identifier(former)} RENAME TO {identifier(database)}`.",
+        serves=former,
+    )
 
 
 def check_port(containers: Containers, running: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
