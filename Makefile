@@ -67,8 +67,8 @@ faults: prepare ## 200 migrations, 100 backups and restores hit by kill -9 at ra
 docs: setup-dev ## Write the tables of variables into the READMEs
 	scripts/role_tables.py
 
-bench: setup-dev ## Measure against the alternatives (about 50 minutes)
-	python benchmarks/migrations.py --make-up $(ARGS)
+bench: setup-dev ## Measure against the alternatives (about an hour)
+	python benchmarks/migrations.py --big --make-up $(ARGS)
 	python benchmarks/seed_volume.py
 	python benchmarks/backups.py
 

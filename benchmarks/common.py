@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,23 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> float:
     if done.returncode:
         raise Failed(f"{Path(command[0]).name} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
     return seconds
+
+
+def run_and_weigh(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, int]:
+    """`run`, and the most memory in bytes that one of its processes had at once."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PG"))}
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**clean, **(environment or {})}, stdout=output, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            raise Failed(f"{Path(command[0]).name} ended with {process.returncode}:\n{output.read()[-3000:]}")
+    return seconds, usage.ru_maxrss * 1024
 
 
 def playbook(path: str, variables: dict[str, Any]) -> None:

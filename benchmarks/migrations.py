@@ -33,7 +33,20 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
-from common import ANSIBLE_PLAYBOOK, HERE, ROOT, TARGETS_HEAD, Failed, in_turn, keep, playbook, row, run, say
+from common import (
+    ANSIBLE_PLAYBOOK,
+    HERE,
+    ROOT,
+    TARGETS_HEAD,
+    Failed,
+    in_turn,
+    keep,
+    playbook,
+    row,
+    run,
+    run_and_weigh,
+    say,
+)
 
 PRISMA = ROOT / "tests" / "prisma"
 RESULTS = HERE / "results" / "migrations.md"
@@ -127,6 +140,8 @@ def main() -> int:
         if options.sizes:
             compare(options, work, server, field_)
             report += [migrations_table(options.sizes, field_), targets_table(options.sizes, field_)]
+        if options.big:
+            report.append(big(options, work, server, field_))
         if options.make_up:
             report.append(make_up(options, work, field_))
     text = "\n".join(report)
@@ -141,6 +156,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", help="numbers of migrations (default: 1,100,1000), or an empty string")
     parser.add_argument("--rounds", type=int, help="rounds of fresh applies (default: 5; 3 from 500 migrations on)")
     parser.add_argument("--noop-rounds", type=int, default=7, help="rounds of runs with nothing to do (default: 7)")
+    parser.add_argument("--big", action="store_true", help="also: one big file, many statements, many files")
     parser.add_argument("--make-up", action="store_true", help="also: where the time of a second `make up` goes")
     parser.add_argument("--quick", action="store_true", help="a smoke run: 1 and 10 migrations, one round")
     parser.add_argument("--write", action="store_true", help="write the result to benchmarks/results/migrations.md")
@@ -324,7 +340,7 @@ class Measurement:
         if one.ledger:
             if one.database:
                 self._drop(one.database)
-            one.database = self._create()
+            one.database = self.create()
         self._measure(one, folder, size, "fresh")
 
     def noop(self, one: Contestant, folder: Path, size: int) -> None:
@@ -350,7 +366,7 @@ class Measurement:
         if recorded != (size,) or tables != (size,):
             raise Failed(f"{one.name}: {recorded} migrations recorded, {tables} tables; wanted are {size} of each")
 
-    def _create(self) -> str:
+    def create(self) -> str:
         name = f"bench_{secrets.token_hex(4)}"
         self._admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")  # type: ignore[arg-type]
         self._databases.append(name)
@@ -457,6 +473,99 @@ def target(
     if seconds is None or not floor:
         return f"| {words} | | | | not measured |"
     return row(words, seconds, floor, factor)
+
+
+# ---------------------------------------------------------------------------------------------- big files
+
+
+def big(options: argparse.Namespace, work: Path, server: Server, field_: list[Contestant]) -> str:
+    """A big file beside psql, many statements beside the server alone, and many files beside the loop."""
+    ours, loop, noop = field_[0], field_[2], field_[3]
+    rounds = 1 if options.quick else options.rounds or 3
+    lines = [TARGETS_HEAD]
+
+    def psql(folder: Path, database: str) -> tuple[list[str], dict[str, str]]:
+        (file,) = folder.glob("*/migration.sql")
+        return ["psql", "-qX1", "-v", "ON_ERROR_STOP=1", "-f", str(file)], server.environment(database)
+
+    def medians(folder: Path, others: list[Callable[[Path, str], tuple[list[str], dict[str, str]]]]) -> list[float]:
+        """Seconds of ours and the others on new databases, and the most memory that ours had."""
+        everybody = [ours.command, *others]
+        seconds: list[list[float]] = [[] for _ in everybody]
+        memory = 0
+        for number in range(rounds):
+            for at in in_turn(range(len(everybody)), number):
+                with new_database(server) as database:
+                    took, weight = run_and_weigh(*everybody[at](folder, database))
+                seconds[at].append(took)
+                memory = max(memory, 0 if at else weight)
+                say(f"{folder.name} {at if at else 'ours'} {took:.2f} s, {weight / 1e6:.0f} MB")
+        return [*map(statistics.median, seconds), memory]
+
+    small = work / "migrations-small"
+    rows_file(small, 1000, 160)
+    *_, least = medians(small, [])
+    for megabytes in (2,) if options.quick else (20, 60):
+        folder = work / f"file-of-{megabytes}-MB"
+        size = rows_file(folder, megabytes * 1_000_000, 160)
+        mine, direct, nothing, memory = medians(folder, [psql, noop.command])
+        lines.append(row(f"{megabytes} MB: ours ≤ 1.3 × `psql -1 -f` + (b)", mine, 1.3 * direct + nothing, 1.0))
+        lines.append(
+            row(
+                f"{megabytes} MB: memory above that for a small file ≤ 3 × its size, in MB",
+                (memory - least) / 1e6,
+                size / 1e6,
+                3.0,
+            )
+        )
+    folder = work / "file-of-many-statements"
+    rows_file(folder, 1_300_000, 10)
+    mine, direct, nothing, _ = medians(folder, [loop.command, noop.command])
+    alone = statistics.median(server_alone(server, folder) for _ in range(rounds))
+    lines.append(row("20,000 statements: ours ≤ 2 × the server alone + (b)", mine, 2 * alone + nothing, 1.0))
+    lines.append(row("20,000 statements: ours beside (a) + (b), for comparison", mine, direct + nothing, 1.15))
+    folder, size = work / "many-files", 20 if options.quick else 2000
+    generate(folder, size)
+    mine, direct, nothing, _ = medians(folder, [loop.command, noop.command])
+    lines.append(row(f"fresh {size}: ours ≤ 1.15 × ((a) + (b))", mine, direct + nothing, 1.15))
+    return "\n".join(["## Big files, many statements, many files\n", *lines]) + "\n"
+
+
+def rows_file(folder: Path, size: int, width: int) -> int:
+    """A migration of INSERTs, whose texts of at least `width` characters hold the words begin and end; gives its bytes."""
+    path = folder / "20260101000000_rows" / "migration.sql"
+    path.parent.mkdir(parents=True)
+    (folder / "migration_lock.toml").write_text('provider = "postgresql"\n', "utf-8")
+    written, number = 0, 0
+    with path.open("w") as file:
+        written += file.write('CREATE TABLE "bench_rows" ("id" INTEGER PRIMARY KEY, "label" TEXT NOT NULL);\n')
+        while written < size:
+            number += 1
+            label = f"begin {number} " + "it''s not the end " * (width // 18) + "end"
+            written += file.write(f'INSERT INTO "bench_rows" ("id", "label") VALUES ({number}, \'{label}\');\n')
+    return written
+
+
+@contextmanager
+def new_database(server: Server) -> Iterator[str]:
+    with server.connect() as admin:
+        measurement = Measurement(server, admin)
+        try:
+            yield measurement.create()
+        finally:
+            measurement.drop_all()
+
+
+def server_alone(server: Server, folder: Path) -> float:
+    """Seconds from sending a file as one message to the server's last word on it."""
+    (file,) = folder.glob("*/migration.sql")
+    with new_database(server) as database, server.connect(database) as connection:
+        began = time.perf_counter()
+        result = connection.pgconn.exec_(file.read_bytes())
+        seconds = time.perf_counter() - began
+        if result.error_message:
+            raise Failed(result.error_message.decode())
+    return seconds
 
 
 # ---------------------------------------------------------------------------------------------- the second `make up`
