@@ -718,3 +718,20 @@ def test_a_file_that_takes_another_role(chain: Database) -> None:
         assert chain.query("SELECT tableowner FROM pg_tables WHERE tablename = 'made'") == [("maker",)]
     finally:
         chain.instance.sql("DROP OWNED BY maker; DROP ROLE maker", chain.name)
+
+
+def test_many_rows_are_applied_whole_or_not_at_all(database: Database) -> None:
+    """What has no position in the text, such as a key that is there already, is found by the number of results before it."""
+    rows = "".join(f"INSERT INTO t VALUES ({n}, 'begin; it''s the end');\n" for n in range(20_000))
+    head = "CREATE TABLE t (a int PRIMARY KEY, b text);\n"
+    for last, code in (("INSERT INTO t VALUES (0, 'x');", "23505"), ("INSERT INTO nowhere VALUES (0);", "42P01")):
+        database.write(_20260101000000_a=f"{head}{rows}{last}\n")
+        with pytest.raises(DasTernError) as failure:
+            database.migrate()
+        facts = failure.value.facts
+        assert (facts["sqlstate"], facts["line"], facts["statement"]) == (code, 20_002, last[:-1])
+        assert database.query("SELECT to_regclass('t')") == [(None,)]
+
+    database.write(_20260101000000_a=head + rows)
+    assert [one["name"] for one in database.migrate()["applied_now"]] == ["20260101000000_a"]
+    assert database.query("SELECT count(*) FROM t") == [(20_000,)]

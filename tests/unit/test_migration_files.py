@@ -1,10 +1,22 @@
 import hashlib
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.dastern import migration_files
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migration_files import MigrationFile, decoded, look_alikes, read_folder
+from ansible.module_utils.dastern.migration_files import (
+    MigrationFile,
+    as_sent,
+    decoded,
+    look_alikes,
+    of_params,
+    read_folder,
+    read_into,
+)
+from ansible.module_utils.dastern.migration_lint import lint
+from ansible.module_utils.dastern.migration_run import own_transactions, refuse_copy, refuse_psql
 
 
 def write(folder: Path, name: str, content: bytes = b"SELECT 1;\n") -> Path:
@@ -128,3 +140,57 @@ def test_all_directories_without_a_migration_are_named_at_once(tmp_path: Path) -
     assert f"mv {tmp_path}/30_notes" in notes
     assert f"-e migrations_dir={tmp_path}/31_nested" in nested
     assert "rm " not in refusal.value.message
+
+
+def rows(size: int) -> str:
+    row = "INSERT INTO t VALUES ({}, 'the course begins; copy it from stdin at its end');\n"
+    return "CREATE TABLE t (a int, b text);\n" + "".join(row.format(n) for n in range(size))
+
+
+def judge(file: MigrationFile, folder: Path) -> None:
+    for _ in range(3):
+        own_transactions(file)
+        refuse_copy(file)
+        refuse_psql(file)
+    assert not file.empty
+    assert lint([file], [file.name], folder, together=True) == []
+
+
+def test_a_big_file_is_read_once_by_all_who_judge_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    outline = migration_files.outline
+    monkeypatch.setattr(migration_files, "outline", lambda sql: (read.append(len(sql)), outline(sql))[1])
+    write(tmp_path, "20260101000000_big", rows(2000).encode())
+    params = {"folder": str(tmp_path), "migrations": []}
+    read_into(params, tmp_path)
+
+    for file in (*of_params(params), *of_params(params)):
+        judge(file, tmp_path)
+
+    assert read == [len(rows(2000))]
+
+
+def test_a_big_file_takes_no_more_than_three_times_its_size(tmp_path: Path) -> None:
+    content = rows(60_000).encode()
+    write(tmp_path, "20260101000000_big", content)
+    tracemalloc.start()
+    try:
+        (file,) = read_folder(tmp_path)
+        judge(file, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(content)
+
+
+def test_a_process_on_the_host_is_told_the_same(tmp_path: Path) -> None:
+    write(tmp_path, "20260101000000_a", "SELECT 'ក';\r\n".encode())
+    (tmp_path / "20260101000000_a" / "down.sql").write_text("SELECT 2;")
+    params = {"folder": str(tmp_path), "migrations": [], "schema": None}
+    files = read_into(params, tmp_path, down=True)
+
+    sent = as_sent(params)
+
+    assert sent["migrations"] == [{"name": "20260101000000_a", "sql": "SELECT 'ក';\r\n", "down": "SELECT 2;"}]
+    assert of_params(sent) == files
+    assert "schema" not in sent

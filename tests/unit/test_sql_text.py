@@ -1,5 +1,5 @@
 import pytest
-from ansible.module_utils.dastern.sql_text import line_and_column, statements, tokens
+from ansible.module_utils.dastern.sql_text import Places, line_and_column, outline, statements, tokens
 
 
 def texts(sql: str) -> list[str]:
@@ -101,3 +101,84 @@ def test_tokens() -> None:
         ("other", ";"),
     ]
     assert all(sql[start : start + len(text)] == text for _, text, start in tokens(sql))
+
+
+TABLE = "CREATE TABLE t (a int);\n"
+ROW = "INSERT INTO t (a, b) VALUES (1, 'begin; the end');\n"
+
+
+def test_an_outline_keeps_what_is_no_row_in_its_line_and_column() -> None:
+    sql = TABLE + ROW * 50 + "  " + ROW.rstrip() + " DROP TABLE t;\n-- ក\n" + ROW * 3 + "UPDATE t SET a = 2;"
+    short = outline(sql, 0)
+
+    assert len(short.text) < len(sql) / 2
+    drop, before = sql.index("DROP"), short.text.index("DROP")
+    assert line_and_column(short.text, before) == line_and_column(sql, drop) == Places(sql).line_and_column(drop)
+    assert texts(short.text) == [
+        TABLE[:-2], *[ROW[:-2]] * 2, "DROP TABLE t", *[ROW[:-2]] * 2, "UPDATE t SET a = 2",
+    ]  # fmt: skip
+    assert short.left_out == len(texts(sql)) - len(texts(short.text)) == 50
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        """INSERT INTO "s"."t" ("a") VALUES (-1.5e3, NULL, 'it''s', E'\\\\d\\';', true, '{}'::jsonb, now());""",
+        "insert into t values ('a\\') on conflict (a, b) do nothing;",
+        "INSERT INTO t VALUES (1, 2) ON CONFLICT (a) DO UPDATE SET b = EXCLUDED.b, c = 'x';",
+        "UPDATE t SET a = 1, b = 'x' WHERE c = 2 AND d = 'y';",
+        "DELETE FROM t WHERE a = '5';",
+    ],
+)
+def test_rows_are_told_from_statements(row: str) -> None:
+    assert outline(row * 3, 0).text.rstrip() == row * 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO t SELECT 1;",
+        "INSERT INTO t VALUES (wipe());",
+        "INSERT INTO t VALUES (1 2);",
+        "INSERT INTO t VALUES ('a' 'b');",
+        "INSERT INTO t VALUES (1,);",
+        "INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = wipe();",
+        "INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1 WHERE true;",
+        "INSERT INTO t VALUES (1) RETURNING a;",
+        f"INSERT INTO {'t' * 64} VALUES (1);",
+        f"INSERT INTO {'t' * 63}VALUES (1);",
+        "INSERT INTO t VALUES (NULL/**/);",
+        "UPDATE t SET a = 1;",
+        "UPDATE t SET a = 1 WHERE a > 2;",
+        "UPDATE t SET a = 1 WHERE true;",
+        "DELETE FROM t;",
+        "DELETE FROM t WHERE 1=1;",
+        "DELETE FROM t WHERE a = 1 OR true;",
+    ],
+)
+def test_what_isnt_a_row_stays(statement: str) -> None:
+    assert outline(statement * 3, 0).text == statement * 3
+
+
+def test_further_rows_of_one_insert_are_left_out() -> None:
+    sql = "INSERT INTO t VALUES (1, 'a'),\n  (2, 'b'),\n  (3, 'c') ON CONFLICT DO NOTHING; DROP TABLE t;"
+    short = outline(sql, 0)
+    assert " ".join(texts(short.text)[0].split()) == "INSERT INTO t VALUES (1, 'a') ON CONFLICT DO NOTHING"
+    assert line_and_column(short.text, short.text.index("DROP")) == line_and_column(sql, sql.index("DROP"))
+    assert short.left_out == 0
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "ALTER TYPE mood ADD VALUE 'the End';",
+        'CREATE FUNCTION s."the end"() RETURNS int LANGUAGE sql AS $$ DELETE FROM t $$;',
+    ],
+)
+def test_rows_that_hold_what_the_file_makes_stay(head: str) -> None:
+    assert outline(head + "\n" + ROW * 4, 0).text == head + "\n" + ROW * 4
+
+
+def test_a_statement_that_is_cut_short_in_quotes_is_read_to_its_end() -> None:
+    sql = "INSERT INTO t VALUES ('open; DROP TABLE t;\n" + ROW
+    assert texts(outline(sql, 0).text) == texts(sql)

@@ -15,6 +15,7 @@ from ansible.utils.display import Display
 
 from .advisory_lock import who
 from .errors import DasTernError
+from .migration_files import as_sent
 from .text import presentable, shown
 
 
@@ -63,8 +64,9 @@ class HostAction(ActionBase):
         """What the module returns for `params`."""
         if runs_here(self._connection, self._vars, bool(self._play_context.become)):
             return self.here(params)
-        given = {name: value for name, value in params.items() if value is not None}
-        result: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=given, task_vars=self._vars)
+        result: dict[str, Any] = self._execute_module(
+            module_name=self.MODULE, module_args=as_sent(params), task_vars=self._vars
+        )
         return result
 
     def on_host_in_turn(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ _CODE = {
 _KINDS = _CODE | {
     "MATERIALIZED", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "TABLE", "POLICY", "SCHEMA", "UNIQUE", "INDEX", "CONCURRENTLY",
 }  # fmt: skip
+_SPOKEN_OF = {"ALTER", "DROP", "GRANT", "REVOKE", "SET", "CREATE", "SELECT", "PERFORM"}
+"""What the statements begin with that `_of_statement` knows."""
 _NAMED = {"VIEW", "FUNCTION", "PROCEDURE", "ROUTINE", "SEQUENCE", "TYPE", "DOMAIN"}
 _WAITS = re.compile(
     r"^\s*SET\s+(?:LOCAL\s+|SESSION\s+)?(lock_timeout|statement_timeout|transaction_timeout)\s*(?:=|\bTO\b)\s*'?0\w*'?\s*$",
@@ -58,7 +60,8 @@ def contract(found: Sequence[Statement], made: Made) -> Iterator[Said]:
     given = {column for one in found for column in _SET_DEFAULT.findall(one.text)}
     for one in found:
         for inner in (one, *inner_statements(one)):
-            yield from _of_statement(inner, list(tokens(inner.text)), made, new, given)
+            if inner.first in _SPOKEN_OF:
+                yield from _of_statement(inner, list(tokens(inner.text)), made, new, given)
         made.run(one)
 
 
@@ -69,13 +72,13 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
             if not made.all_of(tables(one)):
                 for part in split(parts):
                     yield from _of_action(one, part, given)
-        case ["ALTER", *rest] if rest[:1] == ["MATERIALIZED"] or rest[0] in (*_NAMED, "SCHEMA"):
+        case ["ALTER", noun, *_] if noun in (*_NAMED, "MATERIALIZED", "SCHEMA"):
             yield from _renamed(one, words, new)
             if ("OWNER", "TO") in pairwise(words) and _subject(parts) not in new:
                 yield _access(one, "gives it to another owner")
         case ["DROP", "POLICY", *_] if _subject(parts) not in new:
             yield _access(one, "drops a policy: rows that it let through are hidden, or those that it hid are shown")
-        case ["DROP", *rest] if (rest[:1] == ["MATERIALIZED"] or rest[0] in _CODE) and words[-1] != "CASCADE":
+        case ["DROP", noun, *_] if noun in (*_CODE, "MATERIALIZED") and words[-1] != "CASCADE":
             if _subject(parts) not in new:
                 yield (
                     one.start, "drops-what-is-used", "warning", f"`{short(one)}`: whatever asks for it fails from then on.",
@@ -154,6 +157,8 @@ def _names_of(found: Sequence[Statement]) -> set[str]:
     """Names that a file makes, gives, or gives again: as Prisma does where an enum loses a value."""
     names: set[str] = set()
     for one in found:
+        if one.first not in ("CREATE", "ALTER"):
+            continue
         reader = Reader(one.text)
         if reader.take("CREATE"):
             reader.take("OR", "REPLACE")
@@ -161,7 +166,7 @@ def _names_of(found: Sequence[Statement]) -> set[str]:
                 reader.skip()
             reader.take("IF", "NOT", "EXISTS")
             names.add(reader.name())
-        elif one.words[:1] == ("ALTER",):
+        elif one.first == "ALTER":
             while not reader.done and not reader.take("RENAME", "TO"):
                 reader.skip()
             if not reader.done:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timezone
+from itertools import islice
 from shlex import quote
 from typing import Any
 
@@ -31,7 +32,7 @@ from .migration_run import Failure, Refused, Runner, own_transactions, refuse_co
 from .new_migration import why_empty
 from .quantities import cut
 from .rehearsal import target
-from .sql_text import Statement, line_and_column, statements
+from .sql_text import Statement, each_statement, line_and_column
 from .sql_values import duration, identifier
 
 try:
@@ -487,13 +488,13 @@ def mend_words(failure: Failure) -> str:
 
 def place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, int], Statement | None]:
     """Line and column of an error, by the server's position (a character, from 1) or by counting statements."""
-    found = statements(sql)
+    found = each_statement(sql)
     if position is not None:
         offset = int(position) - 1
         line, column = line_and_column(sql, offset)
         return {"line": line, "column": column}, next((one for one in found if one.start <= offset <= one.end), None)
-    if done is not None and done < len(found):
-        return {"line": found[done].line}, found[done]
+    if done is not None and (one := next(islice(found, done, None), None)):
+        return {"line": one.line}, one
     return {}, None
 
 

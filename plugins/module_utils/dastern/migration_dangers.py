@@ -28,19 +28,19 @@ class Made:
         return bool(names) and self._names.issuperset(names)
 
     def run(self, statement: Statement) -> None:
-        if statement.words[:1] == ("CREATE",):
+        if statement.first == "CREATE":
             self._create(Reader(statement.text))
         elif self._names:
-            words = {text.upper() for kind, text, _ in tokens(statement.text) if kind == "word"}
-            first = statement.words[:1]
+            first = statement.first
+            words = _words(statement) if first == "ALTER" else set()
             if (
-                first in (("SET",), ("RESET",), ("ROLLBACK",), ("DO",))
+                first in ("SET", "RESET", "ROLLBACK", "DO")
                 or statement.transaction_control
                 or "search_path" in statement.text.lower()
-                or (first == ("ALTER",) and words & {"ATTACH", "INHERIT", "SCHEMA"})
+                or words & {"ATTACH", "INHERIT", "SCHEMA"}
             ):
                 self._names.clear()
-            elif statement.words[:2] == ("DROP", "TABLE") or (first == ("ALTER",) and {"RENAME", "TO"} <= words):
+            elif statement.words[:2] == ("DROP", "TABLE") or {"RENAME", "TO"} <= words:
                 self._names.difference_update(tables(statement))
 
     def _create(self, reader: Reader) -> None:
@@ -50,6 +50,10 @@ class Made:
         made = reader.take("TABLE") or reader.take("MATERIALIZED", "VIEW")
         if made and not reader.take("IF", "NOT", "EXISTS"):
             self._names.add(reader.path())
+
+
+def _words(statement: Statement) -> set[str]:
+    return {text.upper() for kind, text, _ in tokens(statement.text) if kind == "word"}
 
 
 def tables(statement: Statement) -> list[tuple[str, ...]]:
@@ -76,15 +80,28 @@ def dangers(statements: list[Statement], made: Made) -> Iterator[Said]:
     """
     code: dict[str, str] = {}
     for one in statements:
-        parts = list(tokens(one.text))
-        for offset, rule, severity, message, mend in (
-            *_cascades(one, parts),
-            *_whole_tables(one, parts, made),
-            *_code(one, parts, code),
-            *_locks(one, parts, made),
-        ):
-            yield one.start + offset, rule, severity, message, mend
+        if code or _spoken_of(one):
+            parts = list(tokens(one.text))
+            for offset, rule, severity, message, mend in (
+                *_cascades(one, parts),
+                *_whole_tables(one, parts, made),
+                *_code(one, parts, code),
+                *_locks(one, parts, made),
+            ):
+                yield one.start + offset, rule, severity, message, mend
         made.run(one)
+
+
+_WRITES = re.compile(r"delete|update|truncate|merge", re.IGNORECASE)
+
+
+def _spoken_of(one: Statement) -> bool:
+    """Whether a rule may have something to say of a statement, while there is no function that loses rows."""
+    if one.first in ("DROP", "ALTER", "DO", "LOCK", "VACUUM", "CLUSTER", "REFRESH"):
+        return True
+    if one.first == "CREATE":
+        return bool({"FUNCTION", "PROCEDURE"} & set(one.words))
+    return _WRITES.search(one.text) is not None
 
 
 def short(statement: Statement) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -17,11 +17,12 @@ from typing import Any
 
 from .commands import variable
 from .errors import DasTernError
-from .sql_text import psql_commands, tokens
+from .sql_text import Outline, Places, Statement, each_statement, outline, psql_commands, tokens
 
 SCRIPT = "migration.sql"
 DOWN = "down.sql"
 LOCK_FILE = "migration_lock.toml"
+_CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
 _SHOWN = 20
 """How many wrong directories are named."""
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -41,42 +42,78 @@ ARGUMENT_SPEC: dict[str, Any] = {
 """The options of every module that works on a folder of migrations; the action plugins fill `migrations`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class MigrationFile:
-    """One migration: the name of its directory and the text of its `migration.sql`, line endings as they are."""
+    """One migration: the name of its directory and its `migration.sql`, line endings as they are.
+
+    The file is held once, as the bytes that are sent; a big one takes several times its size otherwise.
+    """
 
     name: str
-    sql: str
+    content: bytes = field(repr=False)
+    down: str | None = field(repr=False)
+    """The text of its `down.sql`, where that was read and is there."""
+
+    def __init__(self, name: str, sql: str | bytes, down: str | None = None) -> None:
+        content = sql.encode("utf-8") if isinstance(sql, str) else sql
+        for attribute, value in (("name", name), ("content", content), ("down", down)):
+            object.__setattr__(self, attribute, value)
+
+    @property
+    def sql(self) -> str:
+        """Its text."""
+        return self.content.decode("utf-8")
 
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the file's bytes, 64 lower-case hex digits."""
-        return _sha256(self.sql)
+        return _sha256(self.content)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """What is read to judge the file. Its lines and columns are those of the file, its offsets aren't."""
+        return outline(self.sql)
+
+    @cached_property
+    def places(self) -> Places:
+        """Lines and columns of the outline."""
+        return Places(self.outline.text)
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """Every word of the file in lower case, those in comments and strings too.
+        """Every word of the outline in lower case, those in comments and strings too.
 
         A file without a word holds no statement with it: a thousand files needn't be read token by token.
         """
-        return frozenset(re.findall(r"\w+", self.sql.lower()))
+        return frozenset(match[0] for match in re.finditer(r"\w+", self.outline.text.lower()))
+
+    @cached_property
+    def control(self) -> list[Statement]:
+        """The statements that begin and end transactions."""
+        if not _CONTROL & self.words:
+            return []
+        return [one for one in each_statement(self.outline.text) if one.transaction_control]
 
     @cached_property
     def psql(self) -> list[tuple[int, str]]:
-        """Offset and text of what begins with a backslash outside of quotes: commands of psql."""
-        return list(psql_commands(self.sql))
+        """Offset in the outline and text of what begins with a backslash outside of quotes: commands of psql."""
+        return list(psql_commands(self.outline.text))
 
     @cached_property
     def empty(self) -> bool:
         """Whether it holds no statement, only comments and blanks."""
-        return all(token == ";" for _, token, _ in tokens(self.sql))
+        return all(token == ";" for _, token, _ in tokens(self.outline.text))
+
+    def as_option(self) -> dict[str, str]:
+        """The file as a module is told of it."""
+        return {"name": self.name, "sql": self.sql, **({} if self.down is None else {"down": self.down})}
 
     def matches(self, checksum: str) -> bool:
         """Whether `checksum` is that of this file, of its CRLF or of its LF form (git may change line endings)."""
         if checksum == self.checksum:
             return True
-        unix = self.sql.replace("\r\n", "\n")
-        return checksum in (_sha256(unix), _sha256(unix.replace("\n", "\r\n")))
+        unix = self.content.replace(b"\r\n", b"\n")
+        return checksum in (_sha256(unix), _sha256(unix.replace(b"\n", b"\r\n")))
 
 
 def folder_of(given: str, root: Path) -> Path:
@@ -90,17 +127,25 @@ def read_into(params: dict[str, Any], root: Path, *, down: bool = False) -> list
     """Put the files of the folder, with `down` their `down.sql` too, into the options of a module."""
     folder = folder_of(params["folder"], root)
     files = read_folder(folder)
-    params["folder"] = str(folder)
-    params["migrations"] = [{"name": file.name, "sql": file.sql} for file in files]
     if down:
-        for item in params["migrations"]:
-            item["down"] = read_down(folder, item["name"])
+        files = [MigrationFile(file.name, file.content, read_down(folder, file.name)) for file in files]
+    params["folder"] = str(folder)
+    params["migrations"] = files
     return files
 
 
+def as_sent(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a module as its process on the host takes them."""
+    files = {"migrations": [file.as_option() for file in params["migrations"]]} if "migrations" in params else {}
+    return {name: value for name, value in {**params, **files}.items() if value is not None}
+
+
 def of_params(params: Mapping[str, Any]) -> list[MigrationFile]:
-    """The files in the options of a module."""
-    return [MigrationFile(item["name"], item["sql"]) for item in params["migrations"]]
+    """The files in the options of a module; where they were read in this process, with what is known of them."""
+    return [
+        item if isinstance(item, MigrationFile) else MigrationFile(item["name"], item["sql"], item.get("down"))
+        for item in params["migrations"]
+    ]
 
 
 def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
@@ -179,7 +224,8 @@ def _read(folder: Path, name: str) -> MigrationFile:
         ) from None
     except OSError as error:
         raise DasTernError(f"{path} can't be read: {error.strerror}. Put a plain file there.") from None
-    return MigrationFile(_checked_name(folder, name), decoded(content, path))
+    decoded(content, path)  # refuses what can't be sent as it is
+    return MigrationFile(_checked_name(folder, name), content)
 
 
 def _instead(directory: Path) -> str:
@@ -251,5 +297,5 @@ def _check_provider(path: Path) -> None:
         )
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .lint_contract import contract
 from .migration_dangers import Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
 from .sql_reader import Reader
-from .sql_text import Statement, line_and_column, literal_value, statements, tokens
+from .sql_text import Statement, each_statement, literal_value, statements, tokens
 from .text import shown
 from .widening import widened
 
@@ -110,7 +110,7 @@ def lint(
     if not wanted:
         return []
     history = cache(
-        lambda: lint_history.read([file.sql for file in files])
+        lambda: lint_history.read([file.outline.text for file in files])
     )  # where nothing asks for it nothing is read
     found = [
         *_squawk(wanted, folder, program or squawk.find(), together),
@@ -190,7 +190,7 @@ def _path(folder: str | os.PathLike[str], name: str) -> str:
 def _squawk(
     files: Sequence[MigrationFile], folder: str | os.PathLike[str], program: Path | None, together: bool
 ) -> list[Finding]:
-    texts = [(file.sql, not _outside_transaction(file)) for file in files]
+    texts = [(file.outline.text, not _outside_transaction(file)) for file in files]
     try:
         remarks = squawk.run(program, texts, PG_VERSION)
     except squawk.Unusable as error:
@@ -231,9 +231,9 @@ def _made_here(
         made = made if together else Made()
         if number not in numbers and not (together and numbers):
             continue
-        for one in statements(file.sql):
+        for one in each_statement(file.outline.text):
             if one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
-                place = line_and_column(file.sql, one.start), line_and_column(file.sql, one.end)
+                place = file.places.line_and_column(one.start), file.places.line_and_column(one.end)
                 found.setdefault(number, []).append(place)
             made.run(one)
     return found
@@ -248,8 +248,8 @@ def _needless(found: Sequence[Finding], files: Sequence[MigrationFile]) -> set[t
         if one.rule == "locks-out-reads"
     }
     if any(one.rule == "changing-column-type" for one in found):
-        for number, offset in widened([file.sql for file in files]):
-            place = line_and_column(files[number].sql, offset)
+        for number, offset in widened([file.outline.text for file in files]):
+            place = files[number].places.line_and_column(offset)
             needless.add(("changing-column-type", files[number].name, *place))
     return needless
 
@@ -272,11 +272,8 @@ def _known_better(
 
     def within(one: Finding, spans: list[lint_history.Span]) -> bool:
         number = numbers[one.migration]
-        sql = files[number].sql
-        return any(
-            of == number and line_and_column(sql, begin) <= (one.line, one.column) <= line_and_column(sql, end)
-            for of, begin, end in spans
-        )
+        place = files[number].places.line_and_column
+        return any(of == number and place(begin) <= (one.line, one.column) <= place(end) for of, begin, end in spans)
 
     harmless = {
         "adding-not-nullable-field": history.proven,
@@ -303,9 +300,9 @@ def _concurrently_partitioned(
         return
     for number, begin, end in read().partitioned:
         file = files[number]
-        words = file.sql[begin:end].upper().split()
+        words = file.outline.text[begin:end].upper().split()
         if file.name in names and "CONCURRENTLY" in words[:4]:
-            line, column = line_and_column(file.sql, begin)
+            line, column = file.places.line_and_column(begin)
             yield Finding(
                 file.name, _path(folder, file.name), line, column, "concurrently-partitioned", "danger",
                 "The server builds no index CONCURRENTLY on a partitioned table.", _PARTITIONED,
@@ -318,11 +315,11 @@ def _foreign_keys(
     # Nothing else can leave a key without an index; the whole chain is read only then.
     if not any({"references", "drop"} & file.words for file in files if file.name in names):
         return
-    for key in without_index([file.sql for file in files]):
+    for key in without_index([file.outline.text for file in files]):
         file = files[key.place.file]
         if file.name not in names:
             continue
-        line, column = line_and_column(file.sql, key.place.offset)
+        line, column = file.places.line_and_column(key.place.offset)
         columns = ", ".join(f'"{one}"' for one in key.columns)
         how = "is left without its index" if key.lost else "has no index that begins with its columns"
         yield Finding(
@@ -357,22 +354,23 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None)
     """What our own rules find in one file; `made` is what the files before it made, and goes on, where that counts."""
     # Most files hold none of these words, and to read a thousand of them statement by statement takes a second.
     noteworthy = _NOTEWORTHY & file.words or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
-    if "/*" not in file.sql and "\\" not in file.sql and _HAS_STATEMENT.search(file.sql) and not noteworthy:
+    sql = file.outline.text
+    if "/*" not in sql and "\\" not in sql and _HAS_STATEMENT.search(sql) and not noteworthy:
         if made is not None:
-            for one in statements(file.sql):
+            for one in each_statement(sql):
                 made.run(one)
         return
-    found = statements(file.sql)
+    found = statements(sql)
     for offset, rule, severity, message, mend in (
         *_empty(found),
         *_psql(file.psql),
         *_transaction_control(found),
-        *_not_alone(found),
+        *_not_alone(found, file.outline.left_out),
         *_enum_value_used(found),
         *contract(found, Made() if made is None else deepcopy(made)),
         *dangers(found, Made() if made is None else made),
     ):
-        line, column = line_and_column(file.sql, offset)
+        line, column = file.places.line_and_column(offset)
         yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
 
 
@@ -444,14 +442,14 @@ def _transaction_control(found: list[Statement]) -> Iterator[Said]:
         )  # fmt: skip
 
 
-def _not_alone(found: list[Statement]) -> Iterator[Said]:
+def _not_alone(found: list[Statement], left_out: int) -> Iterator[Said]:
     if len(found) < 2:
         return
     for one in found:
         if refuses_transaction(one):
             yield (
                 one.start, "not-alone", "danger",
-                f"`{short(one)}` can't run in a transaction, and this file holds {len(found)} statements, which run in one.",
+                f"`{short(one)}` can't run in a transaction, and this file holds {len(found) + left_out} statements, which run in one.",
                 "Put it into a migration of its own.",
             )  # fmt: skip
 
@@ -463,8 +461,9 @@ def refuses_transaction(statement: Statement) -> bool:
             pass
         case _:
             return False
-    words = [text.upper() for kind, text, _ in tokens(statement.text) if kind == "word"]
-    names = [text for kind, text, _ in tokens(statement.text) if kind in ("word", "ident")]
+    parts = list(tokens(statement.text))
+    words = [text.upper() for kind, text, _ in parts if kind == "word"]
+    names = [text for kind, text, _ in parts if kind in ("word", "ident")]
     match words:
         case ["VACUUM", *_] | ["ALTER", "SYSTEM", *_] | ["DISCARD", "ALL", *_]:
             return True
@@ -492,7 +491,7 @@ def _outside_transaction(file: MigrationFile) -> bool:
     """Whether a file is one statement that can't run in a transaction, so that none is opened for it."""
     if not _NOTEWORTHY & file.words:
         return False
-    found = statements(file.sql)
+    found = list(islice(each_statement(file.outline.text), 2))
     return len(found) == 1 and refuses_transaction(found[0])
 
 
@@ -504,10 +503,13 @@ def _enum_value_used(found: list[Statement]) -> Iterator[Said]:
         if one.transaction_control and one.words[0] in ("COMMIT", "END"):
             added.clear()
             continue
-        if one.words[:1] == ("COMMENT",):
+        if one.first == "COMMENT" or not (added or one.first in ("CREATE", "ALTER")):
+            continue
+        of_type = one.words[:2] in (("CREATE", "TYPE"), ("ALTER", "TYPE"))
+        if not (of_type or added):
             continue
         parts = list(tokens(one.text))
-        if one.words[:2] in (("CREATE", "TYPE"), ("ALTER", "TYPE")):
+        if of_type:
             name = Reader(parts[2:]).name()
             if one.words[0] == "CREATE":
                 made.add(name)
@@ -517,7 +519,7 @@ def _enum_value_used(found: list[Statement]) -> Iterator[Said]:
                 if name not in made:
                     added[literal_value(values[0])] = one
                 continue
-        for value, offset in _literals(one, parts) if added else ():
+        for value, offset in _literals(one, parts):
             if value in added:
                 yield (
                     one.start + offset, "enum-value-used", "danger",

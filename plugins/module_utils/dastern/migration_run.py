@@ -14,6 +14,8 @@ that is killed in between leaves that row. What can be told from the catalogue i
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from .commands import playbook
@@ -21,7 +23,7 @@ from .concurrent_indexes import Build, read
 from .connection import one_message
 from .ledger import Ledger
 from .migration_files import MigrationFile
-from .sql_text import Statement, line_and_column, statements, tokens
+from .sql_text import Statement, each_statement, tokens
 
 try:
     import psycopg
@@ -39,7 +41,6 @@ _REFUSES_TRANSACTION = ("25001", "2D000")
 _CANT_COPY = "moves rows between server and client, which a migration can't feed. Write INSERT statements, or keep the rows in a seed."
 _WARNINGS = 20
 """How many warnings of a migration are shown."""
-_CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
 
 
 class Failure(Exception):
@@ -74,11 +75,8 @@ def own_transactions(migration: MigrationFile) -> list[Statement]:
     A COMMIT without a BEGIN ends the transaction that the server makes of what is sent together: Prisma deploys such files.
     Raises `Refused` for a BEGIN without COMMIT, which loses everything while Prisma reports success, and for other control.
     """
-    if not _CONTROL & migration.words:
-        return []
-    found = [one for one in statements(migration.sql) if one.transaction_control]
     begun: Statement | None = None
-    for one in found:
+    for one in migration.control:
         if one.words[0] in ("BEGIN", "START") and begun is None:
             begun = one
         elif one.words[0] in ("COMMIT", "END") and not {"CHAIN", "PREPARED"} & set(one.words):
@@ -91,23 +89,26 @@ def own_transactions(migration: MigrationFile) -> list[Statement]:
         raise Refused(
             f"`{begun.text}` in line {begun.line} has no COMMIT: everything after it would be lost without a word."
         )
-    return found
+    return migration.control
 
 
 def refuse_copy(migration: MigrationFile) -> None:
     """Raise `Refused` for a file that moves rows between server and client."""
     if "copy" not in migration.words or not {"stdin", "stdout"} & migration.words:
         return
-    for one in statements(migration.sql):
-        words = {token.upper() for kind, token, _ in tokens(one.text) if kind == "word"}
-        if one.words[0] == "COPY" and words & {"STDIN", "STDOUT"}:
+    for one in each_statement(migration.outline.text):
+        if one.words[:1] == ("COPY",) and {"STDIN", "STDOUT"} & _words(one):
             raise Refused(f"the COPY in line {one.line} {_CANT_COPY}")
+
+
+def _words(one: Statement) -> set[str]:
+    return {token.upper() for kind, token, _ in tokens(one.text) if kind == "word"}
 
 
 def refuse_psql(migration: MigrationFile) -> None:
     """Raise `Refused` for a file with commands of psql, which the server doesn't know."""
     for offset, command in migration.psql:
-        line, _ = line_and_column(migration.sql, offset)
+        line, _ = migration.places.line_and_column(offset)
         raise Refused(
             f"`{command}` in line {line} is a command of psql, and not SQL: neither the server nor Prisma knows it. Take it out; what it "
             "includes or sets has to stand in the file itself."
@@ -223,7 +224,7 @@ class Runner:
             try:
                 self._send(migration)
             except _StatementError as failure:
-                done = statements(migration.sql)[: failure.done]
+                done = islice(each_statement(migration.sql), failure.done)
                 self._connection.execute("ROLLBACK")
                 self._connection.execute(CLEAN_SESSION)
                 committed = _committed_by(done)
@@ -335,25 +336,42 @@ class Runner:
     def _send(self, migration: MigrationFile) -> None:
         """Send the whole file as one simple query, as Prisma does.
 
-        The results are read one by one, so that a failure is known by the number of statements before it.
+        The results are read one by one, so that a failure is known by the number of statements before it, and none is kept:
+        a file may have a million.
         """
         pgconn = self._connection.pgconn
-        pgconn.send_query(migration.sql.encode("utf-8"))
-        results = self._connection.wait(generators.execute(pgconn))
-        for done, result in enumerate(results):
-            if result.status in (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH):
-                self._connection.close()
-                raise Refused(f"a COPY {_CANT_COPY}")
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
+        pgconn.send_query(migration.content)
+        self._connection.wait(generators.send(pgconn))
+        failure: _StatementError | None = None
+        done = 0
+        try:
+            while (result := self._result(pgconn)) is not None:
+                if result.status in (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH):
+                    self._connection.close()
+                    raise Refused(f"a COPY {_CANT_COPY}")
+                if result.status == pq.ExecStatus.FATAL_ERROR and failure is None:
+                    failure = _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
+                done += 1
+        except psycopg.Error:
+            # What the server said before it ended the session says more than that it did.
+            if failure is None:
+                raise
+        if failure is not None:
+            raise failure
+
+    def _result(self, pgconn: pq.abc.PGconn) -> pq.abc.PGresult | None:
+        """The next result, which is waited for only where it isn't there yet."""
+        return self._connection.wait(generators.fetch(pgconn)) if pgconn.is_busy() else pgconn.get_result()
 
 
-def _committed_by(done: list[Statement]) -> Statement | None:
+def _committed_by(done: Iterable[Statement]) -> Statement | None:
     """The last COMMIT among statements that ran, before which there was something to commit."""
-    first = next((at for at, one in enumerate(done) if not one.transaction_control), len(done))
-    return next(
-        (one for one in reversed(done[first:]) if one.words[0] in ("COMMIT", "END") and one.transaction_control), None
-    )
+    something, last = False, None
+    for one in done:
+        something = something or not one.transaction_control
+        if something and one.transaction_control and one.words[0] in ("COMMIT", "END"):
+            last = one
+    return last
 
 
 def _where(error: psycopg.Error) -> tuple[str | None, str | None]:
@@ -376,7 +394,7 @@ def repeatable(migration: MigrationFile) -> bool:
 
 def _only_statement(migration: MigrationFile) -> Statement | None:
     """The statement of a file that holds no other."""
-    found = statements(migration.sql)
+    found = list(islice(each_statement(migration.outline.text), 2))
     return found[0] if len(found) == 1 else None
 
 

@@ -119,7 +119,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
     `DasTernError`.
     """
     files = {file.name: file for file in of_params(params)}
-    downs = {item["name"]: item["down"] for item in params["migrations"] if item.get("down") is not None}
+    downs = {name: file.down for name, file in files.items() if file.down is not None}
     session: dict[str, str | int] = {"search_path": identifier(params["schema"])}
     session |= {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
     losses: list[Loss] = []

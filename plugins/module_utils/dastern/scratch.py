@@ -11,7 +11,6 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from .access import Declared, of_new_database
@@ -244,7 +243,7 @@ def without_shared(
         left.append(
             f"left out: `{text}` at {path}, line {one.line}, which changes what all databases of the server share"
         )
-    own = replace(file, sql=sql)
+    own = MigrationFile(file.name, sql)
     refuse_outside(own, path, mend)
     return own, left
 

@@ -16,7 +16,7 @@ import yaml
 
 from .errors import DasTernError
 from .migration_files import decoded
-from .sql_text import statements
+from .sql_text import each_statement, outline
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _checked_sql(name: str, sql: str) -> str:
-    for statement in statements(sql):
+    for statement in each_statement(outline(sql).text):
         if statement.transaction_control:
             raise DasTernError(
                 f"{name}, line {statement.line}: {statement.words[0]} begins or ends a transaction. All seeds run in one "

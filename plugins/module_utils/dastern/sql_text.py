@@ -8,13 +8,15 @@ and the `BEGIN ATOMIC ... END` body of an SQL-standard function.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import islice
 
 _TOKEN = re.compile(
     r"""
-    (?P<space>\s+)
-  | (?P<comment>--[^\n\r]*)
+    (?P<space>\s+|--[^\n\r]*)
   | (?P<block>/\*)
   | (?P<escape>[eE]'(?:[^'\\]|\\.|''|'[ \t\f\v]*[\n\r]\s*')*(?:'|\Z))
   | (?P<string>'[^']*(?:''[^']*)*(?:'|\Z))
@@ -27,27 +29,76 @@ _TOKEN = re.compile(
 )
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 
+# Rows as programs write them: constants that are inserted, and one row that is changed or deleted by constants. There is one way
+# to match each of these, so that no text makes the search slow. A longer name is cut by PostgreSQL, which lint reports.
+_BLANK, _GAP = r"[ \t\n\r\f\v]*", r"[ \t\n\r\f\v]+"
+_ENDS = r"""(?=[ \t\n\r\f\v"'(),.:;=])"""
+_NAME = rf'(?:[A-Za-z_][A-Za-z0-9_$]{{0,62}}{_ENDS}|"[ !#-~]{{1,63}}")'
+_PATH = rf"{_NAME}(?:\.{_NAME})?"
+_CONSTANT = rf"""(?:
+    [+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?!\.){_ENDS}
+  | '[^']*(?:''[^']*)*'
+  | [eE]'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'
+  | (?i:NULL|TRUE|FALSE|DEFAULT|CURRENT_TIMESTAMP){_ENDS}
+  | (?i:now|gen_random_uuid)\(\)
+)(?:::{_PATH}(?:\[\])?)?"""
+_COLUMNS = rf"\({_BLANK}{_NAME}{_BLANK}(?:,{_BLANK}{_NAME}{_BLANK})*\)"
+_TUPLE = rf"\({_BLANK}{_CONSTANT}{_BLANK}(?:,{_BLANK}{_CONSTANT}{_BLANK})*\)"
+_IS = rf"{_PATH}{_BLANK}={_BLANK}{_CONSTANT}"
+_WHERE = rf"(?i:WHERE){_GAP}{_IS}(?:{_GAP}(?i:AND){_GAP}{_IS})*"
+_ROW = rf"""
+    (?i:INSERT){_GAP}(?i:INTO){_GAP}{_PATH}{_BLANK}(?:{_COLUMNS}{_BLANK})?(?i:VALUES){_BLANK}{_TUPLE}
+  | (?i:UPDATE){_GAP}{_PATH}{_GAP}(?i:SET){_GAP}{_IS}(?:{_BLANK},{_BLANK}{_IS})*{_GAP}{_WHERE}
+  | (?i:DELETE){_GAP}(?i:FROM){_GAP}{_PATH}{_GAP}{_WHERE}
+"""
+_FURTHER_ROW = rf"{_BLANK},{_BLANK}{_TUPLE}"
+_GIVES = rf"{_NAME}{_BLANK}={_BLANK}(?:(?i:EXCLUDED)\.{_NAME}|{_CONSTANT})"
+_END_OF_ROWS = rf"""
+    {_BLANK}
+    (?: (?i:ON){_GAP}(?i:CONFLICT)(?:{_BLANK}{_COLUMNS}{_BLANK}|{_GAP})(?i:DO){_GAP}
+        (?: (?i:NOTHING) | (?i:UPDATE){_GAP}(?i:SET){_GAP}{_GIVES}(?:{_BLANK},{_BLANK}{_GIVES})* )
+        {_BLANK}
+    )?;
+"""
+_BEFORE_STATEMENT = re.compile(r"(?:[ \t\n\r\f\v;]+|--[^\n\r]*)*")
+_PLAIN = r"[^'\"$;/\\()-]*"
+_PIECE = r"""'[^'\\]*'|"[^"]*"|-(?!-)|/(?!\*)"""
+_INNER = rf"\({_PLAIN}(?:(?:{_PIECE}){_PLAIN})*\)"
+_GROUP = rf"\({_PLAIN}(?:(?:{_PIECE}|{_INNER}){_PLAIN})*\)"
+_SIMPLE = re.compile(rf"{_PLAIN}(?:(?:{_PIECE}|{_GROUP}){_PLAIN})*;")
+"""A statement without comments, backslashes, dollars, and parentheses within those within others: most of them, found by one look."""
+_LOSES = re.compile("drop|delete|truncate", re.IGNORECASE)
+_BEGINS = re.compile("begin", re.IGNORECASE)
+_SIMPLE_LENGTH = 4096
+_WORDS = 6
+_FIRST_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?![A-Za-z0-9_$\u0080-\U0010ffff'])")
+_CONTROL = ("BEGIN", "COMMIT", "END", "ABORT", "START", "PREPARE", "ROLLBACK")
+_FEW = 1 << 14
+"""How long a text has to be before a look for its rows saves time."""
 
-def tokens(sql: str) -> Iterator[tuple[str, str, int]]:
-    """Kind, text and character offset of each token of `sql`, without blanks and comments.
+
+def tokens(sql: str, position: int = 0) -> Iterator[tuple[str, str, int]]:
+    """Kind, text and character offset of each token of `sql` from `position` on, without blanks and comments.
 
     The kinds are `word`, `ident`, `string`, `escape`, `dollar` and `other`; a dollar-quoted string is one token.
     """
-    position = 0
     while position < len(sql):
-        match = _TOKEN.match(sql, position)
-        assert match is not None  # `other` takes any character
-        kind, start = match.lastgroup or "other", position
-        position = match.end()
-        if kind in ("space", "comment"):
-            continue
-        if kind == "block":
-            position = _after_block_comment(sql, position)
-            continue
-        if kind == "dollar":
-            closing = sql.find(match.group(), position)
-            position = len(sql) if closing < 0 else closing + len(match.group())
-        yield kind, sql[start:position], start
+        # What a pattern can't tell the end of stops the search, which goes on behind it.
+        for match in _TOKEN.finditer(sql, position):
+            kind = match.lastgroup or "other"
+            if kind == "space":
+                continue
+            if kind == "block":
+                position = _after_block_comment(sql, match.end())
+                break
+            if kind == "dollar":
+                closing = sql.find(match.group(), match.end())
+                position = len(sql) if closing < 0 else closing + len(match.group())
+                yield kind, sql[match.start() : position], match.start()
+                break
+            yield kind, match.group(), match.start()
+        else:
+            return
 
 
 @dataclass(frozen=True)
@@ -58,12 +109,23 @@ class Statement:
     start: int
     end: int
     line: int
-    words: tuple[str, ...]
-    """Its first unquoted words in upper case, six at the most."""
+
+    @cached_property
+    def first(self) -> str:
+        """The first of its words, empty where there is none."""
+        word = _FIRST_WORD.match(self.text)
+        return word[0].upper() if word else next(iter(self.words), "")
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Its first unquoted words in upper case, six at the most."""
+        return tuple(islice((token.upper() for kind, token, _ in tokens(self.text) if kind == "word"), _WORDS))
 
     @property
     def transaction_control(self) -> bool:
         """Whether it begins or ends a transaction (savepoints do neither)."""
+        if self.first not in _CONTROL:
+            return False
         match self.words[:2]:
             case ("BEGIN" | "COMMIT" | "END" | "ABORT", *_) | ("START", "TRANSACTION") | ("PREPARE", "TRANSACTION"):
                 return True
@@ -74,29 +136,41 @@ class Statement:
 
 def statements(sql: str) -> list[Statement]:
     """The statements of `sql` in order; empty ones (only comments or blanks) are left out, as the server does."""
-    found: list[Statement] = []
-    start: int | None = None
-    last = 0
-    words: list[str] = []
-    depth = body = 0
-    line, counted = 1, 0
+    return list(each_statement(sql))
 
-    def found_one(start: int) -> None:
+
+def each_statement(sql: str) -> Iterator[Statement]:
+    """The statements of `sql` in order, one at a time: a list of those of a big file is several times its size."""
+    line, counted, position = 1, 0, 0
+    while found := _next_statement(sql, position):
+        start, end, position = found
         # Counted onwards from the statement before: from the start of the file it would be quadratic.
-        nonlocal line, counted
         line += sql.count("\n", counted, start)
         counted = start
-        found.append(Statement(sql[start:last], start, last, line, tuple(words)))
+        yield Statement(sql[start:end], start, end, line)
 
-    for kind, token, begin in tokens(sql):
+
+def _next_statement(sql: str, position: int) -> tuple[int, int, int] | None:
+    """Where the next statement begins and ends, and the offset behind its semicolon."""
+    before = _BEFORE_STATEMENT.match(sql, position)
+    position = before.end() if before else position
+    if simple := _SIMPLE.match(sql, position, position + _SIMPLE_LENGTH):
+        text = simple[0][:-1].rstrip()
+        if text and not (_BEGINS.search(text) and "create" in text.lower()):
+            return position + len(text) - len(text.lstrip()), position + len(text), simple.end()
+    start: int | None = None
+    last = position
+    words: list[str] = []
+    depth = body = 0
+    for kind, token, begin in tokens(sql, position):
         if token == ";" and depth <= 0 and body <= 0:
             if start is not None:
-                found_one(start)
-            start, words, depth, body = None, [], 0, 0
+                return start, last, begin + 1
+            depth = 0
             continue
         if kind == "word":
             word = token.upper()
-            if len(words) < 6:
+            if len(words) < _WORDS:
                 words.append(word)
             if body or (
                 word == "BEGIN" and depth == 0 and words[0] == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(words)
@@ -109,9 +183,113 @@ def statements(sql: str) -> list[Statement]:
         if start is None:
             start = begin
         last = begin + len(token)
-    if start is not None:
-        found_one(start)
-    return found
+    return None if start is None else (start, last, len(sql))
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The text of a file with blanks for most of its rows, so that the rest stays in its lines and columns."""
+
+    text: str
+    left_out: int = 0
+    """How many statements aren't in it."""
+
+
+def outline(sql: str, least: int = _FEW) -> Outline:
+    """`sql` without the rows that say nothing which isn't said by those that stay; a short text stays as it is.
+
+    Of statements on rows that follow each other two stay, and of an INSERT its first row: a text keeps one statement, or
+    several. Rows with the name of a function that the text makes, or with an enum value that it adds, stay as well.
+    """
+    if len(sql) < least:
+        return Outline(sql)
+    runs = list(_runs_of_rows(sql))
+    short = _blanked(sql, runs)
+    # Where a file makes functions and enum values, these few words of it say what its rows have to be searched for.
+    if needles := set(_matters_in_rows(short.text)):
+        runs = [run for run in runs if not _holds(sql[run[0] : run[1]].lower(), needles)]
+        short = _blanked(sql, runs)
+    return short
+
+
+def _runs_of_rows(sql: str) -> Iterator[tuple[int, int, int]]:
+    """What may be left out, from where to where, and how many statements that are."""
+    position = kept = 0
+    begun: tuple[int, int, int] | None = None
+    while True:
+        before = _BEFORE_STATEMENT.match(sql, position)
+        assert before is not None  # nothing, too
+        position = before.end()
+        if begun and (";" in before[0] or "-" in before[0]):
+            yield begun
+            begun = None
+        if found := _rows(sql, position):
+            first, last, position = found
+            kept += 1
+            if kept > 2:
+                begin, _, number = begun or (before.end(), 0, 0)
+                begun = begin, position, number + 1
+            elif first < last:
+                yield first, last, 0
+            continue
+        if begun:
+            yield begun
+        kept, begun = 0, None
+        if not (statement := _next_statement(sql, position)):
+            return
+        position = statement[2]
+
+
+@cache
+def _patterns() -> list[re.Pattern[str]]:
+    """Compiled where they are needed: it takes longer than the import of all else here."""
+    return [re.compile(text, re.VERBOSE | re.DOTALL) for text in (_ROW, _FURTHER_ROW, _END_OF_ROWS)]
+
+
+def _rows(sql: str, position: int) -> tuple[int, int, int] | None:
+    """Where the first of the rows ends that a statement at `position` writes, where the last one, and the statement itself."""
+    a_row, further_row, end_of_rows = _patterns()
+    if not (first := a_row.match(sql, position)):
+        return None
+    last = first.end()
+    while further := further_row.match(sql, last):
+        last = further.end()
+    end = end_of_rows.match(sql, last)
+    return (first.end(), last, end.end()) if end else None
+
+
+def _blanked(sql: str, runs: list[tuple[int, int, int]]) -> Outline:
+    parts, kept = [], 0
+    for begin, end, _ in runs:
+        newline = sql.rfind("\n", begin, end)
+        lines = sql.count("\n", begin, end)
+        parts += [sql[kept:begin], "\n" * lines, " " * (end - max(newline + 1, begin))]
+        kept = end
+    return Outline("".join([*parts, sql[kept:]]) if runs else sql, sum(number for _, _, number in runs))
+
+
+def _holds(text: str, needles: Collection[str]) -> bool:
+    return any(needle in text for needle in needles)
+
+
+def _matters_in_rows(text: str) -> Iterator[str]:
+    """Names of functions that lose rows, and enum values, that a text makes; in lower case as they stand in a row."""
+    for one in each_statement(text):
+        if one.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(one.words) and _LOSES.search(one.text):
+            names = [token.strip('"') for kind, token, _ in islice(tokens(one.text), 12) if kind in ("word", "ident")]
+            # Behind that word stands the name, or its schema and the name.
+            yield from (
+                name.lower()
+                for before in (1, 2)
+                for kind, name in zip(names, names[before:], strict=False)
+                if kind.upper() in ("FUNCTION", "PROCEDURE")
+            )
+        elif one.first == "ALTER" and one.words[1:2] == ("TYPE",) and "ADD" in one.words:
+            yield from (
+                literal_value(token).replace("'", "''").lower()
+                for kind, token, _ in tokens(one.text)
+                if kind in ("string", "escape", "dollar")
+            )
 
 
 _OPENS_STATEMENT = {"BEGIN", "THEN", "ELSE", "LOOP"}
@@ -135,7 +313,7 @@ def inner_statements(one: Statement) -> list[Statement]:
             at = one.start + start + edge + begin
             line = one.line + one.text.count("\n", 0, start + edge) + body.count("\n", 0, begin)
             found += [
-                Statement(inner.text, at + inner.start, at + inner.end, line + inner.line - 1, inner.words)
+                Statement(inner.text, at + inner.start, at + inner.end, line + inner.line - 1)
                 for inner in statements(_executed(text))
             ]
     return found
@@ -181,6 +359,18 @@ def literal_value(token: str) -> str:
         edge = token.index("$", 1) + 1
         return token[edge:-edge]
     return token[token.index("'") + 1 : -1].replace("''", "'")
+
+
+class Places:
+    """Lines and columns of one text that is asked for many of them."""
+
+    def __init__(self, sql: str) -> None:
+        self._newlines = [match.start() for match in re.finditer("\n", sql)]
+
+    def line_and_column(self, offset: int) -> tuple[int, int]:
+        """What `line_and_column` gives for this text."""
+        before = bisect_left(self._newlines, offset)
+        return before + 1, offset - (self._newlines[before - 1] if before else -1)
 
 
 def line_and_column(sql: str, offset: int) -> tuple[int, int]:
