@@ -17,13 +17,13 @@ from ansible.module_utils.dastern import backup_health, pgbackrest_version
 from ansible.module_utils.dastern.backup_health import examine
 from ansible.module_utils.dastern.errors import DasTernError
 from conftest import IMAGE, Play, docker, instance_variables, remove_instance
+from migrating import wait_until
 from test_backup import (  # noqa: F401 - fixtures, and tests that run here once more
     SET_UP,
     Backups,
     damage,
     elsewhere,
     kept,
-    test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept,
     test_encrypted_and_in_a_second_repository,
     test_what_is_missing_is_found,
 )
@@ -118,6 +118,23 @@ def test_damage_is_found_and_fails_its_drill(kept: Backups) -> None:  # noqa: F8
     assert f"{damaged}: damaged: bundle/1" in result["msg"]
     assert all(result["checks"][label]["ok"] for label in others)
     assert kept.drill(damaged)["failed"] is True
+
+
+def test_a_backup_with_damaged_pages_comes_back_as_far_as_it_goes(backups: Backups) -> None:
+    """Of itself, 2.60 refuses to restore it."""
+    backups.sql("CREATE TABLE torn AS SELECT i, md5(i::text) FROM generate_series(1, 5000) AS i; CHECKPOINT")
+    file = backups.sql("SELECT pg_relation_filepath('torn')")
+    docker("stop", "-t", "60", backups.container)
+    write = f"printf torn | dd of=/v/pgdata/{file} bs=1 seek=21000 conv=notrunc"
+    volume = f"{backups.container}-data:/v"
+    docker("run", "--rm", "-u", "postgres", "-v", volume, "--entrypoint", "sh", NEWEST, "-c", write)
+    docker("start", backups.container)
+    wait_until(lambda: docker("exec", backups.container, "pg_isready", check=False).returncode == 0)
+    with pytest.raises(DasTernError) as refusal:
+        backups.take()
+    assert "pages of the live database itself were damaged" in refusal.value.message
+    assert "FAILED its drill: pg_amcheck: " in backups.drill(refusal.value.facts["label"])["lines"][-1]
+    backups.sql("DROP TABLE torn")
 
 
 def test_a_drill_and_a_restore_of_the_cluster(backups: Backups) -> None:
