@@ -418,6 +418,16 @@ def test_plain_sql_that_is_cut_or_not_for_here(place: Place, plain: Path) -> Non
     assert place.superuser.run("SELECT datname FROM pg_database") == databases
 
 
+def test_plain_sql_whose_statements_all_say_something(place: Place, rich: Database, tmp_path: Path) -> None:
+    """psql stops reading where nobody reads what it says: 2 MB of statements, and 8 MB of what the server says to them."""
+    path, into = tmp_path / "loud.sql", Database(rich.instance, f"{NAME}_plain", rich.folder)
+    path.write_text("DO $$ BEGIN RAISE NOTICE '%', repeat('x', 200); END $$;\n" * 40_000 + "CREATE TABLE quiet ();\n")
+    try:
+        assert plain_sql.read(place, path, into.name)["tables"] == {"public.quiet": 0}
+    finally:
+        into.drop()
+
+
 def test_plain_sql_typed_into_the_live_database_changes_nothing(place: Place, rich: Database, plain: Path) -> None:
     before = count(place.superuser, NAME)
     command = ["docker", "exec", "-i", "-u", "postgres", place.container, "psql", "-Xq", "-d", NAME]

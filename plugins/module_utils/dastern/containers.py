@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
+import selectors
 import socket
 import struct
 import time
@@ -24,6 +26,9 @@ ROLE_LABEL = "org.dastern.role"
 """The label that tells a container of ours; its value is the role's name."""
 
 _ENDED = "das-tern-exit:"
+_HEAD = struct.Struct(">BxxxL")
+"""Of a frame: which stream, and how many bytes follow."""
+_CHUNK = 1 << 20
 
 
 class Readable(Protocol):
@@ -134,8 +139,7 @@ class Containers(Engine):
             "Env": [f"{name}={value}" for name, value in (environment or {}).items()],
         })  # fmt: skip
         stream = self._hijack(f"/exec/{made['Id']}/start", {"Detach": False, "Tty": False})
-        stream.connection.settimeout(silence or self.timeout)
-        out, err = stream.talk(stdin, into)
+        out, err = stream.talk(stdin, silence or self.timeout, into)
         ended = self.call("GET", f"/exec/{made['Id']}/json")
         return Output(int(ended["ExitCode"] if ended["ExitCode"] is not None else -1), out, err)
 
@@ -187,8 +191,7 @@ class Containers(Engine):
         except BaseException:
             self.remove(made)
             raise
-        stream.connection.settimeout(silence)
-        out, err = stream.talk(stdin)
+        out, err = stream.talk(stdin, silence)
         out, marked, ended = out.rpartition(f"\n{_ENDED}")
         if not marked or not ended.strip().isdecimal():
             return Output(-1, "", f"{err} the container was ended from outside (memory limit?)")
@@ -240,52 +243,87 @@ class Containers(Engine):
             text = response.read().decode(errors="replace")
             connection.close()
             raise DasTernError(f"Docker Engine at {self.endpoint.url}: {text.strip()}", status=response.status)
-        return _Stream(connection, response)
+        connection.setblocking(False)
+        received = response.fp.peek()  # what came behind the answer's own lines
+        response.close()
+        return _Stream(connection, received)
 
 
-@dataclass
 class _Stream:
-    connection: socket.socket
-    response: http.client.HTTPResponse
+    """A command's standard streams over one connection, in the engine's framing."""
 
-    def talk(self, stdin: str | Readable, into: BinaryIO | None = None) -> tuple[str, str]:
-        """Send all of `stdin`, then read to the end: standard output, unless it goes `into` a file, and error output."""
+    def __init__(self, connection: socket.socket, received: bytes) -> None:
+        self._connection = connection
+        self._received = bytearray(received)
+        """What has come and isn't a whole frame yet."""
+
+    def talk(self, stdin: str | Readable, silence: float, into: BinaryIO | None = None) -> tuple[str, str]:
+        """Send all of `stdin`, and read to the end: standard output, unless it goes `into` a file, and error output.
+
+        Both at once: a command that writes much before it has read everything waits until somebody reads that. More than
+        `silence` seconds in which no byte goes either way are a refusal.
+        """
+        source: Readable = io.BytesIO(stdin.encode()) if isinstance(stdin, str) else stdin
+        unsent = memoryview(b"")
+        parts: dict[int, list[bytes]] = {1: [], 2: []}
+        self._connection.setblocking(False)
+        with self._connection, selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            while True:
+                for stream, content in self._frames():
+                    if stream == 1 and into is not None:
+                        into.write(content)
+                    else:
+                        parts.setdefault(stream, []).append(content)
+                ready = sum(events for _, events in selector.select(silence))
+                if not ready:
+                    raise _broken(TimeoutError(f"nothing was said or read for {silence:g} s"))
+                if ready & selectors.EVENT_READ and not self._receive():
+                    break
+                if ready & selectors.EVENT_WRITE:
+                    unsent = unsent or memoryview(source.read(_CHUNK))
+                    sent = self._send(unsent)
+                    unsent = unsent[sent:]
+                    if not sent:
+                        selector.modify(self._connection, selectors.EVENT_READ)
+        return b"".join(parts[1]).decode(errors="replace"), b"".join(parts[2]).decode(errors="replace")
+
+    def _frames(self) -> Iterator[tuple[int, bytes]]:
+        """The whole frames that have come: the stream's number, three zeros, a length and as many bytes."""
+        position = 0
+        while len(self._received) >= position + _HEAD.size:
+            stream, length = _HEAD.unpack_from(self._received, position)
+            end = position + _HEAD.size + length
+            if len(self._received) < end:
+                break
+            yield stream, bytes(self._received[position + _HEAD.size : end])
+            position = end
+        del self._received[:position]
+
+    def _receive(self) -> bool:
+        """Return whether anything came; at the end nothing does."""
         try:
-            self._send(stdin)
-            parts: dict[int, list[bytes]] = {1: [], 2: []}
-            while frame := self._frame():
-                stream, content = frame
-                if stream == 1 and into is not None:
-                    into.write(content)
-                else:
-                    parts.setdefault(stream, []).append(content)
-            return b"".join(parts[1]).decode(errors="replace"), b"".join(parts[2]).decode(errors="replace")
-        finally:
-            self.response.close()
-            self.connection.close()
-
-    def _send(self, stdin: str | Readable) -> None:
-        chunks = [stdin.encode()] if isinstance(stdin, str) else iter(lambda: stdin.read(1 << 20), b"")
-        for chunk in chunks:
-            try:
-                self.connection.sendall(chunk)
-            except ConnectionError:
-                return  # a command that ended early says why
-            except OSError as error:
-                raise _broken(error) from None
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
-
-    def _frame(self) -> tuple[int, bytes] | None:
-        """The engine's framing: the stream's number, three zeros, a length and as many bytes. None at the end."""
-        try:
-            head = self.response.fp.read(8)
-            if len(head) < 8:
-                return None
-            stream, length = struct.unpack(">BxxxL", head)
-            return stream, self.response.fp.read(length)
-        except (OSError, http.client.HTTPException) as error:
+            content = self._connection.recv(_CHUNK)
+        except BlockingIOError:
+            return True
+        except ConnectionError:  # it ended with input unread; how, whoever calls asks the engine or sees by the output
+            return False
+        except OSError as error:
             raise _broken(error) from None
+        self._received += content
+        return bool(content)
+
+    def _send(self, content: memoryview) -> int:
+        """Return how much was sent: nothing at the end of the input, and where a command that says why ended early."""
+        try:
+            if content:
+                return self._connection.send(content)
+            self._connection.shutdown(socket.SHUT_WR)
+        except ConnectionError:
+            pass
+        except OSError as error:
+            raise _broken(error) from None
+        return 0
 
 
 def _broken(error: Exception) -> DasTernError:
@@ -296,8 +334,8 @@ def _demultiplexed(data: bytes) -> tuple[str, str]:
     """The engine's framing undone: each frame is the stream's number, three zeros, a length and as many bytes."""
     parts: dict[int, list[bytes]] = {1: [], 2: []}
     position = 0
-    while position + 8 <= len(data):
-        stream, length = struct.unpack_from(">BxxxL", data, position)
-        parts.setdefault(stream, []).append(data[position + 8 : position + 8 + length])
-        position += 8 + length
+    while position + _HEAD.size <= len(data):
+        stream, length = _HEAD.unpack_from(data, position)
+        parts.setdefault(stream, []).append(data[position + _HEAD.size : position + _HEAD.size + length])
+        position += _HEAD.size + length
     return b"".join(parts[1]).decode(errors="replace"), b"".join(parts[2]).decode(errors="replace")
