@@ -460,6 +460,37 @@ def test_what_the_application_bars_is_backed_up_without_its_rows(
     assert record.uncounted.rstrip(".") in " ".join(planned["lines"])
 
 
+@pytest.fixture
+def many_tables(backups: Backups) -> Iterator[int]:
+    """More tables than the server, as it is declared, has room for locks: how many there are in all."""
+    make = "SELECT format('CREATE TABLE many_%s (id int); INSERT INTO many_%1$s VALUES (1)', i) FROM generate_series(1, 3000) AS i"
+    backups.sql(f"SET ROLE dastern_user; {make} \\gexec")
+    yield int(backups.sql("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname ~ '^(many_|noted)'"))
+    backups.sql("SELECT format('DROP TABLE many_%s', i) FROM generate_series(1, 3000) AS i \\gexec")
+
+
+def test_more_tables_than_there_is_room_for_locks(backups: Backups, many_tables: int) -> None:
+    """A physical one counts them one by one, a logical one is refused before any lock is taken."""
+    taken = backups.take("incr")
+    record = backups.records[0]
+    assert (len(record.census["tables"]), sum(record.census["tables"].values())) == (
+        many_tables,
+        many_tables - 1 + 20000,
+    )
+    assert (record.exact, record.uncounted, record.census["schema"]) == (False, "", "")
+    locks = census.Locks.of(backups.place.superuser, "dastern")
+    assert not locks.fit()
+    assert any(locks.wanted(census.EXACT) in line for line in taken["lines"])
+    drilled = backups.drill(record.label)
+    assert "failed" not in drilled, drilled
+    with pytest.raises(DasTernError, match="max_locks_per_transaction: 192") as refusal:
+        backups.take("logical")
+    assert refusal.value.facts == {"tables": many_tables, "room": locks.room}
+    copied = backups.restore(what="database", into="copied", target=record.label)
+    backups.place.superuser.drop_database("copied")
+    assert any(f"{many_tables} tables" in line for line in copied["lines"])
+
+
 def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
     backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:

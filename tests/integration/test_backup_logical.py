@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, database_copy, plain_sql
+from ansible.module_utils.dastern import backup_logical, cluster, database_copy, plain_sql
 from ansible.module_utils.dastern.backup_records import Place, Record
-from ansible.module_utils.dastern.census import count
+from ansible.module_utils.dastern.census import Locks, count
 from ansible.module_utils.dastern.errors import DasTernError
+from conftest import docker
 from migrating import ROOT, Database, wait_until
 
 RICH = """
@@ -416,6 +417,58 @@ def test_plain_sql_that_is_cut_or_not_for_here(place: Place, plain: Path) -> Non
     packed.write_bytes(subprocess.run(["gzip", "-c", str(plain)], capture_output=True, check=True).stdout[:-100])
     assert "cut short" in refused(place, packed)
     assert place.superuser.run("SELECT datname FROM pg_database") == databases
+
+
+def test_plain_sql_behind_a_run_that_was_killed(place: Place, rich: Database, plain: Path) -> None:
+    """What the throwaway server of that one held doesn't come into this one's."""
+    volume, into = f"{place.container}-restore-data", Database(rich.instance, f"{NAME}_plain", rich.folder)
+    docker("volume", "create", "--label", "org.dastern.role=restore", volume)
+    image = docker("inspect", "-f", "{{.Image}}", place.container).stdout.strip()
+    cluster.initialise(place.containers, image, volume, f"{place.container}-restore")
+    marked = docker(
+        "run",
+        "--rm",
+        "-v",
+        f"{volume}:/v",
+        "--entrypoint",
+        "sh",
+        image,
+        "-c",
+        "echo broken > /v/pgdata/postgresql.conf",
+    )
+    assert marked.returncode == 0
+    try:
+        assert plain_sql.read(place, plain, into.name)["compared"]
+    finally:
+        into.drop()
+    docker("volume", "create", volume)  # somebody else's
+    try:
+        assert volume in refused(place, plain)
+        assert volume in docker("volume", "ls", "-q").stdout.split()
+    finally:
+        docker("volume", "rm", volume)
+
+
+def test_as_many_tables_as_there_is_room_for_locks(place: Place, rich: Database) -> None:
+    """The last number that isn't refused is really possible."""
+    own = Database(rich.instance, f"{NAME}_many", rich.folder)
+    own.create()
+    try:
+        locks = Locks.of(place.superuser, own.name)
+        most = next(n for n in range(locks.room, 0, -1) if replace(locks, tables=n).fit(backup_logical.HOLDERS))
+        make = f"SELECT format('CREATE TABLE many_%s (id int)', i) FROM generate_series(1, {most}) AS i"
+        rich.instance.sql(f"{make} \\gexec", own.name)
+        with place.alone(60, "a test"):
+            record = backup_logical.take(place, own.name, "", "a test", "10s")
+            assert len(record.census["tables"]) == most
+            assert record.census["schema"]
+            backup_logical.remove(place, record)
+            rich.instance.sql("CREATE TABLE one_more ()", own.name)
+            with pytest.raises(DasTernError) as refusal:
+                backup_logical.take(place, own.name, "", "a test", "10s")
+        assert refusal.value.facts == {"tables": most + 1, "room": locks.room}
+    finally:
+        own.drop()
 
 
 def test_plain_sql_whose_statements_all_say_something(place: Place, rich: Database, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dastern import census
+from ansible.module_utils.dastern.comparison import compare
 from ansible.module_utils.dastern.containers import Containers, Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.psql import Psql
@@ -17,6 +18,7 @@ class Server(Containers):
     def __init__(self) -> None:
         super().__init__("unix:///none.sock")
         self.locked = ""
+        self.tables = 1
         self.asked: list[tuple[str, float]] = []
         self.options: set[str] = set()
 
@@ -28,6 +30,7 @@ class Server(Containers):
         if "LOCK TABLE" in stdin and self.locked:
             return Output(3, "", f"psql:<stdin>:2: ERROR:  {self.locked}: canceling statement\n")
         answers = {
+            "max_locks_per_transaction": f'{{"tables": {self.tables}, "each": 64, "sessions": 41}}',
             "shobj_description": "{}\n1",
             "TO STDOUT (ENCODING": '{"public.t": 3}',
             "relkind = 'r' AND c.relpersistence": '["public.t"]',
@@ -75,6 +78,32 @@ def test_where_nothing_is_quiet_it_is_counted_a_little_later(
     # Where the count waited for a lock, the point was written: a second one would be later.
     later = [text for text, _ in server.of("pg_create_restore_point") if "LOCK TABLE" not in text]
     assert bool(later) == (sqlstate != "55P03")
+
+
+@pytest.mark.parametrize(
+    ("tables", "locked", "dumped"), [(1616, True, True), (1617, False, True), (2425, False, False)]
+)
+def test_no_more_is_locked_than_the_server_has_room_for(
+    server: Server, tables: int, locked: bool, dumped: bool
+) -> None:
+    """Of 64 times 41 locks some stay for others: the application would fail for want of them."""
+    server.tables = tables
+    counted, exact = census.count_at(Psql(server, "pg"), "d", "point")
+    assert (counted.tables, exact, bool(counted.schema)) == ({"public.t": 3}, locked, dumped)
+    assert bool(server.of("LOCK TABLE")) == locked
+    assert len(server.of("pg_create_restore_point")) == 1
+    (counting, _), *_ = server.of("TO STDOUT (ENCODING")
+    in_order = ["SAVEPOINT counted", "TO STDOUT (ENCODING", "ROLLBACK TO SAVEPOINT counted", "COMMIT"]
+    assert sorted(in_order, key=counting.index) == in_order
+    unknown = census.Census("d", {"public.t": 3}, "", {}, [], 1)
+    assert not compare(unknown, counted).schema_differs
+
+
+def test_the_setting_that_makes_room() -> None:
+    locks = census.Locks(20000, 64, 41)
+    each = int(locks.wanted(1.5).partition("max_locks_per_transaction: ")[2].partition("}")[0])
+    assert census.Locks(20000, each, 41).fit(1.5)
+    assert not census.Locks(20000, each - 256, 41).fit(1.5)
 
 
 def test_another_refusal_is_one(server: Server) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_tree
 from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
-from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, lines_of, of_snapshot
+from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, Locks, lines_of, of_snapshot
 from .comparison import Comparison, RestoreFailure, compared, failures_of
 from .connection import conninfo, refusal_of_closed
 from .errors import DasTernError
@@ -47,6 +47,8 @@ RESTORING = "das-tern restore"
 
 IN_CONTAINER = f"{BACKUPS}/{LOGICAL}"
 """Where the server's container sees the backups, and can't write."""
+HOLDERS = 1.5
+"""For how many the locks are reckoned: three hold each, and PostgreSQL has room for twice as many holders as locks."""
 _LABEL = re.compile(r"\d{8}-\d{6}L")
 _PARTIAL, _INCOMPLETE = ".partial", ".incomplete"
 _DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
@@ -170,6 +172,7 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
     looked = look(place, database)
     refuse_elsewhere(place, TRANSFER, LOGICAL)
     refuse_full_disk(place.folder, int(looked["size"]), database)
+    _refuse_too_many(place, database)
     began, moment = time.monotonic(), datetime.now(UTC)
     folder = place.logical_folder
     try:
@@ -353,6 +356,18 @@ def refuse_full_disk(
             f"space there, or {mend}.",
             needed=size,
             free=free,
+        )
+
+
+def _refuse_too_many(place: Place, database: str) -> None:
+    """Refuse a database whose tables are more than can be locked: halfway through, the application would have no locks either."""
+    locks = Locks.of(place.superuser, database)
+    if not locks.fit(HOLDERS):
+        raise DasTernError(
+            f"Database {database} has {locks.tables} tables, and a logical backup locks each by pg_dump, by its jobs and by the session "
+            f"that holds their moment: {locks.wanted(HOLDERS)}. Nothing was backed up. A physical backup needs no such locks.",
+            tables=locks.tables,
+            room=locks.room,
         )
 
 

@@ -17,6 +17,7 @@ from . import backup_logical, backup_records, keeper, migration_backup, sql_valu
 from . import backup_physical as physical
 from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
+from .census import EXACT, Locks
 from .commands import playbook
 from .errors import DasTernError
 from .files import write
@@ -109,8 +110,8 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
         if record.uncounted and physical.good(record):
             lines.append(f"its rows weren't counted, so that a restore can't be compared: {record.uncounted}")
-        elif not record.exact and physical.good(record):
-            lines.append("the database was never quiet for 200 ms: its rows were counted a little later")
+        elif physical.good(record) and kind != "logical":
+            lines += _compared_in_part(place, record)
     failed = []
     if kind != "logical":
         failed = physical.further(place, program, found, kind, params["name"], params["reason"], say)
@@ -127,6 +128,19 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         "changed": True, "label": record.label, "record": record.as_dict(), "lines": lines,
         "deleted": [label for label, _ in deleted], "next": [LIST], "diff": _difference(before, after),
     }  # fmt: skip
+
+
+def _compared_in_part(place: Place, record: Record) -> list[str]:
+    """What of a physical backup a restore can't be compared with, and why."""
+    if record.exact and record.census["schema"]:
+        return []
+    locks = Locks.of(place.superuser, place.database)
+    what = " and ".join([*([] if record.exact else ["its rows"]), *([] if record.census["schema"] else ["its schema"])])
+    if not locks.fit(EXACT):
+        return [
+            f"{what} can't be compared when it is restored: for {locks.tables} tables that takes {locks.wanted(EXACT)}"
+        ]
+    return ["the database was never quiet for 200 ms: its rows were counted a little later"]
 
 
 def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from .sql_values import literal
 
 LOCK_TIMEOUT = "10s"
 """How long a table may stay locked before nothing is counted."""
+EXACT = 1.5
+"""As how many times locked the tables are reckoned while they are locked from writing, so that the application has room, too."""
 QUIET = 15.0
 """Seconds within which a database has to be quiet for 200 ms to be counted exactly."""
 # What a LOCK of all tables ends with where they aren't quiet: its time is up, or a deadlock.
@@ -73,22 +75,36 @@ WHERE c.relkind = 'r' AND c.relname = {literal(LEDGER)} AND {len(_LEDGER_COLUMNS
 ORDER BY n.nspname, c.relname \\gexec
 """
 # By COPY, too: planning a SELECT evaluates what a table's indexes, statistics and partitions have in their expressions. COPY
-# writes one line for a row, and no line of it begins with a tab. The narrowest column is enough, as its bytes are.
+# writes one line for a row, and no line of it begins with a tab. The narrowest column is enough, as its bytes are. A table
+# that was counted is given back, and its lock with it: all of them at once may be more than the server has room for.
 COUNTS = rf"""
+SAVEPOINT counted;
 \o |awk 'BEGIN {{ printf "{{" }} /^\t/ {{ if (at) printf "%.0f,", n; printf "%s:", substr($0, 2); at = 1; n = 0; next }} {{ n++ }} END {{ if (at) printf "%.0f", n; print "}}" }}'
 SELECT pg_catalog.format('SELECT %L', pg_catalog.concat(E'\t', pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname)))), pg_catalog.format('COPY %I.%I %s TO STDOUT (ENCODING ''SQL_ASCII'')',
   n.nspname, c.relname, (SELECT pg_catalog.format('(%I)', attname) FROM pg_catalog.pg_attribute
-    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attlen < 0, attlen, attnum LIMIT 1))
+    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attlen < 0, attlen, attnum LIMIT 1)),
+  'ROLLBACK TO SAVEPOINT counted'
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_COUNTED} \gexec
 \o
 """
-"""psql's statements that print one line, what each table holds as JSON; psql's output goes to standard output behind them."""
+"""psql's statements that print one line, what each table holds as JSON; psql's output goes to standard output behind them.
+
+They belong into a transaction, and hold one lock at a time.
+"""
 _REST = f"""{_PROPERTIES.strip()};
 SELECT pg_catalog.pg_database_size(pg_catalog.current_database());
 {_LEDGERS}"""
 SNAPSHOT = COUNTS + _REST
 """psql's statements that count what the snapshot of their transaction holds: `of_snapshot` reads what they print."""
 
+# What pg_dump locks, and the sessions that may hold `max_locks_per_transaction` locks each, which all of them share.
+_LOCKS = """
+SELECT pg_catalog.json_build_object('tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND oid >= 16384),
+  'each', pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int4, 'sessions', (SELECT pg_catalog.sum(setting::pg_catalog.int4)
+    FROM pg_catalog.pg_settings WHERE name IN ('max_connections', 'max_prepared_transactions', 'autovacuum_max_workers', 'max_worker_processes', 'max_wal_senders')))
+"""
+_OTHERS = 200
+"""Locks that a program takes besides those of the tables, such as of catalogues."""
 SCHEMA = ("pg_dump", "--schema-only", "--no-subscriptions")
 """Without subscriptions: a copy that has them fights with the live database for its slot."""
 
@@ -101,7 +117,8 @@ class Census:
     tables: dict[str, int]
     """Rows by table, as `schema.table`."""
     schema: str
-    """SHA-256 of what `pg_dump --schema-only` writes, without its noise, casts and parentheses."""
+    """SHA-256 of what `pg_dump --schema-only` writes, without its noise, casts and parentheses; '' where the server has no room
+    for the locks of that."""
     properties: dict[str, Any]
     """What belongs to the database itself: owner, privileges, settings, comment, locale."""
     migrations: list[str]
@@ -120,6 +137,37 @@ class Census:
         return sum(self.tables.values())
 
 
+@dataclass(frozen=True)
+class Locks:
+    """How many tables a database has, and how many locks its server has room for (PostgreSQL's manual, 19.12)."""
+
+    tables: int
+    each: int
+    """`max_locks_per_transaction`"""
+    sessions: int
+
+    @classmethod
+    def of(cls, superuser: Psql, database: str) -> Locks:
+        return cls(**superuser.value(_LOCKS, database))
+
+    @property
+    def room(self) -> int:
+        return self.each * self.sessions
+
+    def fit(self, times: float = 1) -> bool:
+        """Return whether every table can be locked at once, by `times` sessions, so that some room is left to others."""
+        return self.tables * times + _OTHERS <= self.room
+
+    def wanted(self, times: float = 1) -> str:
+        """Return, in words, the number of locks that lack and the setting that makes room for them."""
+        needed = int(self.tables * times) + _OTHERS
+        each = -(-needed * 5 // (4 * self.sessions * 64)) * 64
+        return (
+            f"{needed} locks at once, and the server has room for {self.room}. `postgres_settings_extra: "
+            f"{{max_locks_per_transaction: {each}}}` and `ansible-playbook playbooks/provision.yml`, which restarts it, make more"
+        )
+
+
 def count(superuser: Psql, database: str) -> Census:
     """Count `database`; nothing is kept from changing meanwhile.
 
@@ -135,10 +183,14 @@ def count_at(superuser: Psql, database: str, restore_point: str) -> tuple[Census
 
     For a moment nobody may write: every table is locked in SHARE mode while the restore point is written and the snapshot
     is taken, then the locks are given back (by a savepoint) and the snapshot is counted at leisure. Nobody waits longer
-    than 200 ms for that; a database that isn't quiet for so long within `QUIET` seconds is counted a little later, inexactly.
+    than 200 ms for that; a database that isn't quiet for so long within `QUIET` seconds is counted a little later, inexactly,
+    as is one with more tables than can be locked (`Locks`): the application would meet a server without room for its own.
     Raises as `count` does; then the restore point is there.
     """
     point = f"SELECT pg_catalog.pg_create_restore_point({literal(restore_point)})"
+    if not Locks.of(superuser, database).fit(EXACT):
+        superuser.run(f"{point};")
+        return count(superuser, database), False
     tables = superuser.value(_TABLES, database)
     lock = f"LOCK TABLE {', '.join(tables)} IN SHARE MODE;" if tables else ""
     end = time.monotonic() + QUIET
@@ -229,6 +281,7 @@ def schema_of(superuser: Psql, database: str) -> str:
 
 
 def _with_rows(superuser: Psql, database: str, counted: str) -> Census:
-    schema = schema_of(superuser, database)
+    # pg_dump's locks would leave no room to anybody else.
+    schema = _fingerprint(schema_of(superuser, database)) if Locks.of(superuser, database).fit() else ""
     properties, size, *ledger = lines_of(superuser.run(_REST, database))
-    return Census(database, _rows(counted), _fingerprint(schema), json.loads(properties), applied(ledger), int(size))
+    return Census(database, _rows(counted), schema, json.loads(properties), applied(ledger), int(size))

@@ -175,7 +175,7 @@ def compare(
             )
     if not schema:
         return told
-    told.schema_differs = expected.schema != found.schema
+    told.schema_differs = expected.schema != found.schema and "" not in (expected.schema, found.schema)
     for name, value in expected.properties.items():
         if _meant(name, found.properties.get(name)) != _meant(name, value):
             told.differences.append(f"{name} of the database is {found.properties.get(name)} instead of {value}")

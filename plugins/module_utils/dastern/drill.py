@@ -106,7 +106,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     assert compared is not None
     census = Census.of(record.census)
     said = f"{len(census.tables)} tables, {census.rows} rows" + ("" if record.exact else " (only nearly; not compared)")
-    said = f"{'with differences from' if compared.to_judge else 'as'} its record: schema, {said}, {len(census.migrations)} migrations"
+    said = f"{'with differences from' if compared.to_judge else 'as'} its record: {'schema, ' if census.schema else ''}{said}, {len(census.migrations)} migrations"
     if record.uncounted:
         said = f"nothing to compare it with, as its rows weren't counted: {record.uncounted}".rstrip(".")
     return {**result, "differences": compared.to_judge, "lines": [

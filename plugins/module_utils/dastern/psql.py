@@ -196,9 +196,15 @@ class Psql:
                 f"Role {self.user} can't log in inside container {self.container}: {found[3]}. "
                 "`ansible-playbook playbooks/provision.yml` writes the rules that allow it (pg_hba.conf, pg_ident.conf)."
             )
+        more = ""
+        if sqlstate == "53200" and "max_locks_per_transaction" in done.err:
+            more = (
+                " It has no room for more locks: set `max_locks_per_transaction` higher in `postgres_settings_extra` and run "
+                "`ansible-playbook playbooks/provision.yml`, which restarts it."
+            )
         raise DasTernError(
             f"PostgreSQL in container {self.container}, database {database}: {found[3]}"
-            + (f" (SQLSTATE {sqlstate})." if sqlstate else "."),
+            + (f" (SQLSTATE {sqlstate}).{more}" if sqlstate else "."),
             sqlstate=sqlstate,
         )
 

@@ -956,13 +956,7 @@ def cleaned(site: Site, state: State) -> list[str]:
     if left:
         site.remove_helper()
         told.append(f"container {site.helper}, left by a restore that was killed, was removed")
-    volume = site.containers.inspect("volume", f"{site.helper}-data")
-    if volume and (volume["Labels"] or {}).get(ROLE_LABEL) != "restore":
-        raise DasTernError(
-            f"Volume {site.helper}-data isn't of a restore: it has no label {ROLE_LABEL}=restore, and its name is needed. Nothing "
-            "was done; is it another server's (`postgres_volume_name`)? Then one of the two needs another name."
-        )
-    if site.remove_volume(f"{site.helper}-data"):
+    if site.remove_left_volume():
         told.append(f"volume {site.helper}-data, left by a restore that was killed, was removed")
     waiting = state.waiting["incoming"] if state.waiting else ""
     there = site.look()["entries"] if site.volume_there() else []

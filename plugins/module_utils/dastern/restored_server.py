@@ -42,6 +42,8 @@ from .text_files import current
 
 ROLE = "restore"
 _SOCKETS = "/var/run/postgresql"
+LOCKS = 2048
+"""`max_locks_per_transaction` at least: room for 60,000 tables or more, in some 30 MB."""
 _OWNED = "rw,noexec,nosuid,nodev,mode=0755,uid=999,gid=999"
 _REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
 # What pgBackRest writes of a recovery stays out of the cluster's files: it goes to this server's command line alone.
@@ -179,6 +181,17 @@ class Site:
             raise
         return True
 
+    def remove_left_volume(self) -> bool:
+        """Remove the volume of a server that a killed run left; whether there was one. Refuse one that isn't ours."""
+        name = f"{self.helper}-data"
+        volume = self.containers.inspect("volume", name)
+        if volume and (volume["Labels"] or {}).get(ROLE_LABEL) != ROLE:
+            raise DasTernError(
+                f"Volume {name} isn't of a restore: it has no label {ROLE_LABEL}={ROLE}, and its name is needed. Nothing "
+                "was done; is it another server's (`postgres_volume_name`)? Then one of the two needs another name."
+            )
+        return self.remove_volume(name)
+
     def host_config(self, volume: str, mounts: Mapping[str, bool]) -> dict[str, Any]:
         """Return how a container beside the live one is made; `mounts` are folders of the backups, and whether it writes there.
 
@@ -285,6 +298,8 @@ class Site:
             "archive_mode": "on", "archive_command": "", "archive_timeout": "0",
             # With it, a recovery waits for ever where the backup came from a server of larger settings.
             "hot_standby": "off", "logging_collector": "off", "log_destination": "stderr",
+            # It is dumped whole, and pg_dump locks each table.
+            "max_locks_per_transaction": str(max(LOCKS, int(live.get("max_locks_per_transaction", 0)))),
             # Nobody receives what it writes: its first commit would wait for ever.
             "synchronous_standby_names": "",
             # A subscription that it has is the live one's, too.
@@ -324,6 +339,8 @@ class Site:
         It has no network, no secrets, and no folder of the host: what a stranger wrote may run there with all rights.
         """
         volume = f"{self.helper}-data"
+        self.remove_helper()
+        self.remove_left_volume()
         self.make_volume(volume, ROLE)
         try:
             cluster.initialise(self.containers, self.image, volume, self.helper)
