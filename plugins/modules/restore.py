@@ -27,6 +27,10 @@ options:
   confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is replaced.", type: str, default: ""}
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
   undo: {description: Bring back what the last restore replaced., type: bool, default: false}
+  timeline:
+    description: Along which timeline is recovered, where several have the target; 0 is the one that was live.
+    type: int
+    default: 0
   unconfigured:
     description: Say no more than that it would be done, where a check hasn't written pgBackRest's configuration.
     type: bool
@@ -72,6 +76,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 target: {description: What was restored., returned: success, type: str}
+timeline: {description: The timeline along which it was recovered., returned: when a physical backup is restored, type: int}
+timelines: {description: The timelines that there are., returned: when none or another one was named, type: list}
 seconds: {description: How long the live one ran on meanwhile., returned: when something was restored, type: float}
 refused_seconds: {description: For how long connections were refused by the swap., returned: when something was swapped, type: float}
 lines: {description: The same in words., returned: success, type: list}

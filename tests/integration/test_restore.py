@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -66,15 +67,16 @@ class Server:
     def __init__(self, params: dict[str, Any], variables: dict[str, Any]) -> None:
         self.params, self.variables = params, variables
         self.place = Place(params)
+        self.name: str = params["container"]
 
     def sql(self, sql: str, database: str = "dastern") -> str:
         """As the superuser, in a session as anybody has it."""
         words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database]
-        return docker("exec", "-i", "-u", "postgres", NAME, *words, stdin=sql).stdout.strip()
+        return docker("exec", "-i", "-u", "postgres", self.name, *words, stdin=sql).stdout.strip()
 
     def ensure_keeper(self) -> None:
         """Ensure the container that has the repository, without the role that makes it."""
-        own = {"config_dir": self.params["config_dir"], "network": f"{NAME}-net", "cpus": 0}
+        own = {"config_dir": self.params["config_dir"], "network": f"{self.name}-net", "cpus": 0}
         Keeper(own, self.place, pgbackrest.configuration(1, 1, "", {})).ensure(check_mode=False)
 
     def with_(self, **changes: Any) -> dict[str, Any]:
@@ -113,14 +115,14 @@ class Server:
 
     def left(self) -> list[str]:
         """What a run must not leave behind."""
-        found = docker("ps", "-aq", "--filter", f"name={NAME}-restore").stdout.split()
-        found += docker("volume", "ls", "-q", "--filter", f"name={NAME}-restore").stdout.split()
+        found = docker("ps", "-aq", "--filter", f"name={self.name}-restore").stdout.split()
+        found += docker("volume", "ls", "-q", "--filter", f"name={self.name}-restore").stdout.split()
         found += [path.name for path in (self.place.folder / "transfer").iterdir()]
         found += [name for name in self.entries() if name.startswith("restored-")]
         return found + [name for name in self.databases() if "_restored_" in name]
 
     def entries(self) -> list[str]:
-        return docker("exec", NAME, "ls", "/var/lib/postgresql/data").stdout.split()
+        return docker("exec", self.name, "ls", "/var/lib/postgresql/data").stdout.split()
 
     def databases(self) -> list[str]:
         return self.sql("SELECT datname FROM pg_database ORDER BY 1").split()
@@ -133,14 +135,14 @@ class Server:
         assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.fixture(scope="module")
-def server(
-    play: Callable[..., Any], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+@contextlib.contextmanager
+def served(
+    play: Callable[..., Any], image: dict[str, str], folder: Path, name: str, port: int, rows: str
 ) -> Iterator[Server]:
-    remove_instance(NAME)
-    folder = tmp_path_factory.mktemp("restore")
+    """A server of that name with a repository, without the role that makes it, and a full backup of `rows` in it."""
+    remove_instance(name)
     variables = {
-        **image, "postgres_container_name": NAME, "postgres_port": PORT, "postgres_config_dir": str(folder / "config"),
+        **image, "postgres_container_name": name, "postgres_port": port, "postgres_config_dir": str(folder / "config"),
         "postgres_backup_dir": str(folder / "backups"), "postgres_wal_archive": True,
     }  # fmt: skip
     made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", variables)
@@ -151,19 +153,29 @@ def server(
     defaults = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
     own = Server(
         {
-            **defaults, "container": NAME, "database": "dastern", "volume": f"{NAME}-data", "image": image["postgres_image_id"],
+            **defaults, "container": name, "database": "dastern", "volume": f"{name}-data", "image": image["postgres_image_id"],
             "config_dir": str(folder / "config"), "backup_dir": str(folder / "backups"),
         },
         variables,
     )  # fmt: skip
     own.ensure_keeper()
     PgBackRest(own.place.containers, own.place.keeper).run("stanza-create")
-    own.sql(ROWS)
+    own.sql(rows)
     own.take("full")
-    yield own
-    docker("rm", "-f", "-v", f"{NAME}-restore", check=False)
-    docker("volume", "rm", "-f", f"{NAME}-restore-data", check=False)
-    remove_instance(NAME)
+    try:
+        yield own
+    finally:
+        docker("rm", "-f", "-v", f"{name}-restore", check=False)
+        docker("volume", "rm", "-f", f"{name}-restore-data", check=False)
+        remove_instance(name)
+
+
+@pytest.fixture(scope="module")
+def server(
+    play: Callable[..., Any], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with served(play, image, tmp_path_factory.mktemp("restore"), NAME, PORT, ROWS) as own:
+        yield own
 
 
 @pytest.fixture

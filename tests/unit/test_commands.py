@@ -71,9 +71,12 @@ def test_values_that_are_no_text() -> None:
 
 @pytest.mark.parametrize("value", [value for value in HOSTILE if "`" not in value])
 def test_what_modules_interpolate_is_quoted(value: str) -> None:
-    params = {"target": value, "what": "table", "table": value, "into": value, "repository": 2}
-    command = restore_run._command({**params, "accept_differences": False}, value)
-    assert given(command) == {**params, "repository": "2", "confirm": value}
+    params = {
+        "target": value, "what": "table", "table": value, "into": value, "repository": 2, "timeline": 3,
+        "accept_differences": False,
+    }  # fmt: skip
+    told = {name: str(one) for name, one in params.items() if one}
+    assert given(restore_run._command(params, value)) == {**told, "confirm": value}
     record = Record(
         "20260101-000000L", "logical", "logical", value, "1", "17.2", "pg_dump", "2026-01-01", 1.0, 1, 1, {}, True
     )

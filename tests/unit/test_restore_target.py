@@ -11,7 +11,7 @@ import pytest
 from ansible.module_utils.dastern import restore_target
 from ansible.module_utils.dastern.backup_records import Check, Record
 from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.restore_target import Archive
+from ansible.module_utils.dastern.restore_target import Archive, Stretch, live_at
 
 NOW = "2026-03-31T00:00:00+00:00"
 BAD = Check(NOW, False, 1, "damaged: bundle/1")
@@ -73,6 +73,82 @@ def test_a_timeline_whose_history_cant_be_read() -> None:
     own.damaged = {1: "/backups/received/7-00000001/00000001.history"}
     with pytest.raises(DasTernError, match=r"00000001\.history, the history of timeline 1, isn't what was written"):
         chosen(own, record("a"))
+
+
+def stretch(number: int, *minutes: float) -> Stretch:
+    return Stretch(number, minutes[0] * 60, minutes[-1] * 60)
+
+
+UNDONE = {1: [(3, 0, 9), (4, 10, 19), (5, 40, 49)], 2: [(4, 20, 29), (5, 30, 39)]}
+"""Minutes by timeline and segment: timeline 2 came with a restore at 20, which was taken back at 40."""
+PUT_BACK = {1: [(3, 0, 9), (4, 10, 59)], 2: [(4, 30, 70)]}
+"""By the clock, which was put back, timeline 2 began while 1 still ran."""
+
+
+def logged(lines: dict[int, list[tuple[int, float, float]]], empty: int = 99) -> Archive:
+    """An archive whose segments hold transactions of these minutes; `empty` is one without."""
+    own = archive("")
+    own.segments = {line: dict.fromkeys([*(one[0] for one in of), empty], 0.0) for line, of in lines.items()}
+    asked: list[int] = []
+
+    def stretches(wanted: Any) -> Any:
+        asked.append(len(wanted))
+        assert len(set(wanted)) == len(wanted)
+        return {
+            (line, number): next((stretch(*one) for one in lines[line] if one[0] == number), None)
+            for line, number in wanted
+        }
+
+    own.stretches, own.asked = stretches, asked  # type: ignore[method-assign,attr-defined]
+    return own
+
+
+@pytest.mark.parametrize(
+    ("minute", "line"), [(-1, None), (0, 1), (9.5, 1), (19.9, 1), (20, 2), (29.5, 2), (39.5, 2), (40, 1), (99, 1)]
+)
+def test_the_timeline_that_was_live(minute: float, line: int | None) -> None:
+    around = logged(UNDONE).around(minute * 60)
+    assert live_at(minute * 60, around) == line
+
+
+@pytest.mark.parametrize("minute", [30, 45, 65])
+def test_times_that_overlap_tell_no_timeline(minute: float) -> None:
+    assert live_at(minute * 60, logged(PUT_BACK).around(minute * 60)) is None
+    assert live_at(5 * 60, logged(PUT_BACK).around(5 * 60)) == 1
+
+
+def test_what_is_around_a_moment_is_found_among_many_segments() -> None:
+    """In few readings, whatever segments in between have no transaction."""
+    many = {1: [(n, n, n + 0.5) for n in range(0, 2000, 2)], 7: [(3, 5000.0, 5001.0)]}
+    own = logged(many)
+    own.segments[1] |= dict.fromkeys(range(2000), 0.0)
+    around = own.around(1234.2 * 60)
+    assert around == {1: (stretch(1234, 1234, 1234.5), stretch(1236, 1236, 1236.5)), 7: (None, stretch(3, 5000, 5001))}
+    assert len(own.asked) < 9  # type: ignore[attr-defined]
+    assert own.around(-60.0)[1] == (None, stretch(0, 0, 0.5))
+    assert own.around(9999 * 60.0)[1] == (stretch(1998, 1998, 1998.5), None)
+
+
+def test_the_files_times_count_where_they_fit_those_of_the_backups() -> None:
+    own = archive("", archive={"start": f"{1:08X}{0:016X}", "stop": f"{1:08X}{1:016X}"}, timestamp={"stop": 1000})
+    own.segments = {1: {0: 900.0, 1: 1002.0}, 2: {1: 2000.0}}
+    assert (own.dated, own.newest(), own.line_at(950), own.line_at(1500), own.line_at(3000)) == (True, 2, 1, 2, None)
+    own.segments = {1: {0: 2000.0, 1: 2000.0}, 2: {1: 2000.0}}  # of a copy without times
+    assert (own.dated, own.newest()) == (False, None)
+    del own.segments[2]
+    assert own.newest() == 1
+
+
+def test_the_refusal_names_each_timeline_with_its_command() -> None:
+    own = logged(PUT_BACK)
+    own.forks = {2: [(1, 4 << 24)]}
+    refusal = own.ambiguous("Time x", lambda line: f"restore {line}", own.around(45 * 60))
+    assert refusal.facts == {"timelines": [1, 2]}
+    first, second = (line for line in refusal.message.split("\n") if line.strip().startswith("timeline "))
+    assert "backups a;" in first
+    assert "`restore 1`" in first
+    assert "left timeline 1" in second
+    assert "`restore 2`" in second
 
 
 @pytest.fixture

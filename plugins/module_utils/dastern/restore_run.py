@@ -55,6 +55,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "table": {"type": "str", "default": ""},
     **CONFIRMATION,
     "undo": {"type": "bool", "default": False},
+    "timeline": {"type": "int", "default": 0},
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
     "as_superuser": {"type": "bool", "default": False},
@@ -89,6 +90,8 @@ if [ ! -e "$1" ] && [ -e pgdata ]; then mv -T pgdata "$1"; fi
 if [ -e "$2" ]; then mv -T "$2" pgdata; fi
 sync .
 """
+# A transaction on either side of the swap: by them a time is known to be before or behind it, where nobody else writes.
+_NOTED = "SELECT pg_current_xact_id();"
 _SWAP_DATABASES = """
 SET application_name = 'das-tern swap';
 ALTER DATABASE {live} WITH ALLOW_CONNECTIONS false;
@@ -234,10 +237,18 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
         return _swap_waiting(run, waiting, check_mode, confirmed)
     logical = None if what == "cluster" else _logical(run)
     if logical:
+        if params["timeline"]:
+            raise DasTernError(
+                f"Backup {logical.label} is a logical one, which has no timeline, and `timeline` is {params['timeline']}. Nothing was done; "
+                "leave it out."
+            )
         goal, record, words = None, logical, f"logical backup {logical.label}"
     else:
         _refuse_logical(run)
-        goal, record = resolve(run.site, target, check_mode=check_mode or not confirmed)
+        goal, record = resolve(
+            run.site, target, check_mode=check_mode or not confirmed, timeline=params["timeline"],
+            again=lambda line: _command({**params, "timeline": line}),
+        )  # fmt: skip
         words = goal.words
     refuse_version(run.site, record)
     expected = Census.of(record.census)
@@ -250,22 +261,23 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
             f"{run.state.waiting['incoming']}, which waits for a decision on what it has otherwise, would be removed"
         )
     command = _command(params, "" if into else word(params, run.database))
+    along = {"timeline": goal.timeline} if goal else {}
     if check_mode:
-        return {**_planned(run, told, command, confirmed), "target": words}
+        return {**_planned(run, told, command, confirmed), "target": words, **along}
     if not confirmed:
         raise _unconfirmed(run, what, told, command)
     if not into and not params["table"]:
         run.lines += _discarded(run.place, run.state)
     if what == "cluster":
         assert goal is not None
-        return _cluster(run, goal, record)
-    return _database(run, goal, record, words)
+        return {**_cluster(run, goal, record), **along}
+    return {**_database(run, goal, record, words), **along}
 
 
 def _waiting(run: Run) -> dict[str, Any] | None:
     """The copy that waits, where this run is asked to make just that one live: `latest` is another by now."""
     params, waiting = run.params, run.state.waiting
-    asked = [params["what"], params["target"], params["repository"], run.database]
+    asked = [params["what"], params["target"], params["repository"], params["timeline"], run.database]
     if waiting and params["accept_differences"] and params["target"] != "latest" and not params["into"]:
         return waiting if waiting["asked"] == asked else None
     return None
@@ -306,7 +318,7 @@ def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed
 def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) -> DasTernError:
     """Note the copy that waits for a decision; the refusal that says what it has otherwise, and how it becomes live."""
     params = run.params
-    asked = [params["what"], params["target"], params["repository"], run.database]
+    asked = [params["what"], params["target"], params["repository"], params["timeline"], run.database]
     run.state.waiting = {**entry, "asked": asked, "differences": compared.lines}
     run.state.save("Make room there, then run again: what was restored stays until then.")
     command = _command({**params, "accept_differences": True}, word(params, run.database))
@@ -774,7 +786,7 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
     _begin(run, entry)
     with site.waiting():
         if site.answers():
-            site.psql.run("CHECKPOINT;")  # the one of the shutdown has little left to write
+            site.psql.run(f"{_NOTED}\nCHECKPOINT;")  # the one of the shutdown has little left to write
         began = time.monotonic()
         try:
             if site.container:
@@ -798,6 +810,8 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
             failure = ""
             seconds = time.monotonic() - began
             state.done()
+            with contextlib.suppress(DasTernError):
+                site.psql.run(_NOTED)
     if failure:
         _clean(run)
         raise DasTernError(failure)
@@ -1088,8 +1102,9 @@ def _held(database: str, found: Census) -> str:
 def _command(params: Mapping[str, Any], confirm: str = "") -> str:
     given = {name: params[name] for name in ("target", "what", "table", "into")}
     repository = params["repository"] if params["repository"] != 1 else None
+    own = {"repository": repository, "timeline": params["timeline"] or None}
     accepted = params["accept_differences"] or None
-    return playbook("restore", **given, repository=repository, accept_differences=accepted, confirm=confirm)
+    return playbook("restore", **given, **own, accept_differences=accepted, confirm=confirm)
 
 
 def _databases(psql: Psql) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,7 +46,31 @@ while read -r segment; do
   former=$segment
 done
 """
-_SYSTEM = "SELECT to_json(system_identifier::text) FROM pg_control_system()"
+_CLUSTER = """
+SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_control_system()),
+  'timeline', ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int)
+"""
+_CONTROL = r"""
+LC_ALL=C pg_controldata "$1" | sed -En "s/^(Database system identifier|Latest checkpoint's TimeLineID): *//p"
+"""
+# When the first and the last transaction of a segment ended, by its own records: a file's time is lost by a copy. Where a
+# timeline begins, its first segment has the end of the former one in front.
+_TIMES = rf"""
+{GET}
+while read -r segment from; do
+  get "$1" "$segment" "/tmp/$segment" || exit 3
+  printf '%s|' "$segment"
+  TZ=UTC pg_waldump -r Transaction ${{from:+-s "$from"}} "/tmp/$segment" 2>/dev/null |
+    sed -En 's/.* desc: (COMMIT|ABORT)(_PREPARED [0-9]+:)? ([0-9-]+ [0-9:.]+) UTC.*/\3/p' | sed -n '1p;$p' | tr '\n' '|'
+  echo
+  rm -f "/tmp/$segment"
+done
+"""
+_PROBES = 8
+"""Segments of a timeline that are read at once in search of a moment."""
+_LATE = 600.0
+"""Seconds between the end of a backup and its last segment's arrival in the archive: with more, the files' times aren't those of
+archiving."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +93,38 @@ class Target:
     def settings(self, server: RestoredServer) -> dict[str, str]:
         recovery = self.recovery or {"recovery_target_lsn": server.end_of(self.segment, self.sums)}
         return {**recovery, "recovery_target_timeline": str(self.timeline)}
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A segment of a timeline's own, and when the first and the last transaction in it ended, in seconds since 1970."""
+
+    number: int
+    first: float
+    last: float
+
+    def overlaps(self, other: Stretch) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+Around = tuple[Stretch | None, Stretch | None]
+"""The last stretch of a timeline that began before a moment, and the first that began after it."""
+
+
+def live_at(moment: float, around: Mapping[int, Around]) -> int | None:
+    """The timeline that was the live one at a moment; None where more than one may have been, or none was there yet.
+
+    One cluster is live at a time, so that their stretches stand behind each other, whatever was restored and taken back.
+    Where they overlap a clock was put back, or two clusters ran.
+    """
+    began = {line: before for line, (before, _) in around.items() if before}
+    if not began:
+        return None
+    line = max(began, key=lambda one: (min(began[one].last, moment), began[one].first))
+    for other in began.keys() - {line}:
+        if any(one and began[line].overlaps(one) for one in around[other]):
+            return None
+    return line
 
 
 class Archive:
@@ -118,20 +174,103 @@ class Archive:
                 if (name := segment_name(line, number)) in received.complete:
                     self.sums[name] = ""
 
-    def newest(self) -> tuple[int, int]:
-        """Timeline and number of the segment that came last."""
-        times = [(at, number, line) for line, one in self.segments.items() for number, at in one.items()]
+    @property
+    def dated(self) -> bool:
+        """Whether the files' times are those of their archiving, as far as the backups tell: a copy without times has others."""
+        stops = [(one["archive"]["stop"], float(one["timestamp"]["stop"])) for one in self.backups]
+        found = [
+            abs(self.segments[int(name[:8], 16)][segment_number(name)] - at)
+            for name, at in stops if segment_number(name) in self.segments.get(int(name[:8], 16), {})
+        ]  # fmt: skip
+        return bool(found) and max(found) < _LATE
+
+    def newest(self) -> int | None:
+        """The timeline of the segment that came last; None where the files' times don't tell."""
+        times = [(max(one.values()), line) for line, one in self.segments.items() if one]
         if not times:
             raise DasTernError(
                 f"No write-ahead log is in the archive in {self.site.backups}: nothing can be recovered."
             )
-        _, number, line = max(times)
-        return line, number
+        return max(times)[1] if self.dated or len(times) == 1 else None
 
     def line_at(self, moment: float) -> int | None:
-        """The timeline whose log holds a moment: the first segment that was archived after it."""
+        """The timeline whose log holds a moment, by the files' times: of the first segment that was archived after it."""
         times = [(at, line) for line, one in self.segments.items() for at in one.values() if at >= moment]
         return min(times)[1] if times else None
+
+    def stretches(self, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Stretch | None]:
+        """Read segments, each given by timeline and number; None for one in which no transaction ended."""
+        asked = {}
+        for line, number in wanted:
+            start = max((end for _, end in self.forks.get(line, [])), default=0)
+            begins = f" {start >> 32:X}/{start & 0xFFFFFFFF:X}" if number == start // SEGMENT else ""
+            asked[segment_name(line, number)] = (line, number), begins
+        listed = "".join(f"{name}{begins}\n" for name, (_, begins) in asked.items())
+        done = self.site.once(_TIMES, PGDATA, stdin=listed)
+        if done.rc:
+            raise DasTernError(f"The archive can't be searched: {errors_of(done)}.", **done.outside)
+        found: dict[tuple[int, int], Stretch | None] = dict.fromkeys(wanted)
+        for told in done.out.splitlines():
+            name, *times, _ = told.split("|")
+            if times:
+                (key, _), moments = asked[name], [_parsed(f"{time}+00:00").timestamp() for time in times]
+                found[key] = Stretch(key[1], moments[0], moments[-1])
+        return found
+
+    def around(self, moment: float) -> dict[int, Around]:
+        """What each timeline has around a moment, by the log's own records."""
+        left = {line: sorted(numbers) for line, numbers in self.segments.items()}
+        read: dict[tuple[int, int], Stretch] = {}
+        result: dict[int, Around] = {}
+        while left.keys() - result.keys():
+            probes = []
+            for line, numbers in left.items():
+                known = [i for i, number in enumerate(numbers) if (line, number) in read]
+                low = max((i for i in known if read[line, numbers[i]].first <= moment), default=-1)
+                high = min(
+                    (i for i in known if i > low and read[line, numbers[i]].first > moment), default=len(numbers)
+                )
+                if high - low == 1:
+                    before, after = (read[line, numbers[i]] if 0 <= i < len(numbers) else None for i in (low, high))
+                    result[line] = before, after
+                else:
+                    step = max((high - low) // (_PROBES + 1), 1)
+                    probes += [(line, number) for number in numbers[low + 1 : high : step]]
+            for (line, number), stretch in (self.stretches(probes) if probes else {}).items():
+                if stretch is None:
+                    left[line].remove(number)
+                else:
+                    read[line, number] = stretch
+        return result
+
+    def described(self, again: Callable[[int], str], around: Mapping[int, Around] | None = None) -> list[str]:
+        """A line for each timeline: where it began, its backups, what it has around a moment; and the command that names it."""
+        told = []
+        for line in sorted(self.segments):
+            origin = f"left timeline {self.forks[line][-1][0]}" if self.forks.get(line) else "the first"
+            labels = [one["label"] for one in self.backups if int(one["archive"]["start"][:8], 16) == line]
+            words = f"timeline {line} ({origin}): backups {', '.join(cut(labels, 4)) or 'none'}"
+            for when, one in zip(("before", "after"), (around or {}).get(line, ()), strict=False):
+                if one:
+                    words += f"; {when} it, transactions from {local(one.first)} to {local(one.last)}"
+            told.append(f"{words}: `{again(line)}`")
+        return told
+
+    def ambiguous(
+        self, what: str, again: Callable[[int], str], around: Mapping[int, Around] | None = None
+    ) -> DasTernError:
+        """The refusal of a target that more than one timeline may have."""
+        why = (
+            "their transactions overlap, as where a clock was put back"
+            if around else "there is no data directory to read them with, and the files' times aren't those of their archiving"
+        )  # fmt: skip
+        return DasTernError(
+            [
+                f"{what} may be on more than one timeline: {why}. Nothing was done. Name the one that is meant:",
+                *self.described(again, around),
+            ],
+            timelines=sorted(self.segments),
+        )
 
     def end_of_line(self, timeline: int, line: int) -> int | None:
         """Where the history of `timeline` left `line`; None for itself, -1 for one that isn't in its history."""
@@ -220,65 +359,101 @@ class Archive:
         )
 
 
-def resolve(site: Site, target: str, *, check_mode: bool) -> tuple[Target, Record]:
-    """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first."""
+def resolve(
+    site: Site, target: str, *, check_mode: bool, timeline: int = 0, again: Callable[[int], str] = str
+) -> tuple[Target, Record]:
+    """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first.
+
+    `timeline` is the one along which is recovered, 0 for the one that was live; `again` gives the command that names one.
+    """
+    goal, record = _resolved(site, target, check_mode, timeline, again)
+    return replace(goal, words=f"{goal.words}; along timeline {goal.timeline}"), record
+
+
+def _resolved(
+    site: Site, target: str, check_mode: bool, timeline: int, again: Callable[[int], str]
+) -> tuple[Target, Record]:
     archive = Archive(site)
     records = site.records([one["label"] for one in archive.backups])
     named = next((record for record in records if target in (record.label, record.name or None)), None)
     moment = None if named else _moment(target)
+    if timeline and timeline not in archive.segments:
+        raise DasTernError(
+            [
+                f"`timeline` is {timeline}, which the archive doesn't have. Nothing was done. There are:",
+                *archive.described(again),
+            ],
+            timelines=sorted(archive.segments),
+        )
     if named:
         backup = archive.backup(named.label)
-        timeline = int(backup["archive"]["start"][:8], 16)
+        own = int(backup["archive"]["start"][:8], 16)
+        if timeline not in (0, own):
+            raise DasTernError(
+                f"Backup {named.label} is of timeline {own}, and `timeline` is {timeline}. Nothing was done. Leave it out: a backup's own "
+                "restore point is on its own."
+            )
         words = f"backup {named.label} at its own restore point"
         if why := archive.faults(records).get(named.label):
             words += f", which isn't good: {why}"
         return Target(
             named.label,
             words,
-            timeline,
+            own,
             {"recovery_target_name": named.restore_point},
             True,
             moment=_parsed(named.began),
         ), named
     mark = None
+    answers = site.answers()
     # One that was made after the archive's own was lost archives nothing into it, and isn't what is to come back.
-    live = site.answers() and _lives(site, archive)
+    here = _timeline_of(site, archive, answers)
+    live = answers and here is not None
     if live and not check_mode:
         mark = _archived(site, target == "latest")
         archive = Archive(site)
-    timeline = archive.newest()[0]
-    if mark:
-        timeline = mark["timeline"]
-    if target == "latest":
-        return _latest(site, archive, records, timeline, mark, live)
+        here = mark["timeline"]
     if moment is not None:
-        return _at(archive, records, target, moment, live and check_mode)
+        return _at(archive, records, target, moment, _Ways(timeline, here, live and check_mode, again))
+    along = timeline or (here if live or here in archive.segments else archive.newest())
+    if along is None:
+        raise archive.ambiguous(f"Target `{target}`", again)
+    live = live and along == here
+    if target == "latest":
+        return _latest(site, archive, records, along, mark if live else None, live)
     lsn, what = target.upper(), f"LSN {target}"
     if not _LSN.fullmatch(target):
         xid = target.isdigit()
         what = f"The commit of transaction {target}" if xid else f"Restore point `{target}`"
         pattern = rf"tx: +{target}, .*desc: COMMIT" if xid else rf"desc: RESTORE_POINT {re.escape(target)}$"
-        lsn = _found(site, archive, timeline, pattern, target, what)
+        lsn = _found(site, archive, along, pattern, target, what, here is not None)
     backup, origin = archive.choose(
-        records, timeline, lambda one: position(one["lsn"]["stop"]) <= position(lsn), position(lsn) // SEGMENT, what
+        records, along, lambda one: position(one["lsn"]["stop"]) <= position(lsn), position(lsn) // SEGMENT, what
     )
-    last, gap = archive.reach(backup["label"], timeline)
+    last, gap = archive.reach(backup["label"], along)
     # A check archives nothing: what the live server has written will be there.
     written = check_mode and live and not gap and position(lsn) <= position(_written(site))
     if position(lsn) // SEGMENT > last and not written:
         raise DasTernError(
             f"{what} is "
-            + (f"behind a gap of the archive, in which {segment_name(timeline, last + 1)} is missing" if gap
-               else f"newer than the archive, which ends with {segment_name(archive.holder(timeline, last), last)}")
+            + (f"behind a gap of the archive, in which {segment_name(along, last + 1)} is missing" if gap
+               else f"newer than the archive, which ends with {segment_name(archive.holder(along, last), last)}")
             + ". Nothing was done. An earlier target can be reached."
         )  # fmt: skip
     words = f"{what} ({lsn}), {origin}" if lsn != target else f"{what}, {origin}"
-    return Target(backup["label"], words, timeline, {"recovery_target_lsn": lsn}), _record(records, backup)
+    return Target(backup["label"], words, along, {"recovery_target_lsn": lsn}), _record(records, backup)
 
 
-def _lives(site: Site, archive: Archive) -> bool:
-    """Whether the cluster that runs is the one whose log the archive takes."""
-    return bool(site.psql.value(_SYSTEM) == archive.system)
+def _timeline_of(site: Site, archive: Archive, answers: bool) -> int | None:
+    """The timeline of the live cluster, stopped or not; None where none is there, or another one than the archive's."""
+    if answers:
+        found = site.psql.value(_CLUSTER)
+    elif site.look()["cluster"]:
+        system, timeline = site.seen(_CONTROL, PGDATA).out.split()
+        found = {"system": system, "timeline": int(timeline)}
+    else:
+        return None
+    return int(found["timeline"]) if found["system"] == archive.system else None
 
 
 def _latest(
@@ -301,30 +476,78 @@ def _latest(
         return Target(
             backup["label"], f"what the live server holds now, {words}", timeline, {"recovery_target_name": name}
         ), record
+    return _end(archive, backup, timeline, words), record
+
+
+def _end(archive: Archive, backup: Mapping[str, Any], timeline: int, words: str) -> Target:
+    """All that can be reached along a timeline."""
+    last, _ = archive.reach(backup["label"], timeline)
     holder = archive.holder(timeline, last)
     end = segment_name(holder, last)
     what = "what the receiver has" if (holder, last) in archive.received else "the archive"
-    words = f"the end of {what} ({end}), {words}"
-    return Target(backup["label"], words, timeline, {}, segment=end, sums=archive.sums), record
+    return Target(backup["label"], f"the end of {what} ({end}), {words}", timeline, {}, segment=end, sums=archive.sums)
 
 
-def _at(archive: Archive, records: list[Record], text: str, moment: datetime, later: bool) -> tuple[Target, Record]:
-    timeline = archive.line_at(moment.timestamp())
-    if timeline is None:
-        if not later:
-            raise DasTernError(
-                f"{text} is newer than the archive, whose last segment came at "
-                f"{local(max(at for one in archive.segments.values() for at in one.values()))}. Nothing was done; "
-                "`-e target=latest` restores all of it."
-            )
-        timeline = archive.newest()[0]
-    number = min((n for n, at in archive.segments.get(timeline, {}).items() if at >= moment.timestamp()), default=0)
-    backup, words = archive.choose(
-        records, timeline, lambda one: float(one["timestamp"]["stop"]) < moment.timestamp(), number, f"Time {text}"
-    )
-    recovery = {"recovery_target_time": moment.isoformat(sep=" ")}
+@dataclass(frozen=True)
+class _Ways:
+    """How a moment is looked for: along a timeline that was named, or by the live cluster's, `here`."""
+
+    named: int
+    here: int | None
+    later: bool
+    """Whether what the archive doesn't have yet will be there."""
+    again: Callable[[int], str]
+
+
+def _at(archive: Archive, records: list[Record], text: str, moment: datetime, ways: _Ways) -> tuple[Target, Record]:
+    at = moment.timestamp()
+    before: Stretch | None = None
+    after: Stretch | None = None
+    over = False
+    what = f"Time {text}"
+    if ways.here is not None:  # there is a data directory, with which the log can be read
+        around = archive.around(at)
+        if not any(first for first, _ in around.values()):  # from before all of them
+            timeline = ways.named or min(archive.segments)
+        elif (found := ways.named or live_at(at, around)) is None:
+            raise archive.ambiguous(what, ways.again, around)
+        else:
+            timeline = found
+        before, after = around[timeline]
+        # Where nothing came later anywhere, nobody knows whether that is all.
+        newer = any(one and one.last >= at for pair in around.values() for one in pair)
+        over = newer and not after and before is not None and before.last < at
+    else:
+        found = (
+            ways.named
+            or (archive.newest() if len(archive.segments) == 1 else archive.dated and archive.line_at(at))
+            or None
+        )
+        newer = not archive.dated or archive.line_at(at) is not None
+        if found is None and newer:
+            raise archive.ambiguous(what, ways.again)
+        timeline = found or min(archive.segments)
+    if not newer and not ways.later:
+        raise DasTernError(
+            f"{text} is newer than the archive, in which the last transaction ended at or before that. Nothing was done; "
+            "`-e target=latest` restores all of it."
+        )
+    if not newer and not ways.named:
+        timeline = ways.here or timeline
+    inside = before if before and before.last >= at else after
+    number = (
+        max(archive.segments[timeline]) if over
+        else inside.number if inside
+        else min((n for n, when in archive.segments.get(timeline, {}).items() if when >= at), default=0)
+    )  # fmt: skip
+    backup, words = archive.choose(records, timeline, lambda one: float(one["timestamp"]["stop"]) < at, number, what)
+    record = _record(records, backup)
     words = f"{local(moment, exact=True)}, {words}"
-    return Target(backup["label"], words, timeline, recovery, moment=moment), _record(records, backup)
+    if over:  # its cluster was replaced before a transaction came that a recovery to that time could stop at
+        return replace(_end(archive, backup, timeline, words), moment=moment), record
+    return Target(
+        backup["label"], words, timeline, {"recovery_target_time": moment.isoformat(sep=" ")}, moment=moment
+    ), record
 
 
 def _moment(text: str) -> datetime | None:
@@ -368,10 +591,10 @@ def _written(site: Site) -> str:
     return site.psql.run("SELECT pg_current_wal_lsn();").strip()
 
 
-def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: str, what: str) -> str:
+def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: str, what: str, readable: bool) -> str:
     """Where a record of the archived log begins; searched from the newest segment backwards."""
     archive.refuse_unknown(timeline)
-    if not archive.backups or not site.look()["cluster"] or (site.answers() and not _lives(site, archive)):
+    if not archive.backups or not readable:
         raise DasTernError(
             f"{what} can't be looked for without the data directory of its cluster. Nothing was done; name a backup, a time or an LSN."
         )
