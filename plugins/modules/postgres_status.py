@@ -21,6 +21,7 @@ options:
   settings: {description: Settings as declared., type: dict, required: true}
   settings_extra: {description: More settings, over O(settings)., type: dict, default: {}}
   wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
+  backup_dir: {description: Folder of the backups, which has the note of a swap that hasn't ended., type: path, default: ""}
   archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
   log_lines: {description: Return so many last lines of the container's log., type: int, default: 0}
 attributes:
@@ -48,6 +49,7 @@ EXAMPLES = r"""
     memory: 2g
     shm_size: 256m
     settings: {max_connections: 20}
+    backup_dir: /var/backups/das-tern/dastern-postgres
 """
 
 RETURN = r"""
@@ -78,6 +80,7 @@ def main() -> None:
             "settings_extra": {"type": "dict", "default": {}},
             "wal_archive": {"type": "bool", "default": False},
             "archive_timeout": {"type": "str", "default": "60s"},
+            "backup_dir": {"type": "path", "default": ""},
             "log_lines": {"type": "int", "default": 0},
         },
         supports_check_mode=True,

@@ -434,6 +434,50 @@ def test_a_restore_that_is_killed_in_the_swap_is_healed(server: Server, where: s
     assert server.fingerprint() == before
 
 
+HALF = """lambda self, script, *words: (
+    within(self, "cd /var/lib/postgresql/data && mv -T pgdata " + words[1]), os.kill(os.getpid(), signal.SIGKILL))"""
+ENTRIES: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("site.yml", {}, []), ("provision.yml", {}, []), ("provision.yml", {}, ["--check"]), ("migrate.yml", {}, []),
+    ("migrate.yml", {"ansible_python_interpreter": f"{sys.executable}3"}, []), ("backup.yml", {}, []),
+    ("verify_backups.yml", {}, []), ("plain_sql.yml", {"out": "/nowhere.sql"}, []), ("drift.yml", {}, []),
+    ("remove.yml", {}, []), ("remove.yml", {"postgres_remove_volume": True, "confirm": f"{NAME}-data"}, []),
+]  # fmt: skip
+
+
+def test_each_entry_point_sees_a_swap_that_was_killed_between_its_renames(
+    server: Server, record: Record, play: Callable[..., Any]
+) -> None:
+    """None makes a new cluster or removes anything, each names the playbook that mends it, and that does."""
+    before = server.fingerprint()
+    server.killed(f"within = Site.within\nSite.within = {HALF}\n_", target="latest")
+    look = ("run", "--rm", "-v", f"{NAME}-data:/v", "--entrypoint", "ls", server.params["image"], "/v")
+    entries = docker(*look).stdout.split()
+    assert {name.partition("-")[0] for name in entries} == {"replaced", "restored"}
+    for playbook, given, words in ENTRIES:
+        done = play(f"playbooks/{playbook}", {**server.variables, **given}, *words)
+        assert done.rc == 2, done.stdout
+        assert "playbooks/restore.yml` finishes the swap or takes it back" in done.flat, done.stdout
+        assert docker(*look).stdout.split() == entries
+    for playbook, section in (
+        ("status.yml", "postgres"), ("status.yml", "backup"), ("migration_status.yml", "migrations"), ("list_backups.yml", "backups"),
+    ):  # fmt: skip
+        done = play(f"playbooks/{playbook}", server.variables)
+        told = done.section(section)
+        assert done.rc == (4 if section == "migrations" else 0)  # no server answers
+        assert any("playbooks/restore.yml" in one for one in [*told["lines"], *told["next"]]), told
+        if playbook == "status.yml":
+            assert "ansible-playbook playbooks/provision.yml" not in told["next"]
+    drilled = drill(server.with_(target=record.label), check_mode=True)
+    assert len(drilled["lines"]) == 2
+    healed = play("playbooks/restore.yml", server.variables)
+    assert healed.rc == 2  # no `confirm`
+    assert "was taken back" in healed.flat
+    assert State(server.place).pending is None
+    server.ensure_keeper()
+    assert server.fingerprint() == before
+    assert len(server.entries()) == len(entries) - 1
+
+
 def test_a_server_that_does_not_start_after_the_swap_is_put_back(
     server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:

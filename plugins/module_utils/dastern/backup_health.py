@@ -16,7 +16,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_records, keeper
+from . import backup_records, keeper, swaps
 from .backup_calendar import moment
 from .backup_folders import RECEIVED
 from .backup_records import KEEPER, UNREADABLE, Check, Place, Record
@@ -259,7 +259,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     if swap := place.pending_swap():
         health.problems.append(
             Problem("swap", "a restore", f"began to swap the {swap['what']} at {local(swap['at'])}, and hasn't ended", "finished, or taken back",
-                    "ansible-playbook playbooks/restore.yml")
+                    swaps.RESTORE)
         )  # fmt: skip
     health.waiting = place.waiting_copy()
     _backups(health, params)

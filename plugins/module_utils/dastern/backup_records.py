@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import swaps
 from .backup_folders import LOGICAL, RECORDS, refuse_untrusted
 from .commands import playbook
 from .containers import Containers
@@ -165,18 +166,12 @@ class Place:
         return f"{self.container}{KEEPER}"
 
     def pending_swap(self) -> dict[str, Any] | None:
-        """Return the swap that a restore began and hasn't ended, as `restore.json` notes it."""
-        return self._noted("pending")
+        """Return the swap that a restore began and hasn't ended."""
+        return swaps.noted(self.folder, "pending")
 
     def waiting_copy(self) -> dict[str, Any] | None:
         """Return what a restore left beside the live one until somebody decides on what it has otherwise."""
-        return self._noted("waiting")
-
-    def _noted(self, name: str) -> dict[str, Any] | None:
-        try:
-            return dict(json.loads((self.folder / "restore.json").read_text("utf-8")).get(name) or {}) or None
-        except (OSError, *UNREADABLE):
-            return None
+        return swaps.noted(self.folder, "waiting")
 
     def record_path(self, label: str) -> Path:
         return self.records_folder / f"{label}.json"

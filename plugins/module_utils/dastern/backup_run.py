@@ -13,7 +13,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_logical, backup_records, keeper, migration_backup, sql_values
+from . import backup_logical, backup_records, keeper, migration_backup, sql_values, swaps
 from . import backup_physical as physical
 from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
@@ -260,6 +260,8 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
             lines += told
     elif backups and not lines:
         lines.append(f"container {place.keeper} doesn't run: what is in its repository can't be compared")
+    if swap := place.pending_swap():
+        lines.append(swaps.refusal(place.container, swap).message)
     total = _bytes(place.folder)
     lines = [
         *_table(backups), *lines,
@@ -283,7 +285,8 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     never = [kind for kind in never if kind == "physical" or kinds == {kind}]
     return {
         "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
-        "further": further, "bytes": total, "lines": lines, "next": [DRILL] if never else [] if backups else [BACKUP],
+        "further": further, "bytes": total, "lines": lines,
+        "next": [swaps.RESTORE] if swap else [DRILL] if never else [] if backups else [BACKUP],
     }  # fmt: skip
 
 
@@ -414,12 +417,8 @@ def running(place: Place) -> bool:
 
 
 def not_running(place: Place) -> DasTernError:
-    if place.pending_swap():
-        return DasTernError(
-            f"Container {place.container} doesn't run: a restore was ended while it swapped what it serves. "
-            "`ansible-playbook playbooks/restore.yml` finishes that or takes it back; without `confirm` it does nothing else.",
-            swap=True,
-        )
+    if swap := place.pending_swap():
+        return swaps.refusal(place.container, swap)
     return DasTernError(
         f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {quote(place.container)}`, or "
         f"`{PROVISION}`."

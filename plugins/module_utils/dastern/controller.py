@@ -13,6 +13,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from . import swaps
 from .advisory_lock import who
 from .errors import DasTernError
 from .text import presentable, shown
@@ -39,6 +40,9 @@ class HostAction(ActionBase):
             result = self.act(params)
         except DasTernError as refusal:
             result = {"failed": True, "msg": refusal.message, **refusal.facts}
+        if _gone(result):
+            found = self._swap()
+            result |= {**found, "message": found["msg"]} if found and not result.get("failed") else found
         result.pop("invocation", None)  # all that was sent to the host, over again
         if sections := self.sections(params, result):
             result["ansible_stats"] = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
@@ -54,6 +58,23 @@ class HostAction(ActionBase):
                 "development, staging or production, in its inventory."
             )
         return f"{environment}/{host}"
+
+    def _swap(self) -> dict[str, Any]:
+        """What is said instead where the server is away because a restore's swap hasn't ended."""
+        names = {"container": "postgres_container_name", "backup_dir": "postgres_backup_dir"}
+        if not self._vars.keys() >= set(names.values()):
+            return {}
+        params: dict[str, Any] = {option: self._templar.template(self._vars[name]) for option, name in names.items()}
+        if not runs_here(self._connection, self._vars, bool(self._play_context.become)):
+            found: dict[str, Any] = self._execute_module(
+                module_name="pending_swap", module_args=params, task_vars=self._vars
+            )
+            return {name: found[name] for name in ("msg", "swap")} if found.get("swap") else {}
+        try:
+            swaps.refuse_pending(params)
+        except DasTernError as refusal:
+            return {"msg": refusal.message, **refusal.facts}
+        return {}
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         """The task's result; `DasTernError` is a refusal."""
@@ -88,6 +109,12 @@ class HostAction(ActionBase):
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         """What the play's summary says of `result`, by section."""
         return {}
+
+
+def _gone(result: dict[str, Any]) -> bool:
+    """Whether no server answers, its container doesn't run, or its database takes no connections."""
+    away = result.get("code") == "P1001" or result.get("status") in (404, 409) or "closed" in result
+    return bool(away and (result.get("failed") or "message" in result))
 
 
 def say(words: str, color: str | None = None) -> None:

@@ -58,7 +58,10 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             return {
                 "changed": True,
                 "label": record.label,
-                "lines": [f"would restore {words} for trial, and compare it"],
+                "lines": [
+                    *(["a swap that was killed would be healed first"] if place.pending_swap() else []),
+                    f"would restore {words} for trial, and compare it",
+                ],
             }
         refuse_version(site, record)
         lines = healed(site, State(place))

@@ -184,7 +184,13 @@ def _status(params: dict[str, Any], files: list[MigrationFile]) -> dict[str, Any
         known = (
             {"reachable": True, "unreadable": error.message} if error.facts.get("sqlstate") else {"reachable": False}
         )
-        return {"changed": False, **known, "message": error.message, "files": [file.name for file in files]}
+        return {
+            "changed": False,
+            **known,
+            "message": error.message,
+            **error.facts,
+            "files": [file.name for file in files],
+        }
     plan = make_plan(files, rows or [])
     names = _names(params, plan)
     # What is unfinished while somebody migrates is what runs at this moment.

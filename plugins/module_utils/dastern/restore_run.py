@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from shlex import quote
 from typing import Any
 
-from . import backup_logical, database_copy
+from . import backup_logical, database_copy, swaps
 from .backup_folders import TRANSFER, empty
 from .backup_physical import good, with_damaged_pages
 from .backup_records import ARGUMENT_SPEC as PLACE
@@ -109,7 +109,7 @@ class State:
     """`restore.json`: the former ones that are kept, the newest last, the swap under way, and the copy that waits for a decision."""
 
     def __init__(self, place: Place) -> None:
-        self.path = place.folder / "restore.json"
+        self.path = place.folder / swaps.NOTE
         try:
             found = json.loads(self.path.read_text("utf-8"))
             self.kept: list[dict[str, Any]] = [_checked_entry(one) for one in found["kept"]]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import settings
+from . import settings, swaps
 from .containers import ROLE_LABEL, Containers
 from .docker_engine import denied
 from .errors import DasTernError
@@ -93,11 +95,17 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
         }
     }  # fmt: skip
     container = containers.inspect("container", params["container"])
+    folder = params.get("backup_dir")
+    swap = swaps.noted(Path(os.path.expanduser(folder))) if folder else None
+    words = f"problem: {swaps.refusal(params['container'], swap).message}" if swap else ""
     if container is None:
         volume = containers.inspect("volume", params["volume"])
         line = f"container {params['container']} doesn't exist"
         line += f"; volume {params['volume']} with its data does" if volume else ""
-        return {**report, "postgres": {"lines": [line], "next": [PROVISION], "running": False, "state": "absent"}}
+        return {**report, "postgres": {
+            "lines": [line, *([words] if words else [])], "next": [swaps.RESTORE if swap else PROVISION],
+            "running": False, "state": "absent",
+        }}  # fmt: skip
     image = containers.inspect("image", container["Image"])
     report["image"] = {
         "lines": [
@@ -107,7 +115,10 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
         "reference": container["Config"]["Image"],
         "id": container["Image"],
     }
-    report["postgres"] = _container(containers, container, params, command)
+    report["postgres"] = found = _container(containers, container, params, command)
+    if swap:
+        found["lines"].append(words)
+        found["next"] = [swaps.RESTORE, *(one for one in found["next"] if one != PROVISION)]
     return report
 
 

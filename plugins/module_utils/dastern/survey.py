@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_folders, hba, scram, settings
+from . import backup_folders, hba, scram, settings, swaps
 from .backup_folders import LOGICAL, RECEIVED, TRANSFER
 from .containers import ROLE_LABEL, Containers
 from .errors import DasTernError
@@ -180,6 +180,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     checked_names(params)
     checked_passwords(params)
     command = declared_command(params)
+    swaps.refuse_pending(params)
     check_zero_loss(params["zero_loss"], params["wal_archive"], settings.of_command(command))
     rules = hba.content(
         SUPERUSER, params["database"], params["app_user"], params["readonly_user"], params["hba_extra"],
@@ -436,11 +437,7 @@ def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> b
             "postgres_volume_name in the inventory, and bring the data over with pg_dump."
         )
     if folders := [entry for entry in found if entry.startswith(("replaced-", "restored-"))]:
-        raise DasTernError(
-            f"A restore was ended while it swapped the cluster in volume {name}: its data is in {', '.join(cut(folders, 5))}. Nothing was "
-            "changed. `ansible-playbook playbooks/restore.yml` finishes that or takes it back; without `confirm` it does nothing else.",
-            swap=folders,
-        )
+        raise swaps.refusal(params["container"], None, f": what volume {name} holds is in {', '.join(cut(folders, 5))}")
     if found:
         raise DasTernError(
             f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(cut(found, 5))}. Choose another "
