@@ -19,6 +19,10 @@ options:
     description: Refuse to take a folder over that this running container, of an earlier version, still writes into.
     type: str
     default: ""
+  new_folder:
+    description: Whether O(backup_dir) may begin anew where it isn't the one that this server's backups are in.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -41,6 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 steps: {description: What was or would be done., returned: success, type: list}
+elsewhere: {description: The folder that isn't this server's., returned: when that is why it is refused, type: str}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -55,6 +60,7 @@ def main() -> None:
             "config_dir": {"type": "path", "required": True},
             "endpoint": {"type": "str", "default": ""},
             "container": {"type": "str", "default": ""},
+            "new_folder": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

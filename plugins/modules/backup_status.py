@@ -15,6 +15,7 @@ options:
   disk_free: {description: Per cent of the disk that are to be free., type: int, default: 10}
   archive_lag: {description: Seconds that a WAL segment may wait to be archived., type: int, default: 300}
   wal_archive: {description: Whether the server is to archive its WAL., type: bool, default: false}
+  config_dir: {description: "The server's folder of configuration, which knows the one of its backups.", type: path, default: ""}
   zero_loss: {description: Whether every commit is to wait for a receiver., type: bool, default: false}
   exit_code: {description: End the play with 2 where something is wrong., type: bool, default: false}
 extends_documentation_fragment: [backups]

@@ -33,6 +33,7 @@ options:
   wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
   archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
   zero_loss: {description: Whether commits will wait for a receiver of the WAL., type: bool, default: false}
+  new_folder: {description: "Whether O(backup_dir) may begin anew where this server's backups were in another.", type: bool, default: false}
 attributes:
   check_mode:
     support: full

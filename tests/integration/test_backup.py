@@ -977,6 +977,55 @@ def test_disk_full_in_the_repository(backups: Backups, small_disk: Path, elsewhe
     backups.place.forget(made["record"]["label"])
 
 
+def test_a_disk_that_isnt_mounted_gets_no_second_repository(backups: Backups, play: Callable[..., Play]) -> None:
+    """Whatever stands in its place; with it back all goes on."""
+    away, before = backups.folder.with_name("away"), backups.state()
+    backups.folder.rename(away)
+    try:
+        for mounted in (False, True):
+            if mounted:  # the mount point, and what the engine makes for containers that it starts
+                (backups.folder / "repository").mkdir(parents=True)
+            there = sorted(backups.folder.rglob("*"))
+            for playbook, given in (
+                (SET_UP, {}),
+                ("playbooks/backup.yml", {"backup_type": "logical"}),
+                ("playbooks/backup.yml", {}),
+            ):
+                done = play(playbook, {**backups.variables, **given})
+                assert (done.rc, "findmnt -T" in done.flat) == (2, True), done.stdout
+            assert sorted(backups.folder.rglob("*")) == there
+            told = play("playbooks/status.yml", {**backups.variables, "backup_exit_code": False}).section("backup")
+            assert {one["kind"]: one["command"] for one in told["problems"]}["folder"] == f"findmnt -T {backups.folder}"
+    finally:
+        shutil.rmtree(backups.folder, ignore_errors=True)
+        away.rename(backups.folder)
+    assert backups.state() == before
+    again = play(SET_UP, backups.variables)
+    assert (again.rc, again.changed) == (0, 0), again.stdout
+    backups.take("incr")
+
+
+def test_status_knows_a_gap_behind_the_newest_backup(backups: Backups, play: Callable[..., Play]) -> None:
+    backups.take("incr")
+    for _ in range(3):
+        backups.sql("CREATE TABLE IF NOT EXISTS gap (); DROP TABLE gap; SELECT pg_switch_wal()")
+    ready = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+    wait_until(lambda: backups.sql(ready) == "0")
+
+    def gaps() -> list[str]:
+        told = play("playbooks/status.yml", {**backups.variables, "backup_exit_code": False}).section("backup")
+        return [one["found"] for one in told["problems"] if one["kind"] == "gap"]
+
+    assert gaps() == []
+    lost = backups.segments()[-2]
+    aside = lost.rename(backups.folder / "aside")
+    try:
+        (found,) = gaps()
+        assert lost.name[:24] in found
+    finally:
+        aside.rename(lost)
+
+
 def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
     """Its backups begin anew, those of the former one stay and are still verified."""
     backups.take("full", keep=AT_ONCE)

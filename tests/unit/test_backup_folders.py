@@ -39,15 +39,58 @@ def owned(path: Path) -> tuple[int, int]:
 def test_each_folder_has_the_owner_that_may_write_there(params: dict[str, Any]) -> None:
     backups, config = Path(params["backup_dir"]), Path(params["config_dir"])
     planned = steps(params, check_mode=True)
-    assert (backups.exists(), len(planned)) == (False, 9)
+    assert (backups.exists(), len(planned)) == (False, 11)
     assert steps(params, check_mode=False) == planned
     assert {path.name: owned(path) for path in backups.iterdir()} == {
         "records": (0, 0o700), "logical": (0, 0o755), "repository": (UID, 0o700), "transfer": (UID, 0o700),
-        "received": (UID, 0o700),
+        "received": (UID, 0o700), "identity.json": (0, 0o600),
     }  # fmt: skip
     assert (owned(backups), owned(config), owned(config / "pgbackrest")) == ((0, 0o700), (0, 0o700), (0, 0o755))
     assert steps(params, check_mode=True) == steps(params, check_mode=False) == []
     refuse_untrusted(backups)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("there", "noted"),
+    [("nothing", True), ("mount point", True), ("made by the engine", True), ("another server's", True),
+     ("nothing", False), ("mount point", False), ("made by the engine", False)],
+)  # fmt: skip
+def test_another_disk_in_the_place_of_the_backups_is_refused(
+    params: dict[str, Any], tmp_path: Path, there: str, noted: bool
+) -> None:
+    """As where the right one isn't mounted; by what the server's own folder knows, also of an earlier version."""
+    backups, config = Path(params["backup_dir"]), Path(params["config_dir"])
+    steps(params, check_mode=False)
+    (config / "pgbackrest" / "pgbackrest.conf").write_text("")
+    if not noted:
+        (config / "identity.json").unlink()
+    backups.rename(tmp_path / "disk")
+    if there == "another server's":
+        steps({"backup_dir": str(backups), "config_dir": str(tmp_path / "other")}, check_mode=False)
+    elif there != "nothing":
+        (backups / "logical" if there == "made by the engine" else backups).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError, match=r"findmnt.*backup_new_cluster=true") as refusal:
+            steps(params, check_mode=check_mode)
+        assert refusal.value.facts == {"elsewhere": str(backups)}
+    assert sorted(tmp_path.rglob("*")) == before
+    moved = {**params, "backup_dir": str(tmp_path / "disk")}  # by another path the same one
+    steps(moved, check_mode=False)
+    assert steps(moved, check_mode=True) == []
+    with pytest.raises(DasTernError, match=f"They were in {tmp_path / 'disk'}"):
+        steps(params, check_mode=True)
+    steps({**params, "new_folder": True}, check_mode=False)
+    assert steps(params, check_mode=True) == []
+
+
+@as_root
+def test_what_is_left_of_a_lost_server_is_the_new_ones(params: dict[str, Any], tmp_path: Path) -> None:
+    steps(params, check_mode=False)
+    anew = {**params, "config_dir": str(tmp_path / "anew")}
+    steps(anew, check_mode=False)
+    assert steps(anew, check_mode=True) == steps(params, check_mode=True) == []
 
 
 @as_root

@@ -15,6 +15,7 @@ from ansible.module_utils.dastern import backup_health, backup_metrics
 from ansible.module_utils.dastern.backup_health import ARGUMENT_SPEC, KINDS, Health, examine
 from ansible.module_utils.dastern.backup_records import Check, Place, Record
 from ansible.module_utils.dastern.containers import Containers, Output
+from ansible.module_utils.dastern.pgbackrest import Info, PgBackRest
 
 NOW = datetime(2026, 2, 8, 12, 0, tzinfo=UTC)
 GOOD = Check((NOW - timedelta(hours=2)).isoformat(), True, 1.0)
@@ -418,18 +419,55 @@ def test_a_swap_that_was_begun_is_a_problem(backups: Backups) -> None:
     assert "swap" not in backups.found()
 
 
+def test_another_disk_in_the_place_of_the_backups_is_a_problem(backups: Backups, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "identity.json").write_text(json.dumps({"id": "a", "folder": str(backups.place.folder)}))
+    (found,) = (one for one in backups.look(config_dir=str(config)).problems if one.kind == "folder")
+    assert found.command == f"findmnt -T {backups.place.folder}"
+    (backups.place.folder / "identity.json").write_text((config / "identity.json").read_text())
+    assert "folder" not in {one.kind for one in backups.look(config_dir=str(config)).problems}
+
+
+def test_a_gap_behind_the_newest_backup_is_a_problem(
+    backups: Backups, archive: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the log of a time when another disk was in its place; one from before it concerns no later backup."""
+    backups.add()
+    there = {f"{1:08X}{n:016X}" for n in (1, 3, 4, 5, 7)}
+    newest = {"in": "17-1", "archive": {"start": f"{1:08X}{4:016X}"}}
+    info = Info(True, "1", {}, "17-1", [{"in": "17-1", "archive": {"start": f"{1:08X}{1:016X}"}}, newest], [])
+    monkeypatch.setattr("ansible.module_utils.dastern.keeper.there", lambda _: True)
+    monkeypatch.setattr(PgBackRest, "further", lambda _: [])
+    monkeypatch.setattr(PgBackRest, "info", lambda _: info)
+    monkeypatch.setattr(PgBackRest, "archived", lambda _: {"17-1": there})
+    (found,) = (one for one in backups.look(wal_archive=True).problems if one.kind == "gap")
+    assert f"{1:08X}{6:016X}" in found.found
+    assert f"{1:08X}{2:016X}" not in found.found
+    there.add(f"{1:08X}{6:016X}")
+    assert "gap" not in {one.kind for one in backups.look(wal_archive=True).problems}
+
+
 def test_a_slot_that_nobody_reads_from(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps the log until the disk is full."""
     backups.add()
-    idle = {"name": "old sub", "bytes": 5 << 30, "since": NOW.timestamp() - 60}
-    fresh = {"name": "fresh", "bytes": 1 << 20, "since": NOW.timestamp() - 60}
-    forgotten = {"name": "forgotten", "bytes": 1 << 20, "since": NOW.timestamp() - 7200}
+    idle = {"name": "old sub", "bytes": 3 << 30, "since": NOW.timestamp() - 60, "lost": False}
+    fresh = {"name": "fresh", "bytes": 1 << 20, "since": NOW.timestamp() - 60, "lost": False}
+    forgotten = {"name": "forgotten", "bytes": 1 << 20, "since": NOW.timestamp() - 7200, "lost": False}
+    lost = {"name": "lost", "bytes": 0, "since": NOW.timestamp() - 60, "lost": True}
     monkeypatch.setattr(
         "ansible.module_utils.dastern.psql.Psql.value",
-        lambda _, query, *__: [idle, fresh, forgotten] if "NOT active" in query else {**ARCHIVING, **RECEIVING},
+        lambda _, query, *__: [idle, fresh, forgotten, lost] if "NOT active" in query else {**ARCHIVING, **RECEIVING},
     )
-    found = [one for one in backups.look(wal_archive=True).problems if one.kind == "slot"]
-    assert [one.what for one in found] == ["replication slot old sub", "replication slot forgotten"]
+    health = backups.look(wal_archive=True)
+    found = [one for one in health.problems if one.kind == "slot"]
+    assert [one.what.removeprefix("replication slot ") for one in found] == ["old sub", "forgotten", "lost"]
+    assert "begin anew" in found[2].found
+    told = backup_metrics.page(health)
+    labels = f'container="{health.container}",database="{health.database}"'
+    assert f'dastern_backup_slot_kept_bytes{{{labels},slot="old sub"}} {float(3 << 30)!r}\n' in told
+    assert f'dastern_backup_slot_lost{{{labels},slot="lost"}} 1.0\n' in told
+    assert f'dastern_backup_problem{{{labels},kind="slot"}} 1.0\n' in told
     assert (
         found[0].command
         == "docker exec -u postgres pg psql -c 'SELECT pg_drop_replication_slot('\"'\"'old sub'\"'\"')'"

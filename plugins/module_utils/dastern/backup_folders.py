@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
+import secrets
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -26,7 +28,7 @@ from typing import Any
 
 from .containers import Containers
 from .errors import DasTernError
-from .files import absolute, sync_folder
+from .files import absolute, sync_folder, write
 
 UID = 999
 """User and group `postgres` in every image that serves here."""
@@ -36,6 +38,8 @@ OURS = {".", "..", LOGICAL, RECORDS, TRANSFER, RECEIVED}
 OF_CONTAINERS = (REPOSITORY, TRANSFER, RECEIVED)
 PGBACKREST, ARCHIVED = "pgbackrest", "archived"
 """Folders of `postgres_config_dir`: pgBackRest's configuration, which the backup container reads, and what it says of the log."""
+IDENTITY = "identity.json"
+"""In the folder of the backups, and in `postgres_config_dir` of the server whose folder it is: both have one `id`."""
 PROVISION = "ansible-playbook playbooks/provision.yml"
 _WANTED = {
     ".": (0, 0o700), RECORDS: (0, 0o700), LOGICAL: (0, 0o755), **dict.fromkeys(OF_CONTAINERS, (UID, 0o700)),
@@ -73,6 +77,8 @@ def refuse_untrusted(folder: Path) -> None:
 def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
     """Ensure that the folders are there and belong to whom they should; return what was or would be done.
 
+    Without `new_folder` one that isn't this server's is refused (`elsewhere`).
+
     `params` has `backup_dir` and `config_dir`; with a `container` (and its `endpoint`), a folder that this one still writes into
     is refused. Raises `DasTernError`.
     """
@@ -81,6 +87,8 @@ def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
     folder, config = (Path(os.path.realpath(os.path.expanduser(params[name]))) for name in ("backup_dir", "config_dir"))
     for path in (folder, config):
         refuse_untrusted(path.parent)
+    if not params.get("new_folder"):
+        refuse_another(folder, str(config), "Nothing was done.")
     if params.get("container") and folder.exists() and folder.stat().st_uid == UID:
         _refuse_in_use(params, folder)
     try:
@@ -88,11 +96,65 @@ def steps(params: Mapping[str, Any], *, check_mode: bool) -> list[str]:
             *_ensured(config, {".": (0, 0o700), PGBACKREST: (0, 0o755), ARCHIVED: (UID, 0o700)}, check_mode),
             *_ensured(folder, _WANTED, check_mode),
             *_taken_over(folder, check_mode),
+            *_known(folder, config, check_mode),
         ]  # fmt: skip
     except OSError as error:
         raise DasTernError(
             f"{error.filename or folder} can't be made as it should be: {error.strerror}. Run the play as root."
         ) from None
+
+
+def elsewhere(folder: Path, config: Path) -> str:
+    """Say, in words, that a folder isn't the one that a server's backups are in; "" where it is, or none was there yet.
+
+    Where a disk isn't mounted its folder looks like a new one: what would be written there is on another disk, and what
+    is then missing in the right one nobody would know.
+    """
+    known, found = _identity(config), _identity(folder)
+    # Of an earlier version, which noted nothing.
+    before = known or ({"folder": str(folder)} if (config / PGBACKREST / "pgbackrest.conf").exists() else None)
+    if (
+        before is None
+        or (known and found and known["id"] == found["id"])
+        or (not known and (found or (folder / RECORDS).is_dir()))
+    ):
+        return ""
+    there = "has those of another server" if found else "has none" if folder.exists() else "isn't there"
+    moved = "" if before["folder"] == str(folder) else f" They were in {before['folder']}: `cp -a` brings them along."
+    return (
+        f"The backups of this server aren't in {folder}, which {there}.{moved} Is its disk mounted (`findmnt -T {quote(str(folder))}`)? "
+        f"Mount it, then run this again. Only if they are lost for good, `{PROVISION} -e backup_new_cluster=true` begins anew there, and "
+        "what was written since the last backup can be restored by none."
+    )
+
+
+def refuse_another(folder: Path, config_dir: str, nothing: str) -> None:
+    """Refuse a folder that isn't the one of this server's backups; `nothing` says what wasn't done."""
+    if config_dir and (words := elsewhere(folder, Path(os.path.expanduser(config_dir)))):
+        raise DasTernError(f"{words} {nothing}".strip(), elsewhere=str(folder))
+
+
+def _identity(folder: Path) -> dict[str, str] | None:
+    try:
+        found = json.loads((folder / IDENTITY).read_text("utf-8"))
+        return {name: str(found[name]) for name in ("id", "folder")}
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise DasTernError(f"{folder / IDENTITY} can't be read. Run the play as root.") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"id": "", "folder": str(folder)}
+
+
+def _known(folder: Path, config: Path, check_mode: bool) -> Iterator[str]:
+    """Ensure that folder and server know each other."""
+    there = (_identity(folder) or {}).get("id") or secrets.token_hex(16)
+    wanted = {"id": there, "folder": str(folder)}
+    for path in (folder, config):
+        if _identity(path) != wanted:
+            yield f"write {path / IDENTITY}"
+            if not check_mode:
+                write(path / IDENTITY, (json.dumps(wanted) + "\n").encode())
 
 
 def _refuse_in_use(params: Mapping[str, Any], folder: Path) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from . import backup_records, keeper, swaps
+from . import backup_physical, backup_records, keeper, swaps
 from .backup_calendar import moment
-from .backup_folders import RECEIVED
+from .backup_folders import RECEIVED, elsewhere
 from .backup_records import KEEPER, UNREADABLE, Check, Place, Record
 from .commands import playbook
 from .errors import DasTernError
@@ -36,6 +36,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "disk_free": {"type": "int", "default": 10},
     "archive_lag": {"type": "int", "default": 300},
     "wal_archive": {"type": "bool", "default": False},
+    "config_dir": {"type": "path", "default": ""},
     "zero_loss": {"type": "bool", "default": False},
 }
 AHEAD = timedelta(minutes=5)
@@ -60,6 +61,8 @@ KINDS = (
     "disk",
     "slot",
     "swap",
+    "folder",
+    "gap",
 )
 """What can be wrong."""
 
@@ -76,9 +79,9 @@ FROM pg_stat_archiver
 """
 # What a slot keeps is deleted by nobody, until the disk is full.
 _SLOTS = f"""
-SELECT coalesce(json_agg(json_build_object('name', slot_name, 'bytes', pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn),
-  'since', extract(epoch FROM inactive_since)) ORDER BY slot_name), '[]')
-FROM pg_replication_slots WHERE NOT active AND restart_lsn IS NOT NULL AND slot_name <> '{RECEIVER}'
+SELECT coalesce(json_agg(json_build_object('name', slot_name, 'bytes', coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0),
+  'since', extract(epoch FROM inactive_since), 'lost', wal_status = 'lost') ORDER BY slot_name), '[]')
+FROM pg_replication_slots WHERE NOT active AND (restart_lsn IS NOT NULL OR wal_status = 'lost') AND slot_name <> '{RECEIVER}'
 """
 # Where nobody is connected, the slot knows since when.
 _RECEIVER = f"""
@@ -256,6 +259,11 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
     disk = os.statvfs(there)
     health.disk = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    if params.get("config_dir") and (words := elsewhere(place.folder, Path(os.path.expanduser(params["config_dir"])))):
+        health.problems.append(
+            Problem("folder", f"folder {place.folder}", words, "the one that has this server's backups",
+                    f"findmnt -T {quote(str(place.folder))}")
+        )  # fmt: skip
     if swap := place.pending_swap():
         health.problems.append(
             Problem("swap", "a restore", f"began to swap the {swap['what']} at {local(swap['at'])}, and hasn't ended", "finished, or taken back",
@@ -267,6 +275,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
     _job(health, params)
     _sizes(health, params)
     _archive(health, params)
+    _gap(health, place)
     _slots(health)
     _zero_loss(health, params)
     _disk(health, params, place.folder)
@@ -469,15 +478,33 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
+def _gap(health: Health, place: Place) -> None:
+    """What the archive lacks behind the newest backup, by the names in it: each backup from there on would need it."""
+    if not (health.keeper and health.archive and any(one.kind == "physical" for one in health.records)):
+        return
+    found = backup_physical.Found()
+    program = PgBackRest(place.containers, place.keeper)
+    with contextlib.suppress(DasTernError):  # whatever that is, the next backup says it
+        backup_physical.find_gaps(program.info(), program.archived(), set(), found)
+    for words in found.problems:
+        health.problems.append(
+            Problem("gap", "WAL archive", words, "no gap behind the newest backup", playbook("backup", backup_type="full"))
+        )  # fmt: skip
+
+
 def _slots(health: Health) -> None:
     for slot in health.slots:
         idle = health.at.timestamp() - (slot["since"] or health.at.timestamp())
-        if slot["bytes"] > _KEPT or idle > _IDLE:
+        if slot["bytes"] > _KEPT or idle > _IDLE or slot["lost"]:
             drop = f"SELECT pg_drop_replication_slot({literal(slot['name'])})"
             since = f" since {health.ago(slot['since'])}" if slot["since"] else ""
+            keeps = (
+                "what it kept was given up (max_slot_wal_keep_size): whoever reads from it has to begin anew" if slot["lost"]
+                else f"it keeps {amount(int(slot['bytes']))} of log"
+            )  # fmt: skip
             health.problems.append(
-                Problem("slot", f"replication slot {slot['name']}", f"nobody reads from it{since}, and it keeps {amount(int(slot['bytes']))} of log",
-                        "one that is read from, or none: it fills the disk",
+                Problem("slot", f"replication slot {slot['name']}", f"nobody reads from it{since}, and {keeps}",
+                        "one that is read from, or none",
                         f"docker exec -u postgres {quote(health.container)} psql -c {quote(drop)}")
             )  # fmt: skip
 

@@ -229,7 +229,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return {name: found[name] for name in (
             "endpoint", "container", "database", "backup_dir", "time", "full", "delay", "drill_days", "expected_hours",
             "size_factor", "disk_free", "archive_lag", "wal_archive", "zero_loss", "metrics_file", "on_failure", "take", "drill",
-        )}  # fmt: skip
+        )} | {"config_dir": str(path.parent)}  # fmt: skip
     except OSError as error:
         why = error.strerror or str(error)
     except (ValueError, KeyError, TypeError) as error:

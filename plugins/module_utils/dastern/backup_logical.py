@@ -329,16 +329,17 @@ def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
     return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if wrong[5:] else "")
 
 
-def refuse_elsewhere(place: Place, *names: str) -> None:
+def refuse_elsewhere(place: Place, *names: str, container: str = "") -> None:
     """Refuse where the container doesn't see these folders of the host: what it reads or writes would be somewhere else."""
+    container = container or place.container
     folders = {f"{BACKUPS}/{name}": place.folder / name for name in names}
-    seen = place.containers.execute(place.container, ["stat", "-c", "%d %i", *folders])
+    seen = place.containers.execute(container, ["stat", "-c", "%d %i", *folders])
     with contextlib.suppress(OSError):
         there = [path.stat() for path in folders.values()]
         if seen.out.splitlines() == [f"{found.st_dev} {found.st_ino}" for found in there]:
             return
     raise DasTernError(
-        f"Container {place.container} doesn't see {place.folder} as {BACKUPS}. `{PROVISION}` makes it as `postgres_backup_dir` "
+        f"Container {container} doesn't see {place.folder} as {BACKUPS}. `{PROVISION}` makes it as `postgres_backup_dir` "
         "says."
     )
 

@@ -70,6 +70,10 @@ def page(health: Health) -> str:
         out.one("archive_waiting_seconds", "How long the oldest of them has been waiting.", archive["waiting_seconds"])
     if health.archive:
         out.one("wal_bytes", "Size of pg_wal.", health.archive["wal_bytes"])
+    kept = [({"slot": one["name"]}, one["bytes"]) for one in health.slots]
+    out.add("slot_kept_bytes", "WAL that a replication slot keeps which nobody reads from.", kept)
+    given_up = [({"slot": one["name"]}, one["lost"]) for one in health.slots]
+    out.add("slot_lost", "Whether what such a slot kept was given up.", given_up)
     if receiver := health.receiver:
         out.one("zero_loss_receiving", "Whether the receiver of zero loss is connected.", receiver["streaming"])
         out.one("zero_loss_waits", "Whether commits wait for it.", bool(receiver["names"]))

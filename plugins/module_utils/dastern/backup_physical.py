@@ -17,6 +17,8 @@ from shlex import quote
 from typing import Any
 
 from . import census, keeper, pgbackrest, received
+from .backup_folders import REPOSITORY
+from .backup_logical import refuse_elsewhere
 from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
 from .commands import playbook
@@ -112,11 +114,12 @@ def usable(place: Place, program: PgBackRest) -> tuple[Server, Info]:
             "`ansible-playbook playbooks/backup.yml -e backup_type=logical`."
         )
     keeper.refuse_away(place)
+    refuse_elsewhere(place, REPOSITORY, container=place.keeper)
     info = program.info()
     if not info.system:
         raise DasTernError(
-            f"{place.folder} has no repository for container {place.container} yet. Run "
-            "`ansible-playbook playbooks/provision.yml`, which makes it."
+            f"{place.folder} has no repository for container {place.container}. `ansible-playbook playbooks/provision.yml` makes "
+            "it, unless this server's backups are in another folder or on a disk that isn't mounted."
         )
     if info.system != found.system:
         raise DasTernError(
@@ -423,7 +426,7 @@ def verify(place: Place, program: PgBackRest, records: Sequence[Record], *only: 
             f"{damage}. Where the server has it, it comes back: `docker exec -u postgres {quote(place.keeper)} pgbackrest "
             f"--stanza={STANZA} archive-push --no-archive-async {PGDATA}/pg_wal/{quote(name)}`"
         )
-    _gaps(info, segments, told.wal, found)
+    find_gaps(info, segments, told.wal, found)
     if repository != 1 and not (told.ok or found.problems or found.notes or any(bad.values())):
         found.problems.append(f"`pgbackrest --repo={repository} verify` reports damage")
     return found
@@ -551,7 +554,7 @@ def _broken(archive: str, first: str, last: str, there: set[str], damaged: set[t
     ]
 
 
-def _gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str]], found: Found) -> None:
+def find_gaps(info: Info, segments: dict[str, set[str]], damaged: set[tuple[str, str]], found: Found) -> None:
     """Breaks in the archive, beyond what one backup needs: no moment behind them can be restored from before them."""
     starts: dict[str, list[str]] = {}
     for one in info.sets:

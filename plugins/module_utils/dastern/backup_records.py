@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from . import swaps
-from .backup_folders import LOGICAL, RECORDS, refuse_untrusted
+from .backup_folders import LOGICAL, PROVISION, RECORDS, refuse_untrusted
 from .commands import playbook
 from .containers import Containers
 from .docker_engine import resolve
@@ -224,7 +225,7 @@ class Place:
         """Write a record, in one step."""
         path = self.record_path(record.label)
         try:
-            self.records_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.records_folder.mkdir(mode=0o700, exist_ok=True)
             write(path, record.text.encode())
         except OSError as error:
             raise DasTernError(f"{path} can't be written: {error.strerror}. Make room there, then run again.") from None
@@ -260,9 +261,13 @@ class Place:
         The lock's file says who holds it; the kernel gives it back when its holder dies.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             refuse_untrusted(self.folder)
             lock = open_lock(self.folder / ".lock")
+        except FileNotFoundError:
+            raise DasTernError(
+                f"{self.folder} isn't there. Is its disk mounted (`findmnt -T {quote(str(self.folder))}`)? If there never was one, "
+                f"`{PROVISION}` makes it. Nothing was done."
+            ) from None
         except OSError as error:
             raise DasTernError(f"{self.folder} can't be written: {error.strerror}. Run the play as root.") from None
         with lock:

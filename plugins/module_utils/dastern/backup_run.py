@@ -15,6 +15,7 @@ from typing import Any
 
 from . import backup_logical, backup_records, keeper, migration_backup, sql_values, swaps
 from . import backup_physical as physical
+from .backup_folders import refuse_another
 from .backup_health import AHEAD, VERIFICATION
 from .backup_records import Check, Place, Record, now
 from .census import EXACT, Locks
@@ -46,6 +47,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "wait": {"type": "int", "default": 600},
     "nice": {"type": "int", "default": 10},
     "lock_timeout": {"type": "str", "default": "10s"},
+    "config_dir": {"type": "path", "default": ""},
 }
 """The options of the module `backup`, of which the others have a part; `take` reads them."""
 VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_records.ARGUMENT_SPEC, "wait", "nice")}
@@ -64,6 +66,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             "one line: not `latest`, a number, an LSN, a time or another backup's label."
         )
     place, keep = Place(dict(params)), retention(params["keep"])
+    refuse_another(place.folder, params.get("config_dir", ""), "Nothing was backed up.")
     sql_values.duration("backup_lock_timeout", params["lock_timeout"])
     if not running(place):
         if not check_mode:

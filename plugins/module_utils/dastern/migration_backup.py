@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .backup_folders import refuse_another
 from .backup_logical import damage, remove, take
 from .backup_records import Place, Record
 from .drill import drill
@@ -44,6 +45,7 @@ def backed_up(
     try:
         superuser_there(params, connection, "A backup")
         place = Place(dict(params))
+        refuse_another(place.folder, params.get("config_dir", ""), "")
         with place.alone(WAIT, f"a backup {reason}"):
             record = take(place, params["database"], "", reason, params["lock_timeout"])
     except DasTernError as refusal:

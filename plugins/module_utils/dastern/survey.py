@@ -84,6 +84,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "wal_archive": {"type": "bool", "default": False},
     "archive_timeout": {"type": "str", "default": "60s"},
     "zero_loss": {"type": "bool", "default": False},
+    "new_folder": {"type": "bool", "default": False},
 }
 
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -179,8 +180,8 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     """Everything found, nothing changed; DasTernError names the first thing that can't be."""
     checked_names(params)
     checked_passwords(params)
-    command = declared_command(params)
     swaps.refuse_pending(params)
+    command = declared_command(params)
     check_zero_loss(params["zero_loss"], params["wal_archive"], settings.of_command(command))
     rules = hba.content(
         SUPERUSER, params["database"], params["app_user"], params["readonly_user"], params["hba_extra"],
