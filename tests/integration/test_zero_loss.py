@@ -83,7 +83,9 @@ def server(
     docker("rm", "-f", RECEIVER, check=False)
     remove_instance(NAME)
     config_dir = tmp_path_factory.mktemp("zero-loss") / "config"
-    own = {"postgres_wal_archive": True, "backup_zero_loss": True}
+    own = {
+        "postgres_wal_archive": True, "backup_zero_loss": True, "postgres_settings_extra": {"max_slot_wal_keep_size": "64MB"},
+    }  # fmt: skip
     one = Server({**image, **instance_variables(NAME, PORT, config_dir), **own})
     one.folder.mkdir(mode=0o700)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=0700", "tmpfs", str(one.folder)], check=True)
@@ -170,10 +172,7 @@ def test_continue_commits_go_on_and_zero_loss_comes_back(server: Server) -> None
         assert not commit.is_alive()
     wait_until(lambda: "commits go on without it" in "".join(server.health()[1]))
     # What is kept for it is bounded; it begins anew behind what was removed, which is all archived.
-    conf = "/var/lib/postgresql/data/pgdata/postgresql.auto.conf"
-    docker("exec", "-u", "postgres", NAME, "sed", "-i", "s/'1GB'/'1MB'/", conf)
-    server.sql("SELECT pg_reload_conf()")
-    for number in range(10, 13):
+    for number in range(10, 17):
         server.sql(f"INSERT INTO doses VALUES (-{number}); SELECT pg_switch_wal()")
     ready = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
     wait_until(lambda: server.sql(ready) == "0")
@@ -190,7 +189,10 @@ def test_without_a_receiver_the_log_kept_for_it_is_bounded(server: Server) -> No
     delete = "sed -i -E '/^(synchronous_standby_names|max_slot_wal_keep_size) *=/d' $PGDATA/postgresql.auto.conf"
     docker("exec", "-u", "postgres", NAME, "sh", "-c", delete)
     server.sql("SELECT pg_reload_conf(), pg_terminate_backend(pid) FROM pg_stat_replication")
-    wait_until(lambda: server.sql("SHOW max_slot_wal_keep_size") == "1GB")
+    noted = (
+        "SELECT setting FROM pg_file_settings WHERE name = 'max_slot_wal_keep_size' AND sourcefile LIKE '%auto.conf'"
+    )
+    wait_until(lambda: server.sql(noted) == "1GB")
     assert server.sql("SHOW synchronous_standby_names") == ""
     docker("unpause", RECEIVER)
     wait_until(server.on)
