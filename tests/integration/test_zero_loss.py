@@ -259,7 +259,7 @@ def test_nothing_acknowledged_is_lost_with_the_data(server: Server, play: Callab
     assert made.rc == 0, made.stdout
     there = {int(number) for number in server.sql("SELECT id FROM doses").split()}
     assert set(acknowledged) - there == set()
-    assert len(there) <= len(acknowledged) + 4 + 9  # in flight; the tests above
+    assert len(there) <= len(acknowledged) + 4 + 13  # in flight; the tests above
     assert server.on()
 
 

@@ -33,7 +33,7 @@ from .files import write
 from .psql import Psql
 from .quantities import amount, cut, duration, local
 from .restore_target import TARGETS, Target, resolve
-from .restored_server import RestoredServer, Site
+from .restored_server import REMOVE, RestoredServer, Site
 from .sql_values import identifier, literal, new_database
 from .survey import MOUNT
 from .text import shown
@@ -980,7 +980,7 @@ def cleaned(site: Site, state: State) -> list[str]:
         for name in empty(site.backups, TRANSFER)
     ]
     if folders:
-        site.once(f'cd {MOUNT} && rm -rf -- "$@"', *folders, named=True)
+        site.remove_clusters(*folders)
         told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
     if site.answers():
         kept = {waiting, *(one["kept"] for one in state.kept)}
@@ -1049,7 +1049,7 @@ def _removed(place: Place, entry: dict[str, Any], which: str = "kept") -> bool:
         return False
     if entry["what"] == "cluster":
         done = place.containers.run_once(
-            container["Image"], f'rm -rf {MOUNT}/"$1"', [entry[which]], labels={ROLE_LABEL: "restore"},
+            container["Image"], REMOVE, [entry[which]], labels={ROLE_LABEL: "restore"},
             host_config={"Binds": [f"{entry['volume']}:{MOUNT}"]},
         )  # fmt: skip
         if done.rc:

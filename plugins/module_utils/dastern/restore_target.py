@@ -449,8 +449,10 @@ def _timeline_of(site: Site, archive: Archive, answers: bool) -> int | None:
     if answers:
         found = site.psql.value(_CLUSTER)
     elif site.look()["cluster"]:
-        system, timeline = site.seen(_CONTROL, PGDATA).out.split()
-        found = {"system": system, "timeline": int(timeline)}
+        told = site.seen(_CONTROL, PGDATA).out.split()
+        if len(told) != 2:  # its pg_control can't be read
+            return None
+        found = {"system": told[0], "timeline": int(told[1])}
     else:
         return None
     return int(found["timeline"]) if found["system"] == archive.system else None

@@ -48,16 +48,35 @@ _REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
 # would refuse a set with damaged pages, of which ours say what they are; what is older warns of the variable, and goes on.
 _FILL = r"""
 set -eu
-folder=$1 label=$2 timeline=$3
-rm -rf "$folder"
+folder=$1 label=$2 timeline=$3 tablespaces=$4
+rm -rf "$folder" "$tablespaces"
 mkdir -m 0700 "$folder"
-PGBACKREST_CHECKSUM_PAGE_ERROR=n pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default \
+PGBACKREST_CHECKSUM_PAGE_ERROR=n pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default --tablespace-map-all="$tablespaces" \
   --target-timeline="$timeline" restore || { code=$?; df -B1 --output=avail "$folder"; exit $code; }
 # Zero loss comes back when its receiver is there; until then nothing is to wait for it.
 sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|synchronous_standby_names|max_slot_wal_keep_size) *=/d' \
   "$folder/postgresql.auto.conf"
 pg_controldata "$folder" | sed -n 's/^Database system identifier: *//p'
 """
+# Of the cluster in a folder of the volume, where its tablespaces are in the volume and no other cluster has them.
+REMOVE = rf"""
+set -eu
+cd {MOUNT}
+for cluster; do
+  for link in "$cluster"/pg_tblspc/*; do
+    [ -L "$link" ] || continue
+    target=$(readlink "$link")
+    case $target in {MOUNT}/pgdata | {MOUNT}/pgdata/* | */../* | */..) continue;; {MOUNT}/?*) ;; *) continue;; esac
+    for other in */pg_tblspc/*; do
+      [ "${{other%%/*}}" = "$cluster" ] || [ "$(readlink "$other" || :)" != "$target" ] || continue 2
+    done
+    rm -rf "$target"
+    rmdir -p --ignore-fail-on-non-empty "$(dirname "${{target#{MOUNT}/}}")" 2>/dev/null || :
+  done
+  rm -rf "./$cluster" "./tablespaces-${{cluster#restored-}}"
+done
+"""
+_DIRECTORIES = f'cd {MOUNT} && find . -mindepth 1 -maxdepth 1 -type d ! -name "$1" ! -name "$2" -printf "%f\\n"'
 _EARLIER = "A time before it can be reached, or a backup's own end (`-e target=LABEL`)."
 # The last record of all may begin in the segment before the last, and be the only one there.
 _END = rf"""
@@ -78,6 +97,7 @@ ls -A "$1" | tr '\n' ' '; echo
 [ ! -s "$1/pgdata/global/pg_control" ] || printf 'cluster'; echo
 df -B1 --output=avail /backups/transfer | tail -n 1
 """
+_HIDDEN = re.compile(rf'"({MOUNT}/[^"]+)": Read-only file system')
 _READ = {REPOSITORY: False, RECEIVED: False}
 """What a server reads that only recovers and counts."""
 _ALL = {**_READ, TRANSFER: False}
@@ -243,6 +263,10 @@ class Site:
             return self.containers.execute(self.place.keeper, command, silence=LONGEST, environment=environment)
         return self.once(script, *words, volume=self.volume if self.volume_there() else "")
 
+    def remove_clusters(self, *folders: str) -> None:
+        """Remove clusters that are beside the live one, each with its tablespaces."""
+        self.once(REMOVE, *folders, named=True)
+
     def remove_helper(self) -> None:
         """Have neither the container beside the live one nor its name in use."""
         self.containers.remove(self.helper)
@@ -364,16 +388,27 @@ class Site:
         self, volume: str, entrypoint: list[str], command: list[str], folder: str, mounts: Mapping[str, bool]
     ) -> None:
         self.remove_helper()
+        made = self.host_config(volume, mounts)
+        if volume == self.volume and folder != PGDATA:
+            # A tablespace that the log makes is made at its own path, which may be the live cluster's: nothing of that is seen.
+            own = Path(folder).name
+            beside = self.seen(_DIRECTORIES, own, tablespaces_of(own)).out.splitlines()
+            made["Tmpfs"] |= {f"{MOUNT}/{name}": "ro,size=4k,mode=0755" for name in beside}
         body = {
             "Image": self.image, "User": "postgres", "Entrypoint": entrypoint, "Cmd": command, "StopSignal": "SIGINT",
             "Labels": {ROLE_LABEL: ROLE}, "Env": ["LANG=C.UTF-8", f"PGDATA={folder}"],
             "HostConfig": {
                 "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"],
-                "SecurityOpt": ["no-new-privileges:true"], **self.host_config(volume, mounts),
+                "SecurityOpt": ["no-new-privileges:true"], **made,
             },
         }  # fmt: skip
         self.containers.call("POST", "/containers/create", body, name=self.helper)
         self.containers.call("POST", f"/containers/{quote(self.helper)}/start")
+
+
+def tablespaces_of(folder: str) -> str:
+    """Name of the folder that has the tablespaces of a cluster restored into `folder`."""
+    return f"tablespaces-{folder.removeprefix('restored-')}"
 
 
 class RestoredServer:
@@ -383,13 +418,17 @@ class RestoredServer:
         self.site, self.volume, self.folder = site, volume, f"{MOUNT}/{folder}"
         self.system = ""
         """The cluster's identifier, once its files are there."""
+        self.tablespaces = f"{MOUNT}/{tablespaces_of(folder)}"
+        """They get a folder of their own, which stays theirs whatever the cluster's is called later: links lead there."""
 
     def fill(self, label: str, timeline: int, instead: str = "") -> None:
         """Have the backup's files there; pgBackRest compares each with the checksum that it noted. `instead` names a better one.
 
         Without a timeline it would follow the newest, which a restore that was undone may have left.
         """
-        done = self.site.once(_FILL, self.folder, label, str(timeline), volume=self.volume, named=True)
+        done = self.site.once(
+            _FILL, self.folder, label, str(timeline), self.tablespaces, volume=self.volume, named=True
+        )
         if done.rc:
             left = re.search(r"Avail\s+(\d+)\s*$", done.out)
             # pgBackRest doesn't always say that itself.
@@ -440,7 +479,17 @@ class RestoredServer:
             repository=self.site.repository,
         )  # fmt: skip
         recovering = {"restore_command": fetch, "recovery_target_action": "promote", "autovacuum": "off", **recovery}
-        self.site.serve(self.volume, self.folder, recovering, _READ)
+        try:
+            self.site.serve(self.volume, self.folder, recovering, _READ)
+        except DasTernError as refusal:
+            if hidden := _HIDDEN.search(refusal.message):
+                raise DasTernError(
+                    f"Between the backup and the target the log makes a tablespace at {hidden[1]}, a path that the live cluster has, "
+                    f"too: it can't be made beside that. Take a new backup, which has it (`{playbook('backup', backup_type='full')}`), "
+                    "then a later target; or name a target from before it.",
+                    tablespace=hidden[1],
+                ) from None
+            raise
         self.site.stop_served()
         return self.site.serve(self.volume, self.folder, {}, {TRANSFER: True} if dumped else {})
 
@@ -451,7 +500,7 @@ class RestoredServer:
         """Remove the server and its files, whatever is there of them."""
         self.site.remove_helper()
         if self.volume == self.site.volume:
-            self.site.once('rm -rf "$1"', self.folder, named=True)
+            self.site.remove_clusters(Path(self.folder).name)
         else:
             self.site.remove_volume(self.volume)
 

@@ -1,0 +1,89 @@
+"""A tablespace inside the data volume: backed up, tried, restored beside the live one, taken back, and removed with its cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from ansible.module_utils.dastern.drill import drill
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.restore_run import State, expire_old
+from conftest import docker
+from test_restore import Server, served
+
+NAME, PORT = "dastern-test-tablespaces", 25885
+MOUNT = "/var/lib/postgresql/data"
+MAKE = f"""
+\\! mkdir {MOUNT}/spaces {MOUNT}/spaces/one
+CREATE TABLESPACE one LOCATION '{MOUNT}/spaces/one';
+GRANT CREATE ON TABLESPACE one TO dastern_user;
+SET ROLE dastern_user;
+CREATE TABLE noted (what text) TABLESPACE one;
+INSERT INTO noted VALUES ('a');
+"""
+THERE = "SELECT string_agg(what, ',' ORDER BY what), pg_tablespace_location(reltablespace) FROM noted, pg_class WHERE relname = 'noted' GROUP BY 2"
+
+
+@pytest.fixture(scope="module")
+def server(
+    play: Callable[..., Any], image: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with served(play, image, tmp_path_factory.mktemp("spaces"), NAME, PORT, MAKE) as own:
+        yield own
+
+
+def folders(server: Server) -> list[str]:
+    """Of the data volume, without what comes and goes by a time, as which only its kind is told."""
+    return sorted(name.partition("-")[0] for name in server.entries())
+
+
+def test_there_and_back_again(server: Server) -> None:
+    record = server.place.records()[-1]
+    assert "failed" not in drill(server.with_(target=record.label))
+    server.sql("INSERT INTO noted VALUES ('b')")
+    restored = []
+    for _ in range(2):  # the second beside one that is kept
+        server.restore(target=record.label)
+        rows, _, location = server.sql(THERE).partition("|")
+        assert rows == "a"
+        assert location.startswith(f"{MOUNT}/tablespaces-")
+        restored.append(location)
+    assert len(set(restored)) == 2
+    assert folders(server) == ["pgdata", "replaced", "replaced", "spaces", "tablespaces", "tablespaces"]
+    server.sql("INSERT INTO noted VALUES ('c')")
+    assert server.take("incr").exact
+    server.restore(undo=True)
+    assert server.sql(THERE) == f"a|{restored[0]}"
+    # What is kept goes with its own tablespaces, and with no other's.
+    state = State(server.place)
+    for one in state.kept:
+        one["until"] = "2026-01-01T00:00:00+00:00"
+    state.save()
+    expire_old(server.place)
+    assert folders(server) == ["pgdata", "tablespaces"]
+    assert server.sql(THERE) == f"a|{restored[0]}"
+
+
+def test_a_database_is_copied_with_it(server: Server) -> None:
+    server.restore(what="database", into="copied", target=server.place.records()[-1].label)
+    assert server.sql("SELECT string_agg(what, ',') FROM noted", "copied") == "a"
+    server.place.superuser.drop_database("copied")
+
+
+def test_a_tablespace_that_the_log_makes_touches_nothing_of_the_live_one(server: Server) -> None:
+    """Its path is the live one's, at which a recovery beside it would make it."""
+    record = server.take("full")
+    docker("exec", "-u", "postgres", NAME, "mkdir", f"{MOUNT}/later")
+    server.sql(f"CREATE TABLESPACE later LOCATION '{MOUNT}/later'", "postgres")
+    server.sql("CREATE TABLE late (what text) TABLESPACE later; INSERT INTO late VALUES ('x')")
+    before = docker("exec", NAME, "find", f"{MOUNT}/later", "-type", "f", "-printf", "%p %i %s %T@\n").stdout
+    with pytest.raises(DasTernError) as refusal:
+        server.restore(target="latest")
+    assert refusal.value.facts == {"tablespace": f"{MOUNT}/later"}
+    assert docker("exec", NAME, "find", f"{MOUNT}/later", "-type", "f", "-printf", "%p %i %s %T@\n").stdout == before
+    assert server.left() == []
+    server.take("full")
+    server.restore(target="latest")
+    assert server.sql("SELECT what FROM late") == "x"
+    assert record.label
