@@ -114,58 +114,6 @@ def statements(sql: str) -> list[Statement]:
     return found
 
 
-_OPENS_STATEMENT = {"BEGIN", "THEN", "ELSE", "LOOP"}
-
-
-def inner_statements(one: Statement) -> list[Statement]:
-    """The statements in the body of a DO block, as far as they are literal, with offsets and lines of the file.
-
-    What EXECUTE is given as one string counts as well. In a body of PL/pgSQL a statement stands behind a semicolon, BEGIN, THEN,
-    ELSE or LOOP; an expression or a control word is none that anybody looks for.
-    """
-    if one.words[:1] != ("DO",):
-        return []
-    found: list[Statement] = []
-    for kind, token, start in tokens(one.text):
-        if kind not in ("dollar", "string", "escape"):
-            continue
-        body, edge = literal_value(token), token.index("$", 1) + 1 if token.startswith("$") else token.index("'") + 1
-        for begin, end in _inner_spans(body):
-            text = body[begin:end]
-            at = one.start + start + edge + begin
-            line = one.line + one.text.count("\n", 0, start + edge) + body.count("\n", 0, begin)
-            found += [
-                Statement(inner.text, at + inner.start, at + inner.end, line + inner.line - 1, inner.words)
-                for inner in statements(_executed(text))
-            ]
-    return found
-
-
-def _inner_spans(body: str) -> Iterator[tuple[int, int]]:
-    begin: int | None = None
-    opens, last = True, 0
-    for kind, token, start in tokens(body):
-        if token == ";":
-            if begin is not None:
-                yield begin, last
-            begin, opens = None, True
-        elif kind == "word" and token.upper() in _OPENS_STATEMENT and (begin is None or token.upper() != "BEGIN"):
-            begin, opens = None, True
-        elif opens:
-            begin, opens = start, False
-        last = start + len(token)
-
-
-def _executed(text: str) -> str:
-    """The statement itself, or the one that its EXECUTE is given whole; blanks stand for what is before it."""
-    parts = list(tokens(text))
-    if len(parts) < 2 or parts[0][1].upper() != "EXECUTE" or parts[1][0] not in ("string", "dollar") or len(parts) > 2:
-        return text
-    _, token, start = parts[1]
-    edge = start + (token.index("$", 1) + 1 if token.startswith("$") else 1)
-    return " " * edge + literal_value(token)
-
-
 def psql_commands(sql: str) -> Iterator[tuple[int, str]]:
     """Offset and text of what begins with a backslash outside of quotes and comments: to psql it is a command of its own."""
     if "\\" not in sql:
