@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Write the tables of variables into the READMEs, from the roles' argument specifications.
+"""Write the tables of variables into the READMEs, from the roles' argument specifications, and those of lint.
 
 Usage: scripts/role_tables.py [--check]
 
 Between `<!-- variables -->` and `<!-- /variables -->` a role's README gets its own table, the README at the top the
-tables of all roles. With --check nothing is written and the exit code is 1 if a table is not current.
+tables of all roles. Between `<!-- statements -->` and `<!-- /statements -->` docs/lint.md gets what
+docs/lint_statements.yml says. With --check nothing is written and the exit code is 1 if a table is not current.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("docker_engine", "postgres_image", "postgres", "migrations", "backup", "restore", "seed")
 MARKUP = re.compile(r"\b[CVO]\(([^)]*)\)")
-BEGIN, END = "<!-- variables -->\n", "<!-- /variables -->"
 
 
 def options(role: Path) -> dict[str, dict[str, Any]]:
@@ -54,16 +54,32 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else "see defaults/main.yml"
 
 
+def lint_statements() -> str:
+    """Markdown tables of all kinds of statements: example, kind in the grammar, class with its rules, and why."""
+    sections = yaml.safe_load((ROOT / "docs" / "lint_statements.yml").read_text("utf-8"))
+    rows = []
+    for section, examples in sections.items():
+        rows += [f"### {section}\n", "| Example | Kind | Finding | Why |", "| --- | --- | --- | --- |"]
+        for one in examples:
+            sql = " ".join(one["sql"].split()).replace("|", "\\|")
+            found = ", ".join(f"{severity}: `{rule}`" for rule, severity in one.get("finds", {}).items())
+            rows.append(f"| `{sql}` | {one['kind']} | {found or 'none'} | {one['why']} |")
+        rows.append("")
+    return "\n".join(rows)
+
+
 def main() -> int:
     roles = [ROOT / "roles" / name for name in ORDER]
-    wanted = {role / "README.md": table(role) for role in roles}
-    wanted[ROOT / "README.md"] = "\n".join(f"### {role.name}\n\n{table(role)}" for role in roles)
+    wanted = [(role / "README.md", "variables", table(role)) for role in roles]
+    wanted.append((ROOT / "README.md", "variables", "\n".join(f"### {role.name}\n\n{table(role)}" for role in roles)))
+    wanted.append((ROOT / "docs" / "lint.md", "statements", lint_statements()))
     stale = []
-    for path, text in wanted.items():
+    for path, name, text in wanted:
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before = path.read_text("utf-8")
-        head, _, rest = before.partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        after = f"{head}{BEGIN}\n{text}\n{END}{tail}"
+        head, _, rest = before.partition(begin)
+        _, _, tail = rest.partition(end)
+        after = f"{head}{begin}\n{text}\n{end}{tail}"
         if after == before:
             continue
         stale.append(path.relative_to(ROOT))

@@ -235,8 +235,8 @@ def test_the_rules_say_what_the_server_does(
         ("-- squawk-ignore-file\nDROP TABLE m;", "ban-drop-table"),
         ("TRUNCATE m;", "deletes-all-rows"),
         ("WITH gone AS (DELETE FROM m RETURNING x) SELECT FROM gone;", "deletes-all-rows"),
-        ("DO $$ BEGIN EXECUTE 'ALTER TABLE m DROP x'; END $$;", "loses-data-in-code"),
-        ("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'TRUNCATE m'; SELECT f();", "loses-data-in-code"),
+        ("DO $$ BEGIN EXECUTE 'ALTER TABLE m DROP x'; END $$;", "ban-drop-column"),
+        ("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'TRUNCATE m'; SELECT f();", "deletes-all-rows"),
     ],
 )
 def test_what_loses_rows_is_refused(database: Database, sql: str, rule: str) -> None:

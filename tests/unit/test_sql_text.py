@@ -169,14 +169,20 @@ def test_further_rows_of_one_insert_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("head", "row"),
     [
-        "ALTER TYPE mood ADD VALUE 'the End';",
-        'CREATE FUNCTION s."the end"() RETURNS int LANGUAGE sql AS $$ DELETE FROM t $$;',
+        ("ALTER TYPE mood ADD VALUE 'the End';", "'the End'"),
+        ("DO $$ BEGIN ALTER TYPE mood ADD VALUE 'it''s'; END $$;", "'it''s'"),
+        ("DO $$ BEGIN EXECUTE 'ALTER TYPE mood ADD VALUE ''the End'''; END $$;", "'the End'"),
+        ("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'ALTER TYPE mood ADD VALUE ''x'''; SELECT f();", "'x'"),
+        ('CREATE FUNCTION s."now"() RETURNS int LANGUAGE sql AS $$ LOCK TABLE t $$;', "NOW()"),
+        ("CREATE OR REPLACE FUNCTION gen_random_uuid() RETURNS int LANGUAGE sql AS 'SELECT 1';", "gen_random_uuid()"),
     ],
 )
-def test_rows_that_hold_what_the_file_makes_stay(head: str) -> None:
-    assert outline(head + "\n" + ROW * 4, 0).text == head + "\n" + ROW * 4
+def test_rows_that_hold_what_the_file_makes_stay(head: str, row: str) -> None:
+    rows = f"INSERT INTO t (a, b) VALUES (1, {row});\n" * 4
+    assert outline(f"{head}\n{rows}", 0).text == f"{head}\n{rows}"
+    assert outline(f"{head}\n{ROW * 4}", 0).left_out == 2
 
 
 def test_a_statement_that_is_cut_short_in_quotes_is_read_to_its_end() -> None:

@@ -2,8 +2,7 @@
 
 Deleting or changing a row of the table that a foreign key points to reads the whole pointing table where no index
 begins with the key's columns (PostgreSQL manual, "Constraints", foreign keys). Read are `CREATE`, `ALTER` and `DROP` of
-tables and indexes; a `DO` block is read as far as its statements are literal, a function isn't, and schemas are not told
-apart.
+tables and indexes, also in code that the file runs, as far as it is literal; schemas are not told apart.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
-from .sql_reader import Reader, Token, name_of, split
-from .sql_text import inner_statements, statements
+from .sql_code import with_code
+from .sql_reader import Reader, Token, altered, name_of, split
+from .sql_text import each_statement
 
 _PLAIN_INDEXES = ("BTREE", "HASH")
 
@@ -51,7 +51,7 @@ def without_index(files: list[str]) -> list[ForeignKey]:
     """The foreign keys that have no index after all of `files` (in order) have run."""
     catalogue = _Catalogue()
     for number, sql in enumerate(files):
-        for statement in (inner for one in statements(sql) for inner in (one, *inner_statements(one))):
+        for statement in (each for one, code in with_code(each_statement(sql)) for each in (one, *code)):
             catalogue.run(statement.words, statement.text, Place(number, statement.start))
     return [key for key in catalogue.keys if not catalogue.served(key)]
 
@@ -75,7 +75,7 @@ class _Catalogue:
             case ("CREATE", *rest) if "INDEX" in rest[:2]:
                 self._create_index(Reader(text))
             case ("ALTER", "TABLE", *_):
-                self._alter_table(Reader(text), place)
+                self._alter_table(text, place)
             case ("ALTER", "INDEX", *_):
                 self._rename_index(Reader(text))
             case ("DROP", "INDEX" | "TABLE", *_):
@@ -111,12 +111,10 @@ class _Catalogue:
         if every_row and method in _PLAIN_INDEXES:
             self.indexes[table].append(_Index(name or _default_name(table, columns, "idx"), columns))
 
-    def _alter_table(self, reader: Reader, place: Place) -> None:
-        reader.take("ALTER", "TABLE")
-        reader.take("IF", "EXISTS")
-        reader.take("ONLY")
-        table = reader.name()
-        for action in split(reader.rest):
+    def _alter_table(self, text: str, place: Place) -> None:
+        path, actions = altered(text)
+        table = path[-1] if path else ""
+        for action in actions:
             part = Reader(action)
             if part.take("ADD"):
                 self._element(table, _added(part), place)

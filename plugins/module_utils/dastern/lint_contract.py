@@ -9,17 +9,23 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .migration_dangers import BUT_SAY, Made, Said, short, tables
-from .sql_reader import Reader, Token, split
-from .sql_text import Statement, inner_statements, tokens
+from .migration_dangers import BUT_SAY, Made, Said, no_writes, short
+from .sql_code import Read
+from .sql_reader import Reader, Token, altered, split, upper
+from .sql_text import Statement, tokens
 
 RULES = (
     "changes-access",
+    "changes-identity",
+    "changes-meaning",
     "converts-time",
     "drops-primary-key",
     "drops-default",
     "drops-what-is-used",
+    "hides-rows",
+    "needs-replica-identity",
     "renames-what-is-used",
+    "rewrites-statements",
     "sets-sequence",
     "switches-off-checks",
     "unbounded-wait",
@@ -38,13 +44,32 @@ _CODE = {
     "RULE",
     "OPERATOR",
     "CAST",
+    "COLLATION",
+    "CONVERSION",
+    "EXTENSION",
+    "PUBLICATION",
+    "SERVER",
 }
 _KINDS = _CODE | {
     "MATERIALIZED", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "TABLE", "POLICY", "SCHEMA", "UNIQUE", "INDEX", "CONCURRENTLY",
+    "FOREIGN", "RECURSIVE", "CONSTRAINT", "TEXT", "SEARCH", "CONFIGURATION", "DICTIONARY", "PARSER",
+    "TEMPLATE",
 }  # fmt: skip
-_SPOKEN_OF = {"ALTER", "DROP", "GRANT", "REVOKE", "SET", "CREATE", "SELECT", "PERFORM"}
+_SPOKEN_OF = {"ALTER", "DROP", "GRANT", "REVOKE", "REASSIGN", "SET", "CREATE", "SELECT", "PERFORM"}
 """What the statements begin with that `_of_statement` knows."""
-_NAMED = {"VIEW", "FUNCTION", "PROCEDURE", "ROUTINE", "SEQUENCE", "TYPE", "DOMAIN"}
+_NAMED = {
+    "VIEW",
+    "FUNCTION",
+    "PROCEDURE",
+    "ROUTINE",
+    "AGGREGATE",
+    "SEQUENCE",
+    "TYPE",
+    "DOMAIN",
+    "COLLATION",
+    "SCHEMA",
+    "PUBLICATION",
+}
 _WAITS = re.compile(
     r"^\s*SET\s+(?:LOCAL\s+|SESSION\s+)?(lock_timeout|statement_timeout|transaction_timeout)\s*(?:=|\bTO\b)\s*'?0\w*'?\s*$",
     re.IGNORECASE,
@@ -52,44 +77,89 @@ _WAITS = re.compile(
 _SET_DEFAULT = re.compile(r'\bALTER\s+(?:COLUMN\s+)?("(?:[^"]|"")+"|\w+)\s+SET\s+DEFAULT\b', re.IGNORECASE)
 _TO_ZONED = re.compile(r"\bTYPE\s+(?:timestamptz|timestamp\s*(?:\(\s*\d\s*\)\s*)?with\s+time\s+zone)", re.IGNORECASE)
 _ZONE = re.compile(r"\bAT\s+TIME\s+ZONE\b", re.IGNORECASE)
+_NEXT_NUMBERS = {"RESTART", "INCREMENT", "MAXVALUE", "MINVALUE", "CYCLE"}
 
 
-def contract(found: Sequence[Statement], made: Made) -> Iterator[Said]:
-    """What the rules of this module find in the statements of a file, and in its DO blocks as far as they are literal."""
-    new = _names_of(found)
-    given = {column for one in found for column in _SET_DEFAULT.findall(one.text)}
-    for one in found:
-        for inner in (one, *inner_statements(one)):
-            if inner.first in _SPOKEN_OF:
-                yield from _of_statement(inner, list(tokens(inner.text)), made, new, given)
-        made.run(one)
+def contract(read: Read, made: Made) -> Iterator[Said]:
+    """What the rules of this module find in the statements of a file, and in the code that it runs."""
+    every = [one for top, code in read for one in (top, *code)]
+    new = _names_of(every)
+    given = {column for one in every for column in _SET_DEFAULT.findall(one.text)}
+    for top, code in read:
+        for one in (top, *code):
+            if one.first in _SPOKEN_OF:
+                yield from _of_statement(one, list(tokens(one.text)), made, new, given)
+        made.run(top, code)
 
 
 def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str], given: set[str]) -> Iterator[Said]:
-    words = [text.upper() if kind == "word" else text for kind, text, _ in parts]
+    words = upper(parts)
     match words:
-        case ["ALTER", "TABLE", *_]:
-            if not made.all_of(tables(one)):
-                for part in split(parts):
-                    yield from _of_action(one, part, given)
-        case ["ALTER", noun, *_] if noun in (*_NAMED, "MATERIALIZED", "SCHEMA"):
-            yield from _renamed(one, words, new)
-            if ("OWNER", "TO") in pairwise(words) and _subject(parts) not in new:
-                yield _access(one, "gives it to another owner")
+        case ["ALTER", "TABLE", *_] | ["ALTER", "FOREIGN", "TABLE", *_]:
+            table, actions = altered(parts)
+            if not made.all_of([table]):
+                for action in actions:
+                    yield from _of_action(one, action, given)
+            if words[1] == "FOREIGN":
+                yield from _renamed(one, words, parts, new)
+        case ["ALTER", "DOMAIN", *_] if _subject(parts) not in new:
+            yield from _of_domain(one, words)
+        case ["ALTER", "SEQUENCE", *_] if _subject(parts) not in new and any(
+            word in _NEXT_NUMBERS and before != "NO" for before, word in pairwise(words)
+        ):
+            yield _sequence(one.start, one)
+        case ["ALTER", "POLICY", *rest] if "RENAME" not in rest and not made.all_of([_on(parts)]):
+            yield _access(one, "changes which rows are found")
+        case ["CREATE", "POLICY", *rest] if "RESTRICTIVE" in rest and not made.all_of([_on(parts)]):
+            yield _access(one, "hides rows that were found")
+        case ["ALTER", "VIEW", *rest] if "SECURITY_INVOKER" in rest and _subject(parts) not in new:
+            yield _access(one, "has it read its tables with the rights of another role")
+        case ["ALTER", "COLLATION" | "DATABASE", *_] if words[-2:] in (
+            ["REFRESH", "VERSION"],
+            ["COLLATION", "VERSION"],
+        ):
+            yield (
+                one.start, "switches-off-checks", "warning",
+                f"`{short(one)}` has the server no longer say that indexes were sorted by another version.", "REINDEX them first.",
+            )  # fmt: skip
+        case ["ALTER", "TEXT", "SEARCH", "CONFIGURATION" | "DICTIONARY", *rest] if "MAPPING" in rest or "(" in rest:
+            if _subject(parts) not in new:
+                yield _meaning(one, "what was stored is no longer found by what is asked for from then on")
+        case ["CREATE", "CAST", *_] if words[-2:] == ["AS", "IMPLICIT"]:
+            yield _meaning(one, "queries that were clear may become ambiguous, and fail")
+        case ["CREATE", *rest] if (
+            "RULE" in rest[:3] and "INSTEAD" in rest and _on(parts, "TO")[-1:] not in [(name,) for name in new]
+        ):
+            yield (
+                one.start, "rewrites-statements", "danger",
+                f"`{short(one)}` has something else done than the application asks for, and RETURNING and MERGE fail there.",
+                f"Use a trigger; or {BUT_SAY}",
+            )  # fmt: skip
+        case ["CREATE" | "ALTER", "PUBLICATION", _, "FOR" | "ADD" | "SET", "TABLE", *_]:
+            yield _published(one.start, one, "UPDATE and DELETE fail in a published table without a primary key")
+        case ["ALTER", "PUBLICATION", _, "DROP", *_]:
+            yield _used(one.start, one)
         case ["DROP", "POLICY", *_] if _subject(parts) not in new:
             yield _access(one, "drops a policy: rows that it let through are hidden, or those that it hid are shown")
-        case ["DROP", noun, *_] if noun in (*_CODE, "MATERIALIZED") and words[-1] != "CASCADE":
-            if _subject(parts) not in new:
-                yield (
-                    one.start, "drops-what-is-used", "warning", f"`{short(one)}`: whatever asks for it fails from then on.",
-                    "Let the application stop using it first.",
-                )  # fmt: skip
+        case ["DROP", *rest] if words[-1] != "CASCADE" and _subject(parts) not in new:
+            if (
+                (rest and rest[0] in _CODE | {"MATERIALIZED"})
+                or rest[:2] == ["USER", "MAPPING"]
+                or rest[:2] == ["TEXT", "SEARCH"]
+            ):
+                yield _used(one.start, one)
         case ["GRANT", *_] if "PUBLIC" in _roles(words, "TO") and not _of_new(parts, "TO", new):
             yield _access(one, "opens it to every role that can connect")
-        case ["REVOKE", *_] if _roles(words, "FROM") - {"PUBLIC"} and not _of_new(parts, "FROM", new):
+        case ["REVOKE", *_] if "ON" in words and _roles(words, "FROM") - {"PUBLIC"} and not _of_new(parts, "FROM", new):
             yield _access(one, "takes a right away that the application may need")
         case ["ALTER", "DEFAULT", "PRIVILEGES", *_] if "GRANT" in words and "PUBLIC" in _roles(words, "TO"):
             yield _access(one, "opens what is made later to every role that can connect")
+        case ["ALTER", "DEFAULT", "PRIVILEGES", *_] if "REVOKE" in words and _roles(words, "FROM") - {"PUBLIC"}:
+            yield _access(one, "closes what is made later to a role that may need it")
+        case ["REASSIGN", "OWNED", *_]:
+            yield _access(one, "gives all that a role owns to another owner")
+        case ["SET", "ROLE", *rest] | ["SET", "LOCAL" | "SESSION", "ROLE", *rest] if rest != ["NONE"]:
+            yield _access(one, "has what is made from there on belong to another role")
         case ["SET", *_] if "SESSION_REPLICATION_ROLE" in words:
             yield _off(one, "switches off triggers and foreign keys")
         case ["SET", *_] if hit := _WAITS.match(one.text):
@@ -97,57 +167,102 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
                 one.start, "unbounded-wait", "warning", f"`{short(one)}` takes away {hit[1]}: what waits here blocks everybody behind it.",
                 "Leave it out; `migrations_lock_timeout` and `migrations_statement_timeout` set the bounds of a run.",
             )  # fmt: skip
-        case ["CREATE", "UNIQUE", "INDEX", *_] if not made.all_of([_indexed(parts)]):
+        case ["CREATE", "UNIQUE", "INDEX", *_] if not made.all_of([_on(parts)]):
             yield _unique(one.start, one)
         case ["SELECT" | "PERFORM", *_] if "SETVAL" in words and "MAX" not in words:
-            yield (
-                one.start, "sets-sequence", "warning", f"`{short(one)}`: a number that is too low makes the next INSERT fail.",
-                "Compute it from the rows: `SELECT setval('s', (SELECT coalesce(max(id), 0) + 1 FROM t), false)`.",
-            )  # fmt: skip
+            yield _sequence(one.start, one)
+    if words[0] == "ALTER" and len(words) > 3 and "TABLE" not in words[1:3]:
+        yield from _of_alter(one, words, parts, new)
+
+
+def _of_alter(one: Statement, words: list[str], parts: list[Token], new: set[str]) -> Iterator[Said]:
+    """What ALTER does to the owner, the name and the schema of anything but a table."""
+    known = _subject(parts) in new
+    pairs = list(pairwise(words))
+    if ("OWNER", "TO") in pairs and not known:
+        yield _access(one, "gives it to another owner")
+    if words[1] in (*_NAMED, "MATERIALIZED") or words[1:4] == ["TEXT", "SEARCH", "CONFIGURATION"]:
+        yield from _renamed(one, words, parts, new)
+    # Of the others squawk says it.
+    if ("SET", "SCHEMA") in pairs and words[1] in ("COLLATION", "OPERATOR", "TEXT") and not known:
+        yield _asked(one)
 
 
 def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[Said]:
     """What an action of ALTER TABLE does; `given` are columns to which the file gives a default, as Prisma does anew."""
-    words = [text.upper() if kind == "word" else text for kind, text, _ in part]
-    at = one.start + (part[0][2] if part else 0)
+    words = upper(part)
+    at = one.start + part[0][2]
     joined = " ".join(words)
-    text = one.text[part[0][2] : part[-1][2] + len(part[-1][1])] if part else ""
-    if "DISABLE ROW LEVEL SECURITY" in joined or "NO FORCE ROW LEVEL SECURITY" in joined:
-        yield _off(one, "shows all rows to every role with the right to read", at)
-    elif "DISABLE TRIGGER" in joined or "DISABLE RULE" in joined:
-        yield _off(one, "switches off what keeps the rows right", at)
-    elif "OWNER TO" in joined:
-        yield _access(one, "gives it to another owner", at)
-    elif re.search(r'DROP CONSTRAINT (?:IF EXISTS )?"?\w*_PKEY\b', joined, re.IGNORECASE):
-        yield (
-            at, "drops-primary-key", "danger", f"`{short(one)}` drops a primary key: rows can be doubled, and `ON CONFLICT` and "
-            "replication that count on it fail.", f"Add the new one first, as a unique index; or {BUT_SAY}",
-        )  # fmt: skip
-    elif "DROP DEFAULT" in joined and not any(text in given for _, text, _ in part):
-        yield (
-            at, "drops-default", "warning", f"`{short(one)}`: an INSERT that leaves the column out gets NULL, or fails.",
-            "Make sure that the application gives it.",
-        )  # fmt: skip
-    elif re.search(r"\bADD (?:CONSTRAINT \S+ )?UNIQUE \(", joined):
+    text = one.text[part[0][2] : part[-1][2] + len(part[-1][1])]
+    column = words[2:] if words[:2] == ["ALTER", "COLUMN"] else words[1:] if words[0] == "ALTER" else []
+    match words:
+        case ["DISABLE", "ROW", *_] | ["NO", "FORCE", *_]:
+            yield _off(one, "shows all rows to every role with the right to read", at)
+        case ["DISABLE", "TRIGGER" | "RULE", *_] | ["ENABLE", "REPLICA", *_]:
+            yield _off(one, "switches off what keeps the rows right", at)
+        case ["ENABLE", "ROW", *_]:
+            yield _hides(at, "warning", one, "every role but the owner finds only rows that a policy lets through")
+        case ["FORCE", "ROW", *_]:
+            yield _hides(
+                at,
+                "danger",
+                one,
+                "the owner, too, finds only rows that a policy lets through, none where there is no policy",
+            )
+        case ["NO", "INHERIT", *_] | ["DETACH", "PARTITION", *_] if words[-1] != "FINALIZE":
+            yield _hides(at, "warning", one, "queries of the other table no longer find its rows")
+        case ["REPLICA", "IDENTITY", "NOTHING"]:
+            yield _published(at, one, "UPDATE and DELETE fail if the table is published")
+        case ["OWNER", "TO", *_]:
+            yield _access(one, "gives it to another owner", at)
+        case ["DROP", "CONSTRAINT", *_] if hit := re.search(
+            r'CONSTRAINT (?:IF EXISTS )?"?\w*_(PKEY|KEY)\b', joined, re.IGNORECASE
+        ):
+            if hit[1].upper() == "KEY":
+                yield _used(at, one, "`ON CONFLICT` that counts on it fails")
+                return
+            yield (
+                at, "drops-primary-key", "danger", f"`{short(one)}` drops a primary key: rows can be doubled, and `ON CONFLICT` and "
+                "replication that count on it fail.", f"Add the new one first, as a unique index; or {BUT_SAY}",
+            )  # fmt: skip
+    match column[1:]:
+        case ["DROP", "DEFAULT" | "EXPRESSION", *_] if not any(text in given for _, text, _ in part):
+            yield _default(at, one)
+        case ["DROP", "IDENTITY", *_]:
+            yield _identity(at, one, "an INSERT that leaves the column out fails")
+        case ["ADD", "GENERATED", *_]:
+            yield _identity(at, one, "it counts from 1, whatever rows are there")
+        case ["SET", "GENERATED", "ALWAYS", *_]:
+            yield _identity(at, one, "an INSERT that gives a value fails")
+        case ["RESTART", *_] | ["SET", "INCREMENT" | "MAXVALUE" | "MINVALUE" | "CYCLE", *_]:
+            yield _sequence(at, one)
+    if re.search(r"^ADD (?:CONSTRAINT \S+ )?UNIQUE (?:NULLS (?:NOT )?DISTINCT )?\(", joined):
         yield _unique(at, one)
-    elif _TO_ZONED.search(text) and not _ZONE.search(text):
+    elif _TO_ZONED.search(text) and not _ZONE.search(text) and column:
         yield (
             at, "converts-time", "danger", f"`{short(one)}` reads times without a zone in the zone of whoever runs the migration.",
             "Say which zone they are in: `USING column AT TIME ZONE 'UTC'` (Prisma writes UTC).",
         )  # fmt: skip
 
 
-def _renamed(one: Statement, words: list[str], new: set[str]) -> Iterator[Said]:
-    if "RENAME" not in words:
-        return
-    reader = Reader(one.text)
-    reader.skip()
-    while reader.word in (*_NAMED, "MATERIALIZED"):
-        reader.skip()
-    reader.take("IF", "EXISTS")
-    if reader.name() in new and "VALUE" not in words:
-        return
-    yield (
+def _of_domain(one: Statement, words: list[str]) -> Iterator[Said]:
+    pairs = list(pairwise(words))
+    if ("DROP", "DEFAULT") in pairs:
+        yield _default(one.start, one)
+    elif ("VALIDATE", "CONSTRAINT") in pairs or words[-3:] == ["SET", "NOT", "NULL"]:
+        offset, *said = no_writes(one, "Do it while few write: all tables with a column of this domain are read.")
+        yield (one.start + offset, *said)  # type: ignore[misc]
+
+
+def _renamed(one: Statement, words: list[str], parts: list[Token], new: set[str]) -> Iterator[Said]:
+    # The name of a constraint is in no query; of columns and attributes squawk says it.
+    behind = words[words.index("RENAME") + 1] if "RENAME" in words[:-1] else ""
+    if behind == "VALUE" or (behind == "TO" and _subject(parts) not in new):
+        yield _asked(one)
+
+
+def _asked(one: Statement) -> Said:
+    return (
         one.start, "renames-what-is-used", "danger", f"`{short(one)}`: the application that runs at this moment asks for the old name.",
         f"Add the new one beside it, change the application, then drop the old one; or {BUT_SAY}",
     )  # fmt: skip
@@ -166,7 +281,7 @@ def _names_of(found: Sequence[Statement]) -> set[str]:
                 reader.skip()
             reader.take("IF", "NOT", "EXISTS")
             names.add(reader.name())
-        elif one.first == "ALTER":
+        else:
             while not reader.done and not reader.take("RENAME", "TO"):
                 reader.skip()
             if not reader.done:
@@ -206,9 +321,10 @@ def _of_new(parts: list[Token], until: str, new: set[str]) -> bool:
     return bool(names) and all(name in new for name in names)
 
 
-def _indexed(parts: list[Token]) -> tuple[str, ...]:
+def _on(parts: list[Token], word: str = "ON") -> tuple[str, ...]:
+    """The table that stands behind ON: of an index or a policy; behind TO: of a rule."""
     reader = Reader(parts)
-    while not reader.done and not reader.take("ON"):
+    while not reader.done and not reader.take(word):
         reader.skip()
     reader.take("ONLY")
     return reader.path()
@@ -219,6 +335,58 @@ def _unique(at: int, one: Statement) -> Said:
         at, "unique-may-fail", "warning", f"`{short(one)}` fails where two rows have the same.",
         "Look for them first: `SELECT columns, count(*) FROM table GROUP BY columns HAVING count(*) > 1`.",
     )  # fmt: skip
+
+
+def _default(at: int, one: Statement) -> Said:
+    return (
+        at, "drops-default", "warning", f"`{short(one)}`: an INSERT that leaves the column out gets NULL, or fails.",
+        "Make sure that the application gives it.",
+    )  # fmt: skip
+
+
+def _used(at: int, one: Statement, why: str = "whatever asks for it fails from then on") -> Said:
+    return at, "drops-what-is-used", "warning", f"`{short(one)}`: {why}.", "Let the application stop using it first."
+
+
+def _hides(at: int, severity: str, one: Statement, why: str) -> Said:
+    return (
+        at,
+        "hides-rows",
+        severity,
+        f"`{short(one)}`: {why}.",
+        "Make sure that this is meant; a policy has to be there first.",
+    )
+
+
+def _identity(at: int, one: Statement, why: str) -> Said:
+    return (
+        at,
+        "changes-identity",
+        "warning",
+        f"`{short(one)}`: {why}.",
+        "Change the application first, and set the sequence behind the rows.",
+    )
+
+
+def _sequence(at: int, one: Statement) -> Said:
+    return (
+        at, "sets-sequence", "warning", f"`{short(one)}`: a number that is too low makes the next INSERT fail.",
+        "Compute it from the rows: `SELECT setval('s', (SELECT coalesce(max(id), 0) + 1 FROM t), false)`.",
+    )  # fmt: skip
+
+
+def _meaning(one: Statement, why: str) -> Said:
+    return one.start, "changes-meaning", "warning", f"`{short(one)}`: {why}.", "Try the application's queries first."
+
+
+def _published(at: int, one: Statement, why: str) -> Said:
+    return (
+        at,
+        "needs-replica-identity",
+        "warning",
+        f"`{short(one)}`: {why}.",
+        "Give each published table a primary key first.",
+    )
 
 
 def _access(one: Statement, does: str, at: int | None = None) -> Said:

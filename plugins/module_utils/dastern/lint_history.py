@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from .sql_reader import Reader, Token, name_of, split
-from .sql_text import Statement, statements
+from .migration_dangers import Made, tables
+from .sql_code import with_code
+from .sql_reader import Reader, Token, altered, name_of, outside, split, upper
+from .sql_text import Statement, each_statement
 
 Span = tuple[int, int, int]
 """Number of the file, and the offsets in it between which something stands."""
@@ -31,6 +33,8 @@ class History:
     """An index on a partitioned table with its partitions, which can't be built CONCURRENTLY."""
     alone: list[Span] = field(default_factory=list)
     """An index on a partitioned table ONLY: nothing is read."""
+    rewritten: list[Span] = field(default_factory=list)
+    """A column added whose type is a domain with a constraint: each row is written anew, even without a default."""
 
 
 def read(files: Sequence[str]) -> History:
@@ -38,19 +42,55 @@ def read(files: Sequence[str]) -> History:
     history = History()
     checks: Checks = {}
     partitioned: set[str] = set()
+    domains: set[str] = set()
     for number, sql in enumerate(files):
-        for one in statements(sql):
-            if one.words[:1] == ("CREATE",):
-                _create(history, number, one, partitioned)
-            elif one.words[:2] == ("ALTER", "TABLE"):
-                _alter(history, number, one, checks, partitioned)
-            elif one.words[:2] == ("DROP", "TABLE"):
-                reader = Reader(one.text)
-                reader.take("DROP", "TABLE")
-                reader.take("IF", "EXISTS")
-                for part in split(reader.rest):
-                    _forget(Reader(part).name(), checks, partitioned)
+        made = Made()
+        for top, code in with_code(each_statement(sql)):
+            before = dict(checks)
+            for one in code:
+                _follow(history, number, one, checks, partitioned, domains, made)
+            if code:  # which may not have run: what it takes away counts, what it adds doesn't
+                checks = {key: before[key] for key in checks if key in before}
+            _follow(history, number, top, checks, partitioned, domains, made)
+            made.run(top, code)
     return history
+
+
+def _follow(
+    history: History, number: int, one: Statement, checks: Checks, partitioned: set[str], domains: set[str], made: Made
+) -> None:
+    match one.words:
+        case ("CREATE" | "ALTER" | "DROP", "DOMAIN", *_):
+            _domain(one, domains)
+        case ("CREATE", *_):
+            _create(history, number, one, partitioned)
+        case ("ALTER", "TABLE", *_):
+            _alter(history, number, one, checks, partitioned, set() if made.all_of(tables(one)) else domains)
+        case ("DROP", "TABLE", *_):
+            reader = Reader(one.text)
+            reader.take("DROP", "TABLE")
+            reader.take("IF", "EXISTS")
+            for part in split(reader.rest):
+                _forget(Reader(part).name(), checks, partitioned)
+
+
+def _domain(one: Statement, domains: set[str]) -> None:
+    """Note a domain that has a constraint, as far as it is told."""
+    reader = Reader(one.text)
+    reader.skip()
+    reader.take("DOMAIN")
+    reader.take("IF", "EXISTS")
+    name = reader.name()
+    plain = upper(outside(reader.rest))
+    if one.words[0] == "DROP" or (
+        one.words[0] == "CREATE" and "CHECK" not in plain and ("NOT", "NULL") not in pairwise(plain)
+    ):
+        domains.discard(name)
+    elif one.words[0] == "CREATE" or plain[:1] == ["ADD"] or plain[:3] == ["SET", "NOT", "NULL"]:
+        domains.add(name)
+    elif plain[:2] == ["RENAME", "TO"] and name in domains:
+        reader.take("RENAME", "TO")
+        domains.add(reader.name())
 
 
 def _create(history: History, number: int, one: Statement, partitioned: set[str]) -> None:
@@ -85,13 +125,11 @@ def _outside(parts: list[Token]) -> list[str]:
     return words
 
 
-def _alter(history: History, number: int, one: Statement, checks: Checks, partitioned: set[str]) -> None:
-    reader = Reader(one.text)
-    reader.take("ALTER", "TABLE")
-    reader.take("IF", "EXISTS")
-    reader.take("ONLY")
-    table = reader.name()
-    parts = [part for part in split(reader.rest) if part]
+def _alter(
+    history: History, number: int, one: Statement, checks: Checks, partitioned: set[str], domains: set[str]
+) -> None:
+    path, parts = altered(one.text)
+    table = path[-1] if path else ""
     for part in parts:  # the server does these before all others of the statement
         inner = Reader(part)
         if inner.take("DROP", "CONSTRAINT"):
@@ -124,8 +162,11 @@ def _alter(history: History, number: int, one: Statement, checks: Checks, partit
                 name = inner.name()
                 if inner.take("CHECK") and (column := _not_null(inner)):
                     checks[table, name] = (column, number, None if inner.take("NOT", "VALID") else number + 1)
-            elif _constant_default(part):
-                history.constant.append(span)
+            else:
+                if _constant_default(part):
+                    history.constant.append(span)
+                if _type(inner) in domains:
+                    history.rewritten.append(span)
 
 
 def _renamed(reader: Reader, table: str, checks: Checks, partitioned: set[str]) -> None:
@@ -160,6 +201,15 @@ def _constant_default(part: list[Token]) -> bool:
         kind in ("word", "ident") and behind[1] == "(" and before[1] != ":"
         for before, (kind, _, _), behind in zip([("", "", 0), *expression], expression, expression[1:], strict=False)
     )
+
+
+def _type(reader: Reader) -> str:
+    """The type of a column that is added; empty for an array."""
+    reader.take("COLUMN")
+    reader.take("IF", "NOT", "EXISTS")
+    reader.name()
+    name = reader.name()
+    return "" if not reader.done and (reader.rest[0][1] == "[" or reader.word == "ARRAY") else name
 
 
 def _default(part: list[Token]) -> Iterator[Token]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .sql_reader import Reader, Token, split
+from .sql_code import Read
+from .sql_reader import Reader, Token, altered, outside, split, upper
 from .sql_text import Statement, literal_value, tokens
 
 Said = tuple[int, str, str, str, str]
@@ -27,8 +28,11 @@ class Made:
     def all_of(self, names: list[tuple[str, ...]]) -> bool:
         return bool(names) and self._names.issuperset(names)
 
-    def run(self, statement: Statement) -> None:
-        if statement.first == "CREATE":
+    def run(self, statement: Statement, code: Sequence[Statement] = ()) -> None:
+        """Follow a statement, and the `code` that it runs, of which nobody knows whether it came to all of it."""
+        if code:
+            self._names.clear()
+        elif statement.first == "CREATE":
             self._create(Reader(statement.text))
         elif self._names:
             first = statement.first
@@ -73,34 +77,47 @@ def tables(statement: Statement) -> list[tuple[str, ...]]:
     return found
 
 
-def dangers(statements: list[Statement], made: Made) -> Iterator[Said]:
-    """What the rules `drop-cascade`, `deletes-all-rows`, `updates-all-rows`, `loses-data-in-code`, `locks-out-reads` find.
+RULES = (
+    "deletes-all-rows",
+    "drop-cascade",
+    "locks-out-reads",
+    "locks-out-writes",
+    "loses-data-in-code",
+    "unlogged",
+    "updates-all-rows",
+)
+
+
+def dangers(read: Read, made: Made) -> Iterator[Said]:
+    """What the rules of this module find in the statements of a file, and in the code that it runs.
 
     `made` is what was made before these statements, and goes on.
     """
-    code: dict[str, str] = {}
-    for one in statements:
-        if code or _spoken_of(one):
+    for top, code in read:
+        for one in (top, *code):
+            if not _spoken_of(one):
+                continue
             parts = list(tokens(one.text))
             for offset, rule, severity, message, mend in (
                 *_cascades(one, parts),
                 *_whole_tables(one, parts, made),
-                *_code(one, parts, code),
                 *_locks(one, parts, made),
+                *_unlogged(one, parts),
             ):
                 yield one.start + offset, rule, severity, message, mend
-        made.run(one)
+        yield from _put_together(code)
+        made.run(top, code)
 
 
-_WRITES = re.compile(r"delete|update|truncate|merge", re.IGNORECASE)
+_WRITES = re.compile(r"delete|update|truncate|merge|share", re.IGNORECASE)
 
 
 def _spoken_of(one: Statement) -> bool:
-    """Whether a rule may have something to say of a statement, while there is no function that loses rows."""
-    if one.first in ("DROP", "ALTER", "DO", "LOCK", "VACUUM", "CLUSTER", "REFRESH"):
+    """Whether a rule may have something to say of a statement."""
+    if one.first in ("DROP", "ALTER", "LOCK", "VACUUM", "CLUSTER", "REFRESH"):
         return True
     if one.first == "CREATE":
-        return bool({"FUNCTION", "PROCEDURE"} & set(one.words))
+        return one.words[1:2] == ("UNLOGGED",)
     return _WRITES.search(one.text) is not None
 
 
@@ -109,17 +126,13 @@ def short(statement: Statement) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _upper(parts: list[Token]) -> list[str]:
-    return [text.upper() if kind == "word" else text for kind, text, _ in parts]
-
-
 def _cascades(one: Statement, parts: list[Token]) -> Iterator[Said]:
     rule, mend = "drop-cascade", f"Drop by name what is to go, and leave CASCADE out; or {BUT_SAY}"
     if one.words[:2] == ("DROP", "OWNED"):
         yield 0, rule, "danger", f"`{short(one)}` drops all that the role owns, and doesn't say what that is.", mend
     elif one.words[:1] in (("DROP",), ("ALTER",)):
         for part in [parts] if one.words[0] == "DROP" else split(parts):
-            words = _upper(part)
+            words = upper(part)
             # ON DELETE CASCADE belongs to a foreign key that is added.
             if words[-1:] == ["CASCADE"] and "DROP" in words and "REFERENCES" not in words:
                 yield (
@@ -130,7 +143,7 @@ def _cascades(one: Statement, parts: list[Token]) -> Iterator[Said]:
 
 def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
     # With CASCADE squawk says it.
-    words = _upper(parts)
+    words = upper(parts)
     if words[0] == "TRUNCATE" and words[-1] != "CASCADE" and not made.all_of(tables(one)):
         yield _deletes(0, short(one))
     if words[0] == "MERGE" and ("THEN", "DELETE") in pairwise(words):
@@ -138,12 +151,12 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
             0, "deletes-all-rows", "warning", f"`{short(one)}` deletes each row that its condition finds or doesn't find.",
             "Count beforehand what that is.",
         )  # fmt: skip
-    if words[0] in ("CREATE", "ALTER", "DO", "MERGE"):
+    if words[0] in ("CREATE", "ALTER", "DO", "MERGE", "EXPLAIN", "PREPARE"):
         return
     for at in begins(words, "DELETE", "UPDATE"):
         word = words[at]
-        rest = _same_depth(parts[at + 1 :])
-        behind = _upper(rest)
+        rest = outside(parts[at + 1 :])
+        behind = upper(rest)
         some = "WHERE" in behind and behind[behind.index("WHERE") + 1 :] not in (["TRUE"], ["1", "=", "1"])
         if some or ("FROM" if word == "DELETE" else "SET") not in behind:
             continue
@@ -174,18 +187,6 @@ def _deletes(offset: int, words: str) -> Said:
     )  # fmt: skip
 
 
-def _same_depth(parts: list[Token]) -> list[Token]:
-    """`parts` up to the parenthesis that closes around them, without what stands in parentheses."""
-    found, depth = [], 0
-    for token in parts:
-        depth += {"(": 1, ")": -1}.get(token[1], 0)
-        if depth < 0:
-            break
-        if depth == 0 and token[1] != ")":
-            found.append(token)
-    return found
-
-
 # By words, because what is executed may be put together from strings. In ALTER TABLE the word COLUMN may be left out.
 _LOSES = re.compile(
     r"""\b(?:
@@ -199,71 +200,141 @@ _LOSES = re.compile(
 )
 
 
-def _code(one: Statement, parts: list[Token], code: dict[str, str]) -> Iterator[Said]:
-    """Bodies that the file runs: those of DO, and those of functions that it makes and then calls.
+_READ_BY_ITSELF = (
+    "RAISE",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "MERGE",
+    "COMMENT",
+    "CREATE",
+    "ALTER",
+    "DROP",
+    "GRANT",
+    "REVOKE",
+)
 
-    `code` collects what the functions made so far would do, by their names.
-    """
-    rule, mend = "loses-data-in-code", f"Write it as a statement of its own, which lint can read; or {BUT_SAY}"
-    if one.words[:1] == ("DO",):
-        if said := _lost_in(parts):
-            yield 0, rule, "danger", f"The DO block says `{said}`.", mend
-    elif one.words[:1] == ("CREATE",):
-        kind = next((at for at, word in enumerate(_upper(parts)[:4]) if word in ("FUNCTION", "PROCEDURE")), None)
-        if kind is not None and (said := _lost_in(parts)):
-            code[Reader(parts[kind + 1 :]).name()] = said
+
+def _put_together(code: list[Statement]) -> Iterator[Said]:
+    """What code puts together and executes, by the words in its strings; without an EXECUTE of that kind strings are data."""
+    if not any(one.first == "EXECUTE" for one in code):
         return
-    if one.words[:1] not in (("DO",), ("SELECT",), ("CALL",), ("WITH",), ("INSERT",), ("UPDATE",)):
-        return
-    for name, said in code.items():
-        if re.search(rf"\b{re.escape(name)}\b\"?\s*\(", one.text, re.IGNORECASE):
-            yield 0, rule, "danger", f"`{short(one)}` calls {name}, which says `{said}`.", mend
-
-
-def _lost_in(parts: list[Token]) -> str:
-    """The words in a body, given as one of the strings among `parts`, that lose data; empty if there are none."""
-    for kind, text, _ in parts:
-        if kind in ("string", "escape", "dollar"):
-            # Without its comments.
-            body = " ".join(inner for _, inner, _ in tokens(literal_value(text)))
-            if found := _LOSES.search(" ".join(body.split())):
-                return found.group()[:60]
-    return ""
+    for one in code:
+        if one.first in _READ_BY_ITSELF:
+            continue
+        strings = [literal_value(text) for kind, text, _ in tokens(one.text) if kind in ("string", "escape", "dollar")]
+        # Without comments; behind each string stands what nobody knows.
+        text = "".join(" ".join(inner for _, inner, _ in tokens(string)) + " x " for string in strings)
+        if said := _LOSES.search(text):
+            yield (
+                one.start, "loses-data-in-code", "danger", f"Code puts `{said.group()[:60]}` together and executes it.",
+                f"Write it as a statement of its own, which lint can read; or {BUT_SAY}",
+            )  # fmt: skip
 
 
 def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
-    words = _upper(parts)
-    at = 0
+    words = upper(parts)
     match words:
-        case ["LOCK", *rest]:
-            said = "IN" not in rest or ("ACCESS", "EXCLUSIVE") in pairwise(rest)
-            mend = "Leave it out: what follows takes the lock it needs."
-        case ["VACUUM", *rest]:
-            said = "FULL" in rest
-            mend = "Leave FULL out."
-        case ["CLUSTER", *_]:
-            said = True
-            mend = "Leave it out, or run it by hand while nobody is there."
-        case ["REFRESH", *rest]:
-            said = "CONCURRENTLY" not in rest
-            mend = "Write it with CONCURRENTLY, which needs a unique index on the view."
-        case ["ALTER", "TABLE" | "INDEX" | "MATERIALIZED", *_]:
-            hit = next((part for part in split(parts) if _LOCKING.search(" ".join(_upper(part)))), None)
-            said = hit is not None
-            at = next((offset for _, text, offset in hit or () if text.upper() in ("ADD", "SET")), 0)
-            mend = "Make a new table or column, copy in batches, then change over."
-        case _:
-            return
-    if said and not made.all_of(tables(one)):
+        case ["LOCK", *rest] if not made.all_of(tables(one)):
+            mode = rest[rest.index("IN") + 1 :] if "IN" in rest else ["ACCESS", "EXCLUSIVE"]
+            if mode[:2] == ["ACCESS", "EXCLUSIVE"]:
+                yield _no_reads(one, 0, "Leave it out: what follows takes the lock it needs.")
+            elif mode[:1] == ["EXCLUSIVE"] or (mode[:1] == ["SHARE"] and mode[1:2] != ["UPDATE"]):
+                yield no_writes(one, "Leave it out: what follows takes the lock it needs.")
+        case ["VACUUM", *rest] if "FULL" in rest and not made.all_of(tables(one)):
+            yield _no_reads(one, 0, "Leave FULL out.")
+        case ["CLUSTER", *_] if not made.all_of(tables(one)):
+            yield _no_reads(one, 0, "Leave it out, or run it by hand while nobody is there.")
+        case ["REFRESH", *rest] if "CONCURRENTLY" not in rest and not made.all_of(tables(one)):
+            yield _no_reads(one, 0, "Write it with CONCURRENTLY, which needs a unique index on the view.")
+        case ["ALTER", "TABLE" | "INDEX" | "MATERIALIZED", *_] if not made.all_of(tables(one)):
+            said = [each for part in split(parts) for each in _of_part(one, part, made)]
+            yield from said or _with_others(one, parts)
+        case ["SELECT", *_] if _LOCKS_ROWS.search(" ".join(upper(outside(parts)))) and "FROM" in words:
+            if not {"WHERE", "LIMIT", "FETCH"} & set(words):
+                yield no_writes(one, "Say in a WHERE which rows are meant.")
+
+
+def _of_part(one: Statement, part: list[Token], made: Made) -> Iterator[Said]:
+    """An action of ALTER TABLE that rewrites or reads a whole table while nobody else can read it."""
+    words = upper(part)
+    at = next((offset for _, text, offset in part if text.upper() in ("ADD", "SET", "ATTACH")), 0)
+    if _LOCKING.search(" ".join(words)):
+        yield _no_reads(one, at, "Make a new table or column, copy in batches, then change over.")
+    elif "ADD" in words and "CHECK" in (plain := upper(outside(part))) and ("NOT", "VALID") not in pairwise(plain):
+        yield _no_reads(
+            one,
+            at,
+            "Add it with NOT VALID here, a new column without it, and `VALIDATE CONSTRAINT` it in the next migration.",
+        )
+    elif words[1:2] != ["INDEX"] and ("ATTACH", "PARTITION") in pairwise(words):
+        reader = Reader(part)
+        while not reader.take("ATTACH", "PARTITION"):
+            reader.skip()
+        if not made.all_of([reader.path()]):
+            yield _no_reads(
+                one, at, "Give it a CHECK that says its bounds, NOT VALID, and validate that, in migrations before."
+            )
+
+
+def _with_others(one: Statement, parts: list[Token]) -> Iterator[Said]:
+    """What lets readers read by itself, but not in one statement with what locks them out for a moment."""
+    if one.words[1] != "TABLE":
+        return
+    actions = [(action, words) for action in altered(parts)[1] if (words := upper(outside(action)))]
+    reads = [
+        action[0][2]
+        for action, words in actions
+        if words[0] == "VALIDATE"
+        or (words[0] == "ADD" and "FOREIGN" in words and ("NOT", "VALID") not in pairwise(words))
+        or (
+            words[0] == "ADD"
+            and "REFERENCES" in words
+            and {"DEFAULT", "GENERATED"} & set(words)
+            and "FOREIGN" not in words
+        )
+    ]
+    locks = [
+        words
+        for _, words in actions
+        if words[0] not in ("VALIDATE", "CLUSTER")
+        and "FOREIGN" not in words
+        and words[0:2] not in (["SET", "("], ["RESET", "("])
+    ]
+    if reads and locks:
+        yield _no_reads(
+            one, reads[0], "Write what reads the table as a statement of its own, in a migration of its own."
+        )
+
+
+def _no_reads(one: Statement, at: int, mend: str) -> Said:
+    return (
+        at, "locks-out-reads", "danger",
+        f"`{short(one)}` locks out reads, for as long as it takes or until the migration ends.",
+        f"{mend[:-1]}; or {BUT_SAY}",
+    )  # fmt: skip
+
+
+def no_writes(one: Statement, mend: str) -> Said:
+    return (
+        0, "locks-out-writes", "warning",
+        f"`{short(one)}` lets writes wait, for as long as it takes or until the migration ends.", mend,
+    )  # fmt: skip
+
+
+def _unlogged(one: Statement, parts: list[Token]) -> Iterator[Said]:
+    words = upper(parts)
+    new = words[0] == "CREATE" and words[1:2] == ["UNLOGGED"]
+    if new or (words[0] == "ALTER" and words[1:2] != ["INDEX"] and ("SET", "UNLOGGED") in pairwise(words)):
         yield (
-            at, "locks-out-reads", "danger",
-            f"`{short(one)}` locks out reads, for as long as it takes or until the migration ends.",
-            f"{mend[:-1]}; or {BUT_SAY}",
+            0, "unlogged", "warning", f"`{short(one)}`: what it holds is gone after a crash, and isn't in a physical backup.",
+            "Leave UNLOGGED out, unless it can be filled again at any time.",
         )  # fmt: skip
 
 
 # A column of type serial takes a new number in each row, which rewrites the table; other such columns are squawk's.
 _LOCKING = re.compile(
-    r"\bSET (?:UNLOGGED|LOGGED|TABLESPACE|ACCESS METHOD)\b|\bADD (?:CONSTRAINT \S+ )?EXCLUDE\b"
+    r"\bSET (?:UNLOGGED|LOGGED|TABLESPACE|ACCESS METHOD|EXPRESSION)\b|\bADD (?:CONSTRAINT \S+ )?EXCLUDE\b"
     r"|\bADD (?:COLUMN )?(?:IF NOT EXISTS )?\S+ (?:SMALL|BIG)?SERIAL[248]?\b"
 )
+_LOCKS_ROWS = re.compile(r" FOR (?:UPDATE|NO KEY UPDATE|SHARE|KEY SHARE)\b")

@@ -17,13 +17,15 @@ from typing import Any
 
 import yaml
 
-from . import lint_contract, lint_history, squawk
+from . import lint_contract, lint_history, lint_server, migration_dangers, squawk
 from .errors import DasTernError
 from .foreign_keys import without_index
 from .lint_contract import contract
-from .migration_dangers import Made, Said, dangers, short, tables
+from .lint_server import server
+from .migration_dangers import BUT_SAY, Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
-from .sql_reader import Reader
+from .sql_code import Read, holds_code, with_code
+from .sql_reader import Reader, altered, outside, upper
 from .sql_text import Statement, each_statement, literal_value, statements, tokens
 from .text import shown
 from .widening import widened
@@ -32,20 +34,17 @@ IGNORE_FILE = "lint.yml"
 PG_VERSION = 17
 OWN_RULES = (
     *lint_contract.RULES,
+    *lint_server.RULES,
+    *migration_dangers.RULES,
     "concurrently-partitioned",
-    "deletes-all-rows",
-    "drop-cascade",
     "empty",
     "enum-value-used",
     "foreign-key-without-index",
-    "locks-out-reads",
-    "loses-data-in-code",
     "not-alone",
     "psql-command",
     "squawk",
     "transaction-control",
     "unreadable",
-    "updates-all-rows",
 )
 
 
@@ -116,6 +115,7 @@ def lint(
         *_squawk(wanted, folder, program or squawk.find(), together),
         *_foreign_keys(files, names, folder),
         *_concurrently_partitioned(files, names, folder, history),
+        *_of_domains(files, names, folder, history),
     ]
     made = Made() if together else None
     for file in wanted:
@@ -191,18 +191,26 @@ def _squawk(
     files: Sequence[MigrationFile], folder: str | os.PathLike[str], program: Path | None, together: bool
 ) -> list[Finding]:
     texts = [(file.outline.text, not _outside_transaction(file)) for file in files]
+    coded = [
+        (number, spans, text)
+        for number, file in enumerate(files)
+        if (spans_text := _code(file))
+        for spans, text in [spans_text]
+    ]
     try:
-        remarks = squawk.run(program, texts, PG_VERSION)
+        remarks = squawk.run(program, [*texts, *((text, True) for _, _, text in coded)], PG_VERSION)
     except squawk.Unusable as error:
         mend = "`scripts/setup` installs it." if error.missing else "Its rules were not checked; the others were."
         return [Finding("", str(folder), 1, 1, "squawk", "danger", f"{error}.", mend)]
-    harmless = _made_here(files, {one.number for one in remarks if one.rule in squawk.ON_ROWS}, together)
-    remarks = [
-        one
+    remarks = [one for one in remarks if one.number < len(files)] + [
+        replace(one, number=coded[one.number - len(files)][0])
         for one in remarks
-        if one.rule not in squawk.ON_ROWS
-        or not any(begin <= (one.line, one.column) <= end for begin, end in harmless.get(one.number, ()))
+        if one.number >= len(files)
+        # What squawk can't read in code is PL/pgSQL's.
+        and one.rule != "syntax-error"
+        and any(begin <= (one.line, one.column) <= end for begin, end in coded[one.number - len(files)][1])
     ]
+    harmless = _harmless(files, {one.number for one in remarks if one.rule in _LOCAL}, together)
     return [
         Finding(
             files[one.number].name,
@@ -215,28 +223,92 @@ def _squawk(
             one.mend,
         )
         for one in remarks
+        if not any(
+            one.rule in rules and begin <= (one.line, one.column) <= end
+            for rules, (begin, end) in harmless.get(one.number, ())
+        )
     ]
 
 
-def _made_here(
-    files: Sequence[MigrationFile], numbers: Collection[int], together: bool
-) -> dict[int, list[tuple[tuple[int, int], tuple[int, int]]]]:
-    """Where (line and column, from and to) statements drop or change nothing but tables that these files themselves make.
+Place = tuple[int, int]
+"""Line and column, both from 1."""
+_CODE_OF_SQUAWK = {"ALTER", "CREATE", "DROP", "REINDEX", "TRUNCATE"}
 
-    By the number of the file, of which only `numbers` are wanted.
+
+def _code(file: MigrationFile) -> tuple[list[tuple[Place, Place]], str] | None:
+    """Where statements for squawk stand in the code of a file, and its text with nothing but these in place of that code.
+
+    None where there are none. Every statement stays where it is.
+    """
+    sql, place = file.outline.text, file.places.line_and_column
+    if not holds_code(sql):
+        return None
+    found = statements(sql)
+    inner = sorted(
+        (one for _, code in with_code(found) for one in code if one.first in _CODE_OF_SQUAWK),
+        key=lambda one: one.start,
+    )
+    if not inner:
+        return None
+    inner.reverse()
+    pieces: list[str] = []
+    spans: list[tuple[Place, Place]] = []
+    at = 0
+    for top in found:
+        if not inner or inner[-1].start >= top.end:
+            continue
+        blank = list(re.sub(r"[^\n]", " ", sql[top.start : top.end]))
+        while inner and inner[-1].start < top.end:
+            one = inner.pop()
+            begin = one.start - top.start
+            blank[begin : begin + len(one.text) + 1] = [*one.text, ";"]
+            spans.append((place(one.start), place(one.end)))
+        pieces += [sql[at : top.start], "".join(blank)]
+        at = top.end
+    return spans, "".join([*pieces, sql[at:]])
+
+
+_LOCAL = {*squawk.ON_ROWS, "adding-foreign-key-constraint", "ban-alter-domain-with-add-constraint"}
+
+
+def _harmless(
+    files: Sequence[MigrationFile], numbers: Collection[int], together: bool
+) -> dict[int, list[tuple[Collection[str], tuple[Place, Place]]]]:
+    """Where statements do no harm of the kind that rules of squawk speak of, by the number of the file: rules, from and to.
+
+    They drop or change nothing but tables that these files themselves make, add a column that holds nothing yet, or a check
+    that old rows needn't pass. Of the files only `numbers` are wanted.
     """
     made = Made()
-    found: dict[int, list[tuple[tuple[int, int], tuple[int, int]]]] = {}
+    found: dict[int, list[tuple[Collection[str], tuple[Place, Place]]]] = {}
     for number, file in enumerate(files):
         made = made if together else Made()
         if number not in numbers and not (together and numbers):
             continue
-        for one in each_statement(file.outline.text):
-            if one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
-                place = file.places.line_and_column(one.start), file.places.line_and_column(one.end)
-                found.setdefault(number, []).append(place)
-            made.run(one)
+        spans = found.setdefault(number, [])
+        for top, code in with_code(each_statement(file.outline.text)):
+            for one in (top, *code):
+                if one.words[:2] == ("ALTER", "DOMAIN") and upper(list(tokens(one.text)))[-2:] == ["NOT", "VALID"]:
+                    spans.append((("ban-alter-domain-with-add-constraint",), _places(file, one.start, one.end)))
+                elif one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
+                    spans.append((squawk.ON_ROWS, _places(file, one.start, one.end)))
+                elif one.words[:2] == ("ALTER", "TABLE") and "REFERENCES" in one.text.upper():
+                    for action in altered(one.text)[1]:
+                        words = upper(outside(action))
+                        if (
+                            words[0] == "ADD"
+                            and "REFERENCES" in words
+                            and not {"FOREIGN", "DEFAULT", "GENERATED"} & set(words)
+                        ):
+                            end = action[-1][2] + len(action[-1][1])
+                            place = _places(file, one.start + action[0][2], one.start + end)
+                            spans.append((("adding-foreign-key-constraint",), place))
+            made.run(top, code)
     return found
+
+
+def _places(file: MigrationFile, begin: int, end: int) -> tuple[Place, Place]:
+    return file.places.line_and_column(begin), file.places.line_and_column(end)
 
 
 def _needless(found: Sequence[Finding], files: Sequence[MigrationFile]) -> set[tuple[str, str, int, int]]:
@@ -309,6 +381,28 @@ def _concurrently_partitioned(
             )  # fmt: skip
 
 
+def _of_domains(
+    files: Sequence[MigrationFile],
+    names: Collection[str],
+    folder: str | os.PathLike[str],
+    read: Callable[[], lint_history.History],
+) -> Iterator[Finding]:
+    """New columns whose type is a domain with a constraint, which rewrites the table."""
+    if not any("add" in file.words for file in files if file.name in names) or not any(
+        "domain" in file.words for file in files
+    ):
+        return
+    for number, begin, _ in read().rewritten:
+        file = files[number]
+        if file.name in names:
+            line, column = file.places.line_and_column(begin)
+            yield Finding(
+                file.name, _path(folder, file.name), line, column, "locks-out-reads", "danger",
+                "A new column of a domain with a constraint is written into each row, while nobody can read the table.",
+                f"Add it with the domain's own type, and a CHECK with NOT VALID that is validated in the next migration; or {BUT_SAY}",
+            )  # fmt: skip
+
+
 def _foreign_keys(
     files: Sequence[MigrationFile], names: Collection[str], folder: str | os.PathLike[str]
 ) -> Iterator[Finding]:
@@ -338,37 +432,56 @@ def _foreign_keys(
 _HAS_STATEMENT = re.compile(r"^\s*[A-Za-z]", re.MULTILINE)
 _NOTEWORTHY = {
     "begin", "start", "commit", "end", "rollback", "abort", "prepare", "prepared", "transaction",
-    "concurrently", "vacuum", "database", "tablespace", "subscription", "system", "reindex", "cluster", "discard", "value",
-    "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged", "exclude", "rename", "disable", "force", "owner", "grant", "revoke",
-    "setval", "unique", "policy", "merge", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
+    "concurrently", "vacuum", "reindex", "cluster", "discard", "value", "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged",
+    "exclude", "rename", "disable", "force", "owner", "grant", "revoke", "setval", "unique", "merge", "explain", "security", "attach",
+    "detach", "inherit", "replica", "identity", "restart", "expression", "copy", "load", "checkpoint", "import", "reassign",
+    "pg_advisory_unlock_all", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
 }  # fmt: skip
 _NOTEWORTHY_TOGETHER = (
-    *({"drop", kind} for kind in ("view", "type", "domain", "sequence", "trigger", "rule", "operator", "cast", "aggregate", "routine", "default", "constraint")),
-    {"time", "zone"},
-    {"drop", "cascade"}, {"drop", "function"}, {"drop", "procedure"}, {"delete", "from"}, {"update", "set"}, {"access", "method"},
+    {"time", "zone"}, {"drop", "cascade"}, {"drop", "default"}, {"drop", "constraint"}, {"delete", "from"}, {"update", "set"},
+    {"add", "check"}, {"validate", "constraint"}, {"for", "update"}, {"for", "share"}, {"alter", "generated"}, {"access", "method"}, {"set", "tablespace"},
+    {"set", "role"}, {"set", "session"}, {"set", "local"},
     *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),
 )  # fmt: skip
+# Of tables, indexes and enums the words above tell; a view may be made, replaced and dropped like a table.
+_KIND = re.compile(
+    r"""\b(?:(?:create|alter|drop)(?:\s|--.*\n)+(?:or(?:\s|--.*\n)+replace(?:\s|--.*\n)+)?
+      (?!(?:table|index|unique|column|constraint|not|default|if)\b|type\s+[\w."]+\s+as\b)[a-z]+
+    | comment(?:\s|--.*\n)+on(?:\s|--.*\n)+(?!(?:table|column|index|type|constraint)\b)[a-z]+)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+_BESIDE = re.compile(r"\badd\s+(?!constraint\b|foreign\b)|,\s*(?:add|drop|alter|validate)\b", re.IGNORECASE)
 
 
 def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None) -> Iterator[Finding]:
     """What our own rules find in one file; `made` is what the files before it made, and goes on, where that counts."""
     # Most files hold none of these words, and to read a thousand of them statement by statement takes a second.
-    noteworthy = _NOTEWORTHY & file.words or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
     sql = file.outline.text
+    noteworthy = (
+        bool(_NOTEWORTHY & file.words)
+        or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
+        or _KIND.search(sql) is not None
+        # A foreign key that isn't alone in its ALTER TABLE.
+        or ("references" in file.words and _BESIDE.search(sql) is not None)
+    )
     if "/*" not in sql and "\\" not in sql and _HAS_STATEMENT.search(sql) and not noteworthy:
         if made is not None:
             for one in each_statement(sql):
                 made.run(one)
         return
     found = statements(sql)
+    read = list(with_code(found))
     for offset, rule, severity, message, mend in (
         *_empty(found),
         *_psql(file.psql),
         *_transaction_control(found),
-        *_not_alone(found, file.outline.left_out),
-        *_enum_value_used(found),
-        *contract(found, Made() if made is None else deepcopy(made)),
-        *dangers(found, Made() if made is None else made),
+        *_not_alone(read, file.outline.left_out),
+        *_enum_value_used(read),
+        *server(read),
+        *contract(read, Made() if made is None else deepcopy(made)),
+        *dangers(read, Made() if made is None else made),
     ):
         line, column = file.places.line_and_column(offset)
         yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
@@ -442,16 +555,34 @@ def _transaction_control(found: list[Statement]) -> Iterator[Said]:
         )  # fmt: skip
 
 
-def _not_alone(found: list[Statement], left_out: int) -> Iterator[Said]:
-    if len(found) < 2:
-        return
-    for one in found:
-        if refuses_transaction(one):
+def _not_alone(read: Read, left_out: int) -> Iterator[Said]:
+    number = len(read) + left_out
+    for top, code in read:
+        if number > 1 and refuses_transaction(top):
             yield (
-                one.start, "not-alone", "danger",
-                f"`{short(one)}` can't run in a transaction, and this file holds {len(found) + left_out} statements, which run in one.",
+                top.start, "not-alone", "danger",
+                f"`{short(top)}` can't run in a transaction, and this file holds {number} statements, which run in one.",
                 "Put it into a migration of its own.",
             )  # fmt: skip
+        for one in code if top.first not in ("EXPLAIN", "PREPARE") else ():
+            if refuses_transaction(one):
+                yield (
+                    one.start, "not-alone", "danger", f"`{short(one)}` can't run in code, which is always in a transaction.",
+                    "Write it as a statement of its own, in a migration of its own.",
+                )  # fmt: skip
+            elif one.words in (("COMMIT",), ("ROLLBACK",)) and number > 1:
+                yield (
+                    one.start, "not-alone", "danger",
+                    f"`{short(one)}` in code can't end a transaction that was begun outside, and this file holds {number} "
+                    "statements, which run in one (2D000).",
+                    "Leave it out, or put that block into a migration of its own.",
+                )  # fmt: skip
+            elif one.words in (("COMMIT",), ("ROLLBACK",)):
+                yield (
+                    one.start, "transaction-control", "warning",
+                    f"`{short(one)}` in code: the migration and its ledger row can't be one transaction.",
+                    "Leave it out, unless there are more rows than one transaction should hold.",
+                )  # fmt: skip
 
 
 def refuses_transaction(statement: Statement) -> bool:
@@ -487,19 +618,23 @@ def refuses_transaction(statement: Statement) -> bool:
     return False
 
 
+_ALONE = {"concurrently", "vacuum", "reindex", "cluster", "discard", "database", "tablespace", "subscription", "system"}
+
+
 def _outside_transaction(file: MigrationFile) -> bool:
     """Whether a file is one statement that can't run in a transaction, so that none is opened for it."""
-    if not _NOTEWORTHY & file.words:
+    if not _ALONE & file.words:
         return False
     found = list(islice(each_statement(file.outline.text), 2))
     return len(found) == 1 and refuses_transaction(found[0])
 
 
-def _enum_value_used(found: list[Statement]) -> Iterator[Said]:
+def _enum_value_used(read: Read) -> Iterator[Said]:
     """A new enum value can be used only after it was committed (55P04), unless its type is as new as it is."""
     added: dict[str, Statement] = {}
     made: set[str] = set()
-    for one in found:
+    told = -1  # the end of the statement of which it was said: what its code runs is a part of it
+    for one in (each for top, code in read for each in (top, *code)):
         if one.transaction_control and one.words[0] in ("COMMIT", "END"):
             added.clear()
             continue
@@ -519,8 +654,9 @@ def _enum_value_used(found: list[Statement]) -> Iterator[Said]:
                 if name not in made:
                     added[literal_value(values[0])] = one
                 continue
-        for value, offset in _literals(one, parts):
-            if value in added:
+        for value, offset in _literals(one, parts) if added else ():
+            if value in added and told < one.start:
+                told = max(told, one.end)
                 yield (
                     one.start + offset, "enum-value-used", "danger",
                     f"The value '{value}' is used in the file that adds it (line {added[value].line}): a new enum value can be "

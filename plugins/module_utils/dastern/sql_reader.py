@@ -81,6 +81,35 @@ def split(items: list[Token]) -> list[list[Token]]:
     return parts
 
 
+def outside(items: list[Token]) -> list[Token]:
+    """Those of `items` that stand outside of parentheses, up to one that closes around them."""
+    found, depth = [], 0
+    for token in items:
+        depth += {"(": 1, ")": -1}.get(token[1], 0)
+        if depth < 0:
+            break
+        if depth == 0 and token[1] != ")":
+            found.append(token)
+    return found
+
+
+def altered(source: str | list[Token]) -> tuple[tuple[str, ...], list[list[Token]]]:
+    """The table of an ALTER TABLE, with its schema, and what is done to it."""
+    reader = Reader(source)
+    reader.take("ALTER")
+    reader.take("FOREIGN")
+    reader.take("TABLE")
+    reader.take("IF", "EXISTS")
+    reader.take("ONLY")
+    table = reader.path()
+    return table, [action for action in split(reader.rest) if action]
+
+
+def upper(items: list[Token]) -> list[str]:
+    """The texts of `items`, words in upper case."""
+    return [text.upper() if kind == "word" else text for kind, text, _ in items]
+
+
 def name_of(token: Token) -> str:
     """The name that a word or a quoted identifier stands for."""
     kind, text, _ = token

@@ -31,6 +31,7 @@ _BLOCK_EDGE = re.compile(r"/\*|\*/")
 
 # Rows as programs write them: constants that are inserted, and one row that is changed or deleted by constants. There is one way
 # to match each of these, so that no text makes the search slow. A longer name is cut by PostgreSQL, which lint reports.
+_CALLED = ("now", "gen_random_uuid")
 _BLANK, _GAP = r"[ \t\n\r\f\v]*", r"[ \t\n\r\f\v]+"
 _ENDS = r"""(?=[ \t\n\r\f\v"'(),.:;=])"""
 _NAME = rf'(?:[A-Za-z_][A-Za-z0-9_$]{{0,62}}{_ENDS}|"[ !#-~]{{1,63}}")'
@@ -40,7 +41,7 @@ _CONSTANT = rf"""(?:
   | '[^']*(?:''[^']*)*'
   | [eE]'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'
   | (?i:NULL|TRUE|FALSE|DEFAULT|CURRENT_TIMESTAMP){_ENDS}
-  | (?i:now|gen_random_uuid)\(\)
+  | (?i:{"|".join(_CALLED)})\(\)
 )(?:::{_PATH}(?:\[\])?)?"""
 _COLUMNS = rf"\({_BLANK}{_NAME}{_BLANK}(?:,{_BLANK}{_NAME}{_BLANK})*\)"
 _TUPLE = rf"\({_BLANK}{_CONSTANT}{_BLANK}(?:,{_BLANK}{_CONSTANT}{_BLANK})*\)"
@@ -67,7 +68,7 @@ _INNER = rf"\({_PLAIN}(?:(?:{_PIECE}){_PLAIN})*\)"
 _GROUP = rf"\({_PLAIN}(?:(?:{_PIECE}|{_INNER}){_PLAIN})*\)"
 _SIMPLE = re.compile(rf"{_PLAIN}(?:(?:{_PIECE}|{_GROUP}){_PLAIN})*;")
 """A statement without comments, backslashes, dollars, and parentheses within those within others: most of them, found by one look."""
-_LOSES = re.compile("drop|delete|truncate", re.IGNORECASE)
+_ADDS = re.compile(r"\badd\b", re.IGNORECASE)
 _BEGINS = re.compile("begin", re.IGNORECASE)
 _SIMPLE_LENGTH = 4096
 _WORDS = 6
@@ -199,7 +200,7 @@ def outline(sql: str, least: int = _FEW) -> Outline:
     """`sql` without the rows that say nothing which isn't said by those that stay; a short text stays as it is.
 
     Of statements on rows that follow each other two stay, and of an INSERT its first row: a text keeps one statement, or
-    several. Rows with the name of a function that the text makes, or with an enum value that it adds, stay as well.
+    several. Rows that call a function that the text makes, or hold an enum value that it adds, stay as well.
     """
     if len(sql) < least:
         return Outline(sql)
@@ -273,75 +274,33 @@ def _holds(text: str, needles: Collection[str]) -> bool:
 
 
 def _matters_in_rows(text: str) -> Iterator[str]:
-    """Names of functions that lose rows, and enum values, that a text makes; in lower case as they stand in a row."""
+    """Calls of functions, and enum values, that a text makes; in lower case as they stand in a row."""
     for one in each_statement(text):
-        if one.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(one.words) and _LOSES.search(one.text):
+        makes = one.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(one.words)
+        if makes:
             names = [token.strip('"') for kind, token, _ in islice(tokens(one.text), 12) if kind in ("word", "ident")]
             # Behind that word stands the name, or its schema and the name.
             yield from (
-                name.lower()
+                f"{name.lower()}("
                 for before in (1, 2)
                 for kind, name in zip(names, names[before:], strict=False)
-                if kind.upper() in ("FUNCTION", "PROCEDURE")
+                if kind.upper() in ("FUNCTION", "PROCEDURE") and name.lower() in _CALLED
             )
-        elif one.first == "ALTER" and one.words[1:2] == ("TYPE",) and "ADD" in one.words:
-            yield from (
-                literal_value(token).replace("'", "''").lower()
-                for kind, token, _ in tokens(one.text)
-                if kind in ("string", "escape", "dollar")
-            )
+        if (makes or one.first == "DO" or (one.first == "ALTER" and one.words[1:2] == ("TYPE",))) and _ADDS.search(
+            one.text
+        ):
+            yield from (f"'{value}'".lower() for value in _strings(one.text))
 
 
-_OPENS_STATEMENT = {"BEGIN", "THEN", "ELSE", "LOOP"}
-
-
-def inner_statements(one: Statement) -> list[Statement]:
-    """The statements in the body of a DO block, as far as they are literal, with offsets and lines of the file.
-
-    What EXECUTE is given as one string counts as well. In a body of PL/pgSQL a statement stands behind a semicolon, BEGIN, THEN,
-    ELSE or LOOP; an expression or a control word is none that anybody looks for.
-    """
-    if one.words[:1] != ("DO",):
-        return []
-    found: list[Statement] = []
-    for kind, token, start in tokens(one.text):
-        if kind not in ("dollar", "string", "escape"):
-            continue
-        body, edge = literal_value(token), token.index("$", 1) + 1 if token.startswith("$") else token.index("'") + 1
-        for begin, end in _inner_spans(body):
-            text = body[begin:end]
-            at = one.start + start + edge + begin
-            line = one.line + one.text.count("\n", 0, start + edge) + body.count("\n", 0, begin)
-            found += [
-                Statement(inner.text, at + inner.start, at + inner.end, line + inner.line - 1)
-                for inner in statements(_executed(text))
-            ]
-    return found
-
-
-def _inner_spans(body: str) -> Iterator[tuple[int, int]]:
-    begin: int | None = None
-    opens, last = True, 0
-    for kind, token, start in tokens(body):
-        if token == ";":
-            if begin is not None:
-                yield begin, last
-            begin, opens = None, True
-        elif kind == "word" and token.upper() in _OPENS_STATEMENT and (begin is None or token.upper() != "BEGIN"):
-            begin, opens = None, True
-        elif opens:
-            begin, opens = start, False
-        last = start + len(token)
-
-
-def _executed(text: str) -> str:
-    """The statement itself, or the one that its EXECUTE is given whole; blanks stand for what is before it."""
-    parts = list(tokens(text))
-    if len(parts) < 2 or parts[0][1].upper() != "EXECUTE" or parts[1][0] not in ("string", "dollar") or len(parts) > 2:
-        return text
-    _, token, start = parts[1]
-    edge = start + (token.index("$", 1) + 1 if token.startswith("$") else 1)
-    return " " * edge + literal_value(token)
+def _strings(text: str, depth: int = 4) -> Iterator[str]:
+    """The constants in a text, and those in the code that is such a constant; quotes are doubled as in a text."""
+    if not depth:
+        return
+    for kind, token, _ in tokens(text):
+        if kind in ("string", "escape", "dollar"):
+            value = literal_value(token)
+            yield value.replace("'", "''")
+            yield from _strings(value.replace("\\'", "'") if kind == "escape" else value, depth - 1)
 
 
 def psql_commands(sql: str) -> Iterator[tuple[int, str]]:

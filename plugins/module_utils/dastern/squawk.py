@@ -62,7 +62,9 @@ RULES: dict[str, tuple[str, str]] = {
     # Writes wait while the table is read; reads go on. Prisma writes all of these every day.
     "adding-foreign-key-constraint": ("warning", _NOT_VALID),
     "constraint-missing-not-valid": ("warning", _NOT_VALID),
-    "ban-alter-domain-with-add-constraint": ("warning", _NOT_VALID),
+    "ban-alter-domain-with-add-constraint": (
+        "warning", "Add it with NOT VALID here, and `VALIDATE CONSTRAINT` it while few write: that stops writes as well.",
+    ),
     "require-concurrent-index-creation": ("warning", _ALONE),
     # A short lock, but one that everything queues behind.
     "require-concurrent-index-deletion": ("warning", _ALONE),

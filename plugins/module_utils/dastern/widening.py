@@ -6,8 +6,9 @@ on an expression or on some of the rows that names the column would be read anew
 
 from __future__ import annotations
 
-from .sql_reader import Reader, Token, name_of, split
-from .sql_text import statements
+from .sql_code import with_code
+from .sql_reader import Reader, Token, altered, name_of, split
+from .sql_text import Statement, each_statement
 
 _UNLIMITED = 1 << 30
 Path = tuple[str, ...]
@@ -19,25 +20,32 @@ def widened(files: list[str]) -> set[tuple[int, int]]:
     """How long a column's text can be, by table and column; others aren't known well enough."""
     found: set[tuple[int, int]] = set()
     for number, sql in enumerate(files):
-        for one in statements(sql):
-            reader = Reader(one.text)
-            match one.words:
-                case ("CREATE", "TABLE", *_):
-                    _create_table(reader, known)
-                case ("CREATE", "INDEX" | "UNIQUE", *_):
-                    _create_index(reader, known)
-                case ("ALTER", "TABLE", *_):
-                    found |= {(number, one.start + offset) for offset in _alter_table(reader, known)}
-                case ("DROP", "TABLE", *_):
-                    reader.take("DROP", "TABLE")
-                    reader.take("IF", "EXISTS")
-                    for part in split(reader.rest):
-                        _forget(known, Reader(part).path())
-                case ("DO" | "SET" | "SELECT" | "CALL", *_) | ("ALTER", "SCHEMA", *_):
-                    # What code does to tables, and a name that means another table from here on, aren't followed.
-                    if any(word in one.text.lower() for word in ("alter", "search_path", "schema")):
-                        known.clear()
+        for top, code in with_code(each_statement(sql)):
+            for one in (*code, top):
+                found |= {(number, one.start + offset) for offset in _run(one, known)}
     return found
+
+
+def _run(one: Statement, known: dict[tuple[Path, str], int]) -> list[int]:
+    """The offsets of what one statement makes wider."""
+    reader = Reader(one.text)
+    match one.words:
+        case ("CREATE", "TABLE", *_):
+            _create_table(reader, known)
+        case ("CREATE", "INDEX" | "UNIQUE", *_):
+            _create_index(reader, known)
+        case ("ALTER", "TABLE", *_):
+            return _alter_table(one.text, known)
+        case ("DROP", "TABLE", *_):
+            reader.take("DROP", "TABLE")
+            reader.take("IF", "EXISTS")
+            for part in split(reader.rest):
+                _forget(known, Reader(part).path())
+        case ("DO" | "SET" | "SELECT" | "CALL", *_) | ("ALTER", "SCHEMA", *_):
+            # Code may not run, or do more than is read here; a name may mean another table from here on.
+            if any(word in one.text.lower() for word in ("alter", "search_path", "schema")):
+                known.clear()
+    return []
 
 
 def _create_table(reader: Reader, known: dict[tuple[Path, str], int]) -> None:
@@ -61,13 +69,10 @@ def _create_index(reader: Reader, known: dict[tuple[Path, str], int]) -> None:
         _forget(known, table, rest)
 
 
-def _alter_table(reader: Reader, known: dict[tuple[Path, str], int]) -> list[int]:
-    reader.take("ALTER", "TABLE")
-    reader.take("IF", "EXISTS")
-    reader.take("ONLY")
-    table = reader.path()
+def _alter_table(text: str, known: dict[tuple[Path, str], int]) -> list[int]:
+    table, actions = altered(text)
     found = []
-    for action in split(reader.rest):
+    for action in actions:
         part = Reader(action)
         if part.take("ADD"):
             part.take("COLUMN")
