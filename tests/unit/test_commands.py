@@ -73,7 +73,7 @@ def test_values_that_are_no_text() -> None:
 def test_what_modules_interpolate_is_quoted(value: str) -> None:
     params = {"target": value, "what": "table", "table": value, "into": value, "repository": 2, "timeline": 3}
     told = {**params, "repository": "2", "timeline": "3", "confirm": value}
-    assert given(restore_run._command({**params, "accept_differences": False}, value)) == told
+    assert given(restore_run._command({**params, "accept_differences": False, "as_superuser": False}, value)) == told
     record = Record(
         "20260101-000000L", "logical", "logical", value, "1", "17.2", "pg_dump", "2026-01-01", 1.0, 1, 1, {}, True
     )

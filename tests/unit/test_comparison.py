@@ -87,6 +87,20 @@ def test_what_pg_restore_says_is_read_without_rows() -> None:
 
 
 @pytest.mark.parametrize(
+    "words", ["connection to server at 10.1.2.3 failed", "out of memory", "No space left on device"]
+)
+def test_words_behind_the_first_line_are_not_the_servers_trouble(words: str) -> None:
+    """A view of another server's rows, refused in a drill that has no network; the text of a statement; a row."""
+    said = (
+        f"pg_restore: error: could not execute query: ERROR:  could not connect to server s\nDETAIL:  {words}\n"
+        f"Command was: REFRESH MATERIALIZED VIEW public.remote; -- {words}\n\n"
+        f'pg_restore: error: COPY failed for table "t": ERROR:  no\nDETAIL:  Failing row contains ({words}).\n'
+        "pg_restore: warning: errors ignored on restore: 2\n"
+    )
+    assert [one.table for one in failures_of(said) or []] == [None, "t"]
+
+
+@pytest.mark.parametrize(
     "said",
     [
         "pg_restore: error: could not read from input file: end of file\n",
@@ -121,6 +135,15 @@ def test_missing_rows_are_damage_unless_the_server_refused_them() -> None:
     assert (odd.damage, len(odd.incomplete)) == ([], 2)
 
 
+def test_one_refusal_excuses_one_table() -> None:
+    """pg_restore doesn't say of which schema."""
+    expected, lost = census(tables={"a.users": 2, "b.users": 3}), census(tables={"a.users": 0, "b.users": 0})
+    once = [RestoreFailure("no", table="users")]
+    assert len(compare(expected, lost, failures=once).damage) == 2
+    assert compare(expected, lost, failures=once * 2).damage == []
+    assert compare(expected, census(tables={"a.users": 0, "b.users": 3}), failures=once).damage == []
+
+
 def test_rows_may_lie_in_other_partitions_of_one_table() -> None:
     expected, found = census(tables={"s.a": 3, "s.b": 1, "s.c": 1}), census(tables={"s.a": 1, "s.b": 3, "s.c": 1})
     assert len(compare(expected, found).damage) == 2
@@ -135,6 +158,8 @@ def test_a_missing_table_and_another_history_are_damage_unless_something_was_ref
     assert len(compare(CENSUS, gone).damage) == 2
     refused = compare(CENSUS, gone, failures=[RestoreFailure("no", 'CREATE TABLE public."Odd ""one" (')])
     assert len(refused.damage) == 1  # the ledger's rows were not refused
+    other = compare(CENSUS, gone, failures=[RestoreFailure("no", "REFRESH MATERIALIZED VIEW public.seen;")])
+    assert len(other.damage) == 2
     ledger = compare(CENSUS, census(migrations=[]), failures=[RestoreFailure("no", table="_prisma_migrations")])
     assert ledger.damage == []
 
@@ -178,8 +203,9 @@ def test_an_object_that_isnt_there_is_never_harmless() -> None:
     lacks = schema().replace("Name: v; Type", "Name: w; Type")
     told = explained(schema(), lacks, lacks)
     assert told.differences == ["view public.v isn't there"]
-    # Where something was refused, that says why.
-    assert explained(schema(), lacks, lacks, ["CREATE VIEW public.v: no"]).differences == []
+    # Where something was refused, that may say why.
+    refused = explained(schema(), lacks, lacks, ["CREATE VIEW public.v: no"])
+    assert (refused.differences, refused.incomplete) == ([], ["CREATE VIEW public.v: no", "view public.v isn't there"])
 
 
 class Server(Containers):

@@ -33,7 +33,7 @@ from .backup_folders import LOGICAL, PROVISION, TRANSFER, adopt, empty, remove_t
 from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
 from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, Locks, lines_of, of_snapshot
-from .comparison import Comparison, RestoreFailure, compared, failures_of
+from .comparison import Comparison, RestoreFailure, compared, failures_of, reports_of
 from .connection import conninfo, refusal_of_closed
 from .errors import DasTernError
 from .files import sync_folder
@@ -567,7 +567,8 @@ def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> lis
     )
     failures = failures_of(done.err) if done.rc else []
     if failures is None:
-        raise DasTernError(f"pg_restore: {done.last_words}.", **done.outside)
+        reports = reports_of(done.err)
+        raise DasTernError(f"pg_restore: {reports[-1].reason if reports else done.last_words}.", **done.outside)
     return failures
 
 

@@ -135,7 +135,7 @@ class State:
     @property
     def overdue_waiting(self) -> dict[str, Any] | None:
         """The copy that waits, where its time is over."""
-        waiting = self.waiting
+        waiting = None if self.pending else self.waiting
         return waiting if waiting and datetime.fromisoformat(waiting["until"]) <= datetime.now(UTC) else None
 
     def begin(self, swap: dict[str, Any]) -> None:
@@ -190,6 +190,10 @@ class Run:
     diff: dict[str, str] = field(default_factory=dict)
     live: Census | None = None
     """What is to be replaced."""
+    asked: list[Any] = field(default_factory=list)
+    """What is to be restored, and how: a copy that waits is of the same only where all of it is the same."""
+    moment: datetime | None = None
+    """The time that it is of, or the earliest that it can be."""
 
     @property
     def database(self) -> str:
@@ -233,8 +237,6 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     what, into, target = params["what"], params["into"], params["target"]
     _refuse_senseless(run)
     confirmed = bool(into) or is_confirmed(params, run.database)
-    if waiting := _waiting(run):
-        return _swap_waiting(run, waiting, check_mode, confirmed)
     logical = None if what == "cluster" else _logical(run)
     if logical:
         if params["timeline"]:
@@ -251,6 +253,14 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
         )  # fmt: skip
         words = goal.words
     refuse_version(run.site, record)
+    _refuse_another(run, record, own=goal is None or goal.own)
+    along = {"timeline": goal.timeline} if goal else {}
+    run.asked = [
+        what, run.database, params["repository"], params["as_superuser"], record.label, goal.recovery if goal else {}, along,
+    ]  # fmt: skip
+    run.moment = goal.moment if goal and goal.moment else datetime.fromisoformat(record.began)
+    if waiting := _waiting(run):
+        return {**_swap_waiting(run, waiting, check_mode, confirmed), **along}
     expected = Census.of(record.census)
     # Otherwise it may have come later, or is only known when the backup is restored.
     if params["table"] and expected.properties and (goal is None or goal.own):
@@ -258,28 +268,40 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     told = _preflight(run, goal, record, words)
     if run.state.waiting and not into and not params["table"]:
         told.append(
-            f"{run.state.waiting['incoming']}, which waits for a decision on what it has otherwise, would be removed"
+            f"{run.state.waiting['incoming']}, which waits for a decision on what it has otherwise, would be removed afterwards"
         )
     command = _command(params, "" if into else word(params, run.database))
-    along = {"timeline": goal.timeline} if goal else {}
     if check_mode:
         return {**_planned(run, told, command, confirmed), "target": words, **along}
     if not confirmed:
         raise _unconfirmed(run, what, told, command)
-    if not into and not params["table"]:
-        run.lines += _discarded(run.place, run.state)
     if what == "cluster":
         assert goal is not None
-        return {**_cluster(run, goal, record), **along}
-    return {**_database(run, goal, record, words), **along}
+        result = _cluster(run, goal, record)
+    else:
+        result = _database(run, goal, record, words)
+    if not into and not params["table"]:
+        run.lines += _discarded(run.place, run.state)
+    return {**result, **along}
+
+
+def _refuse_another(run: Run, record: Record, *, own: bool) -> None:
+    """Refuse the own end of a physical backup whose database had another name: what it holds couldn't be compared."""
+    if own and record.kind == "physical" and record.database != run.database:
+        command = playbook(
+            "restore", target=run.params["target"], what=run.params["what"], postgres_database=record.database
+        )
+        raise DasTernError(
+            f"In backup {record.label} the database is called {record.database}, and this run is for {run.database}. Nothing was "
+            f"done. `{command}` restores it under its name of then."
+        )
 
 
 def _waiting(run: Run) -> dict[str, Any] | None:
     """The copy that waits, where this run is asked to make just that one live: `latest` is another by now."""
     params, waiting = run.params, run.state.waiting
-    asked = [params["what"], params["target"], params["repository"], params["timeline"], run.database]
     if waiting and params["accept_differences"] and params["target"] != "latest" and not params["into"]:
-        return waiting if waiting["asked"] == asked else None
+        return waiting if waiting["asked"] == run.asked else None
     return None
 
 
@@ -299,7 +321,7 @@ def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed
         f"would make live what was restored at {local(waiting['at'], datetime.now(UTC))}: {waiting['words']}",
         *waiting["differences"],
     ]
-    told += _since(run, waiting)
+    told += _since(run, {**waiting, "at": waiting["moment"]})
     command = _command(run.params, word(run.params, run.database))
     if check_mode:
         return {**_planned(run, told, command, confirmed), "target": waiting["words"]}
@@ -318,8 +340,10 @@ def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed
 def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) -> DasTernError:
     """Note the copy that waits for a decision; the refusal that says what it has otherwise, and how it becomes live."""
     params = run.params
-    asked = [params["what"], params["target"], params["repository"], params["timeline"], run.database]
-    run.state.waiting = {**entry, "asked": asked, "differences": compared.lines}
+    run.lines += _discarded(run.place, run.state)
+    assert run.moment is not None
+    moment = run.moment.isoformat(timespec="seconds")
+    run.state.waiting = {**entry, "asked": run.asked, "moment": moment, "differences": compared.lines}
     run.state.save("Make room there, then run again: what was restored stays until then.")
     command = _command({**params, "accept_differences": True}, word(params, run.database))
     rights = any(
@@ -344,7 +368,7 @@ def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) ->
 
 
 def _discarded(place: Place, state: State) -> list[str]:
-    """Remove the copy that waits for a decision, as another restore begins; in words."""
+    """Remove the copy that waits for a decision, as another restore has taken its place; in words."""
     waiting = state.waiting
     if waiting is None or not _removed(place, waiting, "incoming"):
         return []
@@ -572,14 +596,25 @@ def checked(psql: Psql, database: str, record: Record, goal: Target, instead: st
     return told
 
 
-def next_best(place: Place, record: Record, what: str) -> str:
-    """Say which other backup to use instead of `record`, for a restore of `what`."""
-    for other in place.records():
-        if other.label == record.label or not good(other):
-            continue
-        if other.kind == "physical" or (what != "cluster" and other.database == record.database):
-            return f"The next best backup is of {local(other.began)}: `{playbook('restore', target=other.label, what=what)}`."
-    return "There is no other good backup here: `ansible-playbook playbooks/list_backups.yml` shows all, also those of further repositories."
+def next_best(run: Run, record: Record) -> str:
+    """Say what to do where `record`, which a restore began with, can't be used."""
+    params, verify = run.params, "ansible-playbook playbooks/verify_backups.yml"
+    if params["target"] not in (record.label, record.name or None):
+        return f"`{verify}` notes what is damaged; then the same command begins with the next best backup."
+    records = run.place.records() if params["repository"] == 1 else []
+    prior = {one.label: one.prior for one in records}
+
+    def built_upon(label: str) -> bool:
+        return label == record.label or (label in prior and built_upon(prior[label]))
+
+    for other in records:
+        fits = other.kind == "physical" or (
+            params["what"] != "cluster" and (params["into"] or other.database == run.database)
+        )
+        if fits and good(other) and not built_upon(other.label):
+            command = _command({**params, "target": other.label, "timeline": 0, "accept_differences": False})
+            return f"The next best backup is of {local(other.began)}: `{command}`."
+    return f"No other good backup is known: `{verify}`, and `ansible-playbook playbooks/list_backups.yml` shows all."
 
 
 def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
@@ -588,7 +623,7 @@ def _cluster(run: Run, goal: Target, record: Record) -> dict[str, Any]:
     site.make_volume(site.volume, "postgres")
     server = RestoredServer(site, site.volume, f"restored-{stamp}")
     run.say(f"Restoring {goal.words} beside the live cluster ...")
-    instead = next_best(run.place, record, "cluster")
+    instead = next_best(run, record)
     with _untouched(run, server.discard):
         server.fill(goal.label, goal.timeline, instead)
         psql = server.serve(goal.settings(server))
@@ -631,7 +666,7 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
     stamp, into = _stamp(), params["into"]
     name = _named(run.database, "restored", stamp)
     session = site.psql if params["as_superuser"] else None
-    instead = next_best(run.place, record, params["what"])
+    instead = next_best(run, record)
     run.say(f"Restoring {words} into database {into or name} ...")
     with _untouched(run, lambda: site.psql.drop_database(name)):
         if goal is None:
@@ -994,8 +1029,12 @@ def cleaned(site: Site, state: State) -> list[str]:
 
 
 def overdue(state: State) -> list[dict[str, Any]]:
-    """What restores replaced and what was to be kept until now."""
-    return [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
+    """What restores replaced and what was to be kept until now; nothing while a swap hasn't ended, which may need it."""
+    return (
+        []
+        if state.pending
+        else [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
+    )
 
 
 def would_expire(place: Place) -> list[str]:
@@ -1103,7 +1142,11 @@ def _command(params: Mapping[str, Any], confirm: str = "") -> str:
     given = {name: params[name] for name in ("target", "what", "table", "into")}
     repository = params["repository"] if params["repository"] != 1 else None
     given |= {"repository": repository, "timeline": params["timeline"] or None}
-    return playbook("restore", **given, accept_differences=params["accept_differences"] or None, confirm=confirm)
+    given |= {
+        "accept_differences": params["accept_differences"] or None,
+        "restore_as_superuser": params["as_superuser"] or None,
+    }
+    return playbook("restore", **given, confirm=confirm)
 
 
 def _databases(psql: Psql) -> list[str]:
