@@ -122,3 +122,13 @@ def test_what_cant_be_cleaned_hides_no_failure(run: Any, monkeypatch: pytest.Mon
     no_note(run)
     assert said(run, "cluster").endswith("Nothing was swapped.")
     assert run.lines == [told, told]
+
+
+def test_a_check_makes_no_folder_that_is_missing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the disk of the backups is lost: the engine makes what a container mounts."""
+    monkeypatch.setattr(restore_run, "Site", lambda *_: pytest.fail("looked"))
+    own = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
+    own |= {"endpoint": "unix:///none.sock", "container": "pg", "database": "d", "repository": 2}
+    found = restore_run.restore({**own, "backup_dir": str(run.place.folder)}, check_mode=True)
+    assert (found["changed"], found["target"]) == (True, "latest")
+    assert str(run.place.folder) in found["lines"][0]

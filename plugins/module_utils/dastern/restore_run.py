@@ -206,6 +206,11 @@ def restore(
     if params["unconfigured"]:
         words = f"would restore {params['target']}; from which backup is seen once pgBackRest's configuration is as declared"
         return {"changed": True, "target": params["target"], "next": [_command(params)], "lines": [words]}
+    if (
+        check_mode and not params["undo"] and not (place.folder / TRANSFER).is_dir()
+    ):  # the engine would make it, for a container that looks
+        words = f"would restore {params['target']}; from which backup is seen once {place.folder} is there"
+        return {"changed": True, "target": params["target"], "next": [_command(params)], "lines": [words]}
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore"):
         run = Run(params, place, Site(params, place), State(place), [], say)
         if check_mode:
