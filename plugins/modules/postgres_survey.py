@@ -71,6 +71,7 @@ EXAMPLES = r"""
 RETURN = r"""
 exists: {description: Whether the container exists., returned: always, type: bool}
 running: {description: Whether it runs., returned: always, type: bool}
+swap: {description: What to say of a swap of databases that a restore has to finish once the server runs; empty where there is none., returned: always, type: str}
 status: {description: Its state in Docker's words, or V(absent)., returned: always, type: str}
 image_present: {description: Whether the image is there., returned: always, type: bool}
 network_exists: {description: Whether the network exists., returned: always, type: bool}

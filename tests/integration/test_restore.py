@@ -513,6 +513,26 @@ def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     assert server.sql("SELECT 1") == "1"
 
 
+def test_provisioning_starts_the_server_of_a_cut_swap_and_leaves_its_databases(
+    server: Server, state: State, play: Callable[..., Any]
+) -> None:
+    incoming = "dastern_restored_20260101_000000000"
+    server.sql(f"CREATE DATABASE {incoming}", "postgres")
+    server.sql("ALTER DATABASE dastern WITH ALLOW_CONNECTIONS false", "postgres")
+    state.begin(entry(incoming=incoming, kept="dastern_before_x"))
+    docker("stop", NAME)
+    done = play("playbooks/provision.yml", server.variables)
+    assert done.rc == 2, done.stdout
+    assert "playbooks/restore.yml` finishes the swap or takes it back" in done.flat, done.stdout
+    assert "not currently accepting connections" not in done.flat
+    closed = "SELECT datname FROM pg_database WHERE NOT datallowconn AND datname <> 'template0'"
+    assert server.sql(closed, "postgres") == "dastern"
+    again = play("playbooks/provision.yml", server.variables)  # now it serves, and nothing is left to start
+    assert "Nothing was done. Unless it still runs" in again.flat, again.stdout
+    assert "was taken back" in refused_after_healing(server)
+    assert server.sql("SELECT 1") == "1"
+
+
 @pytest.mark.parametrize("how", ["restarted", "stopped", "unheard"])
 def test_a_swap_of_databases_whose_server_goes_away(
     server: Server, state: State, monkeypatch: pytest.MonkeyPatch, how: str
@@ -545,8 +565,7 @@ def test_a_swap_of_databases_whose_server_goes_away(
         with pytest.raises(DasTernError, match=words):
             restore_run._swap_databases(run, swap)
         if how == "stopped":
-            docker("start", NAME)
-            assert site.wait_until_answers(60)
+            monkeypatch.setattr(restore_run, "START", 60.0)  # that run starts it
             assert "was taken back" in refused_after_healing(server)
     assert server.sql("SELECT 1") == "1"
     assert server.left() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,26 @@ def test_another_disk_in_the_place_of_the_backups_is_refused(
     assert steps(moved, check_mode=True) == []
     with pytest.raises(DasTernError, match=f"They were in {tmp_path / 'disk'}"):
         steps(params, check_mode=True)
+    steps({**params, "new_folder": True}, check_mode=False)
+    assert steps(params, check_mode=True) == []
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("repository", "offered"), [("repo1-path=/backups/repository\n", False), ("repo2-type=sftp\n", True)]
+)
+def test_a_further_repository_is_the_way_out_where_all_but_the_configuration_is_lost(
+    params: dict[str, Any], repository: str, offered: bool
+) -> None:
+    """An empty cluster instead would keep that repository from being restored."""
+    steps(params, check_mode=False)
+    Path(params["config_dir"], "pgbackrest", "pgbackrest.conf").write_text(f"[global]\n{repository}")
+    shutil.rmtree(params["backup_dir"])
+    with pytest.raises(DasTernError) as refusal:
+        steps(params, check_mode=True)
+    restore, provision = "restore.yml -e repository=2 -e backup_new_cluster=true", "provision.yml -e backup_new_cluster"
+    assert (restore in refusal.value.message) == offered
+    assert refusal.value.message.find(restore) < refusal.value.message.index(provision)
     steps({**params, "new_folder": True}, check_mode=False)
     assert steps(params, check_mode=True) == []
 

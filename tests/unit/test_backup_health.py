@@ -419,6 +419,50 @@ def test_the_metrics_of_nothing_and_of_strange_names(backups: Backups) -> None:
     assert not any("archive_waiting" in name or "_last_" in name for name, _ in found)
 
 
+@pytest.mark.parametrize("kind", ["full", "logical"])
+def test_what_a_drill_found_stays_a_problem_until_the_next_drill(backups: Backups, kind: str) -> None:
+    """Backups are taken each night, and drilled once in a while."""
+    at = (NOW - timedelta(hours=20)).isoformat()
+    backups.add(hours=2.5)
+    for check, words in (
+        (Check(at, True, 1, "", ["table public.a: 3 rows fewer"]), "3 rows fewer"),
+        (Check(at, False, 1, "no rows"), "failed: no rows"),
+    ):
+        backups.add(hours=25, kind=kind, drilled=check)
+        backups.add(hours=1, kind=kind, drilled=None)
+        if kind == "full":
+            backups.place.forget("full2.5")
+        (drill,) = (one for one in backups.look(wal_archive=True).problems if one.kind == "drill")
+        assert words in drill.found
+        assert drill.command == f"ansible-playbook playbooks/restore_drill.yml -e target={kind}1"
+        backups.add(hours=1, kind=kind)
+        assert backups.found(wal_archive=True) == {}
+
+
+def test_the_jobs_failed_drill_is_hidden_by_its_own_failure_alone(backups: Backups) -> None:
+    began = NOW - timedelta(hours=4)
+    backups.status(drill={"began": began.isoformat(), "outcome": "failed", "message": "no room", "seconds": 60})
+    during, before = (began + timedelta(minutes=n) for n in (0, -30))
+    differing = Check(before.isoformat(), True, 1, "", ["table public.a: 3 rows fewer"])
+    for drilled, told in (
+        (differing, {"drill", "run"}),
+        (None, {"drill", "run"}),
+        (Check(before.isoformat(), False, 1, "no rows"), {"drill", "run"}),
+        (Check(during.isoformat(), False, 1, "no rows"), {"drill"}),
+        (replace(differing, at=during.isoformat()), {"drill"}),
+        (Check(during.isoformat(), True, 1), set()),
+    ):
+        backups.add(hours=5, drilled=drilled)
+        assert backups.found(wal_archive=True).keys() == told
+    backups.add(hours=5, drilled=Check(during.isoformat(), False, 1, "no rows"))
+    assert "no room" in backups.found(wal_archive=True, drill_days=0)["run"]
+    # A logical one, which the job doesn't drill here, says nothing of it.
+    backups.add(hours=5)
+    backups.status(drill={"began": NOW.isoformat(), "outcome": "failed", "message": "no room", "seconds": 60})
+    backups.add(hours=6, kind="logical", drilled=Check(NOW.isoformat(), False, 1, "no rows"))
+    assert backups.found(wal_archive=True).keys() == {"drill", "run"}
+
+
 def test_drills_are_told_by_kind(backups: Backups) -> None:
     backups.add(hours=2, drilled=None)
     backups.add(hours=1, kind="logical")

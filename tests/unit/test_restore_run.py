@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import restore_run
+from ansible.module_utils.dastern import restore_run, survey
 from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
@@ -122,3 +122,145 @@ def test_what_cant_be_cleaned_hides_no_failure(run: Any, monkeypatch: pytest.Mon
     no_note(run)
     assert said(run, "cluster").endswith("Nothing was swapped.")
     assert run.lines == [told, told]
+
+
+def test_a_check_makes_no_folder_that_is_missing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the disk of the backups is lost: the engine makes what a container mounts."""
+    monkeypatch.setattr(restore_run, "Site", lambda *_: pytest.fail("looked"))
+    own = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
+    own |= {"endpoint": "unix:///none.sock", "container": "pg", "database": "d", "repository": 2}
+    found = restore_run.restore({**own, "backup_dir": str(run.place.folder)}, check_mode=True)
+    assert (found["changed"], found["target"]) == (True, "latest")
+    assert str(run.place.folder) in found["lines"][0]
+
+
+class Served:
+    """A container with databases that a cut swap left; it may be stopped, and then starts if it `can`."""
+
+    def __init__(self, run: Any, monkeypatch: pytest.MonkeyPatch, *, up: bool = False, can: bool = True) -> None:
+        self.up, self.can, self.sql, self.databases = up, can, [], ["d", "in"]
+        monkeypatch.setattr(restore_run, "_databases", lambda _: self.databases)
+        monkeypatch.setattr(restore_run, "cleaned", lambda *_: [])
+        run.site.container = {"State": {}}
+        run.site.start, run.site.stop = self.start, lambda: None
+        run.site.answers = lambda: self.up
+        run.site.wait_until_answers = lambda _: self.up
+        run.site.remove_helper = lambda: None
+        run.site.containers = SimpleNamespace(logs=lambda *_: "no space left")
+        run.site.psql.run = self.sql.append
+        run.site.within = lambda *_: Output(0, "", "")
+
+    def start(self) -> None:
+        self.up = self.can
+
+
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize(("databases", "kept"), [(["d", "in"], []), (["d", "out"], ["out"])])
+def test_a_swap_of_databases_is_ended_in_its_server_which_is_started(
+    run: Any, monkeypatch: pytest.MonkeyPatch, up: bool, databases: list[str], kept: list[str]
+) -> None:
+    server = Served(run, monkeypatch, up=up)
+    server.databases = databases
+    run.state.begin(entry(run, "database"))
+    (told,) = restore_run.healed(run.site, run.state)
+    assert told.endswith("had happened" if kept else "was taken back")
+    state = State(run.place)
+    assert (server.up, state.pending, [one["kept"] for one in state.kept]) == (True, None, kept)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_swap_of_databases_waits_for_its_server_and_says_so(
+    run: Any, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    server = Served(run, monkeypatch, can=False)
+    run.site.container = run.site.container if there else None
+    run.state.begin(entry(run, "database"))
+    (told,) = restore_run.healed(run.site, run.state)
+    assert "playbooks/provision.yml` has it serve" in told
+    assert ("no space left" in told) == there
+    assert (server.sql, State(run.place).pending) == ([], run.state.pending)
+    with pytest.raises(DasTernError) as refusal:  # no other one takes its place
+        restore_run._swap_databases(run, {**entry(run, "database"), "incoming": "other"})
+    assert refusal.value.facts["swap"]
+    assert State(run.place).pending["incoming"] == "in"
+
+
+def test_a_swap_of_databases_stays_noted_with_the_cluster_that_is_replaced(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Served(run, monkeypatch, can=False)
+    waits = entry(run, "database")
+    run.state.begin(waits)
+    cluster = {**entry(run, "cluster"), "incoming": "restored-1", "kept": "replaced-1"}
+
+    with pytest.raises(DasTernError, match="doesn't answer"):  # taken back, it is noted as before
+        restore_run._swap_folders(run, dict(cluster))
+    assert State(run.place).pending == waits
+
+    server.can = True
+    restore_run._swap_folders(run, dict(cluster))
+    run.state = State(run.place)
+    assert (run.state.pending, run.state.kept[0]["within"]) == (None, waits)
+
+    undo = {**cluster, "incoming": "replaced-1", "kept": "replaced-2"}  # with the cluster it comes back, and is ended
+    restore_run._swap_folders(run, undo)
+    assert State(run.place).pending == waits
+    (told,) = restore_run.healed(run.site, run.state)
+    assert told.endswith("was taken back")
+    assert any("ALLOW_CONNECTIONS true" in sql for sql in server.sql)
+    state = State(run.place)
+    assert (state.pending, [one["kept"] for one in state.kept]) == (None, ["replaced-2"])
+
+
+def test_what_is_to_come_in_with_a_swap_that_waits_is_left_by_nobody(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = ["d_restored_20260208_120000001", "d_restored_20260208_120000002"]
+    monkeypatch.setattr(restore_run, "_databases", lambda _: ["d", *copies])
+    dropped: list[str] = []
+    run.site.answers, run.site.helper, run.site.volume_there = lambda: True, "pg-restore", lambda: False
+    run.site.containers = SimpleNamespace(inspect=lambda *_: None)
+    run.site.remove_left_volume, run.site.backups = lambda: False, run.place.folder
+    run.site.place, run.site.psql.drop_database = run.place, dropped.append
+    run.state.begin({**entry(run, "database"), "incoming": copies[0]})
+    restore_run.cleaned(run.site, run.state)
+    assert dropped == copies[1:]
+
+
+class Passed(Exception):
+    """The survey went on."""
+
+
+@pytest.mark.parametrize("what", ["cluster", "database"])
+@pytest.mark.parametrize(
+    ("container", "serves"),
+    [
+        (None, False), ({"Running": False}, False), ({"Running": True, "Health": {"Status": "starting"}}, False),
+        ({"Running": True, "Paused": True, "Health": {"Status": "healthy"}}, False),
+        ({"Running": True, "Health": {"Status": "healthy"}}, True),
+    ],
+)  # fmt: skip
+def test_provisioning_starts_the_server_that_a_swap_of_databases_waits_for(
+    run: Any, monkeypatch: pytest.MonkeyPatch, what: str, container: dict[str, Any] | None, serves: bool
+) -> None:
+    """Between the renames of a cluster it would make an empty one."""
+
+    def passed(*_: Any) -> None:
+        raise Passed
+
+    for name in ("checked_names", "checked_passwords", "declared_command", "check_zero_loss"):
+        monkeypatch.setattr(survey, name, lambda *_: [])
+    monkeypatch.setattr(survey.hba, "content", lambda *_, **__: "")
+    monkeypatch.setattr(survey, "own_container", lambda *_: container and {"State": container})
+    monkeypatch.setattr(survey, "check_volume_kept", passed)
+    params = {name: option.get("default") for name, option in survey.ARGUMENT_SPEC.items()}
+    params |= {
+        "endpoint": f"unix://{run.place.folder}/none.sock",
+        "container": "pg",
+        "backup_dir": str(run.place.folder),
+    }
+    run.state.begin(entry(run, what))
+    with pytest.raises(DasTernError if what == "cluster" or serves else Passed) as refusal:
+        survey.survey(params)
+    if isinstance(refusal.value, DasTernError):
+        assert refusal.value.facts == {"swap": True}
+    else:
+        assert "playbooks/restore.yml` finishes the swap" in survey.swaps.left_to_restore(params, serves=False)

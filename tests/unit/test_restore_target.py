@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern import restore_target
 from ansible.module_utils.dastern.backup_records import Check, Record
+from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_target import Archive, Stretch, live_at
 
@@ -186,3 +187,20 @@ def test_a_history_on_a_line_that_broke_isnt_damaged(archived: Any) -> None:
     assert 2 in archived(repository=2, **{"00000002": unread}).damaged
     with pytest.raises(DasTernError, match="timeout"):
         archived(repository=2, **{"00000002": DasTernError("pgBackRest can't read the repository: [042]: timeout.")})
+
+
+@pytest.mark.parametrize("target", ["2026-03-31 10:30:00 +07:00", "latest", "0/3000000", "a"])
+@pytest.mark.parametrize(("cluster", "check_mode"), [(True, True), (True, False), (False, False)])
+def test_an_archive_without_segments_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, cluster: bool, check_mode: bool
+) -> None:
+    """Whatever is asked for, and whether there is a data directory to read the log with."""
+    told = {"backup": archive("").backups, "archive": [{"id": "17-1"}], "db": [{"system-id": 7}]}
+    monkeypatch.setattr(restore_target, "info", lambda _: told)
+    site: Any = SimpleNamespace(
+        backups=tmp_path, repository=1, pgbackrest=lambda *_: "{}", answers=lambda: False, records=lambda _: [record("a")],
+        look=lambda: {"cluster": cluster}, seen=lambda *_: Output(0, "7\n1\n", ""),
+    )  # fmt: skip
+    with pytest.raises(DasTernError, match="no segment of the write-ahead log") as refusal:
+        restore_target.resolve(site, target, check_mode=check_mode, timeline=0)
+    assert refusal.value.facts == {"timelines": []}

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import stat
 import subprocess
@@ -26,6 +27,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from .commands import playbook
 from .containers import Containers
 from .errors import DasTernError
 from .files import absolute, sync_folder, write
@@ -121,11 +123,24 @@ def elsewhere(folder: Path, config: Path) -> str:
         return ""
     there = "has those of another server" if found else "has none" if folder.exists() else "isn't there"
     moved = "" if before["folder"] == str(folder) else f" They were in {before['folder']}: `cp -a` brings them along."
+    try:
+        others = further((config / PGBACKREST / "pgbackrest.conf").read_text("utf-8"))
+    except OSError:
+        others = []
+    back = "".join(
+        f"where the data is lost as well, `{playbook('restore', repository=number, backup_new_cluster='true')}` first brings it back from "
+        "the further repository; " for number in others[:1]
+    )  # fmt: skip
     return (
         f"The backups of this server aren't in {folder}, which {there}.{moved} Is its disk mounted (`findmnt -T {quote(str(folder))}`)? "
-        f"Mount it, then run this again. Only if they are lost for good, `{PROVISION} -e backup_new_cluster=true` begins anew there, and "
-        "what was written since the last backup can be restored by none."
+        f"Mount it, then run this again. Only if they are lost for good: {back}`{PROVISION} -e backup_new_cluster=true` begins anew there, "
+        "and what was written since the last backup can be restored by none."
     )
+
+
+def further(text: str) -> list[int]:
+    """Numbers of the repositories besides the first, in pgBackRest's configuration."""
+    return sorted({int(number) for number in re.findall(r"(?m)^repo(\d+)-", text)} - {1})
 
 
 def refuse_another(folder: Path, config_dir: str, nothing: str) -> None:

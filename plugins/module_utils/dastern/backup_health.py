@@ -363,17 +363,20 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
         elif one.verified is None and one is health.counted[0]:
             verify = "ansible-playbook playbooks/verify_backups.yml"
             health.problems.append(Problem("unverified", f"backup {one.label}", "not verified", "verified", verify))
-        elif one.drilled and not one.drilled.ok and one not in health.counted:
-            found = f"failed: {one.drilled.message}"
-            health.problems.append(
-                Problem("drill", f"trial restore of {one.label}", found, "one that succeeds", backup)
-            )
-        elif one.drilled and one.drilled.differences:
-            found = f"not all as it was backed up: {'; '.join(cut(one.drilled.differences, 3))}"
-            drill = playbook("restore_drill", target=one.label)
-            health.problems.append(
-                Problem("drill", f"trial restore of {one.label}", found, "one without differences", drill)
-            )
+    for kind in ("physical", "logical"):
+        # The newest drill, of whichever backup: the next one, which nobody has drilled yet, takes nothing of it back.
+        if (newest := health.drilled_of(kind)) is None:
+            continue
+        one, check = newest
+        if not check.ok and one not in health.counted:
+            found, sought = f"failed: {check.message}", "one that succeeds"
+        elif check.ok and check.differences:
+            found = f"not all as it was backed up: {'; '.join(cut(check.differences, 3))}"
+            sought = "one without differences"
+        else:
+            continue
+        drill = playbook("restore_drill", target=next(other.label for other in health.records if other.kind == kind))
+        health.problems.append(Problem("drill", f"trial restore of {one.label}", found, sought, drill))
     if not (days := params["drill_days"]):
         return
     wanted = f"one that succeeded in the last {days} d (backup_schedule_drill_days)"
@@ -419,10 +422,12 @@ def _job(health: Health, params: dict[str, Any]) -> None:
         # One that the run itself took may lack in a further repository.
         if deed == "run" and ended and health.last and (moment(health.last.began) or ended) > ended:
             continue  # somebody took one since
-        if deed == "drill" and any(one.kind == "drill" for one in health.problems):
-            continue
         drilled = health.drilled
-        if deed == "drill" and began and drilled and drilled[1].ok and (moment(drilled[1].at) or began) > began:
+        # A newer drill succeeded, or its failure, which may be this one, is a problem already.
+        if (
+            deed == "drill" and began and drilled and (moment(drilled[1].at) or began) >= began
+            and (drilled[1].ok or params["drill_days"])
+        ):  # fmt: skip
             continue
         health.problems.append(
             Problem("run", f"the scheduled job's {deed}", f"failed: {noted.get('message', '')}", "ok",

@@ -19,7 +19,7 @@ from shlex import quote
 from typing import Any, TypeVar
 
 from . import pgbackrest_version
-from .backup_folders import OURS
+from .backup_folders import OURS, further
 from .backup_records import UNREADABLE, Record
 from .containers import Containers, Output
 from .errors import DasTernError
@@ -470,11 +470,6 @@ def configuration(compress_level: int, processes: int, cipher_pass: str, options
         for name, value in (("archive-async", "y"), ("spool-path", SPOOL), ("io-timeout", ARCHIVE_IO_TIMEOUT))
     ) if others else ""  # fmt: skip
     return f"[global]\n{text}{aside}\n[{STANZA}]\npg1-path={PGDATA}\npg1-database=postgres\n"
-
-
-def further(text: str) -> list[int]:
-    """Numbers of the repositories besides the first, in a configuration."""
-    return sorted({int(number) for number in re.findall(r"(?m)^repo(\d+)-", text)} - {1})
 
 
 def folders(text: str) -> list[str]:

@@ -146,21 +146,25 @@ class State:
         """The swap under way has happened: its former one is kept, and what came in isn't any more."""
         swap = self.pending
         assert swap is not None
-        self.kept = [one for one in self.kept if one["kept"] != swap["incoming"]]
+        came = next((one for one in self.kept if one["kept"] == swap["incoming"]), None)
+        self.kept = [one for one in self.kept if one is not came]
         if self.waiting and self.waiting["incoming"] == swap["incoming"]:
             self.waiting = None
         if swap["kept"]:
             self.kept.append(swap)
         kept = f", and the former one is kept as {swap['kept']}" if swap["kept"] else ""
-        self._settle(f"The swap has happened: the restored {swap['what']} is live{kept}.")
+        self._settle(f"The swap has happened: the restored {swap['what']} is live{kept}.", came and came.get("within"))
 
     def given_up(self, words: str) -> None:
         """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay."""
-        self._settle(words)
+        self._settle(words, self.pending and self.pending.get("within"))
 
-    def _settle(self, words: str) -> None:
-        """Note what came of the swap, also where that fails in `words`: the next run sees it by what is there."""
-        self.pending = None
+    def _settle(self, words: str, within: dict[str, Any] | None) -> None:
+        """Note what came of the swap, also where that fails in `words`: the next run sees it by what is there.
+
+        `within` is a swap of databases that hasn't ended in the cluster that is live now.
+        """
+        self.pending = within
         try:
             self.save(
                 f"Make room there; the next run of `{COMMAND}` writes it, and without `confirm` does nothing else."
@@ -174,6 +178,8 @@ def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
     for name in ("what", "incoming", "kept", "words", "database", "volume", "at"):
         entry[name].encode()
     datetime.fromisoformat(entry["until"])
+    if entry.get("within"):
+        _checked_entry(entry["within"])
     return entry
 
 
@@ -210,6 +216,11 @@ def restore(
     if params["unconfigured"]:
         words = f"would restore {params['target']}; from which backup is seen once pgBackRest's configuration is as declared"
         return {"changed": True, "target": params["target"], "next": [_command(params)], "lines": [words]}
+    if (
+        check_mode and not params["undo"] and not (place.folder / TRANSFER).is_dir()
+    ):  # the engine would make it, for a container that looks
+        words = f"would restore {params['target']}; from which backup is seen once {place.folder} is there"
+        return {"changed": True, "target": params["target"], "next": [_command(params)], "lines": [words]}
     with contextlib.nullcontext() if check_mode else place.alone(params["wait"], "a restore"):
         run = Run(params, place, Site(params, place), State(place), [], say)
         if check_mode:
@@ -223,6 +234,8 @@ def restore(
                 return {"changed": True, "target": pending["incoming"], "next": [UNDO], "lines": run.lines}
         try:
             result = _undo(run, check_mode) if params["undo"] else _restore(run, check_mode)
+            if run.state.pending and not check_mode:  # it came back with its cluster
+                run.lines += healed(run.site, run.state)
             # Not earlier: what failed or was refused says that nothing was done, and `undo` needs what is kept.
             if not check_mode and not params["undo"]:
                 run.lines += expire_old(place)
@@ -854,11 +867,21 @@ def _swap_folders(run: Run, entry: dict[str, Any]) -> float:
 
 
 def _begin(run: Run, entry: dict[str, Any]) -> None:
-    """Note the swap, without which it doesn't begin."""
+    """Note the swap, without which it doesn't begin.
+
+    A swap of databases may wait that couldn't be ended, as its server didn't start: it is within the cluster that is replaced now,
+    and stays noted with that.
+    """
+    waits = run.state.pending
+    if waits and entry["what"] == "database":
+        _clean(run)
+        raise swaps.refusal(run.site.name, waits)
+    if waits:
+        entry["within"] = waits
     try:
         run.state.begin(entry)
     except DasTernError as refusal:
-        run.state.pending = None
+        run.state.pending = waits
         _clean(run)
         raise DasTernError(f"{refusal.message} Nothing was swapped.") from None
 
@@ -871,13 +894,13 @@ def _clean(run: Run) -> None:
         run.lines.append(f"what had been restored is still there ({refusal.message}) and the next run removes it")
 
 
-def _serve(site: Site) -> None:
+def _serve(site: Site, after: str = " after the swap") -> None:
     if not site.container:
         return
     site.start()
     if not site.wait_until_answers(START):
         raise DasTernError(
-            f"The server doesn't answer within {START:.0f} s after the swap: {site.containers.logs(site.name, 4)}."
+            f"The server doesn't answer within {START:.0f} s{after}: {site.containers.logs(site.name, 4)}."
         )
 
 
@@ -963,14 +986,26 @@ def _settled(site: Site, state: State) -> bool:
 def healed(site: Site, state: State) -> list[str]:
     """Finish or take back the swap of a run that was killed, and remove what it left; what was done, in words."""
     told = []
-    if entry := state.pending:
+    if state.pending:
         site.remove_helper()
-        if entry["what"] == "cluster":
-            told.append(_healed_folders(site, state, entry))
-        elif site.answers():
-            what = "had happened" if _settled(site, state) else "was taken back"
-            told.append(f"a swap of databases that was killed at {local(entry['at'])} {what}")
+    if state.pending and state.pending["what"] == "cluster":
+        told.append(_healed_folders(site, state, state.pending))
+    if state.pending:  # one of databases, maybe within the cluster that is back now
+        told.append(_healed_databases(site, state, state.pending))
     return told + cleaned(site, state)
+
+
+def _healed_databases(site: Site, state: State, entry: dict[str, Any]) -> str:
+    swap = f"a swap of databases that was killed at {local(entry['at'])}"
+    why = "isn't there"
+    if site.container:
+        try:
+            _serve(site, "")
+        except DasTernError as refusal:
+            why = f"doesn't serve ({refusal.message.rstrip('.')})"
+        else:
+            return f"{swap} {'had happened' if _settled(site, state) else 'was taken back'}"
+    return f"{swap} waits for container {site.name}, which {why}: `{playbook('provision')}` has it serve, then `{COMMAND}` ends the swap"
 
 
 def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
@@ -1018,7 +1053,8 @@ def cleaned(site: Site, state: State) -> list[str]:
         site.remove_clusters(*folders)
         told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
     if site.answers():
-        kept = {waiting, *(one["kept"] for one in state.kept)}
+        pending = state.pending["incoming"] if state.pending else ""
+        kept = {waiting, pending, *(one["kept"] for one in state.kept)}
         begins = (_named(site.place.database, what, "") for what in ("restored", database_copy.AGAIN.strip("_")))
         pattern = re.compile(rf"(?:{'|'.join(map(re.escape, begins))})\d{{8}}_\d{{9}}")
         for name in _databases(site.psql):

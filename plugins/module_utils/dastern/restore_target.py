@@ -184,13 +184,20 @@ class Archive:
         ]  # fmt: skip
         return bool(found) and max(found) < _LATE
 
+    def refuse_empty(self) -> None:
+        """Refuse an archive without a segment: even a backup's own end needs the log that was written while it was taken."""
+        if not self.segments:
+            where = f"in {self.site.backups}" if self.site.repository == 1 else f"of repository {self.site.repository}"
+            raise DasTernError(
+                f"The archive {where} has no segment of the write-ahead log, and without it no physical backup can be restored. Nothing was "
+                "done. Another repository may have it (`-e repository=NUMBER`), and a logical backup needs none: "
+                "`ansible-playbook playbooks/list_backups.yml` shows what there is.",
+                timelines=[],
+            )
+
     def newest(self) -> int | None:
         """The timeline of the segment that came last; None where the files' times don't tell."""
-        times = [(max(one.values()), line) for line, one in self.segments.items() if one]
-        if not times:
-            raise DasTernError(
-                f"No write-ahead log is in the archive in {self.site.backups}: nothing can be recovered."
-            )
+        times = [(max(one.values()), line) for line, one in self.segments.items()]
         return max(times)[1] if self.dated or len(times) == 1 else None
 
     def line_at(self, moment: float) -> int | None:
@@ -374,6 +381,7 @@ def _resolved(
     site: Site, target: str, check_mode: bool, timeline: int, again: Callable[[int], str]
 ) -> tuple[Target, Record]:
     archive = Archive(site)
+    archive.refuse_empty()
     records = site.records(archive.backups)
     named = next((record for record in records if target in (record.label, record.name or None)), None)
     moment = None if named else _moment(target)

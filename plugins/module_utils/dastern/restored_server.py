@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from . import cluster, pgbackrest_version, settings
-from .backup_folders import RECEIVED, REPOSITORY, TRANSFER
+from .backup_folders import RECEIVED, REPOSITORY, TRANSFER, further
 from .backup_records import Place, Record
 from .commands import playbook
 from .containers import ROLE_LABEL, Containers, Output
@@ -25,7 +25,6 @@ from .pgbackrest import (
     FULL,
     SEGMENT,
     folders,
-    further,
     position,
     records_of,
     refuse_unreadable,

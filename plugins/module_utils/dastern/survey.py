@@ -181,7 +181,6 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     """Everything found, nothing changed; DasTernError names the first thing that can't be."""
     checked_names(params)
     checked_passwords(params)
-    swaps.refuse_pending(params)
     command = declared_command(params)
     check_zero_loss(params["zero_loss"], params["wal_archive"], settings.of_command(command))
     rules = hba.content(
@@ -190,6 +189,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     )  # fmt: skip
     containers = Containers(params["endpoint"])
     container = own_container(containers, params["container"])
+    swap = swaps.left_to_restore(params, serves=bool(container and _serves(container)))
     check_volume_kept(container, params)
     running = bool(container and container["State"]["Running"])
     if check_mode and container and container["State"].get("Paused"):
@@ -231,6 +231,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         "exists": container is not None,
         "running": running,
         "healthy": bool(container and container["State"].get("Health", {}).get("Status") == "healthy"),
+        "swap": swap,
         "status": container["State"]["Status"] if container else "absent",
         "image_present": image is not None,
         "network_exists": containers.inspect("network", params["network"]) is not None,
@@ -315,6 +316,11 @@ def check_volume_kept(container: Mapping[str, Any] | None, params: Mapping[str, 
                 f"inventory says {params['volume']}. Correct postgres_volume_name; or, to go on with the other volume, "
                 "remove the container first (`ansible-playbook playbooks/remove.yml` keeps the data)."
             )
+
+
+def _serves(container: Mapping[str, Any]) -> bool:
+    state = container["State"]
+    return bool(state["Running"] and not state.get("Paused") and state.get("Health", {}).get("Status") == "healthy")
 
 
 def check_database(former: str | None, psql: Psql | None, params: Mapping[str, Any]) -> None:

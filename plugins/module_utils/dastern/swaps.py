@@ -31,7 +31,7 @@ def noted(folder: Path, what: str) -> dict[str, Any] | None:
 
 def refusal(container: str, swap: dict[str, Any] | None, found: str = "") -> DasTernError:
     """What every entry point says then; `found` is what else tells of it."""
-    when = f" at {local(swap['at'])}" if swap and "at" in swap else ""
+    when = _when(swap or {})
     what = f"the {swap['what']}" if swap and "what" in swap else "the cluster"
     return DasTernError(
         f"A restore began to swap {what} of container {container}{when}, and hasn't ended{found}. Nothing was done. Unless it still "
@@ -44,3 +44,24 @@ def refuse_pending(params: Mapping[str, Any]) -> None:
     """Refuse while a swap hasn't ended; `params` are those of `ARGUMENT_SPEC`."""
     if swap := noted(Path(os.path.expanduser(params["backup_dir"])), "pending"):
         raise refusal(params["container"], swap)
+
+
+def left_to_restore(params: Mapping[str, Any], *, serves: bool) -> str:
+    """Refuse as `refuse_pending`, except for a swap of databases whose server doesn't serve: return what to say of that.
+
+    Only in a server that runs can it be finished, and no data has another name than the server knows.
+    """
+    swap = noted(Path(os.path.expanduser(params["backup_dir"])), "pending")
+    if not swap:
+        return ""
+    if serves or swap.get("what") != "database":
+        raise refusal(params["container"], swap)
+    return (
+        f"A restore began to swap the database of container {params['container']}{_when(swap)}, and hasn't ended. Until it has, this play "
+        f"starts the server and does nothing to its databases. Now `{RESTORE}` finishes the swap or takes it back; without `confirm` it "
+        "does nothing else. Then run this again."
+    )
+
+
+def _when(swap: Mapping[str, Any]) -> str:
+    return f" at {local(swap['at'])}" if "at" in swap else ""
