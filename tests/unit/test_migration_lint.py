@@ -272,6 +272,31 @@ def test_what_code_may_do(tmp_path: Path, sql: str, expected: list[tuple[str, st
     assert [(one.rule, one.severity) for one in found(tmp_path, sql)] == expected
 
 
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (
+            "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$\nDROP TABLE a\n$$; SELECT f();\nDO $$ BEGIN\n  DROP TABLE b;\nEND $$;",
+            [(2, 1), (5, 3)],
+        ),
+        (
+            "DO $$ BEGIN EXECUTE 'DROP TABLE a\n'; EXECUTE 'DROP TABLE b';\nEND $$; DROP TABLE c;",
+            [(1, 22), (2, 13), (3, 9)],
+        ),
+        (
+            "DO $$ BEGIN EXECUTE 'CREATE TABLE n (b text DEFAULT ''x'', c text DEFAULT ''it''''s'');\nDROP TABLE a'; END $$;\nDROP TABLE b;",
+            [(2, 1), (3, 1)],
+        ),
+        (
+            "DO $$ BEGIN EXECUTE E'CREATE TABLE n (b text DEFAULT \\'x\\\\y\\');\nDROP TABLE a'; END $$;\nDROP TABLE b;",
+            [(2, 1), (3, 1)],
+        ),
+    ],
+)
+def test_each_statement_in_code_stays_on_its_line(tmp_path: Path, sql: str, expected: list[tuple[int, int]]) -> None:
+    assert [(line, column) for _, line, column, _ in told(tmp_path, "ban-drop-table", sql)] == expected
+
+
 @pytest.mark.parametrize("sql", ["UPDATE t SET a = 1", "UPDATE ONLY t SET a = (SELECT 1 WHERE true) FROM u"])
 def test_update_of_all_rows(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "updates-all-rows", sql) == [("1", 1, 1, "warning")]

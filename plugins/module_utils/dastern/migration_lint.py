@@ -261,7 +261,10 @@ def _code(file: MigrationFile) -> tuple[list[tuple[Place, Place]], str] | None:
         while inner and inner[-1].start < top.end:
             one = inner.pop()
             begin = one.start - top.start
-            blank[begin : begin + len(one.text) + 1] = [*one.text, ";"]
+            end = begin + len(one.text)
+            behind = "".join(blank[end : end + 1])
+            # A line break stays; where the outer statement ends as well, its own semicolon follows.
+            blank[begin : end + 1] = [*one.text, ";\n" if behind == "\n" else behind and ";"]
             spans.append((place(one.start), place(one.end)))
         pieces += [sql[at : top.start], "".join(blank)]
         at = top.end

@@ -24,7 +24,8 @@ _NOTHING = {"END", "RETURN", "RAISE", "EXIT", "CONTINUE", "NULL", "ASSERT", "OPE
 _CALLS_NOTHING = {"CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SECURITY", "RAISE"}
 _HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare)\b", re.IGNORECASE)
 # A line break isn't made: lines are counted.
-_ESCAPES = {"n": "  ", "t": "  ", "r": "  ", "b": "  ", "f": "  ", "\\": "\\", "'": "'"}
+_ESCAPES = {"n": "  ", "t": "  ", "r": "  ", "b": "  ", "f": "  ", "\\": "\\ "}
+_ESCAPED = re.compile(r"''''|''|\\.", re.DOTALL)
 
 
 def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Statement]]]:
@@ -242,10 +243,19 @@ def _edge(token: str) -> int:
 
 
 def _value(kind: str, token: str) -> str:
-    """The value of a string constant, in which everything stands on the line where it stands in the file."""
-    value = literal_value(token)
-    return (
-        re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), value, flags=re.DOTALL)
-        if kind == "escape"
-        else value
-    )
+    """The value of a string constant, in which everything stands where it stands in the file: blanks fill what is shorter."""
+    if kind == "dollar":
+        return literal_value(token)
+    opens = False
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal opens
+        text = match[0]
+        if text[0] == "\\" and (kind != "escape" or text[1] != "'"):
+            return _ESCAPES.get(text[1], text) if kind == "escape" else text
+        if len(text) > 2:  # a quote inside a string of this text
+            return f"{text[:2]}  "
+        opens = not opens
+        return " '" if opens else "' "
+
+    return _ESCAPED.sub(value, token[token.index("'") + 1 : -1])
