@@ -297,6 +297,20 @@ def test_each_statement_in_code_stays_on_its_line(tmp_path: Path, sql: str, expe
     assert [(line, column) for _, line, column, _ in told(tmp_path, "ban-drop-table", sql)] == expected
 
 
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE FUNCTION f(text) {0}; CREATE FUNCTION f(int) {1}; SELECT f('a')", [1]),
+        ("CREATE FUNCTION f(a text) {0};\nCREATE FUNCTION f(a int) {0}; SELECT f('a')", [1, 2]),
+        ("CREATE FUNCTION f(a text) {0}; CREATE OR REPLACE FUNCTION f(a text) {1}; SELECT f('a')", []),
+    ],
+)
+def test_functions_of_one_name(tmp_path: Path, sql: str, expected: list[int]) -> None:
+    """Which of them a call means isn't known, so that all of them count; but not one that was replaced."""
+    bodies = [f"RETURNS void LANGUAGE sql AS $$ {body} $$" for body in ("DELETE FROM x", "SELECT")]
+    assert [line for _, line, _, _ in told(tmp_path, "deletes-all-rows", sql.format(*bodies))] == expected
+
+
 @pytest.mark.parametrize("sql", ["UPDATE t SET a = 1", "UPDATE ONLY t SET a = (SELECT 1 WHERE true) FROM u"])
 def test_update_of_all_rows(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "updates-all-rows", sql) == [("1", 1, 1, "warning")]

@@ -17,6 +17,8 @@ from .sql_text import Statement, literal_value, statements, tokens
 
 Read = Sequence[tuple[Statement, list[Statement]]]
 """The statements of a file, each with those that its code runs."""
+Made = dict[str, dict[str, Statement]]
+"""The functions and procedures that a file makes, by name and by arguments."""
 _STRINGS = ("string", "escape", "dollar")
 _QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "EXECUTE"}
 _CONDITION = {"IF", "ELSIF", "ELSEIF", "WHEN", "CASE"}
@@ -33,11 +35,12 @@ def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Stat
 
     Offsets and lines are those of the file; a function counts where it is called first.
     """
-    made: dict[str, Statement] = {}
+    made: Made = {}
     for one in found:
         yield one, _run_by(one, made)
-        if one.first == "CREATE" and (name := _function(one)):
-            made[name] = one
+        if one.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(one.words[1:4]):
+            name, arguments = _function(one)
+            made.setdefault(name, {})[arguments] = one
 
 
 def holds_code(sql: str) -> bool:
@@ -45,7 +48,7 @@ def holds_code(sql: str) -> bool:
     return _HOLDS_CODE.search(sql) is not None
 
 
-def _run_by(one: Statement, made: dict[str, Statement]) -> list[Statement]:
+def _run_by(one: Statement, made: Made) -> list[Statement]:
     """What the code in a statement runs, and in turn the code in that."""
     direct: list[Statement] = []
     if one.first == "DO":
@@ -57,7 +60,7 @@ def _run_by(one: Statement, made: dict[str, Statement]) -> list[Statement]:
     return [each for inner in direct for each in (inner, *_run_by(inner, made))]
 
 
-def _of_body(one: Statement, made: dict[str, Statement]) -> list[Statement]:
+def _of_body(one: Statement, made: Made) -> list[Statement]:
     """The statements in the body of a DO block or a function, and of the functions that are called in what controls them."""
     language, text, offset = _body(one)
     line = one.line + one.text.count("\n", 0, offset)
@@ -66,7 +69,7 @@ def _of_body(one: Statement, made: dict[str, Statement]) -> list[Statement]:
     return list(_moved(statements(text), one.start + offset, line)) if language == "sql" else []
 
 
-def _of_called(text: str, made: dict[str, Statement]) -> list[Statement]:
+def _of_called(text: str, made: Made) -> list[Statement]:
     """What those of the functions `made` run that a text calls."""
     lower = text.lower() if made else ""
     if not any(name.lower() in lower for name in made):
@@ -78,22 +81,18 @@ def _of_called(text: str, made: dict[str, Statement]) -> list[Statement]:
     ]
     found: list[Statement] = []
     for name in dict.fromkeys(called):
-        if name in made:
-            found += _of_body(made.pop(name), made)
+        for one in made.pop(name, {}).values():
+            found += _of_body(one, made)
     return found
 
 
-def _function(one: Statement) -> str:
-    """The name of the function or procedure that a statement makes; empty for others."""
-    reader = Reader(list(_first(one, 12)))
+def _function(one: Statement) -> tuple[str, str]:
+    """The name of the function or procedure that a statement makes, and its arguments."""
+    reader = Reader(one.text)
     reader.take("CREATE")
     reader.take("OR", "REPLACE")
-    return reader.name() if reader.take("FUNCTION") or reader.take("PROCEDURE") else ""
-
-
-def _first(one: Statement, count: int) -> Iterator[Token]:
-    for _, token in zip(range(count), tokens(one.text), strict=False):
-        yield token
+    reader.skip()
+    return reader.name(), ", ".join(" ".join(text for _, text, _ in part) for part in reader.group())
 
 
 def _held(one: Statement) -> Iterator[Statement]:
