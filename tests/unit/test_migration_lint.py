@@ -311,6 +311,36 @@ def test_functions_of_one_name(tmp_path: Path, sql: str, expected: list[int]) ->
     assert [line for _, line, _, _ in told(tmp_path, "deletes-all-rows", sql.format(*bodies))] == expected
 
 
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE TABLE n AS SELECT f()", 1),
+        ("CREATE TEMP TABLE IF NOT EXISTS n (a) AS (SELECT f())", 1),
+        ("CREATE MATERIALIZED VIEW v AS SELECT f()", 1),
+        ("ALTER TABLE t ALTER c TYPE int USING f()", 1),
+        ("ALTER TABLE t ALTER a SET DEFAULT 1, ADD c int DEFAULT f()", 1),
+        ("ALTER TABLE t ADD CHECK (f() > a) NOT VALID", 1),
+        ("CREATE TABLE n AS SELECT f() WITH NO DATA", 0),
+        ("CREATE TABLE n (a int DEFAULT f(), b int GENERATED ALWAYS AS (f()) STORED)", 0),
+        ("CREATE VIEW v AS SELECT f()", 0),
+        ("ALTER TABLE t ALTER a SET DEFAULT f()", 0),
+        ("ALTER FUNCTION f() STABLE", 0),
+    ],
+)
+def test_what_evaluates_calls(tmp_path: Path, sql: str, expected: int) -> None:
+    made = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ DELETE FROM x; SELECT 1 $$;"
+    assert len(told(tmp_path, "deletes-all-rows", f"{made}\n{sql}")) == expected
+
+
+def test_a_directive_of_plpgsql_hides_nothing(tmp_path: Path) -> None:
+    sql = "DO $$\n#variable_conflict use_column\nBEGIN DELETE FROM x; END $$"
+    assert told(tmp_path, "deletes-all-rows", sql) == [("1", 3, 7, "danger")]
+    assert told(tmp_path, "deletes-all-rows", sql.replace("BEGIN", "DECLARE a int = 1; BEGIN")) == [
+        ("1", 3, 26, "danger")
+    ]
+    assert told(tmp_path, "deletes-all-rows", "DO $$ #variable_conflict error $$") == []
+
+
 @pytest.mark.parametrize("sql", ["UPDATE t SET a = 1", "UPDATE ONLY t SET a = (SELECT 1 WHERE true) FROM u"])
 def test_update_of_all_rows(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "updates-all-rows", sql) == [("1", 1, 1, "warning")]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from .sql_reader import Reader, Token, name_of
+from .sql_reader import Reader, Token, name_of, outside, split, upper
 from .sql_text import Statement, literal_value, statements, tokens
 
 Read = Sequence[tuple[Statement, list[Statement]]]
@@ -57,6 +57,8 @@ def _run_by(one: Statement, made: Made) -> list[Statement]:
         direct = list(_held(one))
     elif one.first not in _CALLS_NOTHING:
         direct = _of_called(one.text, made)
+    elif made and one.first in ("CREATE", "ALTER"):
+        direct = [inner for text in _evaluated(one) for inner in _of_called(text, made)]
     return [each for inner in direct for each in (inner, *_run_by(inner, made))]
 
 
@@ -84,6 +86,20 @@ def _of_called(text: str, made: Made) -> list[Statement]:
         for one in made.pop(name, {}).values():
             found += _of_body(one, made)
     return found
+
+
+def _evaluated(one: Statement) -> Iterator[str]:
+    """What a CREATE or an ALTER evaluates at once: the query of a new table, what is done to a table or domain that is there."""
+    words = one.words[1:3]
+    if one.first == "ALTER" and words[:1] in (("TABLE",), ("DOMAIN",)):
+        for part in split(list(tokens(one.text))):
+            if ("SET", "DEFAULT") not in pairwise(upper(part)):
+                yield " ".join(text for _, text, _ in part)
+    elif one.first == "CREATE" and ({"TABLE", "MATERIALIZED"} & set(one.words[1:4])):
+        parts = list(tokens(one.text))
+        queries = [offset for kind, text, offset in outside(parts) if kind == "word" and text.upper() == "AS"]
+        if queries and upper(parts)[-3:] != ["WITH", "NO", "DATA"]:
+            yield one.text[queries[0] :]
 
 
 def _function(one: Statement) -> tuple[str, str]:
@@ -170,7 +186,10 @@ def _spans(body: str) -> Iterator[tuple[int, int]]:
     while at < len(parts):
         kind, text, start = parts[at]
         word = text.upper() if kind == "word" else ""
-        if text == "<":  # <<label>>
+        if text == "#":  # #variable_conflict, a directive to the end of its line
+            end = body.find("\n", start)
+            at = next((place for place in range(at, len(parts)) if 0 <= end < parts[place][2]), len(parts))
+        elif text == "<":  # <<label>>
             at = _next(parts, at, ">") + 2
         elif text == ";" or word in ("BEGIN", "LOOP", "ELSE", "EXCEPTION", "DECLARE"):
             at += 1
