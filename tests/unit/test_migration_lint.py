@@ -341,6 +341,29 @@ def test_a_directive_of_plpgsql_hides_nothing(tmp_path: Path) -> None:
     assert told(tmp_path, "deletes-all-rows", "DO $$ #variable_conflict error $$") == []
 
 
+@pytest.mark.parametrize(
+    ("sql", "lines"),
+    [
+        ("DO $$ BEGIN PERFORM util.run('DROP TABLE x'); END $$", [1]),
+        ("DO $$ DECLARE n int; BEGIN SELECT util.run(format('DROP TABLE %I', a)) INTO n; END $$", [1]),
+        ("DO $$ BEGIN CALL run($q$TRUNCATE x$q$); END $$", [1]),
+        ("SELECT \"run\"('DROP TABLE x')", [1]),
+        ("CALL run('delete from x')", [1]),
+        (
+            "CREATE FUNCTION ex(q text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; END $$;\n"
+            "SELECT ex('SELECT 1');\nSELECT ex('DROP TABLE users');",
+            [3],
+        ),
+        ("DO $$ BEGIN PERFORM 1 FROM log WHERE what IN ('DROP TABLE x') AND (note = 'drop table y'); END $$", []),
+        ("DO $$ DECLARE q text; BEGIN SELECT format('DROP TABLE %I', a) INTO q; END $$", []),
+        ("SELECT 'DROP TABLE x', count(*) FROM t", []),
+        ("INSERT INTO log SELECT lower('DROP TABLE x')", []),
+    ],
+)
+def test_what_a_function_is_handed(tmp_path: Path, sql: str, lines: list[int]) -> None:
+    assert [line for _, line, _, _ in told(tmp_path, "loses-data-in-code", sql)] == lines
+
+
 @pytest.mark.parametrize("sql", ["UPDATE t SET a = 1", "UPDATE ONLY t SET a = (SELECT 1 WHERE true) FROM u"])
 def test_update_of_all_rows(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "updates-all-rows", sql) == [("1", 1, 1, "warning")]

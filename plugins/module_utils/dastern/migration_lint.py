@@ -441,7 +441,7 @@ _NOTEWORTHY = {
     "pg_advisory_unlock_all", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
 }  # fmt: skip
 _NOTEWORTHY_TOGETHER = (
-    {"time", "zone"}, {"drop", "cascade"}, {"drop", "default"}, {"drop", "constraint"}, {"delete", "from"}, {"update", "set"},
+    {"time", "zone"}, {"drop", "cascade"}, {"drop", "default"}, {"drop", "constraint"}, {"drop", "select"}, {"drop", "call"}, {"delete", "from"}, {"update", "set"},
     {"add", "check"}, {"validate", "constraint"}, {"for", "update"}, {"for", "share"}, {"alter", "generated"}, {"access", "method"}, {"set", "tablespace"},
     {"set", "role"}, {"set", "session"}, {"set", "local"},
     *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),
