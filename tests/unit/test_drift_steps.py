@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -165,6 +166,36 @@ def test_what_is_broken_is_never_taken_for_the_same() -> None:
     server: Any = Server()
     assert without_equal(server, rows, lambda: [one]) == rows
     assert server.ran == []
+
+
+def a_generated(kind: str, expression: str) -> Item:
+    column = a_column("t.c", kind)
+    text = f"{kind} GENERATED ALWAYS AS ({expression}) STORED"
+    return replace(column, definition=text, facts={**column.facts, "generated": expression})
+
+
+@pytest.mark.parametrize(
+    ("live", "equal"),
+    [
+        (a_generated("bigint", "(b + (1))"), True),
+        (a_generated("integer", "(b + (1))"), False),
+        (a_generated("integer", "(b + 1)"), False),
+        (a_generated("bigint COLLATE x", "(b + 1)"), False),
+        (a_generated("bigint", "(b + 2)"), False),
+    ],
+)
+def test_of_a_generated_column_only_the_expression_is_asked_for(live: Item, equal: bool) -> None:
+    """SET EXPRESSION leaves the type as it is in the scratch database, so that the answer says nothing of it."""
+    expected = a_generated("bigint", "(b + 1)")
+    server: Any = Server()
+    rows = compare([expected], [live])
+
+    def read() -> list[Item]:
+        # The column keeps its type; (1) is written as 1.
+        *_, said = server.ran[-1].split(" AS ")
+        return [a_generated("bigint", said[1:-1].replace("(1)", "1"))]
+
+    assert without_equal(server, rows, read) == ([] if equal else rows)
 
 
 def a_function(body: str) -> Item:
