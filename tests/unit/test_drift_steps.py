@@ -115,6 +115,22 @@ def test_a_new_sequence_of_a_column_that_is_there_goes_on_behind_its_rows() -> N
     assert ["column t.id" in note for note in made.notes] == [True]
 
 
+@pytest.mark.parametrize(("step", "furthest", "last"), [(1, "greatest", "max"), (-1, "least", "min")])
+def test_a_new_sequence_of_two_columns_goes_on_behind_the_rows_of_both(step: int, furthest: str, last: str) -> None:
+    there = [a_table("t"), a_column("t.id"), a_table("u"), a_column("u.id")]
+    sequence = a_sequence("s")
+    new = [
+        replace(sequence, facts={**sequence.facts, "range": [step, 1, 99]}),
+        a_default("u.id", "s"),
+        a_default("t.id", "s"),
+    ]
+    made = scaffold(compare(there, [*there, *new]), there, [*there, *new])
+    assert [one for one in made.statements if "setval" in one] == [
+        f"SELECT setval('s', {furthest}((SELECT {last}(id) FROM t WHERE id BETWEEN 1 AND 99), "
+        f"(SELECT {last}(id) FROM u WHERE id BETWEEN 1 AND 99)))"
+    ]
+
+
 def test_what_was_tried_is_complete_only_where_nothing_is_left() -> None:
     made = Scaffold(["SELECT 1"], [])
     assert not made.complete
