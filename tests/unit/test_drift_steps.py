@@ -7,9 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from ansible.module_utils.dastern import drift_run
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import Difference, Scaffold, compare, scaffold, table, tried
-from ansible.module_utils.dastern.drift_steps import _steps, partitions_made_since, run, without_equal
+from ansible.module_utils.dastern.drift_steps import Step, _steps, partitions_made_since, run, without_equal
+from ansible.module_utils.dastern.migration_plan import make_plan
 
 
 def a_sequence(name: str, of_column: str = "", prefix: str = "") -> Item:
@@ -96,6 +98,29 @@ def test_a_partition_is_exempt_that_its_table_made(new: list[Item], exempt: dict
     ]  # fmt: skip
     live = [*there, *new]
     assert partitions_made_since(compare(there, live), there, live) == exempt
+
+
+@pytest.mark.parametrize(("ignore", "drifted"), [([], True), (["table ev_2026_*"], False), (["table ev_2025_*"], True)])
+def test_a_detached_partition_can_be_exempt(ignore: list[str], drifted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = a_table("ev_2026_01", "ev", "X"), a_table("ev_2026_01")
+    step = Step("ALTER TABLE ev DETACH PARTITION ev_2026_01", Difference("detached", before, after))
+    catalogues = {"live": [PARTED, after], "own": [PARTED, before]}
+    monkeypatch.setattr(drift_run, "schemas_besides", lambda connection, schema: [])
+    monkeypatch.setattr(drift_run, "read_catalogue", lambda connection, schema, others: catalogues[connection])
+    monkeypatch.setattr(drift_run, "explain", lambda *_: ([step], catalogues["live"]))
+    monkeypatch.setattr(drift_run, "without_equal", lambda own, rows, read: rows)
+    params = {
+        "schema": "public",
+        "database": "d",
+        "environment": "",
+        "ignore": ignore,
+        "fail": True,
+        "write_migration": "",
+    }
+    result = drift_run._compared("live", "own", params, make_plan([], []), [], [])  # type: ignore[arg-type]
+    assert (result["drifted"], result.get("failed", False)) == (drifted, drifted)
+    assert result["exempt"] == ([] if drifted else ["table ev_2026_01"])
+    assert result["statements"] == ([step.statement] if drifted else [])
 
 
 def test_a_new_sequence_of_a_column_that_is_there_goes_on_behind_its_rows() -> None:
