@@ -1,16 +1,21 @@
 """Comparing catalogues, the migration made from a difference, the fingerprint, and the files: by hand-made objects."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from ansible.module_utils.dastern import scratch
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import against_defaults, compare, ordered, scaffold, table
-from ansible.module_utils.dastern.schema_dump import _with_privileges, normalised
+from ansible.module_utils.dastern.psql import Psql
+from ansible.module_utils.dastern.schema_dump import _with_privileges, load, normalised
 from ansible.module_utils.dastern.schema_text import schema_docs
 from ansible.module_utils.dastern.sql_text import statements
+from ansible.module_utils.dastern.sql_values import identifier
 from ansible.module_utils.dastern.text_files import replace
 
 
@@ -347,6 +352,45 @@ def test_what_is_closed_stands_before_all_privileges() -> None:
         "SELECT pg_catalog.set_config('search_path', '', false)",
     )
     assert [one.words[:2] for one in grants] == [("GRANT", "INSERT"), ("GRANT", "SELECT"), ("GRANT", "USAGE")]
+
+
+class Loaded:
+    """A database that has the schemas `there`, and refuses to make these once more."""
+
+    closed = False
+
+    def __init__(self, *there: str) -> None:
+        self.there, self.ran = there, []  # type: ignore[var-annotated]
+
+    def execute(self, statement: str) -> Loaded:
+        if statement.replace("CREATE SCHEMA ", "").strip('"') in self.there:
+            raise psycopg.errors.DuplicateSchema("already exists")
+        self.ran.append(statement)
+        return self
+
+    def fetchall(self) -> list[tuple[str]]:
+        return [(name,) for name in self.there]
+
+
+def test_a_schema_that_was_made_for_an_extension_is_no_refusal() -> None:
+    own: Any = Loaded("public", "ext", "My ext")
+    text = 'CREATE SCHEMA ext;\nCREATE SCHEMA "My ext";\nCREATE SCHEMA "EXT";\nCREATE SCHEMA auth;\nCREATE TABLE ext.t (a int);\n'
+    assert load(own, text) == []
+    assert own.ran[1:] == ['CREATE SCHEMA "EXT"', "CREATE SCHEMA auth", "CREATE TABLE ext.t (a int)"]
+
+
+@pytest.mark.parametrize(("schema", "made"), [("public", False), ("pg_catalog", False), ("ext", True)])
+def test_the_schema_of_an_extension_is_made_where_no_database_has_it(
+    schema: str, made: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psql, ran = Psql(None, "c"), []  # type: ignore[arg-type,var-annotated]
+    monkeypatch.setattr(psql, "run", lambda sql, *_: ran.append(sql))
+    monkeypatch.setattr(psql, "value", lambda sql, *_: -1 if "datconnlimit" in sql else [])
+    psql.create_extension("d", "x", schema, "app")
+    assert any("CREATE SCHEMA" in sql for sql in ran) == made
+    assert any(
+        f"CREATE EXTENSION IF NOT EXISTS {identifier('x')} WITH SCHEMA {identifier(schema)};" in sql for sql in ran
+    )
 
 
 def test_the_diagram_knows_keys_and_how_many() -> None:
