@@ -264,15 +264,18 @@ def _value(kind: str, token: str) -> str:
     """The value of a string constant, in which everything stands where it stands in the file: blanks fill what is shorter."""
     if kind == "dollar":
         return literal_value(token)
-    opens = False
+    opens = nested = False
 
     def value(match: re.Match[str]) -> str:
-        nonlocal opens
+        nonlocal opens, nested
         text = match[0]
         if text[0] == "\\" and (kind != "escape" or text[1] != "'"):
             return _ESCAPES.get(text[1], text) if kind == "escape" else text
-        if len(text) > 2:  # a quote inside a string of this text
-            return f"{text[:2]}  "
+        if len(text) > 2 and opens:  # a quote inside a string of this text
+            nested = not nested
+            return f"  {text[:2]}" if nested else f"{text[:2]}  "
+        if len(text) > 2:
+            return f" {text[:2]} "
         opens = not opens
         return " '" if opens else "' "
 
