@@ -273,6 +273,11 @@ def _by_hand(row: Difference, before: Mapping[str, Item], after: Mapping[str, It
     """Why a difference is a person's to write; '' if it isn't."""
     item, kind = row.item, row.item.kind
     head = f"{row.item.key} ({row.what}): "
+    if kind == "schema" and not item.facts["first"]:
+        return head + (
+            "a migration makes it or puts something into it. Live it is gone, and what it held with it: make it anew by hand "
+            "(`CREATE SCHEMA`, and what the migrations make in it), or write a migration that drops it."
+        )
     if kind in _BY_HAND or kind not in _RANK:
         return head + _BY_HAND.get(kind, "this kind of object is written by hand.")
     if item.facts.get("of_database"):
