@@ -8,9 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import scratch
+from ansible.module_utils.dastern import connection, scratch
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import against_defaults, compare, ordered, scaffold, table
+from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.psql import Psql
 from ansible.module_utils.dastern.schema_dump import _with_privileges, load, normalised
 from ansible.module_utils.dastern.schema_text import schema_docs
@@ -391,6 +392,42 @@ def test_the_schema_of_an_extension_is_made_where_no_database_has_it(
     assert any(
         f"CREATE EXTENSION IF NOT EXISTS {identifier('x')} WITH SCHEMA {identifier(schema)};" in sql for sql in ran
     )
+
+
+def test_what_is_closed_stands_before_privileges_that_something_follows() -> None:
+    text = "CREATE TABLE b ();\n\nGRANT SELECT ON TABLE b TO x;\n\nCREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f();\n"
+    closed = _with_privileges(text, ["REVOKE SELECT ON TABLE b FROM reader"], "public")
+    assert [one.first for one in statements(closed)] == ["CREATE", "SELECT", "REVOKE", "SELECT", "GRANT", "CREATE"]
+    for other in ("CREATE TABLE b ();\n", "GRANT SELECT ON TABLE b TO x;\n"):
+        assert "REVOKE" in [one.first for one in statements(_with_privileges(other, ["REVOKE ALL ON b FROM x"], "s"))]
+
+
+@pytest.mark.parametrize(("first", "words"), [(True, "before the migrations"), (False, "a migration makes it")])
+def test_a_schema_that_is_gone(first: bool, words: str) -> None:
+    schema = Item("schema", "s", "CREATE SCHEMA s", create="CREATE SCHEMA s", facts={"first": first})
+    _, hand = made([schema], [])
+    assert len(hand) == 1
+    assert words in hand[0]
+
+
+def test_a_connection_that_cannot_answer_is_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Opened:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    def refuse(*_: Any) -> None:
+        raise psycopg.errors.AdminShutdown("terminating connection")
+
+    opened = Opened()
+    (tmp_path / "password").write_text("x\n")
+    monkeypatch.setattr(psycopg, "connect", lambda **_: opened)
+    monkeypatch.setattr(connection, "one_message", refuse)
+    params = {"host": "h", "port": 1, "database": "d", "user": "u", "password_file": str(tmp_path / "password")}
+    with pytest.raises(DasTernError, match="terminating connection"):
+        connection.connect(params, "test")
+    assert opened.closed
 
 
 def test_the_diagram_knows_keys_and_how_many() -> None:

@@ -21,7 +21,7 @@ from .ledger import TABLE as LEDGER
 from .psql import Psql, superuser_there
 from .scratch import scratch_database
 from .sql_reader import Reader
-from .sql_text import Statement, statements
+from .sql_text import Statement, each_statement, statements
 from .sql_values import identifier, literal
 from .text import shown
 
@@ -143,11 +143,11 @@ def _with_privileges(text: str, closed: Sequence[str], schema: str) -> str:
     """`text` with the statements `closed` between its objects and their privileges: a REVOKE takes those on columns along."""
     if not closed:
         return text
-    place = len(text.rstrip("\n"))
-    for one in reversed(statements(text)):
-        if one.words[:1] not in (("GRANT",), ("REVOKE",)) and one.words[:3] != ("ALTER", "DEFAULT", "PRIVILEGES"):
-            place = one.end + 1
+    place = 0
+    for one in each_statement(text):
+        if one.first in ("GRANT", "REVOKE") or one.words[:3] == ("ALTER", "DEFAULT", "PRIVILEGES"):
             break
+        place = one.end + 1  # event triggers stand behind the privileges
     path = "SELECT pg_catalog.set_config('search_path', {}, false);"
     lines = [path.format(literal(identifier(schema))), *(f"{one};" for one in closed), path.format("''")]
     return text[:place] + "\n\n\n" + "\n".join(lines) + "\n" + text[place:]
