@@ -358,6 +358,9 @@ def test_a_directive_of_plpgsql_hides_nothing(tmp_path: Path) -> None:
         ("DO $$ DECLARE q text; BEGIN SELECT format('DROP TABLE %I', a) INTO q; END $$", []),
         ("SELECT 'DROP TABLE x', count(*) FROM t", []),
         ("INSERT INTO log SELECT lower('DROP TABLE x')", []),
+        ("SELECT CAST('DROP TABLE x' AS text), count(*) FILTER (WHERE a = 'DROP TABLE y') FROM t", []),
+        ("WITH w AS MATERIALIZED (SELECT 'DROP TABLE x') SELECT * FROM w UNION (VALUES ('a'), ('DROP TABLE x'))", []),
+        ("EXPLAIN ANALYZE SELECT run('DROP TABLE x')", [1]),
     ],
 )
 def test_what_a_function_is_handed(tmp_path: Path, sql: str, lines: list[int]) -> None:

@@ -219,7 +219,9 @@ _READ_BY_ITSELF = (
 _CALLS = ("SELECT", "PERFORM", "CALL", "WITH", "VALUES")
 # Behind these words a parenthesis is no call; behind these functions a string stays a string.
 _NO_CALL = {
-    "ALL", "AND", "ANY", "AS", "BY", "EXISTS", "FROM", "IN", "NOT", "ON", "OR", "SELECT", "SOME", "THEN", "USING", "VALUES", "WHEN", "WHERE",
+    "ALL", "AND", "ANY", "AS", "BY", "CAST", "DISTINCT", "ELSE", "EXCEPT", "EXISTS", "FILTER", "FROM", "HAVING", "ILIKE", "IN",
+    "INTERSECT", "LATERAL", "LIKE", "MATERIALIZED", "NOT", "ON", "OR", "OVER", "ROW", "SELECT", "SOME", "THEN", "UNION", "USING", "VALUES",
+    "WHEN", "WHERE",
     "COALESCE", "CONCAT", "CONCAT_WS", "FORMAT", "LENGTH", "LOWER", "MD5", "POSITION", "QUOTE_LITERAL", "REPLACE", "SET_CONFIG", "UPPER",
 }  # fmt: skip
 
