@@ -98,6 +98,10 @@ files:
 backup: {description: "The backup that was copied, with O(source=backup).", returned: success, type: str}
 copy_seconds: {description: How long the copy took., returned: success, type: float}
 size: {description: Size of the live database in bytes., returned: success, type: int}
+without_rows:
+  description: The tables whose rows the server refused in the copy; where there are any, no record is kept, and O(fail) fails.
+  returned: success
+  type: list
 lines: {description: The same in words., returned: success, type: list}
 """
 

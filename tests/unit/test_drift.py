@@ -1,16 +1,22 @@
 """Comparing catalogues, the migration made from a difference, the fingerprint, and the files: by hand-made objects."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from ansible.module_utils.dastern import scratch
+from ansible.module_utils.dastern import connection, scratch
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import against_defaults, compare, ordered, scaffold, table
-from ansible.module_utils.dastern.schema_dump import _with_privileges, normalised
+from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.psql import Psql
+from ansible.module_utils.dastern.schema_dump import _with_privileges, load, normalised
 from ansible.module_utils.dastern.schema_text import schema_docs
 from ansible.module_utils.dastern.sql_text import statements
+from ansible.module_utils.dastern.sql_values import identifier
 from ansible.module_utils.dastern.text_files import replace
 
 
@@ -347,6 +353,81 @@ def test_what_is_closed_stands_before_all_privileges() -> None:
         "SELECT pg_catalog.set_config('search_path', '', false)",
     )
     assert [one.words[:2] for one in grants] == [("GRANT", "INSERT"), ("GRANT", "SELECT"), ("GRANT", "USAGE")]
+
+
+class Loaded:
+    """A database that has the schemas `there`, and refuses to make these once more."""
+
+    closed = False
+
+    def __init__(self, *there: str) -> None:
+        self.there, self.ran = there, []  # type: ignore[var-annotated]
+
+    def execute(self, statement: str) -> Loaded:
+        if statement.replace("CREATE SCHEMA ", "").strip('"') in self.there:
+            raise psycopg.errors.DuplicateSchema("already exists")
+        self.ran.append(statement)
+        return self
+
+    def fetchall(self) -> list[tuple[str]]:
+        return [(name,) for name in self.there]
+
+
+def test_a_schema_that_was_made_for_an_extension_is_no_refusal() -> None:
+    own: Any = Loaded("public", "ext", "My ext")
+    text = 'CREATE SCHEMA ext;\nCREATE SCHEMA "My ext";\nCREATE SCHEMA "EXT";\nCREATE SCHEMA auth;\nCREATE TABLE ext.t (a int);\n'
+    assert load(own, text) == []
+    assert own.ran[1:] == ['CREATE SCHEMA "EXT"', "CREATE SCHEMA auth", "CREATE TABLE ext.t (a int)"]
+
+
+@pytest.mark.parametrize(("schema", "made"), [("public", False), ("pg_catalog", False), ("ext", True)])
+def test_the_schema_of_an_extension_is_made_where_no_database_has_it(
+    schema: str, made: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psql, ran = Psql(None, "c"), []  # type: ignore[arg-type,var-annotated]
+    monkeypatch.setattr(psql, "run", lambda sql, *_: ran.append(sql))
+    monkeypatch.setattr(psql, "value", lambda sql, *_: -1 if "datconnlimit" in sql else [])
+    psql.create_extension("d", "x", schema, "app")
+    assert any("CREATE SCHEMA" in sql for sql in ran) == made
+    assert any(
+        f"CREATE EXTENSION IF NOT EXISTS {identifier('x')} WITH SCHEMA {identifier(schema)};" in sql for sql in ran
+    )
+
+
+def test_what_is_closed_stands_before_privileges_that_something_follows() -> None:
+    text = "CREATE TABLE b ();\n\nGRANT SELECT ON TABLE b TO x;\n\nCREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f();\n"
+    closed = _with_privileges(text, ["REVOKE SELECT ON TABLE b FROM reader"], "public")
+    assert [one.first for one in statements(closed)] == ["CREATE", "SELECT", "REVOKE", "SELECT", "GRANT", "CREATE"]
+    for other in ("CREATE TABLE b ();\n", "GRANT SELECT ON TABLE b TO x;\n"):
+        assert "REVOKE" in [one.first for one in statements(_with_privileges(other, ["REVOKE ALL ON b FROM x"], "s"))]
+
+
+@pytest.mark.parametrize(("first", "words"), [(True, "before the migrations"), (False, "a migration makes it")])
+def test_a_schema_that_is_gone(first: bool, words: str) -> None:
+    schema = Item("schema", "s", "CREATE SCHEMA s", create="CREATE SCHEMA s", facts={"first": first})
+    _, hand = made([schema], [])
+    assert len(hand) == 1
+    assert words in hand[0]
+
+
+def test_a_connection_that_cannot_answer_is_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Opened:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    def refuse(*_: Any) -> None:
+        raise psycopg.errors.AdminShutdown("terminating connection")
+
+    opened = Opened()
+    (tmp_path / "password").write_text("x\n")
+    monkeypatch.setattr(psycopg, "connect", lambda **_: opened)
+    monkeypatch.setattr(connection, "one_message", refuse)
+    params = {"host": "h", "port": 1, "database": "d", "user": "u", "password_file": str(tmp_path / "password")}
+    with pytest.raises(DasTernError, match="terminating connection"):
+        connection.connect(params, "test")
+    assert opened.closed
 
 
 def test_the_diagram_knows_keys_and_how_many() -> None:

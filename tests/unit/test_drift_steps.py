@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
+from ansible.module_utils.dastern import drift_run
 from ansible.module_utils.dastern.catalogue import Item, fingerprint
 from ansible.module_utils.dastern.drift import Difference, Scaffold, compare, scaffold, table, tried
-from ansible.module_utils.dastern.drift_steps import _steps, partitions_made_since, run, without_equal
+from ansible.module_utils.dastern.drift_steps import Step, _steps, partitions_made_since, run, without_equal
+from ansible.module_utils.dastern.migration_plan import make_plan
 
 
 def a_sequence(name: str, of_column: str = "", prefix: str = "") -> Item:
@@ -97,6 +100,29 @@ def test_a_partition_is_exempt_that_its_table_made(new: list[Item], exempt: dict
     assert partitions_made_since(compare(there, live), there, live) == exempt
 
 
+@pytest.mark.parametrize(("ignore", "drifted"), [([], True), (["table ev_2026_*"], False), (["table ev_2025_*"], True)])
+def test_a_detached_partition_can_be_exempt(ignore: list[str], drifted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = a_table("ev_2026_01", "ev", "X"), a_table("ev_2026_01")
+    step = Step("ALTER TABLE ev DETACH PARTITION ev_2026_01", Difference("detached", before, after))
+    catalogues = {"live": [PARTED, after], "own": [PARTED, before]}
+    monkeypatch.setattr(drift_run, "schemas_besides", lambda connection, schema: [])
+    monkeypatch.setattr(drift_run, "read_catalogue", lambda connection, schema, others: catalogues[connection])
+    monkeypatch.setattr(drift_run, "explain", lambda *_: ([step], catalogues["live"]))
+    monkeypatch.setattr(drift_run, "without_equal", lambda own, rows, read: rows)
+    params = {
+        "schema": "public",
+        "database": "d",
+        "environment": "",
+        "ignore": ignore,
+        "fail": True,
+        "write_migration": "",
+    }
+    result = drift_run._compared("live", "own", params, make_plan([], []), [], [])  # type: ignore[arg-type]
+    assert (result["drifted"], result.get("failed", False)) == (drifted, drifted)
+    assert result["exempt"] == ([] if drifted else ["table ev_2026_01"])
+    assert result["statements"] == ([step.statement] if drifted else [])
+
+
 def test_a_new_sequence_of_a_column_that_is_there_goes_on_behind_its_rows() -> None:
     there = [a_table("t"), a_column("t.id")]
     new = [a_sequence("s"), a_default("t.id", "s")]
@@ -112,6 +138,22 @@ def test_a_new_sequence_of_a_column_that_is_there_goes_on_behind_its_rows() -> N
     made = scaffold(compare(words, [*words, *new]), words, [*words, *new])
     assert not any("setval" in one for one in made.statements)
     assert ["column t.id" in note for note in made.notes] == [True]
+
+
+@pytest.mark.parametrize(("step", "furthest", "last"), [(1, "greatest", "max"), (-1, "least", "min")])
+def test_a_new_sequence_of_two_columns_goes_on_behind_the_rows_of_both(step: int, furthest: str, last: str) -> None:
+    there = [a_table("t"), a_column("t.id"), a_table("u"), a_column("u.id")]
+    sequence = a_sequence("s")
+    new = [
+        replace(sequence, facts={**sequence.facts, "range": [step, 1, 99]}),
+        a_default("u.id", "s"),
+        a_default("t.id", "s"),
+    ]
+    made = scaffold(compare(there, [*there, *new]), there, [*there, *new])
+    assert [one for one in made.statements if "setval" in one] == [
+        f"SELECT setval('s', {furthest}((SELECT {last}(id) FROM t WHERE id BETWEEN 1 AND 99), "
+        f"(SELECT {last}(id) FROM u WHERE id BETWEEN 1 AND 99)))"
+    ]
 
 
 def test_what_was_tried_is_complete_only_where_nothing_is_left() -> None:
@@ -165,6 +207,36 @@ def test_what_is_broken_is_never_taken_for_the_same() -> None:
     server: Any = Server()
     assert without_equal(server, rows, lambda: [one]) == rows
     assert server.ran == []
+
+
+def a_generated(kind: str, expression: str) -> Item:
+    column = a_column("t.c", kind)
+    text = f"{kind} GENERATED ALWAYS AS ({expression}) STORED"
+    return replace(column, definition=text, facts={**column.facts, "generated": expression})
+
+
+@pytest.mark.parametrize(
+    ("live", "equal"),
+    [
+        (a_generated("bigint", "(b + (1))"), True),
+        (a_generated("integer", "(b + (1))"), False),
+        (a_generated("integer", "(b + 1)"), False),
+        (a_generated("bigint COLLATE x", "(b + 1)"), False),
+        (a_generated("bigint", "(b + 2)"), False),
+    ],
+)
+def test_of_a_generated_column_only_the_expression_is_asked_for(live: Item, equal: bool) -> None:
+    """SET EXPRESSION leaves the type as it is in the scratch database, so that the answer says nothing of it."""
+    expected = a_generated("bigint", "(b + 1)")
+    server: Any = Server()
+    rows = compare([expected], [live])
+
+    def read() -> list[Item]:
+        # The column keeps its type; (1) is written as 1.
+        *_, said = server.ran[-1].split(" AS ")
+        return [a_generated("bigint", said[1:-1].replace("(1)", "1"))]
+
+    assert without_equal(server, rows, read) == ([] if equal else rows)
 
 
 def a_function(body: str) -> Item:

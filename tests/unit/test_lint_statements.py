@@ -106,6 +106,51 @@ def test_example(example: dict[str, Any], tmp_path: Path) -> None:
     assert {one.rule: one.severity for one in found} == example.get("finds", {})
 
 
+ROWS = "".join(f"INSERT INTO kept (id, b) VALUES ({number}, 'x {number}');\n" for number in range(500))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[one["sql"][:60] for one in EXAMPLES])
+def test_example_behind_many_rows(example: dict[str, Any], tmp_path: Path) -> None:
+    """A big file is read by its outline, which hides nothing from a rule; a statement that stood alone no longer does."""
+    small = "INSERT INTO kept (id, b) VALUES (0, 'x 0');\n" * 3
+    rules = [
+        [(one.rule, one.severity, one.line - before.count("\n"), one.column) for one in lint([MigrationFile("1", before + example["sql"])], ["1"], tmp_path)]
+        for before in (small, ROWS)
+    ]  # fmt: skip
+    assert len(ROWS) > 20_000
+    assert rules[0] == rules[1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "row", "behind"),
+    [
+        ("enum-value-used", "DO $$ BEGIN ALTER TYPE m ADD VALUE 'SAD'; END $$;", "'SAD'", ""),
+        ("enum-value-used", "DO $$ BEGIN EXECUTE 'ALTER TYPE m ADD VALUE ''SAD'''; END $$;", "'SAD'", ""),
+        ("enum-value-used", "DO 'BEGIN EXECUTE ''ALTER TYPE m ADD VALUE ''''SAD''''''; END';", "'SAD'", ""),
+        ("enum-value-used", "DO $$ BEGIN EXECUTE E'ALTER TYPE m ADD VALUE \\'SAD\\''; END $$;", "'SAD'", ""),
+        ("enum-value-used", "ALTER TYPE m ADD VALUE $$SAD$$;", "'SAD'", ""),
+        ("enum-value-used", "ALTER TYPE m ADD VALUE E'SAD';", "E'SAD'", ""),
+        ("enum-value-used", "ALTER TYPE m ADD VALUE 'it''s';", "'it''s'", ""),
+        (
+            "enum-value-used",
+            "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$ ALTER TYPE m ADD VALUE 'SAD' $$; SELECT f();",
+            "'SAD'",
+            "",
+        ),
+        (
+            "deletes-all-rows",
+            "CREATE FUNCTION now() RETURNS int LANGUAGE sql AS $$ DELETE FROM x; SELECT 1 $$;",
+            "now()",
+            "",
+        ),
+        ("deletes-all-rows", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ DELETE FROM x; SELECT 1 $$;", "1", "SELECT f();"),
+    ],
+)  # fmt: skip
+def test_what_many_rows_hold(rule: str, before: str, row: str, behind: str, tmp_path: Path) -> None:
+    sql = f"{before}\n{ROWS}INSERT INTO kept (id, b) VALUES (1, {row});\n{ROWS}{behind}"
+    assert rule in {one.rule for one in lint([MigrationFile("1", sql)], ["1"], tmp_path)}
+
+
 def test_half_a_statement_is_no_surprise(tmp_path: Path) -> None:
     """The server says that it is wrong; lint reads on."""
     files = [

@@ -272,6 +272,101 @@ def test_what_code_may_do(tmp_path: Path, sql: str, expected: list[tuple[str, st
     assert [(one.rule, one.severity) for one in found(tmp_path, sql)] == expected
 
 
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (
+            "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$\nDROP TABLE a\n$$; SELECT f();\nDO $$ BEGIN\n  DROP TABLE b;\nEND $$;",
+            [(2, 1), (5, 3)],
+        ),
+        (
+            "DO $$ BEGIN EXECUTE 'DROP TABLE a\n'; EXECUTE 'DROP TABLE b';\nEND $$; DROP TABLE c;",
+            [(1, 22), (2, 13), (3, 9)],
+        ),
+        (
+            "DO $$ BEGIN EXECUTE 'CREATE TABLE n (b text DEFAULT ''x'', c text DEFAULT ''it''''s'');\nDROP TABLE a'; END $$;\nDROP TABLE b;",
+            [(2, 1), (3, 1)],
+        ),
+        (
+            "DO $$ BEGIN EXECUTE E'CREATE TABLE n (b text DEFAULT \\'x\\\\y\\');\nDROP TABLE a'; END $$;\nDROP TABLE b;",
+            [(2, 1), (3, 1)],
+        ),
+    ],
+)
+def test_each_statement_in_code_stays_on_its_line(tmp_path: Path, sql: str, expected: list[tuple[int, int]]) -> None:
+    assert [(line, column) for _, line, column, _ in told(tmp_path, "ban-drop-table", sql)] == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE FUNCTION f(text) {0}; CREATE FUNCTION f(int) {1}; SELECT f('a')", [1]),
+        ("CREATE FUNCTION f(a text) {0};\nCREATE FUNCTION f(a int) {0}; SELECT f('a')", [1, 2]),
+        ("CREATE FUNCTION f(a text) {0}; CREATE OR REPLACE FUNCTION f(a text) {1}; SELECT f('a')", []),
+    ],
+)
+def test_functions_of_one_name(tmp_path: Path, sql: str, expected: list[int]) -> None:
+    """Which of them a call means isn't known, so that all of them count; but not one that was replaced."""
+    bodies = [f"RETURNS void LANGUAGE sql AS $$ {body} $$" for body in ("DELETE FROM x", "SELECT")]
+    assert [line for _, line, _, _ in told(tmp_path, "deletes-all-rows", sql.format(*bodies))] == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE TABLE n AS SELECT f()", 1),
+        ("CREATE TEMP TABLE IF NOT EXISTS n (a) AS (SELECT f())", 1),
+        ("CREATE MATERIALIZED VIEW v AS SELECT f()", 1),
+        ("ALTER TABLE t ALTER c TYPE int USING f()", 1),
+        ("ALTER TABLE t ALTER a SET DEFAULT 1, ADD c int DEFAULT f()", 1),
+        ("ALTER TABLE t ADD CHECK (f() > a) NOT VALID", 1),
+        ("CREATE TABLE n AS SELECT f() WITH NO DATA", 0),
+        ("CREATE TABLE n (a int DEFAULT f(), b int GENERATED ALWAYS AS (f()) STORED)", 0),
+        ("CREATE VIEW v AS SELECT f()", 0),
+        ("ALTER TABLE t ALTER a SET DEFAULT f()", 0),
+        ("ALTER FUNCTION f() STABLE", 0),
+    ],
+)
+def test_what_evaluates_calls(tmp_path: Path, sql: str, expected: int) -> None:
+    made = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ DELETE FROM x; SELECT 1 $$;"
+    assert len(told(tmp_path, "deletes-all-rows", f"{made}\n{sql}")) == expected
+
+
+def test_a_directive_of_plpgsql_hides_nothing(tmp_path: Path) -> None:
+    sql = "DO $$\n#variable_conflict use_column\nBEGIN DELETE FROM x; END $$"
+    assert told(tmp_path, "deletes-all-rows", sql) == [("1", 3, 7, "danger")]
+    assert told(tmp_path, "deletes-all-rows", sql.replace("BEGIN", "DECLARE a int = 1; BEGIN")) == [
+        ("1", 3, 26, "danger")
+    ]
+    assert told(tmp_path, "deletes-all-rows", "DO $$ #variable_conflict error $$") == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "lines"),
+    [
+        ("DO $$ BEGIN PERFORM util.run('DROP TABLE x'); END $$", [1]),
+        ("DO $$ DECLARE n int; BEGIN SELECT util.run(format('DROP TABLE %I', a)) INTO n; END $$", [1]),
+        ("DO $$ BEGIN CALL run($q$TRUNCATE x$q$); END $$", [1]),
+        ("SELECT \"run\"('DROP TABLE x')", [1]),
+        ("CALL run('delete from x')", [1]),
+        (
+            "CREATE FUNCTION ex(q text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; END $$;\n"
+            "SELECT ex('SELECT 1');\nSELECT ex('DROP TABLE users');",
+            [3],
+        ),
+        ("DO $$ BEGIN PERFORM 1 FROM log WHERE what IN ('DROP TABLE x') AND (note = 'drop table y'); END $$", []),
+        ("DO $$ DECLARE q text; BEGIN SELECT format('DROP TABLE %I', a) INTO q; END $$", []),
+        ("SELECT 'DROP TABLE x', count(*) FROM t", []),
+        ("INSERT INTO log SELECT lower('DROP TABLE x')", []),
+        ("SELECT CAST('DROP TABLE x' AS text), count(*) FILTER (WHERE a = 'DROP TABLE y') FROM t", []),
+        ("WITH w AS MATERIALIZED (SELECT 'DROP TABLE x') SELECT * FROM w UNION (VALUES ('a'), ('DROP TABLE x'))", []),
+        ("EXPLAIN ANALYZE SELECT run('DROP TABLE x')", [1]),
+    ],
+)
+def test_what_a_function_is_handed(tmp_path: Path, sql: str, lines: list[int]) -> None:
+    assert [line for _, line, _, _ in told(tmp_path, "loses-data-in-code", sql)] == lines
+
+
 @pytest.mark.parametrize("sql", ["UPDATE t SET a = 1", "UPDATE ONLY t SET a = (SELECT 1 WHERE true) FROM u"])
 def test_update_of_all_rows(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "updates-all-rows", sql) == [("1", 1, 1, "warning")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.dastern.comparison import failures_of, tables_of
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import MigrationFile
 from ansible.module_utils.dastern.rehearsal import (
@@ -23,6 +24,7 @@ from ansible.module_utils.dastern.rehearsal import (
     rehearsed,
     verdict,
 )
+from ansible.module_utils.dastern.rehearsal_run import _result
 from ansible.module_utils.dastern.sql_values import seconds
 
 FILES = [MigrationFile("1_a", "SELECT 1"), MigrationFile("2_b", "SELECT 2")]
@@ -107,3 +109,32 @@ def test_durations() -> None:
     assert [seconds("x", value) for value in given] == [0.5, 0.5, 2.0, 300.0, 0.0, 86400.0]
     with pytest.raises(DasTernError, match="`x` is 'soon'"):
         seconds("x", "soon")
+
+
+@pytest.mark.parametrize(
+    ("said", "without", "recorded", "failed"),
+    [
+        ("", [], True, False),
+        (
+            'COPY failed for table "visits": ERROR:  value for domain d violates check constraint',
+            ["visits"],
+            False,
+            True,
+        ),
+    ],
+)
+def test_a_copy_without_rows_is_no_rehearsal(
+    tmp_path: Path, said: str, without: list[str], recorded: bool, failed: bool
+) -> None:
+    failures = (
+        failures_of(f"pg_restore: error: {said}\npg_restore: warning: errors ignored on restore: 1\n") if said else []
+    )
+    assert failures is not None
+    assert tables_of(failures) == without
+    path = tmp_path / "record.json"
+    params = {"database": "d", "schema": "public", "limit": "1s", "fail": True}
+    copied = {"copy_seconds": 1.0, "size": 1, "backup": ""}
+    done = [Rehearsed(file.name, file.checksum) for file in FILES]
+    result = _result(params, path, FILES, done, None, copied, "copied", tables_of(failures))
+    assert (rehearsed(path) is not None, result.get("failed", False), result["changed"]) == (recorded, failed, recorded)
+    assert result["without_rows"] == without

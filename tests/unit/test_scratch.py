@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible.module_utils.dastern import scratch
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.migration_files import MigrationFile
 from ansible.module_utils.dastern.scratch import refuse_outside, without_shared
@@ -98,3 +99,21 @@ def test_statements_of_what_is_shared_are_left_out_and_named() -> None:
     assert len(without_shared(setting, "the/path", settings_only=True)[1]) == 2
     plain = MigrationFile("1_a", "SELECT 1")
     assert without_shared(plain, "the/path") == (plain, [])
+
+
+def test_rows_of_a_big_file_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as rows, and not where an expression stands among them; what is behind them is, on its own line."""
+    rows = "".join(f"INSERT INTO \"User\" (id, role) VALUES ({number}, 'grant {number}');\n" for number in range(1000))
+    computed = 'INSERT INTO "User" (id) VALUES (1 + 1);\n'
+    read = []
+    said = scratch._said
+    monkeypatch.setattr(scratch, "_said", lambda sql, *more, **named: (read.append(sql), said(sql, *more, **named))[1])
+    role = "ALTER ROLE r\n  SET work_mem = 1"
+    file = MigrationFile("1_a", f"{rows}{computed}{role};\n{rows}")
+    own, left = without_shared(file, "the/path")
+    assert set(read) == {role}
+    assert own.sql == f"{rows}{computed}{' ' * 12}\n{' ' * 18};\n{rows}"
+    assert "line 1002," in left[0]
+    assert without_shared(MigrationFile("1_a", rows + computed), "the/path")[0].sql == rows + computed
+    with pytest.raises(DasTernError, match="line 1002\\."):
+        refuse_outside(MigrationFile("1_a", f"{rows}{computed}DO $$ BEGIN EXECUTE 'DROP ROLE r'; END $$"), "the/path")

@@ -18,7 +18,6 @@ from .ledger import Ledger
 from .migration_files import SCRIPT, MigrationFile, of_params
 from .psql import superuser_of
 from .scratch import replay, scratch_database
-from .sql_text import statements
 from .sql_values import identifier
 
 try:
@@ -116,7 +115,7 @@ def _without_trace(files: list[MigrationFile], steps: list[list[Difference]]) ->
     Files without a statement did whatever they do.
     """
     first = next((number for number, differences in enumerate(steps, 1) if not differences), 0)
-    return [file.name for file in files[first : _agreed(steps)] if statements(file.sql)]
+    return [file.name for file in files[first : _agreed(steps)] if not file.empty]
 
 
 def _ambiguous(

@@ -72,6 +72,11 @@ def reports_of(said: str) -> list[RestoreFailure]:
     return failures
 
 
+def tables_of(failures: Sequence[RestoreFailure]) -> list[str]:
+    """Return the tables whose rows were refused."""
+    return sorted({one.table for one in failures if one.table is not None})
+
+
 @dataclass
 class Comparison:
     """What was found in a restored database, held against what was backed up."""
@@ -81,6 +86,8 @@ class Comparison:
     """Rows or tables that are missing, and nothing said why: what was restored mustn't be used."""
     incomplete: list[str] = field(default_factory=list)
     """What the server refused while it was restored; the rest stands."""
+    without_rows: list[str] = field(default_factory=list)
+    """The tables whose rows it refused, without schema and quotes."""
     differences: list[str] = field(default_factory=list)
     """What is otherwise, for no reason that is known."""
     harmless: list[str] = field(default_factory=list)
@@ -158,7 +165,7 @@ def compare(
     Without `rows` those aren't compared, without `schema` only tables and rows are. Where the schema differs its comparison has
     yet to be explained.
     """
-    told = Comparison(found, incomplete=sorted(map(str, failures)))
+    told = Comparison(found, incomplete=sorted(map(str, failures)), without_rows=tables_of(failures))
     refused = [one.statement for one in failures if one.table is None]
     for table in sorted(expected.tables.keys() | found.tables.keys()):
         before, after = expected.tables.get(table), found.tables.get(table)

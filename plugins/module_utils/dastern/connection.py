@@ -72,6 +72,7 @@ def connect(
     # libpq would take whatever isn't said here from PGHOSTADDR, PGSERVICE, PGSSLMODE and others of the operator's shell.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
+    connection = None
     try:
         connection = psycopg.connect(
             host=params["host"],
@@ -88,6 +89,8 @@ def connect(
         # The protocol gives the number of the process that was reached; the server behind a pooler has another.
         (process,) = one_message(connection, "SELECT pg_catalog.pg_backend_pid()")
     except psycopg.Error as error:
+        if connection is not None:
+            connection.close()
         raise _refusal(error, params, where) from None
     if int(process) != connection.info.backend_pid:
         connection.close()

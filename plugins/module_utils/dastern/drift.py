@@ -239,16 +239,21 @@ def _counted(new: Iterable[Item], before: Mapping[str, Item], after: Mapping[str
         columns = [
             f"column {one.name}" for one in after.values() if one.kind == "default" and item.key in one.needs
         ] if item.kind == "sequence" else [f"column {item.name}"]  # fmt: skip
-        for column in [after[key] for key in columns if key in after and key in before]:
+        step, least, most = item.facts["range"]
+        last = "max" if step > 0 else "min"
+        counted = []
+        for column in [after[key] for key in sorted(columns) if key in after and key in before]:
             if column.facts["type"] not in ("smallint", "integer", "bigint"):
                 notes.append(f"{item.key} begins anew; whether {column.key} holds values of it already can't be known.")
                 continue
-            step, least, most = item.facts["range"]
-            name, last = column.facts["quoted"], "max" if step > 0 else "min"
-            statements.append(
-                f"SELECT setval({_text(item.facts['sequence'])}, {last}({name})) FROM {column.facts['table']} "
-                f"WHERE {name} BETWEEN {least} AND {most}"
-            )
+            name, table_of = column.facts["quoted"], column.facts["table"]
+            counted.append((f"{last}({name})", f"FROM {table_of} WHERE {name} BETWEEN {least} AND {most}"))
+        setval = f"SELECT setval({_text(item.facts['sequence'])}, "
+        if len(counted) == 1:
+            statements.append(f"{setval}{counted[0][0]}) {counted[0][1]}")
+        elif counted:
+            of_each = ", ".join(f"(SELECT {value} {rows})" for value, rows in counted)
+            statements.append(f"{setval}{'greatest' if step > 0 else 'least'}({of_each}))")
         if not columns:
             notes.append(f"{item.key} begins anew: no default takes from it, so that its value can't be known.")
     return statements, notes
@@ -268,6 +273,11 @@ def _by_hand(row: Difference, before: Mapping[str, Item], after: Mapping[str, It
     """Why a difference is a person's to write; '' if it isn't."""
     item, kind = row.item, row.item.kind
     head = f"{row.item.key} ({row.what}): "
+    if kind == "schema" and not item.facts["first"]:
+        return head + (
+            "a migration makes it or puts something into it. Live it is gone, and what it held with it: make it anew by hand "
+            "(`CREATE SCHEMA`, and what the migrations make in it), or write a migration that drops it."
+        )
     if kind in _BY_HAND or kind not in _RANK:
         return head + _BY_HAND.get(kind, "this kind of object is written by hand.")
     if item.facts.get("of_database"):

@@ -98,10 +98,12 @@ def _compared(
     expected = known([*read_catalogue(own, schema, others), *given])
     steps, expected = explain(own, expected, live, read)
     found = without_equal(own, compare(expected, live), read)
-    exempt = exempt_from_drift(params, found, expected, live)
-    differences = [*explained(steps), *(row for row in found if row.item.key not in exempt)]
+    exempt = exempt_from_drift(params, [*explained(steps), *found], expected, live)
+    steps = [step for step in steps if step.row.item.key not in exempt]
+    found = [row for row in found if row.item.key not in exempt]
+    differences = [*explained(steps), *found]
     drifted = [row for row in differences if not row.weak]
-    made = scaffold([row for row in found if row.item.key not in exempt], expected, live)
+    made = scaffold(found, expected, live)
     made = replace(made, statements=[*(step.statement for step in steps), *made.statements])
     result: dict[str, Any] = {
         "changed": False,

@@ -105,7 +105,7 @@ def dangers(read: Read, made: Made) -> Iterator[Said]:
                 *_unlogged(one, parts),
             ):
                 yield one.start + offset, rule, severity, message, mend
-        yield from _put_together(code)
+        yield from _put_together(top, code)
         made.run(top, code)
 
 
@@ -200,6 +200,7 @@ _LOSES = re.compile(
 )
 
 
+_STRINGS = ("string", "escape", "dollar")
 _READ_BY_ITSELF = (
     "RAISE",
     "INSERT",
@@ -215,21 +216,52 @@ _READ_BY_ITSELF = (
 )
 
 
-def _put_together(code: list[Statement]) -> Iterator[Said]:
-    """What code puts together and executes, by the words in its strings; without an EXECUTE of that kind strings are data."""
-    if not any(one.first == "EXECUTE" for one in code):
-        return
-    for one in code:
-        if one.first in _READ_BY_ITSELF:
+_CALLS = ("SELECT", "PERFORM", "CALL", "WITH", "VALUES")
+# Behind these words a parenthesis is no call; behind these functions a string stays a string.
+_NO_CALL = {
+    "ALL", "AND", "ANY", "AS", "BY", "CAST", "DISTINCT", "ELSE", "EXCEPT", "EXISTS", "FILTER", "FROM", "HAVING", "ILIKE", "IN",
+    "INTERSECT", "LATERAL", "LIKE", "MATERIALIZED", "NOT", "ON", "OR", "OVER", "ROW", "SELECT", "SOME", "THEN", "UNION", "USING", "VALUES",
+    "WHEN", "WHERE",
+    "COALESCE", "CONCAT", "CONCAT_WS", "FORMAT", "LENGTH", "LOWER", "MD5", "POSITION", "QUOTE_LITERAL", "REPLACE", "SET_CONFIG", "UPPER",
+}  # fmt: skip
+
+
+def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Said]:
+    """What is executed although no statement says it, by the words in strings: what code puts together, and what a function is given.
+
+    Without an EXECUTE of that kind other strings are data.
+    """
+    executes = any(one.first == "EXECUTE" for one in code)
+    for one in (top, *code):
+        handed = one.first in _CALLS
+        if executes and one is not top and one.first not in _READ_BY_ITSELF:
+            strings = [token[1] for token in tokens(one.text) if token[0] in _STRINGS]
+        elif handed and "(" in one.text:
+            strings = list(_handed(one))
+        else:
             continue
-        strings = [literal_value(text) for kind, text, _ in tokens(one.text) if kind in ("string", "escape", "dollar")]
         # Without comments; behind each string stands what nobody knows.
-        text = "".join(" ".join(inner for _, inner, _ in tokens(string)) + " x " for string in strings)
+        text = "".join(" ".join(inner for _, inner, _ in tokens(literal_value(string))) + " x " for string in strings)
         if said := _LOSES.search(text):
+            how = "together and executes it" if executes and one is not top else "into a call, which may execute it"
             yield (
-                one.start, "loses-data-in-code", "danger", f"Code puts `{said.group()[:60]}` together and executes it.",
+                one.start, "loses-data-in-code", "danger", f"Code puts `{said.group()[:60]}` {how}.",
                 f"Write it as a statement of its own, which lint can read; or {BUT_SAY}",
             )  # fmt: skip
+
+
+def _handed(one: Statement) -> Iterator[str]:
+    """The string constants in the arguments of functions that a statement calls."""
+    calls: list[bool] = []
+    before = ("", "")
+    for kind, text, _ in tokens(one.text):
+        if text == "(":
+            calls.append(before[0] == "ident" or (before[0] == "word" and before[1].upper() not in _NO_CALL))
+        elif text == ")" and calls:
+            calls.pop()
+        elif kind in _STRINGS and any(calls):
+            yield text
+        before = (kind, text)
 
 
 def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:

@@ -261,7 +261,10 @@ def _code(file: MigrationFile) -> tuple[list[tuple[Place, Place]], str] | None:
         while inner and inner[-1].start < top.end:
             one = inner.pop()
             begin = one.start - top.start
-            blank[begin : begin + len(one.text) + 1] = [*one.text, ";"]
+            end = begin + len(one.text)
+            behind = "".join(blank[end : end + 1])
+            # A line break stays; where the outer statement ends as well, its own semicolon follows.
+            blank[begin : end + 1] = [*one.text, ";\n" if behind == "\n" else behind and ";"]
             spans.append((place(one.start), place(one.end)))
         pieces += [sql[at : top.start], "".join(blank)]
         at = top.end
@@ -438,7 +441,7 @@ _NOTEWORTHY = {
     "pg_advisory_unlock_all", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
 }  # fmt: skip
 _NOTEWORTHY_TOGETHER = (
-    {"time", "zone"}, {"drop", "cascade"}, {"drop", "default"}, {"drop", "constraint"}, {"delete", "from"}, {"update", "set"},
+    {"time", "zone"}, {"drop", "cascade"}, {"drop", "default"}, {"drop", "constraint"}, {"drop", "select"}, {"drop", "call"}, {"delete", "from"}, {"update", "set"},
     {"add", "check"}, {"validate", "constraint"}, {"for", "update"}, {"for", "share"}, {"alter", "generated"}, {"access", "method"}, {"set", "tablespace"},
     {"set", "role"}, {"set", "session"}, {"set", "local"},
     *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),

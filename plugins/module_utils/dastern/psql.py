@@ -246,7 +246,9 @@ class Psql:
                 )
             at = identifier(schema)
             make = (
-                "" if schema == "public" else f"CREATE SCHEMA IF NOT EXISTS {at} AUTHORIZATION {identifier(owner)};\n"
+                ""
+                if schema in ("public", "pg_catalog")
+                else f"CREATE SCHEMA IF NOT EXISTS {at} AUTHORIZATION {identifier(owner)};\n"
             )
             self.run(f"{make}CREATE EXTENSION IF NOT EXISTS {identifier(name)} WITH SCHEMA {at};", database)
         finally:

@@ -23,7 +23,7 @@ from typing import Any
 from .backup_logical import restore, why
 from .backup_records import Place, Record
 from .blockers import in_the_way
-from .comparison import SHOWN, failures_of
+from .comparison import SHOWN, RestoreFailure, failures_of, tables_of
 from .connection import ARGUMENT_SPEC as CONNECTION
 from .connection import connect, conninfo
 from .errors import DasTernError
@@ -220,15 +220,17 @@ def rehearse(
                 if backup:
                     backups = Place(dict(params))
                     with backups.alone(WAIT, "a rehearsal"):
-                        refused = restore(
+                        restored = restore(
                             backups,
                             backup,
                             own.info.dbname,
                             session=superuser if params["as_superuser"] else superuser.as_owner(own.info.user),
-                        ).incomplete
+                        )
+                    refused, without_rows = restored.incomplete, restored.without_rows
                     _catch_up(own, params, since)
                 else:
-                    refused = _copy(own, params, superuser, [name for name, _ in extensions])
+                    failures = _copy(own, params, superuser, [name for name, _ in extensions])
+                    refused, without_rows = [str(one) for one in failures], tables_of(failures)
                 left_out += [f"the copy is incomplete: {one}" for one in cut(refused, SHOWN)]
                 copied = {"copy_seconds": round(time.monotonic() - began, 1), "size": size, "backup": str(backup or "")}
                 copy = f"copy of {_named(params, backup, size)} made in {copied['copy_seconds']:.1f} s, removed again"
@@ -243,12 +245,20 @@ def rehearse(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "
             f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. The live database was only read."
         ) from None
-    result = _result(params, record, pending, done, known, copied, copy)
+    result = _result(params, record, pending, done, known, copied, copy, without_rows)
     return {**result, "lines": [*result["lines"], *left_out]}
 
 
 def _nothing() -> dict[str, Any]:
-    return {"changed": False, "verdict": "", "files": [], "copy_seconds": 0.0, "size": 0, "backup": ""}
+    return {
+        "changed": False,
+        "verdict": "",
+        "files": [],
+        "copy_seconds": 0.0,
+        "size": 0,
+        "backup": "",
+        "without_rows": [],
+    }
 
 
 def _result(
@@ -259,30 +269,44 @@ def _result(
     known: Mapping[str, Any] | None,
     copied: Mapping[str, Any],
     copy: str,
+    without_rows: Sequence[str],
 ) -> dict[str, Any]:
-    """Judge, keep the record, and say it."""
+    """Judge, keep the record, and say it; there is no record where the copy is `without_rows` of some tables."""
     said = verdict(done)
-    keep(record, {
-        "database": params["database"],
-        "schema": params["schema"],
-        "backup": copied["backup"],
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "verdict": said,
-        "reasons": [f"{file.name}: {reason}" for file in done for reason in file.reasons],
-        "seconds": round(sum(file.seconds for file in done), 3),
-        "migrations": [{"name": file.name, "checksum": file.checksum} for file in pending],
-    })  # fmt: skip
+    not_measured = (
+        f"The copy is without the rows of {', '.join(cut([shown(one) for one in without_rows], SHOWN))}: what the migrations take there isn't "
+        "known, and this doesn't count as a rehearsal. Mend what the server refused, or, where you trust whoever could write the "
+        "application's functions, fill the copy with a superuser's rights (`-e migrations_rehearsal_as_superuser=true`)."
+        if without_rows
+        else ""
+    )
+    # The record of an earlier rehearsal is gone already.
+    if not without_rows:
+        keep(record, {
+            "database": params["database"],
+            "schema": params["schema"],
+            "backup": copied["backup"],
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "verdict": said,
+            "reasons": [f"{file.name}: {reason}" for file in done for reason in file.reasons],
+            "seconds": round(sum(file.seconds for file in done), 3),
+            "migrations": [{"name": file.name, "checksum": file.checksum} for file in pending],
+        })  # fmt: skip
     result = {
         **copied,
-        "changed": known is None or known.get("verdict") != said,
+        "changed": known is not None if without_rows else known is None or known.get("verdict") != said,
         "verdict": said,
         "files": [file.as_dict() for file in done],
         "lines": [
             copy,
             *lines(done),
             f"verdict: {said} (limit {params['limit']})",
+            *([not_measured] if not_measured else []),
         ],
+        "without_rows": list(without_rows),
     }
+    if not_measured and params["fail"]:
+        result |= {"failed": True, "msg": not_measured}
     if said == WINDOW and params["fail"]:
         result["failed"] = True
         result["msg"] = "\n".join([
@@ -290,6 +314,7 @@ def _result(
             *(shown(f"  {file.name}: {reason}") for file in done for reason in file.reasons),
             "Apply them when the application is stopped, or write them another way (`CREATE INDEX CONCURRENTLY` alone in a "
             "file, `ADD CONSTRAINT ... NOT VALID` and `VALIDATE CONSTRAINT` in two files, rows in batches).",
+            *([not_measured] if not_measured else []),
         ])  # fmt: skip
     return result
 
@@ -352,7 +377,7 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
 
 def _copy(
     own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql, extensions: Sequence[str]
-) -> list[str]:
+) -> list[RestoreFailure]:
     """Fill the scratch database with the live one, but for `extensions`, which it has; what the server refused of it."""
     owner = superuser.user if params["as_superuser"] else superuser.as_owner(own.info.user).user
     of_others = [] if params["as_superuser"] else superuser.value(
@@ -374,7 +399,7 @@ def _copy(
             *(in_the_way(superuser, params["database"]) if why(done.err) else []),
         ])  # fmt: skip
     superuser.run("".join(f"{one};\n" for one in of_others), own.info.dbname)
-    return [str(one) for one in refused]
+    return refused
 
 
 class _Rehearsal:

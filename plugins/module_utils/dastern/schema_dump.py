@@ -20,7 +20,8 @@ from .errors import DasTernError
 from .ledger import TABLE as LEDGER
 from .psql import Psql, superuser_there
 from .scratch import scratch_database
-from .sql_text import Statement, statements
+from .sql_reader import Reader
+from .sql_text import Statement, each_statement, statements
 from .sql_values import identifier, literal
 from .text import shown
 
@@ -82,9 +83,15 @@ def dump(connection: psycopg.Connection[Any], params: Mapping[str, Any], closed:
 
 
 def load(connection: psycopg.Connection[Any], text: str) -> list[str]:
-    """Run each statement of `text` by itself; return those that the server refuses, each with its words, in one line."""
+    """Run each statement of `text` by itself; return those that the server refuses, each with its words, in one line.
+
+    A schema that is there already isn't made: it was made for an extension.
+    """
     refused = []
+    schemas = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace").fetchall()}
     for one in statements(text):
+        if one.words[:2] == ("CREATE", "SCHEMA") and _schema_made(one) in schemas:
+            continue
         try:
             connection.execute(one.text)  # type: ignore[arg-type]
         except psycopg.Error as error:
@@ -93,6 +100,12 @@ def load(connection: psycopg.Connection[Any], text: str) -> list[str]:
             head = " ".join(one.text.split())
             refused.append(shown(f"{head[:100]}: {error.sqlstate}: {error.diag.message_primary}"))
     return refused
+
+
+def _schema_made(one: Statement) -> str:
+    reader = Reader(one.text)
+    reader.take("CREATE", "SCHEMA")
+    return reader.name()
 
 
 def normalised(text: str, readonly_user: str) -> str:
@@ -130,11 +143,11 @@ def _with_privileges(text: str, closed: Sequence[str], schema: str) -> str:
     """`text` with the statements `closed` between its objects and their privileges: a REVOKE takes those on columns along."""
     if not closed:
         return text
-    place = len(text.rstrip("\n"))
-    for one in reversed(statements(text)):
-        if one.words[:1] not in (("GRANT",), ("REVOKE",)) and one.words[:3] != ("ALTER", "DEFAULT", "PRIVILEGES"):
-            place = one.end + 1
+    place = 0
+    for one in each_statement(text):
+        if one.first in ("GRANT", "REVOKE") or one.words[:3] == ("ALTER", "DEFAULT", "PRIVILEGES"):
             break
+        place = one.end + 1  # event triggers stand behind the privileges
     path = "SELECT pg_catalog.set_config('search_path', {}, false);"
     lines = [path.format(literal(identifier(schema))), *(f"{one};" for one in closed), path.format("''")]
     return text[:place] + "\n\n\n" + "\n".join(lines) + "\n" + text[place:]

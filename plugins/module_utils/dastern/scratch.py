@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from .access import Declared, of_new_database
@@ -18,7 +19,7 @@ from .connection import connect
 from .errors import DasTernError
 from .migration_files import SCRIPT, MigrationFile
 from .psql import SUPERUSER, Psql
-from .sql_text import Statement, literal_value, statements, tokens
+from .sql_text import Statement, each_statement, literal_value, tokens
 from .sql_values import identifier, literal
 
 try:
@@ -46,6 +47,8 @@ FROM pg_database d WHERE d.datdba = current_user::regrole AND d.datname LIKE '%\
 # What databases of a server share: to run once more what changes it would change the live server.
 _SHARED = {"DATABASE", "ROLE", "USER", "GROUP", "SYSTEM", "TABLESPACE", "SUBSCRIPTION", "PARAMETER"}
 _MAYBE_SHARED = {noun.lower() for noun in _SHARED} | {"owned", "grant", "revoke"}
+_MAY_CHANGE_SHARED = {"ALTER", "CREATE", "DROP", "COMMENT", "GRANT", "REVOKE", "REASSIGN", "DO"}
+"""What a statement begins with that says, itself or in its body, what `_changes_shared` looks for."""
 _GIVES_SETTING = re.compile(r"\b(?:SET|RESET)\b", re.IGNORECASE)
 _EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+IF\s+NOT\s+EXISTS\s+("(?:[^"]|"")+"|[\w$]+)', re.IGNORECASE)
 
@@ -228,24 +231,28 @@ def without_shared(
     """
     if not _MAYBE_SHARED & file.words:
         return file, []
-    sql, left = file.sql, []
-    for one in statements(file.sql):
-        if (
-            _has_body(one)
-            or "OWNED" in one.words[:2]
-            or not _changes_shared([word for word, _ in _said(one.text, one.line, body=False)][:200])
-        ):
-            continue
-        if settings_only and not (one.words[:1] == ("ALTER",) and _GIVES_SETTING.search(one.text)):
-            continue
-        sql = sql[: one.start] + re.sub(r"[^\n]", " ", one.text) + sql[one.end :]
-        text = " ".join(one.text.split())[:120]
-        left.append(
-            f"left out: `{text}` at {path}, line {one.line}, which changes what all databases of the server share"
-        )
-    own = MigrationFile(file.name, sql)
+    own, left = file, []
+    if any(_is_left_out(one, settings_only) for one in each_statement(file.outline.text)):
+        sql, parts, end = file.sql, [], 0
+        for one in each_statement(sql):
+            if _is_left_out(one, settings_only):
+                parts += [sql[end : one.start], re.sub(r"[^\n]", " ", one.text)]
+                end = one.end
+                text = " ".join(one.text.split())[:120]
+                left.append(
+                    f"left out: `{text}` at {path}, line {one.line}, which changes what all databases of the server share"
+                )
+        own = MigrationFile(file.name, "".join([*parts, sql[end:]]))
     refuse_outside(own, path, mend)
     return own, left
+
+
+def _is_left_out(one: Statement, settings_only: bool) -> bool:
+    if one.first not in _MAY_CHANGE_SHARED or _has_body(one) or "OWNED" in one.words[:2]:
+        return False
+    if settings_only and not (one.first == "ALTER" and _GIVES_SETTING.search(one.text)):
+        return False
+    return _changes_shared([word for word, _ in islice(_said(one.text, one.line, body=False), 200)])
 
 
 def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand") -> None:
@@ -256,7 +263,9 @@ def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand"
     """
     if not _MAYBE_SHARED & file.words:
         return
-    for one in statements(file.sql):
+    for one in each_statement(file.outline.text):
+        if one.first not in _MAY_CHANGE_SHARED:
+            continue
         body = _has_body(one)
         said = list(_said(one.text, one.line, body=body))
         words = [word for word, _ in said]
@@ -331,7 +340,7 @@ def _make_extensions(
     """
     asked = {
         found.strip('"') if found.startswith('"') else found.lower()
-        for file in files for found in _EXTENSION.findall(file.sql)
+        for file in files for found in _EXTENSION.findall(file.outline.text)
     }  # fmt: skip
     query = (
         "SELECT x.extname FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_available_extension_versions v "

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from .sql_reader import Reader, Token, name_of
+from .sql_reader import Reader, Token, name_of, outside, split, upper
 from .sql_text import Statement, literal_value, statements, tokens
 
 Read = Sequence[tuple[Statement, list[Statement]]]
 """The statements of a file, each with those that its code runs."""
+Made = dict[str, dict[str, Statement]]
+"""The functions and procedures that a file makes, by name and by arguments."""
 _STRINGS = ("string", "escape", "dollar")
 _QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "EXECUTE"}
 _CONDITION = {"IF", "ELSIF", "ELSEIF", "WHEN", "CASE"}
@@ -24,7 +26,8 @@ _NOTHING = {"END", "RETURN", "RAISE", "EXIT", "CONTINUE", "NULL", "ASSERT", "OPE
 _CALLS_NOTHING = {"CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SECURITY", "RAISE"}
 _HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare)\b", re.IGNORECASE)
 # A line break isn't made: lines are counted.
-_ESCAPES = {"n": "  ", "t": "  ", "r": "  ", "b": "  ", "f": "  ", "\\": "\\", "'": "'"}
+_ESCAPES = {"n": "  ", "t": "  ", "r": "  ", "b": "  ", "f": "  ", "\\": "\\ "}
+_ESCAPED = re.compile(r"''''|''|\\.", re.DOTALL)
 
 
 def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Statement]]]:
@@ -32,11 +35,12 @@ def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Stat
 
     Offsets and lines are those of the file; a function counts where it is called first.
     """
-    made: dict[str, Statement] = {}
+    made: Made = {}
     for one in found:
         yield one, _run_by(one, made)
-        if one.first == "CREATE" and (name := _function(one)):
-            made[name] = one
+        if one.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(one.words[1:4]):
+            name, arguments = _function(one)
+            made.setdefault(name, {})[arguments] = one
 
 
 def holds_code(sql: str) -> bool:
@@ -44,7 +48,7 @@ def holds_code(sql: str) -> bool:
     return _HOLDS_CODE.search(sql) is not None
 
 
-def _run_by(one: Statement, made: dict[str, Statement]) -> list[Statement]:
+def _run_by(one: Statement, made: Made) -> list[Statement]:
     """What the code in a statement runs, and in turn the code in that."""
     direct: list[Statement] = []
     if one.first == "DO":
@@ -53,10 +57,12 @@ def _run_by(one: Statement, made: dict[str, Statement]) -> list[Statement]:
         direct = list(_held(one))
     elif one.first not in _CALLS_NOTHING:
         direct = _of_called(one.text, made)
+    elif made and one.first in ("CREATE", "ALTER"):
+        direct = [inner for text in _evaluated(one) for inner in _of_called(text, made)]
     return [each for inner in direct for each in (inner, *_run_by(inner, made))]
 
 
-def _of_body(one: Statement, made: dict[str, Statement]) -> list[Statement]:
+def _of_body(one: Statement, made: Made) -> list[Statement]:
     """The statements in the body of a DO block or a function, and of the functions that are called in what controls them."""
     language, text, offset = _body(one)
     line = one.line + one.text.count("\n", 0, offset)
@@ -65,7 +71,7 @@ def _of_body(one: Statement, made: dict[str, Statement]) -> list[Statement]:
     return list(_moved(statements(text), one.start + offset, line)) if language == "sql" else []
 
 
-def _of_called(text: str, made: dict[str, Statement]) -> list[Statement]:
+def _of_called(text: str, made: Made) -> list[Statement]:
     """What those of the functions `made` run that a text calls."""
     lower = text.lower() if made else ""
     if not any(name.lower() in lower for name in made):
@@ -77,22 +83,32 @@ def _of_called(text: str, made: dict[str, Statement]) -> list[Statement]:
     ]
     found: list[Statement] = []
     for name in dict.fromkeys(called):
-        if name in made:
-            found += _of_body(made.pop(name), made)
+        for one in made.pop(name, {}).values():
+            found += _of_body(one, made)
     return found
 
 
-def _function(one: Statement) -> str:
-    """The name of the function or procedure that a statement makes; empty for others."""
-    reader = Reader(list(_first(one, 12)))
+def _evaluated(one: Statement) -> Iterator[str]:
+    """What a CREATE or an ALTER evaluates at once: the query of a new table, what is done to a table or domain that is there."""
+    words = one.words[1:3]
+    if one.first == "ALTER" and words[:1] in (("TABLE",), ("DOMAIN",)):
+        for part in split(list(tokens(one.text))):
+            if ("SET", "DEFAULT") not in pairwise(upper(part)):
+                yield " ".join(text for _, text, _ in part)
+    elif one.first == "CREATE" and ({"TABLE", "MATERIALIZED"} & set(one.words[1:4])):
+        parts = list(tokens(one.text))
+        queries = [offset for kind, text, offset in outside(parts) if kind == "word" and text.upper() == "AS"]
+        if queries and upper(parts)[-3:] != ["WITH", "NO", "DATA"]:
+            yield one.text[queries[0] :]
+
+
+def _function(one: Statement) -> tuple[str, str]:
+    """The name of the function or procedure that a statement makes, and its arguments."""
+    reader = Reader(one.text)
     reader.take("CREATE")
     reader.take("OR", "REPLACE")
-    return reader.name() if reader.take("FUNCTION") or reader.take("PROCEDURE") else ""
-
-
-def _first(one: Statement, count: int) -> Iterator[Token]:
-    for _, token in zip(range(count), tokens(one.text), strict=False):
-        yield token
+    reader.skip()
+    return reader.name(), ", ".join(" ".join(text for _, text, _ in part) for part in reader.group())
 
 
 def _held(one: Statement) -> Iterator[Statement]:
@@ -170,7 +186,10 @@ def _spans(body: str) -> Iterator[tuple[int, int]]:
     while at < len(parts):
         kind, text, start = parts[at]
         word = text.upper() if kind == "word" else ""
-        if text == "<":  # <<label>>
+        if text == "#":  # #variable_conflict, a directive to the end of its line
+            end = body.find("\n", start)
+            at = next((place for place in range(at, len(parts)) if 0 <= end < parts[place][2]), len(parts))
+        elif text == "<":  # <<label>>
             at = _next(parts, at, ">") + 2
         elif text == ";" or word in ("BEGIN", "LOOP", "ELSE", "EXCEPTION", "DECLARE"):
             at += 1
@@ -242,10 +261,22 @@ def _edge(token: str) -> int:
 
 
 def _value(kind: str, token: str) -> str:
-    """The value of a string constant, in which everything stands on the line where it stands in the file."""
-    value = literal_value(token)
-    return (
-        re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), value, flags=re.DOTALL)
-        if kind == "escape"
-        else value
-    )
+    """The value of a string constant, in which everything stands where it stands in the file: blanks fill what is shorter."""
+    if kind == "dollar":
+        return literal_value(token)
+    opens = nested = False
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal opens, nested
+        text = match[0]
+        if text[0] == "\\" and (kind != "escape" or text[1] != "'"):
+            return _ESCAPES.get(text[1], text) if kind == "escape" else text
+        if len(text) > 2 and opens:  # a quote inside a string of this text
+            nested = not nested
+            return f"  {text[:2]}" if nested else f"{text[:2]}  "
+        if len(text) > 2:
+            return f" {text[:2]} "
+        opens = not opens
+        return " '" if opens else "' "
+
+    return _ESCAPED.sub(value, token[token.index("'") + 1 : -1])
