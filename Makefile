@@ -44,7 +44,7 @@ lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
 	scripts/lint_migrations.py
 
 unit: setup-dev ## Tests of the pure logic
-	$(PYTEST) tests/unit
+	$(PYTEST) --numprocesses 2 tests/unit
 
 prepare: setup-dev
 	@ansible-playbook tests/prepare.yml
@@ -53,7 +53,7 @@ security: prepare ## Attacks by the application, by files and by names, each sho
 	$(PYTEST) tests/security
 
 integration: prepare ## Tests against a real engine and a real server
-	$(PYTEST) --numprocesses 2 --dist loadfile --durations 15 tests/integration
+	$(PYTEST) --numprocesses 3 --dist loadfile --durations 15 tests/integration
 
 molecule: prepare ## The roles on a real host: check, converge, idempotence, verify
 	molecule test --all
