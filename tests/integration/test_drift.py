@@ -780,7 +780,7 @@ def test_kill_9_leaves_a_scratch_database_that_a_later_run_drops(live: Live) -> 
         )
         wait_until(
             lambda: bool(
-                live.query("SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()")
+                live.query("SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND wait_event = 'PgSleep'")
             )
         )
         for pid in descendants(run.pid):
