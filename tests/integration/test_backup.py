@@ -423,7 +423,7 @@ def test_a_damaged_history_is_found_and_hides_no_backup(kept: Backups, content: 
         (told,) = set(result["problems"]) - set(before)
         assert f"the history {archive}/{history.name} is damaged" in told
         told = kept.restore(target=label, what="database", into="whole", check_mode=True)["target"]
-        assert told == f"backup {label} at its own restore point"
+        assert told == f"backup {label} at its own restore point; along timeline 1"
         history.write_text("1\t0/3000000\tnone\n")
         assert kept.verify()["problems"] == before
     finally:
@@ -520,7 +520,7 @@ def test_damaged_pages_of_the_live_database_are_told_and_their_backup_is_kept(
     assert backups.verify()["checks"][label]["message"] == words
     # It can be asked for, and is said to be what it is; the newest state comes from before it.
     told = backups.restore(target=label, what="database", into="whole", check_mode=True)["target"]
-    assert told == f"backup {label} at its own restore point, which isn't good: {words}"
+    assert told == f"backup {label} at its own restore point, which isn't good: {words}; along timeline 1"
     for asked in ({"what": "database"}, {"what": "table", "table": "noted"}):
         with pytest.raises(
             DasTernError, match="can't be copied and compared.* -e what=cluster -e target=.*not touched"

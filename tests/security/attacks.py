@@ -25,7 +25,7 @@ _SQL = re.compile(r"\b(?:SELECT|WHERE|ALTER|LOCK|INSERT|UPDATE|COPY)\b")
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _CALLED = re.compile(r"(?<![.\w])(?:pg_catalog\.)?([a-z_][a-z0-9_]*)\(")
 _OPERATOR = re.compile(r"(?<=[\w)\]' ])(?:pg_catalog\.)?([-+*/<>=~!@#%^&|]+)(?=[\w(' $\\])")
-GRAMMAR = {"coalesce", "extract", "greatest", "least"}
+GRAMMAR = {"coalesce", "extract", "greatest", "least", "nullif"}
 """What looks like a function and is PostgreSQL's grammar: nobody can take its place."""
 OTHERWISE = {"a", "ask", "c", "keep", "%%", "--", "=>"}
 """What looks like a function or an operator and is an alias, an argument, a comment, a word."""

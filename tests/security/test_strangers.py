@@ -181,7 +181,7 @@ def test_sql_in_a_list_through_a_backup(server: Any, lowly: None) -> None:
     _from_current(server, LISTS[0])
     with server.place.alone(60, "an attack"):
         record = backup_logical.take(server.place, "listed", "", "", "10s")
-        database_copy.from_logical(server.place, record, "listed_copy", "")
+        database_copy.from_logical(server.place, record, "listed_copy", "", "")
     assert _meant(_settings(server, "listed_copy")) == _meant(given)
     server.superuser.drop_database("listed_copy")
     server.make("listed_copy")

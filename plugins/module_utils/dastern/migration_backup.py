@@ -12,6 +12,7 @@ from .backup_records import Place, Record
 from .drill import drill
 from .errors import DasTernError
 from .psql import superuser_there
+from .quantities import cut
 
 if TYPE_CHECKING:
     import psycopg
@@ -71,6 +72,8 @@ def _drilled(params: Mapping[str, Any], record: Record, nothing: str) -> float:
     try:
         done = drill({**params, **site})
         failure, facts = done.get("msg", ""), {}
+        if differences := done.get("differences"):
+            failure = f"The backup {record.label} comes back with differences: {'; '.join(cut(differences, 5))}."
     except DasTernError as refusal:
         failure, facts = refusal.message, refusal.facts
     if failure:
@@ -97,7 +100,7 @@ def _prune(place: Place, newest: Record, keep: int, drill: bool) -> list[str]:
     """Of the backups from here keep the newest of each of the last `keep` histories of migrations; gives what went.
 
     A migration that fails again and again is backed up each time: that mustn't cost the backups from before others. One
-    that failed its drill stands for none, and goes when it isn't the newest. Where they are drilled, one that wasn't does
+    that failed its drill, or came back with differences, stands for none, and goes when it isn't the newest. Where they are drilled, one that wasn't does
     not replace one that was.
     """
     gone = []
@@ -107,7 +110,7 @@ def _prune(place: Place, newest: Record, keep: int, drill: bool) -> list[str]:
         if record.reason not in REASONS:
             continue
         history, good = tuple(applied(record)), not drill or record.drilled is not None
-        if record.drilled and not record.drilled.ok:
+        if record.drilled and (record.drilled.differences or not record.drilled.ok):
             if record.label == newest.label:
                 continue
         elif (good and not proved[history]) if history in proved else len(proved) < max(keep, 1):
