@@ -207,6 +207,12 @@ def elsewhere(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[pyt
     backups.set_up()
 
 
+def repository_in(elsewhere: pytest.MonkeyPatch, folder: str) -> None:
+    """Have the first repository in another folder of the backups."""
+    elsewhere.setattr(pgbackrest, "REPOSITORY", f"/backups/{folder}")
+    elsewhere.setattr(backup_physical, "REPOSITORY", folder)
+
+
 @contextmanager
 def locked(backups: Backups, table: str) -> Iterator[int]:
     """A session of somebody's that keeps a table locked; its process."""
@@ -792,7 +798,7 @@ def test_a_server_that_doesnt_run(backups: Backups) -> None:
 
 
 def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytest.MonkeyPatch) -> None:
-    elsewhere.setattr(pgbackrest, "REPOSITORY", "/backups/encrypted")
+    repository_in(elsewhere, "encrypted")
     secret = "hidden in the file only"
     options = {"repo2-path": "/backups/second", "repo2-retention-full": 1, "repo2-cipher-pass": f"{secret} 2"}
     declared = {"cipher_pass": secret, "repository_options": {**options, "repo2-cipher-type": "aes-256-cbc"}}
@@ -963,7 +969,7 @@ def small_disk(backups: Backups) -> Iterator[Path]:
 
 def test_disk_full_in_the_repository(backups: Backups, small_disk: Path, elsewhere: pytest.MonkeyPatch) -> None:
     before = backups.records
-    elsewhere.setattr(pgbackrest, "REPOSITORY", f"/backups/{small_disk.name}")
+    repository_in(elsewhere, small_disk.name)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(23 * 1024**2))
     with pytest.raises(DasTernError) as refusal:

@@ -140,11 +140,12 @@ pg_restore --data-only -f - "$1" | awk '
 """
 _RESTORE = ("pg_restore", "--no-subscriptions", "-L", "/dev/stdin")
 # Each message in one piece: two processes write them.
-_JOBS = ("stdbuf", "-eL", *_RESTORE, "--jobs=2")
+_JOBS = ("stdbuf", "-eL", *_RESTORE)
 # A materialised view may read another view, also where a superuser restores.
 _VIEWS = {"restrict_nonsystem_relation_kind": ""}
 # Of an archive's list.
 _ROWS = re.compile(r"\d+; \d+ \d+ TABLE DATA ")
+_ATTACH = re.compile(r"\d+; \d+ \d+ INDEX ATTACH ")
 _PRIVILEGES = re.compile(r"\d+; \d+ \d+ (?:DEFAULT )?ACL ")
 _LAST = re.compile(r"\d+; \d+ \d+ (?:MATERIALIZED VIEW DATA|(?:COMMENT - )?EVENT TRIGGER) ")
 _DERIVED_ROWS = re.compile(r"\d+; \d+ \d+ MATERIALIZED VIEW DATA ")
@@ -508,8 +509,8 @@ def fill(
         entries = [line for line in entries if not _DERIVED_ROWS.match(line)]
     target = ["--schema-only"] * schema_only + ["-d", conninfo(database, RESTORING), archive]
 
-    def restored(lines: Sequence[str]) -> list[RestoreFailure]:
-        return _restored(session, target, lines) if lines else []
+    def restored(lines: Sequence[str], jobs: int = 2) -> list[RestoreFailure]:
+        return _restored(session, [f"--jobs={jobs}", *target], lines) if lines else []
 
     # Privileges come last: an owner may have taken from itself what a foreign key needs.
     late = set(_listed(session, archive, "--section=post-data"))
@@ -521,9 +522,11 @@ def fill(
         failures = left + still
         if len(still) >= len(again):
             break
-    failures += restored(
-        [line for line in entries if (line in late or _PRIVILEGES.match(line)) and not _LAST.match(line)]
-    )
+    behind = [line for line in entries if (line in late or _PRIVILEGES.match(line)) and not _LAST.match(line)]
+    # Two processes that attach indexes to one partitioned index may wait for each other.
+    attach = [at for at, line in enumerate(behind) if _ATTACH.match(line)]
+    begin, end = (attach[0], attach[-1] + 1) if attach else (0, 0)
+    failures += restored(behind[:begin]) + restored(behind[begin:end], jobs=1) + restored(behind[end:])
     last = [line for line in entries if _LAST.match(line)]
     refused = restored(last)
     # One of these views may read another through a function, which no list shows.
