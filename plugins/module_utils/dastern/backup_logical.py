@@ -139,8 +139,6 @@ pg_restore --data-only -f - "$1" | awk '
   }'
 """
 _RESTORE = ("pg_restore", "--no-subscriptions", "-L", "/dev/stdin")
-# Each message in one piece: two processes write them.
-_JOBS = ("stdbuf", "-eL", *_RESTORE)
 # A materialised view may read another view, also where a superuser restores.
 _VIEWS = {"restrict_nonsystem_relation_kind": ""}
 # Of an archive's list.
@@ -513,12 +511,18 @@ def fill(
         return _restored(session, [f"--jobs={jobs}", *target], lines) if lines else []
 
     # Privileges come last: an owner may have taken from itself what a foreign key needs.
-    late = set(_listed(session, archive, "--section=post-data"))
-    early = [line for line in entries if line not in late and not _PRIVILEGES.match(line)]
-    failures = restored(early)
-    while again := _rows_again(early, failures):
+    late, data = (set(_listed(session, archive, f"--section={name}")) for name in ("post-data", "data"))
+    failures = restored([line for line in entries if line not in late | data and not _PRIVILEGES.match(line)], jobs=1)
+    rows = [line for line in entries if line in data and _ROWS.match(line)]
+    # Two programs, and not one of two processes: these write their messages into each other.
+    with ThreadPoolExecutor(2) as both:
+        for part in both.map(lambda lines: restored(lines, jobs=1), (rows[::2], rows[1::2])):
+            failures += part
+    # Large objects, which are made before they are filled, and sequences.
+    failures += restored([line for line in entries if line in data and not _ROWS.match(line)], jobs=1)
+    while again := _rows_again(rows, failures):
         left = [one for one in failures if one not in again]
-        still = restored(list(again.values()))
+        still = restored(list(again.values()), jobs=1)
         failures = left + still
         if len(still) >= len(again):
             break
@@ -566,7 +570,7 @@ def _listed(session: Psql, archive: str, *options: str) -> list[str]:
 def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> list[RestoreFailure]:
     """Restore the entries `lines`; what the server refused of them."""
     done = session.execute(
-        [*_JOBS, *target], "\n".join(lines) + "\n", silence=LONGEST, settings={**_VIEWS, "synchronous_commit": "off"}
+        [*_RESTORE, *target], "\n".join(lines) + "\n", silence=LONGEST, settings={**_VIEWS, "synchronous_commit": "off"}
     )
     failures = failures_of(done.err) if done.rc else []
     if failures is None:
