@@ -112,8 +112,8 @@ def from_logical(
     expected = Census.of(record.census)
     tables = (table_of(expected, table),) if table else ()
     create(place.superuser, name, expected)
-    told = backup_logical.restore(place, record, name, tables, session, instead)
     session = session or place.superuser.as_owner(expected.properties["owner"])
+    told = backup_logical.restore(place, record, name, tables, session, instead)
     archive = f"{backup_logical.IN_CONTAINER}/{record.label}"
     return _explained(told, place.superuser, session, name, expected, archive)
 
