@@ -306,7 +306,7 @@ class Live:
         found += sorted(entries - kept)
         labels = {one.label for one in place.records()}
         there = {
-            "": {".lock", "repository", "records", "logical", "restore.json", "received", "transfer"},
+            "": {".lock", "repository", "records", "logical", "restore.json", "received", "transfer", "identity.json"},
             "records": {f"{label}.json" for label in labels},
             "logical": labels,
             "repository/backup/dastern": {*labels, "backup.info", "backup.info.copy", "backup.history", "latest"},
