@@ -226,6 +226,7 @@ class Server(Containers):
         super().__init__("unix:///none.sock")
         self.restored: list[list[str]] = []
         self.silences: list[float] = []
+        self.jobs: list[str] = []
         self.fatal = False
 
     def execute(self, container: str, command: Any, stdin: Any = "", *, silence: float = 0, **_: Any) -> Output:
@@ -239,6 +240,7 @@ class Server(Containers):
         if self.fatal:
             return Output(1, "", "pg_restore: error: could not open input file\n")
         lines = stdin.splitlines()
+        self.jobs.append(next(word for word in command if word.startswith("--jobs=")))
         there = {line for part in self.restored for line in part}
         self.restored.append(lines)
         refused = [name for name, wants in (("b", self.LIST[3]), ("never", ""))
@@ -261,6 +263,21 @@ def test_rows_that_were_refused_are_tried_again_before_keys_and_privileges() -> 
     assert (again, once_more) == ([b, never], [never])
     assert (keys, views, views_again) == (list(Server.LIST[4:6]), list(Server.LIST[6:]), list(Server.LIST[6:]))
     assert set(server.silences) == {LONGEST}
+
+
+def test_indexes_are_attached_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that attach indexes to one partitioned index may wait for each other."""
+    first, *attached, last = behind = [
+        "6; 0 6 INDEX public i dastern_user",
+        "7; 0 7 INDEX ATTACH public p1_i dastern_user",
+        "8; 0 8 INDEX ATTACH public p2_i dastern_user",
+        "9; 0 9 FK CONSTRAINT public b b_fk dastern_user",
+    ]
+    monkeypatch.setattr(Server, "LIST", (*Server.LIST[:5], *behind))
+    server = Server()
+    backup_logical.fill(Psql(server, "pg"), Psql(server, "pg"), "d", "/a", "live")
+    made = list(zip(server.restored, server.jobs, strict=True))[-3:]
+    assert made == [([Server.LIST[4], first], "--jobs=2"), (attached, "--jobs=1"), ([last], "--jobs=2")]
 
 
 def test_an_archive_that_cant_be_read_is_no_incomplete_restore() -> None:
