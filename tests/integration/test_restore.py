@@ -677,22 +677,22 @@ def test_an_interrupted_swap_leaves_the_live_one_serving(
 ) -> None:
     incoming = "dastern_restored_20260101_000000000"
     server.sql(f"CREATE DATABASE {incoming}", "postgres")
-    run = restore_run.Run(
-        server.params, server.place, restore_run.Site(server.params, server.place), state, [], lambda words: None
-    )
-    run_sql = run.site.psql.run
+    site = restore_run.Site(server.params, server.place)
+    run = restore_run.Run(server.params, server.place, site, state, [], lambda words: None)
+    run_sql = site.psql.run
 
     def cut(sql: str, database: str = "postgres", silence: float = 0) -> str:
         told = run_sql(sql.partition("SELECT pg_terminate")[0], database, silence)
         return interrupted() if "pg_terminate" in sql else told
 
-    monkeypatch.setattr(run.site.psql, "run", cut)
+    monkeypatch.setattr(site.psql, "run", cut)
     with pytest.raises(KeyboardInterrupt):
         restore_run._swap_databases(run, entry(incoming=incoming, kept="dastern_before_x"))
     assert server.sql("SELECT count(*) >= 0 FROM users") == "t"  # it answers; others may have emptied it
     assert "was taken back" in refused_after_healing(server)
 
     docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
+    run.state = State(server.place)  # as the next run reads it
     within = restore_run.Site.within
     calls = iter([interrupted])
     monkeypatch.setattr(restore_run.Site, "within", lambda *words: next(calls, within)(*words))
