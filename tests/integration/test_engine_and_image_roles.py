@@ -28,7 +28,7 @@ from conftest import INVENTORY, REPOSITORY, Play, docker
 ENGINE = "- hosts: dastern\n  gather_facts: false\n  roles:\n    - docker_engine\n"
 # One entry point, after the names that it takes for granted.
 PERMISSION = (
-    "- hosts: dastern\n  gather_facts: false\n  vars: {{postgres_backup_dir: {folder}}}\n  tasks:\n"
+    "- hosts: dastern\n  gather_facts: false\n  vars: {{postgres_backup_dir: {folder}, postgres_config_dir: {folder}-config}}\n  tasks:\n"
     "    - ansible.builtin.import_role: {{name: postgres, tasks_from: connection}}\n"
     "    - ansible.builtin.import_role: {{name: {role}, tasks_from: {tasks}}}\n"
 )
@@ -168,7 +168,7 @@ class TestEngine:
     @pytest.mark.parametrize("entry", ["docker_engine.look", "backup.take", "backup.list", "backup.verify"])
     def test_no_permission_is_named_everywhere(self, open_path: Path, entry: str) -> None:
         role, _, tasks = entry.partition(".")
-        # One that nobody can write where it would be: otherwise that is refused first.
+        # Folders that aren't there, where nobody can make them: others would be refused first.
         playbook = PERMISSION.format(role=role, tasks=tasks, folder="/var/dastern-test-backups")
         code, output, _ = shielded(open_path, playbook, user=65534)
         assert code != 0
