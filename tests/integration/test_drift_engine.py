@@ -343,6 +343,70 @@ def test_a_partition_that_the_migrations_made_is_missed(compared: Compared) -> N
     assert found(compared(made, "DROP TABLE ev_3", ignore=["table ev_*"])) == []
 
 
+def test_a_partition_that_took_the_place_of_another_is_written_with_it(compared: Compared) -> None:
+    """Without the new one the rows would find no partition."""
+    made = f"{EVENTS} CREATE TABLE ev_3 PARTITION OF ev {MARCH};"
+    change = f"ALTER TABLE ev DETACH PARTITION ev_3; CREATE TABLE ev_3b PARTITION OF ev {MARCH}"
+    result = compared(made, change, works="INSERT INTO ev (at) VALUES ('2026-03-07')")
+    assert found(result) == ["detached table ev_3", "unexpected table ev_3b"]
+    assert (result["exempt"], result["by_hand"], result["left"]) == ([], [], [])
+
+
+# --- what is there and doesn't hold
+
+
+@pytest.mark.parametrize("kind", ["PRIMARY KEY", "UNIQUE"])
+def test_a_constraint_without_the_indexes_of_the_partitions_is_invalid(compared: Compared, kind: str) -> None:
+    made = f"""CREATE TABLE ev (id int, at date) PARTITION BY RANGE (at); CREATE TABLE ev_3 PARTITION OF ev {MARCH};
+    ALTER TABLE ev ADD CONSTRAINT k {kind} (id, at);"""
+    change = f"ALTER TABLE ev DROP CONSTRAINT k; ALTER TABLE ONLY ev ADD CONSTRAINT k {kind} (id, at)"
+    result = compared(made, change)
+    assert "differs constraint ev.k" in found(result)
+    assert any("INVALID on the live database" in words for words in result["by_hand"])
+    assert found(compared(made + change, "SELECT 1")) == []
+
+
+def test_a_partition_that_is_being_detached_is_named(
+    params: dict[str, Any], empty: Callable[[], Any], compared: Compared
+) -> None:
+    made = f"{EVENTS} CREATE TABLE ev_3 PARTITION OF ev {MARCH};"
+    with empty() as live, empty() as own:
+        for database in (live, own):
+            database.execute(made)
+        with psycopg.connect(live.info.dsn, password=live.info.password) as other:
+            other.execute("SELECT FROM ev")
+            live.execute("SET lock_timeout = '200ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                live.execute("ALTER TABLE ev DETACH PARTITION ev_3 CONCURRENTLY")
+        plan: Any = SimpleNamespace(pending_names=[], failed=[])
+        result = drift_run._compared(live, own, {**params, "write_migration": "x"}, plan, ["1_made"], [])
+    assert "differs table ev_3" in found(result)
+    assert any("`ALTER TABLE ev DETACH PARTITION ev_3 FINALIZE`" in words for words in result["by_hand"])
+
+
+def test_a_counter_of_an_identity_that_is_lost_in_a_crash_is_named(compared: Compared) -> None:
+    made = "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY);"
+    change = "ALTER SEQUENCE t_id_seq SET UNLOGGED"
+    result = compared(made, change)
+    assert found(result) == ["differs identity t.id"]
+    assert "`ALTER SEQUENCE t_id_seq SET LOGGED`" in result["by_hand"][0]
+    assert found(compared(made + change, "SELECT 1")) == []
+    assert found(compared("CREATE UNLOGGED TABLE t (id int GENERATED ALWAYS AS IDENTITY);", "SELECT 1")) == []
+
+
+def test_that_an_identity_goes_with_its_counter_is_said(compared: Compared) -> None:
+    made = "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY);"
+    change = """ALTER TABLE t ALTER id DROP IDENTITY; CREATE SEQUENCE t_id_seq OWNED BY t.id;
+    ALTER TABLE t ALTER id SET DEFAULT nextval('t_id_seq')"""
+    assert "-- Note: identity t.id goes with its counter" in compared(made, change)["migration"]
+
+
+def test_an_object_with_brackets_is_listed_as_it_is_shown(compared: Compared) -> None:
+    change = "CREATE FUNCTION f(text[]) RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    assert found(compared("SELECT 1", change)) == ["unexpected function f(text[])"]
+    assert found(compared("SELECT 1", change, ignore=["function f(text[])"])) == []
+
+
 # --- what is written is tried
 
 ODD = """

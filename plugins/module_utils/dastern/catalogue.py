@@ -91,7 +91,8 @@ SELECT c.oid, c.relkind, quote_ident(c.relname), c.relpersistence, c.relrowsecur
   CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
   (SELECT format('SERVER %%I', s.srvname) || coalesce(' OPTIONS (' || (
      SELECT string_agg(format('%%I %%L', o.option_name, o.option_value), ', ') FROM pg_options_to_table(f.ftoptions) o) || ')', '')
-   FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid)
+   FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = c.oid),
+  EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid AND i.inhdetachpending)
 FROM pg_class c LEFT JOIN pg_am am ON am.oid = c.relam AND c.relkind IN ('r', 'm')
 LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -129,7 +130,9 @@ WITH RECURSIVE disabled (oid) AS (
 SELECT c.oid, c.conrelid, c.conindid, c.conname, quote_ident(c.conname), c.contype, pg_get_constraintdef(c.oid),
   ARRAY(SELECT a.attname FROM unnest(c.conkey) WITH ORDINALITY k (n, place)
         JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.n ORDER BY place), c.confrelid,
-  c.oid IN (SELECT oid FROM disabled)
+  c.oid IN (SELECT oid FROM disabled),
+  EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.conindid AND c.contype <> 'f'
+    AND NOT (i.indisvalid AND i.indisready AND i.indislive))
 FROM pg_constraint c
 WHERE c.connamespace = %(schema)s AND c.conrelid <> 0 AND c.contype IN ('c', 'f', 'p', 'u', 'x') AND c.conislocal
   AND c.conparentid = 0
@@ -515,7 +518,7 @@ class _Reader:
         self, oid: int, relkind: str, name: str, persistence: str, secured: bool, forced: bool, identity: str, owner: str,
         options: list[str] | None, is_ledger: bool, row_type: int, method: str | None, tablespace: str | None,
         bound: str | None, partition_key: str | None, parents: list[str], of_type: str | None, view: str | None,
-        server: str | None,
+        server: str | None, is_being_detached: bool,
     ) -> None:  # fmt: skip
         if is_ledger:
             return
@@ -523,7 +526,7 @@ class _Reader:
         kind = {"v": "view", "m": "materialized view", "f": "foreign table"}.get(relkind, "table")
         target = f"{kind.upper()} {name}"
         settings = f" WITH ({_options(options)})" if options else ""
-        facts: dict[str, Any] = {"prefix": self._space.prefix}
+        facts: dict[str, Any] = {"prefix": self._space.prefix, "persistence": persistence}
         if view is not None:
             using = f" USING {method}" if method else ""
             using += settings + (f" TABLESPACE {tablespace}" if tablespace else "")
@@ -550,7 +553,8 @@ class _Reader:
             tail += f" TABLESPACE {tablespace}" if tablespace else ""
             facts["tail"] = tail
             text = head + (" (...)" if "head" in facts else "") + tail
-        key = self._add(kind, name, text, ("pg_class", oid, 0), undo=undo, target=target, facts=facts)
+        key = self._add(kind, name, text, ("pg_class", oid, 0), undo=undo, target=target, facts=facts,
+                        broken="being DETACHED" if is_being_detached else "")  # fmt: skip
         self._keys[(self._class["pg_type"], row_type, 0)] = key
         self._owned(target, owner, key)
         if options and view is None:
@@ -719,9 +723,12 @@ class _Reader:
             always = self._found[parent]["facts"]["identity"] == "a"
             words = f"GENERATED {'ALWAYS' if always else 'BY DEFAULT'} AS IDENTITY (SEQUENCE NAME {name} {options})"
             quoted = self._found[parent]["facts"]["quoted"]
+            table = self._found[self._keys[(self._class["pg_class"], relation, 0)]]
+            logged = "UNLOGGED" if persistence == "u" else "LOGGED"
             self._alter("identity", full, parent, f"ALTER COLUMN {quoted} ADD {words}",
                         f"ALTER COLUMN {quoted} DROP IDENTITY", words, address=("pg_class", oid, 0), target=f"SEQUENCE {name}",
-                        facts={"sequence": name, "prefix": self._space.prefix, "range": bounds})  # fmt: skip
+                        facts={"sequence": name, "prefix": self._space.prefix, "range": bounds},
+                        broken="" if persistence == table["facts"]["persistence"] else f"its sequence is {logged}")  # fmt: skip
             return
         target = f"SEQUENCE {name}"
         text = f"CREATE {'UNLOGGED ' if persistence == 'u' else ''}{target} AS {kind} {options}"
@@ -748,14 +755,14 @@ class _Reader:
 
     def _constraint(
         self, oid: int, relation: int, index: int, raw: str, name: str, contype: str, text: str, columns: list[str],
-        references: int, disabled: bool,
+        references: int, disabled: bool, invalid: bool,
     ) -> None:  # fmt: skip
         if relation not in self._relations:
             return
         table = self._relations[relation]
         key = self._alter(
             "constraint", f"{table}.{name}", self._keys[(self._class["pg_class"], relation, 0)],
-            f"ADD CONSTRAINT {name} {text}", f"DROP CONSTRAINT {name}", text, broken="its triggers are DISABLED" if disabled else "", address=("pg_constraint", oid, 0),
+            f"ADD CONSTRAINT {name} {text}", f"DROP CONSTRAINT {name}", text, broken="its triggers are DISABLED" if disabled else "INVALID" if invalid else "", address=("pg_constraint", oid, 0),
             target=f"CONSTRAINT {name} ON {table}",
             facts={"type": contype, "table": table, "columns": columns, "name": raw, "quoted": name, "prefix": self._space.prefix,
                    "references": self._relations.get(references, "")},

@@ -226,6 +226,10 @@ def scaffold(differences: Sequence[Difference], expected: Iterable[Item], live: 
     makes |= {item.key: item for item in against_defaults(new, before.values(), after.values())}
     first, last = _dropping(drops, before, replaced)
     counted, notes = _counted(new, before, after)
+    notes += [
+        f"{key} goes with its counter: ids of deleted rows may be given again, unless `setval` has taken it over."
+        for key, item in drops.items() if item.kind == "identity" and item.parent in after
+    ]  # fmt: skip
     statements = [*first, *(texts.get(key, text) for key, text in ordered(makes.values())), *counted, *last]
     return _enum_values_apart(Scaffold(statements, hand, notes), differences)
 
@@ -286,12 +290,9 @@ def _by_hand(row: Difference, before: Mapping[str, Item], after: Mapping[str, It
             + "privileges on the database are the inventory's: `ansible-playbook playbooks/provision.yml`, or by hand."
         )
     if row.live is not None and row.live.broken:
-        mend = (
-            f"`REINDEX INDEX CONCURRENTLY {item.name}` or DROP it"
-            if kind == "index"
-            else "enable them (`ALTER TABLE ... ENABLE TRIGGER ALL`)"
+        return (
+            head + f"{row.live.broken} on the live database. Fix it there first: {_repair(row.live)}; then look again."
         )
-        return head + f"{row.live.broken} on the live database. Mend it there first: {mend}; then look again."
     if row.what == "unexpected":
         required = any(part.kind == "not null" for part in row.parts)
         filled = any(part.kind in ("default", "identity") for part in row.parts)
@@ -330,6 +331,21 @@ def _by_hand(row: Difference, before: Mapping[str, Item], after: Mapping[str, It
     return (
         head + f"from {row.expected.definition} to {row.live.definition}: whether rows survive is a person's judgement."
     )
+
+
+def _repair(item: Item) -> str:
+    """Say what ends the state that `item.broken` names."""
+    if item.kind == "table":
+        detach = f"ALTER TABLE {item.facts['partition_of']} DETACH PARTITION {item.name} FINALIZE"
+        return f"`{detach}`, and ATTACH it again if its rows belong there"
+    if item.kind == "identity":
+        logged = "LOGGED" if item.broken.endswith("UNLOGGED") else "UNLOGGED"
+        return f"`ALTER SEQUENCE {item.facts['sequence']} SET {logged}`"
+    if item.kind == "index":
+        return f"`REINDEX INDEX CONCURRENTLY {item.name}` or DROP it"
+    if item.broken == "INVALID":
+        return "it isn't enforced; DROP it and ADD it without ONLY, or attach an index of each partition (`ALTER INDEX ... ATTACH PARTITION`)"
+    return "enable them (`ALTER TABLE ... ENABLE TRIGGER ALL`)"
 
 
 def _rename(row: Difference, before: Mapping[str, Item], after: Mapping[str, Item]) -> str:

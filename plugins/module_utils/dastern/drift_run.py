@@ -144,7 +144,7 @@ def exempt_from_drift(
     """By key, what is no drift, and why: it stands in the inventory, or the application makes it while it runs."""
     listed = {
         row.item.key: f"listed in migrations_drift_ignore ({pattern})"
-        for pattern in params["ignore"] for row in found if fnmatchcase(row.item.key, pattern)
+        for pattern in params["ignore"] for row in found if row.item.key == pattern or fnmatchcase(row.item.key, pattern)
     }  # fmt: skip
     made = partitions_made_since(found, expected, live)
     return {

@@ -259,9 +259,15 @@ def partitions_made_since(
 ) -> dict[str, str]:
     """By key, the tables that are partitions as their partitioned table makes them, each with that one's name.
 
-    The partitioned table is one that the migrations make, or such a partition itself.
+    The partitioned table is one that the migrations make, or such a partition itself. Where a partition of the migrations was
+    detached, attached or is gone, the others of its table are no matter of run time: one may have taken its place.
     """
-    known = {item.key for item in expected if item.facts.get("is_partitioned")}
+    changed = {
+        f"table {item.facts['partition_of']}"
+        for row in differences if row.what in ("detached", "attached", "missing") or row.item.broken
+        for item in (row.expected, row.live) if item is not None and item.facts.get("partition_of")
+    }  # fmt: skip
+    known = {item.key for item in expected if item.facts.get("is_partitioned")} - changed
     items = {item.key: item for item in live}
     rows = {row.item.key: row for row in differences if row.what == "unexpected" and row.item.facts.get("partition_of")}
     found: dict[str, str] = {}
