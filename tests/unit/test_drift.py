@@ -559,3 +559,20 @@ def test_a_new_object_is_told_what_the_defaults_would_give(
         facts={"acl": {**USUAL, **acl}, "usual": USUAL, "schema": "public"},
     )
     assert [item.create for item in against_defaults([one], *defaults)] == statements
+
+
+def test_names_and_comments_are_text_in_the_documents() -> None:
+    name = 'table "<script>alert(1)</script>"'
+    table = Item("table", name.removeprefix("table "), "", target=name.upper(), facts={"prefix": ""})
+    column = Item(
+        "column", f"{table.name}.a", "text", parent=table.key,
+        facts={"number": 1, "column": "a|`b`\u202e", "type": "text", "quoted": "a", "table": table.name},
+    )  # fmt: skip
+    comment = Item(
+        "comment", column.key, "COMMENT ON COLUMN x IS '</td><img src=x onerror=1> [a](b) | `'", parent=column.key
+    )
+    text = schema_docs([table, column, comment])
+    assert "## &lt;script&gt;alert(1)&lt;/script&gt;" in text
+    row = next(line for line in text.splitlines() if "onerror" in line)
+    assert row.startswith(r"| `` a\|`b`\u202e `` &lt;/td&gt;&lt;img src=x onerror=1&gt; \[a\](b) \| \` |")
+    assert len(re.split(r"(?<!\\)\|", row)) == 7

@@ -5,6 +5,7 @@ Both are the same for the same schema on any server: no time, no version, no nam
 
 from __future__ import annotations
 
+import html
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from .drift import against_defaults
 from .errors import DasTernError
 from .schema_dump import dump
 from .sql_values import identifier
+from .text import shown
 
 try:
     import psycopg
@@ -107,36 +109,43 @@ def schema_docs(items: Sequence[Item]) -> str:
     for diagram in diagrams:
         lines += ["```mermaid", "erDiagram", *diagram, "```", ""]
     for one in tables:
-        lines += [f"## {_plain(one.name)}", ""]
+        lines += [f"## {_prose(_plain(one.name))}", ""]
         if one.key in comments:
-            lines += [_cell(comments[one.key]), ""]
+            lines += [_prose(comments[one.key]), ""]
         lines += ["| Column | Type | Null | Default | Key |", "| --- | --- | --- | --- | --- |"]
         for column in _columns(one, under):
             default = _of(column, "default", under) or _of(column, "identity", under)
-            note = f" {_cell(comments[column.key])}" if column.key in comments else ""
+            note = f" {_prose(comments[column.key])}" if column.key in comments else ""
             cells = [
-                f"`{column.facts['column']}`{note}",
-                _cell(_short(column.definition)),
+                f"{_code(column.facts['column'])}{note}",
+                _prose(_short(column.definition)),
                 "" if _of(column, "not null", under) else "yes",
-                f"`{_cell(default.definition)}`" if default else "",
+                _code(default.definition) if default else "",
                 "; ".join(_keys(column, one, under)),
             ]
             lines.append("| " + " | ".join(cells).replace("  ", " ") + " |")
-        rest = [f"- `{item.kind}` `{item.definition}`" for kind in ("constraint", "index", "trigger", "policy", "row security")
+        rest = [f"- `{item.kind}` {_code(item.definition, in_table=False)}" for kind in ("constraint", "index", "trigger", "policy", "row security")
                 for item in under.get((kind, one.key), []) if item.facts.get("type") not in ("p", "f")]  # fmt: skip
-        lines += ["", *(re.sub(r"\s+", " ", line) for line in rest), *([""] if rest else [])]
+        lines += ["", *rest, *([""] if rest else [])]
     if "enum" in by_kind:
         lines += ["## Enums", "", "| Enum | Values |", "| --- | --- |"]
         lines += [
-            f"| `{_plain(one.name)}` | {', '.join(f'`{_cell(label)}`' for label in one.facts['labels'])} |"
-            for one in by_kind["enum"]
+            f"| {_code(_plain(one.name))} | {', '.join(map(_code, one.facts['labels']))} |" for one in by_kind["enum"]
         ]
         lines.append("")
     for kind in ("view", "materialized view", "function", "procedure", "domain", "composite type", "sequence"):
         if kind in by_kind:
             lines += [f"## {kind.capitalize()}s" if kind != "sequence" else "## Sequences", ""]
             for one in by_kind[kind]:
-                lines += [f"`{one.name}`", "", "```sql", one.definition, "```", ""]
+                fence = "`" * max(3, _longest_run(one.definition) + 1)
+                lines += [
+                    _code(one.name, in_table=False),
+                    "",
+                    f"{fence}sql",
+                    shown(one.definition, lines=True),
+                    fence,
+                    "",
+                ]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -166,7 +175,7 @@ def _keys(column: Item, one: Item, under: _Under) -> list[str]:
             keys.append("unique")
     for item in _constraints(one, under, "f"):
         if name in item.facts["columns"]:
-            keys.append(_cell(item.definition.partition(" REFERENCES ")[2]).join(("→ `", "`")))
+            keys.append(f"→ {_code(item.definition.partition(' REFERENCES ')[2])}")
     return keys
 
 
@@ -248,7 +257,7 @@ def _relations(one: Item, under: _Under) -> list[tuple[str, str]]:
         left = "||" if set(columns) <= required else "|o"
         right = "o|" if columns in unique else "o{"
         if of:
-            found.append((of, f'    {_entity(of)} {left}--{right} {_entity(one.name)} : "{", ".join(columns)}"'))
+            found.append((of, f'    {_entity(of)} {left}--{right} {_entity(one.name)} : "{_label(columns)}"'))
     return found
 
 
@@ -259,7 +268,7 @@ def _plain(name: str) -> str:
 
 
 def _entity(name: str) -> str:
-    plain = _plain(name)
+    plain = shown(" ".join(_plain(name).split()))
     return plain if re.fullmatch(r"[A-Za-z_]\w*", plain, re.ASCII) else '"' + plain.replace('"', "'") + '"'
 
 
@@ -275,5 +284,25 @@ def _short(kind: str) -> str:
     return kind
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _label(columns: Sequence[str]) -> str:
+    return shown(" ".join(", ".join(columns).split())).replace('"', "'")
+
+
+def _prose(text: str) -> str:
+    """Return `text` in one line of a table's cell, in which neither HTML nor Markdown of its own is left."""
+    return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(shown(" ".join(text.split())), quote=False))
+
+
+def _code(text: str, *, in_table: bool = True) -> str:
+    """Return `text` in one line as code; a vertical bar would end a table's cell even there."""
+    line = shown(" ".join(text.split()))
+    line = line.replace("|", "\\|") if in_table else line
+    if "`" not in line:
+        return f"`{line}`"
+    fence = "`" * (_longest_run(line) + 1)
+    return f"{fence} {line} {fence}"
+
+
+def _longest_run(text: str) -> int:
+    """Return the length of the longest run of backticks."""
+    return max(map(len, re.findall("`+", text)), default=0)
