@@ -723,7 +723,7 @@ class _Reader:
             always = self._found[parent]["facts"]["identity"] == "a"
             words = f"GENERATED {'ALWAYS' if always else 'BY DEFAULT'} AS IDENTITY (SEQUENCE NAME {name} {options})"
             quoted = self._found[parent]["facts"]["quoted"]
-            table = self._found[self._keys[(self._class["pg_class"], relation, 0)]]
+            table = self._found[self._keys[(self._class["pg_class"], relation or 0, 0)]]
             logged = "UNLOGGED" if persistence == "u" else "LOGGED"
             self._alter("identity", full, parent, f"ALTER COLUMN {quoted} ADD {words}",
                         f"ALTER COLUMN {quoted} DROP IDENTITY", words, address=("pg_class", oid, 0), target=f"SEQUENCE {name}",
