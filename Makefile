@@ -29,9 +29,7 @@ setup-dev: ## Make .venv with what the tests need, too
 test: ## Everything that proves the project: lint, unit, security, integration, molecule
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory security
-	@$(MAKE) --no-print-directory integration
-	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line integration security molecule
 
 lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
 	yamllint --strict .
