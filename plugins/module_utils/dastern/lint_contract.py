@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from .migration_dangers import BUT_SAY, Made, Said, no_writes, short
 from .sql_code import Read
-from .sql_reader import Reader, Token, altered, split, upper
+from .sql_reader import Reader, Token, altered, line, split, upper
 from .sql_text import Statement, tokens
 
 RULES = (
@@ -192,7 +192,6 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
     """What an action of ALTER TABLE does; `given` are columns to which the file gives a default, as Prisma does anew."""
     words = upper(part)
     at = one.start + part[0][2]
-    joined = " ".join(words)
     text = one.text[part[0][2] : part[-1][2] + len(part[-1][1])]
     column = words[2:] if words[:2] == ["ALTER", "COLUMN"] else words[1:] if words[0] == "ALTER" else []
     match words:
@@ -215,16 +214,13 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
             yield _published(at, one, "UPDATE and DELETE fail if the table is published")
         case ["OWNER", "TO", *_]:
             yield _access(one, "gives it to another owner", at)
-        case ["DROP", "CONSTRAINT", *_] if hit := re.search(
-            r'CONSTRAINT (?:IF EXISTS )?"?\w*_(PKEY|KEY)\b', joined, re.IGNORECASE
-        ):
-            if hit[1].upper() == "KEY":
-                yield _used(at, one, "`ON CONFLICT` that counts on it fails")
-                return
-            yield (
-                at, "drops-primary-key", "danger", f"`{short(one)}` drops a primary key: rows can be doubled, and `ON CONFLICT` and "
-                "replication that count on it fail.", f"Add the new one first, as a unique index; or {BUT_SAY}",
-            )  # fmt: skip
+        case ["DROP", "CONSTRAINT", *_]:
+            reader = Reader(part)
+            reader.take("DROP", "CONSTRAINT")
+            reader.take("IF", "EXISTS")
+            name = reader.name()
+            if kind := kind_of_key(name):
+                yield (at, *drops_key(name, kind))
     match column[1:]:
         case ["DROP", "DEFAULT" | "EXPRESSION", *_] if not any(text in given for _, text, _ in part):
             yield _default(at, one)
@@ -236,13 +232,33 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
             yield _identity(at, one, "an INSERT that gives a value fails")
         case ["RESTART", *_] | ["SET", "INCREMENT" | "MAXVALUE" | "MINVALUE" | "CYCLE", *_]:
             yield _sequence(at, one)
-    if re.search(r"^ADD (?:CONSTRAINT \S+ )?UNIQUE (?:NULLS (?:NOT )?DISTINCT )?\(", joined):
+    if re.search(r"^ADD (?:CONSTRAINT \S+ )?UNIQUE (?:NULLS (?:NOT )?DISTINCT )?\(", line(part)):
         yield _unique(at, one)
     elif _TO_ZONED.search(text) and not _ZONE.search(text) and column:
         yield (
             at, "converts-time", "danger", f"`{short(one)}` reads times without a zone in the zone of whoever runs the migration.",
             "Say which zone they are in: `USING column AT TIME ZONE 'UTC'` (Prisma writes UTC).",
         )  # fmt: skip
+
+
+def kind_of_key(name: str) -> str:
+    """What a constraint is by the name that the server gives: `PRIMARY`, `UNIQUE`, or empty for any other."""
+    hit = re.search(r"_(p?)key\d*$", name, re.IGNORECASE)
+    return ("PRIMARY" if hit[1] else "UNIQUE") if hit else ""
+
+
+def drops_key(name: str, kind: str) -> tuple[str, str, str, str]:
+    """Rule, class, message and mend of a primary key or a unique constraint that is dropped."""
+    if kind == "UNIQUE":
+        return (
+            "drops-what-is-used", "warning", f"The unique constraint `{name}` is dropped: `ON CONFLICT` that counts on it fails.",
+            "Let the application stop using it first.",
+        )  # fmt: skip
+    return (
+        "drops-primary-key", "danger",
+        f"The primary key `{name}` is dropped: rows can be doubled, and `ON CONFLICT` and replication that count on it fail.",
+        f"Add the new one first, as a unique index; or {BUT_SAY}",
+    )  # fmt: skip
 
 
 def _of_domain(one: Statement, words: list[str]) -> Iterator[Said]:

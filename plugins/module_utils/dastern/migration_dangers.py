@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .sql_code import Read
-from .sql_reader import Reader, Token, altered, outside, split, upper
+from .sql_reader import Reader, Token, altered, line, outside, split, upper
 from .sql_text import Statement, literal_value, tokens
 
 Said = tuple[int, str, str, str, str]
@@ -282,7 +282,7 @@ def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
         case ["ALTER", "TABLE" | "INDEX" | "MATERIALIZED", *_] if not made.all_of(tables(one)):
             said = [each for part in split(parts) for each in _of_part(one, part, made)]
             yield from said or _with_others(one, parts)
-        case ["SELECT", *_] if _LOCKS_ROWS.search(" ".join(upper(outside(parts)))) and "FROM" in words:
+        case ["SELECT", *_] if _LOCKS_ROWS.search(line(outside(parts))) and "FROM" in words:
             if not {"WHERE", "LIMIT", "FETCH"} & set(words):
                 yield no_writes(one, "Say in a WHERE which rows are meant.")
 
@@ -291,7 +291,7 @@ def _of_part(one: Statement, part: list[Token], made: Made) -> Iterator[Said]:
     """An action of ALTER TABLE that rewrites or reads a whole table while nobody else can read it."""
     words = upper(part)
     at = next((offset for _, text, offset in part if text.upper() in ("ADD", "SET", "ATTACH")), 0)
-    if _LOCKING.search(" ".join(words)):
+    if _LOCKING.search(line(part)):
         yield _no_reads(one, at, "Make a new table or column, copy in batches, then change over.")
     elif "ADD" in words and "CHECK" in (plain := upper(outside(part))) and ("NOT", "VALID") not in pairwise(plain):
         yield _no_reads(

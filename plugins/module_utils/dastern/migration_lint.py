@@ -109,13 +109,16 @@ def lint(
     if not wanted:
         return []
     history = cache(
-        lambda: lint_history.read([file.outline.text for file in files])
+        lambda: lint_history.read(
+            [file.outline.text for file in files],
+            {number for number, file in enumerate(files) if together and file.name in names},
+        )
     )  # where nothing asks for it nothing is read
     found = [
         *_squawk(wanted, folder, program or squawk.find(), together),
         *_foreign_keys(files, names, folder),
         *_concurrently_partitioned(files, names, folder, history),
-        *_of_domains(files, names, folder, history),
+        *_of_history(files, names, folder, history),
     ]
     made = Made() if together else None
     for file in wanted:
@@ -384,26 +387,51 @@ def _concurrently_partitioned(
             )  # fmt: skip
 
 
-def _of_domains(
+def _of_history(
     files: Sequence[MigrationFile],
     names: Collection[str],
     folder: str | os.PathLike[str],
     read: Callable[[], lint_history.History],
 ) -> Iterator[Finding]:
-    """New columns whose type is a domain with a constraint, which rewrites the table."""
-    if not any("add" in file.words for file in files if file.name in names) or not any(
-        "domain" in file.words for file in files
+    """What a statement does because of what the files before made: domains, default partitions, keys."""
+    words = [file.words for file in files if file.name in names]
+    every = frozenset().union(*(file.words for file in files))
+    if not (
+        ("domain" in every and any("add" in one for one in words))
+        or ({"partition", "default"} <= every and any("partition" in one for one in words))
+        or any({"drop", "constraint"} <= one for one in words)
     ):
         return
-    for number, begin, _ in read().rewritten:
+    history = read()
+    said: list[tuple[lint_history.Span, tuple[str, str, str, str]]] = [
+        *((span, _OF_DOMAIN) for span in history.rewritten),
+        *((span, _SEARCHED) for span in history.searched),
+        *(
+            (span, lint_contract.drops_key(name, kind))
+            for span, name, kind in history.keys
+            if not lint_contract.kind_of_key(name)  # of which its rule speaks
+        ),
+    ]
+    for (number, begin, _), (rule, severity, message, mend) in said:
         file = files[number]
         if file.name in names:
             line, column = file.places.line_and_column(begin)
-            yield Finding(
-                file.name, _path(folder, file.name), line, column, "locks-out-reads", "danger",
-                "A new column of a domain with a constraint is written into each row, while nobody can read the table.",
-                f"Add it with the domain's own type, and a CHECK with NOT VALID that is validated in the next migration; or {BUT_SAY}",
-            )  # fmt: skip
+            yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
+
+
+_OF_DOMAIN = (
+    "locks-out-reads", "danger",
+    "A new column of a domain with a constraint, or with a default that calls a function, is written into each row, while "
+    "nobody can read the table.",
+    "Add it with the domain's own type, fill it in batches, and add a CHECK with NOT VALID that is validated in the next "
+    f"migration; or {BUT_SAY}",
+)  # fmt: skip
+_SEARCHED = (
+    "locks-out-reads", "danger",
+    "A new partition beside a default one has the server search that one for rows that belong into the new one, while nobody "
+    "can read it.",
+    f"Give the default partition a CHECK that excludes the new bounds, NOT VALID, and validate that, in migrations before; or {BUT_SAY}",
+)  # fmt: skip
 
 
 def _foreign_keys(
