@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -163,7 +163,7 @@ def _domain(one: Statement, domains: dict[str, str]) -> None:
     reader.take("IF", "EXISTS")
     name = reader.name()
     plain = upper(outside(reader.rest))
-    default = list(_default(reader.rest))
+    default = default_of(reader.rest)
     calls = "default" if default and not _constant(default) else ""
     if one.words[0] == "DROP":
         domains.pop(name, None)
@@ -225,8 +225,9 @@ def _partition(
     if "DEFAULT" in plain:
         known.attach(_plain(parent), partition)
         return
-    of_its_name = list(known.defaults.get(_last(parent), {}).values())
-    if of_its_name and not made.all_of([parent]) and not made.all_of(of_its_name):
+    of_its_name = known.defaults.get(_last(parent), {})
+    default = of_its_name.get(_plain(parent)) or next(iter(of_its_name.values()), None)
+    if default and not made.all_of([parent]) and not made.all_of([default]):
         history.searched.append(span)
 
 
@@ -352,7 +353,7 @@ def _not_null(reader: Reader) -> str:
 
 def _constant_default(part: list[Token]) -> bool:
     """Whether a column that is added has a default that counts once, for all rows."""
-    expression = list(_default(part))
+    expression = default_of(part)
     return bool(expression) and _constant(expression)
 
 
@@ -379,14 +380,15 @@ def _type(reader: Reader) -> str:
     return "" if not reader.done and (reader.rest[0][1] == "[" or reader.word == "ARRAY") else name
 
 
-def _default(part: list[Token]) -> Iterator[Token]:
+def default_of(part: list[Token]) -> list[Token]:
     """The tokens between DEFAULT and the next constraint of the column."""
     words = [text.upper() if kind == "word" else text for kind, text, _ in part]
     if "DEFAULT" not in words or "GENERATED" in words:
-        return
+        return []
     depth = 0
-    for at in range(words.index("DEFAULT") + 1, len(part)):
+    start = words.index("DEFAULT") + 1
+    for at in range(start, len(part)):
         depth += {"(": 1, ")": -1}.get(words[at], 0)
         if depth == 0 and words[at] in _BEHIND_DEFAULT:
-            return
-        yield part[at]
+            return part[start:at]
+    return part[start:]

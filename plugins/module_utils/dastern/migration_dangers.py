@@ -109,7 +109,7 @@ def dangers(read: Read, made: Made) -> Iterator[Said]:
         made.run(top, code)
 
 
-_WRITES = re.compile(r"delete|update|truncate|merge|share", re.IGNORECASE)
+_WRITES = re.compile(r"delete|update|truncate|merge|share|lo_unlink", re.IGNORECASE)
 
 
 def _spoken_of(one: Statement) -> bool:
@@ -153,6 +153,11 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
         )  # fmt: skip
     if words[0] in ("CREATE", "ALTER", "DO", "MERGE", "EXPLAIN", "PREPARE"):
         return
+    if "LO_UNLINK" in words and "FROM" in words and "WHERE" not in words:
+        yield (
+            0, "deletes-all-rows", "danger", f"`{short(one)}` deletes every large object that it finds.",
+            f"Say in a WHERE which are to go; or {BUT_SAY}",
+        )  # fmt: skip
     for at in begins(words, "DELETE", "UPDATE"):
         word = words[at]
         rest = outside(parts[at + 1 :])

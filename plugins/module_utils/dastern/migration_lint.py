@@ -466,12 +466,12 @@ _NOTEWORTHY = {
     "concurrently", "vacuum", "reindex", "cluster", "discard", "value", "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged",
     "exclude", "rename", "disable", "force", "owner", "grant", "revoke", "setval", "unique", "merge", "explain", "security", "attach",
     "detach", "inherit", "replica", "identity", "restart", "expression", "copy", "load", "checkpoint", "import", "reassign",
-    "pg_advisory_unlock_all", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
+    "pg_advisory_unlock_all", "pg_advisory_unlock", "lo_unlink", "transaction_read_only", "increment", "minvalue", "maxvalue", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
 }  # fmt: skip
 _NOTEWORTHY_TOGETHER = (
     {"time", "zone"}, {"drop", "cascade"}, {"drop", "default"}, {"drop", "constraint"}, {"drop", "select"}, {"drop", "call"}, {"delete", "from"}, {"update", "set"},
     {"add", "check"}, {"validate", "constraint"}, {"for", "update"}, {"for", "share"}, {"alter", "generated"}, {"access", "method"}, {"set", "tablespace"},
-    {"set", "role"}, {"set", "session"}, {"set", "local"},
+    {"set", "role"}, {"set", "session"}, {"set", "local"}, {"set", "cycle"},
     *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),
 )  # fmt: skip
 # Of tables, indexes and enums the words above tell; a view may be made, replaced and dropped like a table.
@@ -484,6 +484,7 @@ _KIND = re.compile(
 
 
 _BESIDE = re.compile(r"\badd\s+(?!constraint\b|foreign\b)|,\s*(?:add|drop|alter|validate)\b", re.IGNORECASE)
+_NULL_DEFAULT = re.compile(r"\bdefault(?:[\s(]|--[^\n]{0,200}\n)+null\b", re.IGNORECASE)
 
 
 def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None) -> Iterator[Finding]:
@@ -495,6 +496,7 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None)
         or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
         or _KIND.search(sql) is not None
         # A foreign key that isn't alone in its ALTER TABLE.
+        or ({"add", "null"} <= file.words and _NULL_DEFAULT.search(sql) is not None)
         or ("references" in file.words and _BESIDE.search(sql) is not None)
     )
     if "/*" not in sql and "\\" not in sql and _HAS_STATEMENT.search(sql) and not noteworthy:
@@ -601,14 +603,20 @@ def _not_alone(read: Read, left_out: int) -> Iterator[Said]:
                     one.start, "not-alone", "danger", f"`{short(one)}` can't run in code, which is always in a transaction.",
                     "Write it as a statement of its own, in a migration of its own.",
                 )  # fmt: skip
-            elif one.words in (("COMMIT",), ("ROLLBACK",)) and number > 1:
+            elif one.first in ("COMMIT", "ROLLBACK") and number > 1:
                 yield (
                     one.start, "not-alone", "danger",
                     f"`{short(one)}` in code can't end a transaction that was begun outside, and this file holds {number} "
                     "statements, which run in one (2D000).",
                     "Leave it out, or put that block into a migration of its own.",
                 )  # fmt: skip
-            elif one.words in (("COMMIT",), ("ROLLBACK",)):
+            elif one.first == "ROLLBACK":
+                yield (
+                    one.start, "transaction-control", "danger",
+                    f"`{short(one)}` in code undoes what was done before it, and the migration counts as applied.",
+                    "Leave it out, or raise an exception, which stops the migration.",
+                )  # fmt: skip
+            elif one.first == "COMMIT":
                 yield (
                     one.start, "transaction-control", "warning",
                     f"`{short(one)}` in code: the migration and its ledger row can't be one transaction.",
