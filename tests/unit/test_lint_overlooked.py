@@ -41,6 +41,11 @@ def rules(folder: Path, sql: str) -> set[str]:
         ("cant-succeed", "SET LOCAL transaction_read_only TO 'true'"),
         ("transaction-control", "DO $$ BEGIN DELETE FROM t WHERE id = 1; ROLLBACK AND CHAIN; END $$"),
         ("transaction-control", "DO $$ BEGIN DELETE FROM t WHERE id = 1; COMMIT AND CHAIN; END $$"),
+        ("require-concurrent-reindex", "CREATE TABLE n (id int); REINDEX TABLE t"),
+        ("require-concurrent-reindex", "CREATE TABLE n (id int); REINDEX INDEX n"),
+        ("locks-out-reads", "VACUUM FULL t"),
+        ("locks-out-reads", "VACUUM (ANALYZE, FULL on) t"),
+        ("locks-out-reads", "VACUUM (FULL)"),
         ("not-alone", "SELECT 1; DO $$ BEGIN DELETE FROM t WHERE id = 1; ROLLBACK AND CHAIN; END $$"),
     ],
 )  # fmt: skip
@@ -64,6 +69,10 @@ def test_found(tmp_path: Path, rule: str, sql: str) -> None:
         "SELECT pg_advisory_unlock(1)",
         "CREATE FUNCTION n() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION n() SECURITY DEFINER",
         "SET transaction_read_only = off",
+        "CREATE TABLE n (id int); REINDEX TABLE n",
+        "CREATE TABLE n (id int); REINDEX (VERBOSE) TABLE n",
+        "VACUUM (FULL false, ANALYZE) t",
+        'VACUUM "full"',
     ],
 )  # fmt: skip
 def test_not_found(tmp_path: Path, sql: str) -> None:

@@ -278,7 +278,7 @@ def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
                 yield _no_reads(one, 0, "Leave it out: what follows takes the lock it needs.")
             elif mode[:1] == ["EXCLUSIVE"] or (mode[:1] == ["SHARE"] and mode[1:2] != ["UPDATE"]):
                 yield no_writes(one, "Leave it out: what follows takes the lock it needs.")
-        case ["VACUUM", *rest] if "FULL" in rest and not made.all_of(tables(one)):
+        case ["VACUUM", *_] if _full(parts) and not made.all_of(tables(one)):
             yield _no_reads(one, 0, "Leave FULL out.")
         case ["CLUSTER", *_] if not made.all_of(tables(one)):
             yield _no_reads(one, 0, "Leave it out, or run it by hand while nobody is there.")
@@ -290,6 +290,16 @@ def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
         case ["SELECT", *_] if _LOCKS_ROWS.search(line(outside(parts))) and "FROM" in words:
             if not {"WHERE", "LIMIT", "FETCH"} & set(words):
                 yield no_writes(one, "Say in a WHERE which rows are meant.")
+
+
+def _full(parts: list[Token]) -> bool:
+    """Whether a VACUUM is a VACUUM FULL."""
+    reader = Reader(parts)
+    reader.take("VACUUM")
+    options = [upper(option) for option in reader.group()]
+    return reader.word == "FULL" or any(
+        option[:1] == ["FULL"] and option[1:] not in (["FALSE"], ["OFF"], ["0"]) for option in options
+    )
 
 
 def _of_part(one: Statement, part: list[Token], made: Made) -> Iterator[Said]:

@@ -274,7 +274,12 @@ def _code(file: MigrationFile) -> tuple[list[tuple[Place, Place]], str] | None:
     return spans, "".join([*pieces, sql[at:]])
 
 
-_LOCAL = {*squawk.ON_ROWS, "adding-foreign-key-constraint", "ban-alter-domain-with-add-constraint"}
+_LOCAL = {
+    *squawk.ON_ROWS,
+    "adding-foreign-key-constraint",
+    "ban-alter-domain-with-add-constraint",
+    "require-concurrent-reindex",
+}
 
 
 def _harmless(
@@ -296,6 +301,8 @@ def _harmless(
             for one in (top, *code):
                 if one.words[:2] == ("ALTER", "DOMAIN") and upper(list(tokens(one.text)))[-2:] == ["NOT", "VALID"]:
                     spans.append((("ban-alter-domain-with-add-constraint",), _places(file, one.start, one.end)))
+                elif one.first == "REINDEX" and made.all_of([_reindexed(one)]):
+                    spans.append((("require-concurrent-reindex",), _places(file, one.start, one.end)))
                 elif one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
                     spans.append((squawk.ON_ROWS, _places(file, one.start, one.end)))
                 elif one.words[:2] == ("ALTER", "TABLE") and "REFERENCES" in one.text.upper():
@@ -311,6 +318,13 @@ def _harmless(
                             spans.append((("adding-foreign-key-constraint",), place))
             made.run(top, code)
     return found
+
+
+def _reindexed(one: Statement) -> tuple[str, ...]:
+    reader = Reader(one.text)
+    reader.take("REINDEX")
+    reader.group()
+    return reader.path() if reader.take("TABLE") else ()
 
 
 def _places(file: MigrationFile, begin: int, end: int) -> tuple[Place, Place]:
