@@ -54,6 +54,8 @@ ATTACHED = "CREATE TABLE p3 (id int); ALTER TABLE p ATTACH PARTITION p3 FOR VALU
         (PARTED, ATTACHED, True),
         (PARTED, NEW.replace("OF p", "OF public.p"), True),
         (PARTED, f"DO $$ BEGIN {NEW} END $$;", True),
+        (PARTED, NEW.replace("TABLE", "FOREIGN TABLE").replace(";", " SERVER s;"), True),
+        (PARTED, "CREATE TABLE p3 PARTITION OF p (id DEFAULT 3) FOR VALUES IN (3);", True),
         (f"{PARTED} ALTER TABLE p RENAME TO q;", NEW.replace("OF p", "OF q"), True),
         (f"{PARTED} ALTER TABLE p_d RENAME TO d; DROP TABLE p_d;", NEW, True),
         (PARTED.replace("p_d PARTITION OF p DEFAULT", "d (id int); ALTER TABLE p ATTACH PARTITION d DEFAULT"), NEW, True),

@@ -185,7 +185,7 @@ def _create(history: History, number: int, one: Statement, known: _Known, made: 
     reader = Reader(one.text)
     reader.take("CREATE")
     of_session = False
-    while reader.word in ("LOCAL", "GLOBAL", "TEMP", "TEMPORARY", "UNLOGGED"):
+    while reader.word in ("LOCAL", "GLOBAL", "TEMP", "TEMPORARY", "UNLOGGED", "FOREIGN"):
         of_session = of_session or reader.word in ("TEMP", "TEMPORARY")
         reader.skip()
     if reader.take("TABLE"):
