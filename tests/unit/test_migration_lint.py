@@ -437,6 +437,9 @@ def test_table_of_the_same_file(tmp_path: Path, kind: str, sql: str) -> None:
         ("CREATE TABLE t (); ALTER TABLE t ADD COLUMN c character varying(10);", "c TYPE varchar"),
         ("CREATE TABLE t (c int); ALTER TABLE t ALTER c TYPE varchar(9);", "c TYPE varchar(10)"),
         ("CREATE TABLE t (c text);", "c TYPE varchar"),
+        ("CREATE TABLE t (c numeric(10, 2) UNIQUE);", "c TYPE decimal(12,2)"),
+        ("CREATE TABLE t (c decimal(10));", "c TYPE numeric(11, 0)"),
+        ("CREATE TABLE t (c numeric(10, 2));", "c TYPE numeric"),
     ],
 )
 def test_wider_varchar(tmp_path: Path, history: str, sql: str) -> None:
@@ -470,6 +473,7 @@ def test_wider_varchar(tmp_path: Path, history: str, sql: str) -> None:
         "CREATE TABLE s.t (c varchar(10));",
         "CREATE TABLE IF NOT EXISTS t (c varchar(10));",
         "CREATE TABLE t (c varchar(x));",
+        f"CREATE TABLE t (c varchar({'9' * 5000}));",
         "",
     ],
 )
@@ -568,6 +572,24 @@ def test_a_long_chain_takes_linear_time() -> None:
         for number in range(1000)
     ]
     assert [key.table for key in without_index([*chain, "DROP INDEX i7"])] == ["t7"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("numeric(10, 2)", "numeric(12, 3)"),
+        ("numeric(10, 2)", "numeric(9, 2)"),
+        ("numeric(10, 2)", "numeric(12)"),
+        ("numeric", "numeric(12, 2)"),
+        ("numeric(10, 2)[]", "numeric(12, 2)[]"),
+        ("numeric(10, 2)", "varchar(12)"),
+        ("text", "numeric"),
+        ("numeric(10, 2)", "text"),
+    ],
+)
+def test_numeric_that_is_not_wider(tmp_path: Path, old: str, new: str) -> None:
+    history, sql = f"CREATE TABLE t (c {old});", f"ALTER TABLE t ALTER c TYPE {new};"
+    assert told(tmp_path, "changing-column-type", history, sql) == [("2", 1, 23, "danger")]
 
 
 # --- squawk

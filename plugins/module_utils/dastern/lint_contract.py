@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from . import lint_history, squawk
 from .migration_dangers import BUT_SAY, Made, Said, no_writes, short
 from .sql_code import Read
-from .sql_reader import Reader, Token, altered, split, upper
+from .sql_reader import Reader, Token, altered, line, outside, split, upper
 from .sql_text import Statement, tokens
 
 RULES = (
@@ -23,6 +24,7 @@ RULES = (
     "drops-default",
     "drops-what-is-used",
     "hides-rows",
+    "joins-extension",
     "needs-replica-identity",
     "renames-what-is-used",
     "rewrites-statements",
@@ -105,7 +107,8 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
         case ["ALTER", "DOMAIN", *_] if _subject(parts) not in new:
             yield from _of_domain(one, words)
         case ["ALTER", "SEQUENCE", *_] if _subject(parts) not in new and any(
-            word in _NEXT_NUMBERS and before != "NO" for before, word in pairwise(words)
+            (word in _NEXT_NUMBERS and before != "NO") or (before == "AS" and word not in ("BIGINT", "INT8"))
+            for before, word in pairwise(words)
         ):
             yield _sequence(one.start, one)
         case ["ALTER", "POLICY", *rest] if "RENAME" not in rest and not made.all_of([_on(parts)]):
@@ -114,6 +117,16 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
             yield _access(one, "hides rows that were found")
         case ["ALTER", "VIEW", *rest] if "SECURITY_INVOKER" in rest and _subject(parts) not in new:
             yield _access(one, "has it read its tables with the rights of another role")
+        case ["ALTER", "FUNCTION" | "PROCEDURE" | "ROUTINE", *_] if _subject(parts) not in new and (
+            {("SECURITY", "DEFINER"), ("SECURITY", "INVOKER")} & set(pairwise(upper(outside(parts))))
+        ):
+            yield _access(one, "has it run with the rights of another role")
+        case ["ALTER", "EXTENSION", _, "ADD", *_]:
+            yield (
+                one.start, "joins-extension", "danger",
+                f"`{short(one)}`: from then on pg_dump leaves it out, with its rows, and DROP EXTENSION drops it.",
+                f"Leave it out; or {BUT_SAY}",
+            )  # fmt: skip
         case ["ALTER", "COLLATION" | "DATABASE", *_] if words[-2:] in (
             ["REFRESH", "VERSION"],
             ["COLLATION", "VERSION"],
@@ -127,12 +140,12 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
                 yield _meaning(one, "what was stored is no longer found by what is asked for from then on")
         case ["CREATE", "CAST", *_] if words[-2:] == ["AS", "IMPLICIT"]:
             yield _meaning(one, "queries that were clear may become ambiguous, and fail")
-        case ["CREATE", *rest] if (
-            "RULE" in rest[:3] and "INSTEAD" in rest and _on(parts, "TO")[-1:] not in [(name,) for name in new]
+        case ["CREATE", *rest] if "RULE" in rest[:3] and _rewrites(
+            words, _on(parts, "TO")[-1:] in [(name,) for name in new]
         ):
             yield (
                 one.start, "rewrites-statements", "danger",
-                f"`{short(one)}` has something else done than the application asks for, and RETURNING and MERGE fail there.",
+                f"`{short(one)}` has something else done than the application asks for; behind INSTEAD also RETURNING and MERGE fail.",
                 f"Use a trigger; or {BUT_SAY}",
             )  # fmt: skip
         case ["CREATE" | "ALTER", "PUBLICATION", _, "FOR" | "ADD" | "SET", "TABLE", *_]:
@@ -175,6 +188,19 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
         yield from _of_alter(one, words, parts, new)
 
 
+def _rewrites(words: list[str], new: bool) -> bool:
+    """Whether a rule, on a `new` table or view or not, has rows written that nobody asked for, or those not that were."""
+    does = words[words.index("DO") + 1 :] if "DO" in words else []
+    actions: list[list[str]] = [[]]
+    for before, word in pairwise(["ALSO", *does]):
+        if word == ";":
+            actions.append([])
+        elif word == "WHERE" or (word in ("DELETE", "UPDATE") and before in ("ALSO", "INSTEAD", "(", ")", ";")):
+            actions[-1].append(word)
+    writes = [action for action in actions if {"DELETE", "UPDATE"} & set(action)]
+    return any("WHERE" not in action for action in writes) or (not new and ("INSTEAD" in does or bool(writes)))
+
+
 def _of_alter(one: Statement, words: list[str], parts: list[Token], new: set[str]) -> Iterator[Said]:
     """What ALTER does to the owner, the name and the schema of anything but a table."""
     known = _subject(parts) in new
@@ -192,7 +218,6 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
     """What an action of ALTER TABLE does; `given` are columns to which the file gives a default, as Prisma does anew."""
     words = upper(part)
     at = one.start + part[0][2]
-    joined = " ".join(words)
     text = one.text[part[0][2] : part[-1][2] + len(part[-1][1])]
     column = words[2:] if words[:2] == ["ALTER", "COLUMN"] else words[1:] if words[0] == "ALTER" else []
     match words:
@@ -215,16 +240,13 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
             yield _published(at, one, "UPDATE and DELETE fail if the table is published")
         case ["OWNER", "TO", *_]:
             yield _access(one, "gives it to another owner", at)
-        case ["DROP", "CONSTRAINT", *_] if hit := re.search(
-            r'CONSTRAINT (?:IF EXISTS )?"?\w*_(PKEY|KEY)\b', joined, re.IGNORECASE
-        ):
-            if hit[1].upper() == "KEY":
-                yield _used(at, one, "`ON CONFLICT` that counts on it fails")
-                return
-            yield (
-                at, "drops-primary-key", "danger", f"`{short(one)}` drops a primary key: rows can be doubled, and `ON CONFLICT` and "
-                "replication that count on it fail.", f"Add the new one first, as a unique index; or {BUT_SAY}",
-            )  # fmt: skip
+        case ["DROP", "CONSTRAINT", *_]:
+            reader = Reader(part)
+            reader.take("DROP", "CONSTRAINT")
+            reader.take("IF", "EXISTS")
+            name = reader.name()
+            if kind := kind_of_key(name):
+                yield (at, *drops_key(name, kind))
     match column[1:]:
         case ["DROP", "DEFAULT" | "EXPRESSION", *_] if not any(text in given for _, text, _ in part):
             yield _default(at, one)
@@ -236,13 +258,46 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
             yield _identity(at, one, "an INSERT that gives a value fails")
         case ["RESTART", *_] | ["SET", "INCREMENT" | "MAXVALUE" | "MINVALUE" | "CYCLE", *_]:
             yield _sequence(at, one)
-    if re.search(r"^ADD (?:CONSTRAINT \S+ )?UNIQUE (?:NULLS (?:NOT )?DISTINCT )?\(", joined):
+    if words[0] == "ADD" and _null_refused(part):
+        yield (
+            at, "adding-required-field", "danger", f"`{short(one)}` fails as soon as the table holds a row.",
+            squawk.RULES["adding-required-field"][1],
+        )  # fmt: skip
+    if re.search(r"^ADD (?:CONSTRAINT \S+ )?UNIQUE (?:NULLS (?:NOT )?DISTINCT )?\(", line(part)):
         yield _unique(at, one)
     elif _TO_ZONED.search(text) and not _ZONE.search(text) and column:
         yield (
             at, "converts-time", "danger", f"`{short(one)}` reads times without a zone in the zone of whoever runs the migration.",
             "Say which zone they are in: `USING column AT TIME ZONE 'UTC'` (Prisma writes UTC).",
         )  # fmt: skip
+
+
+def _null_refused(part: list[Token]) -> bool:
+    """Whether a column is added with NOT NULL and NULL as its default."""
+    value = [text for text in upper(lint_history.default_of(part)) if text not in ("(", ")")]
+    plain = upper(outside(part))
+    required = ("NOT", "NULL") in pairwise(plain) or "PRIMARY" in plain
+    return required and value[:1] == ["NULL"] and value[1:2] in ([], [":"])
+
+
+def kind_of_key(name: str) -> str:
+    """What a constraint is by the name that the server gives: `PRIMARY`, `UNIQUE`, or empty for any other."""
+    hit = re.search(r"_(p?)key\d*$", name, re.IGNORECASE)
+    return ("PRIMARY" if hit[1] else "UNIQUE") if hit else ""
+
+
+def drops_key(name: str, kind: str) -> tuple[str, str, str, str]:
+    """Rule, class, message and mend of a primary key or a unique constraint that is dropped."""
+    if kind == "UNIQUE":
+        return (
+            "drops-what-is-used", "warning", f"The unique constraint `{name}` is dropped: `ON CONFLICT` that counts on it fails.",
+            "Let the application stop using it first.",
+        )  # fmt: skip
+    return (
+        "drops-primary-key", "danger",
+        f"The primary key `{name}` is dropped: rows can be doubled, and `ON CONFLICT` and replication that count on it fail.",
+        f"Add the new one first, as a unique index; or {BUT_SAY}",
+    )  # fmt: skip
 
 
 def _of_domain(one: Statement, words: list[str]) -> Iterator[Said]:

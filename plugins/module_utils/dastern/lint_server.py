@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from .ledger import ADVISORY_LOCK
 from .migration_dangers import BUT_SAY, Said, short
 from .sql_code import Read
 from .sql_reader import Reader, Token, outside, upper
@@ -30,6 +31,7 @@ _OF_SUPERUSER = {
     ("FOREIGN", "DATA"), ("SEARCH", "PARSER"), ("SEARCH", "TEMPLATE"),
 }  # fmt: skip
 _OPERATOR_GROUPS = {("OPERATOR", "CLASS"), ("OPERATOR", "FAMILY")}
+_OFF = {"OFF", "FALSE", "NO", "0", "DEFAULT"}
 _TRUSTED_LANGUAGES = {"plpgsql", "plperl", "pltcl"}
 # Of those that come with PostgreSQL 17; the others there are trusted, and of foreign ones nothing is known.
 _UNTRUSTED = {
@@ -67,11 +69,16 @@ def _of_statement(one: Statement, parts: list[Token]) -> Iterator[Said]:
             f"`{short(one)}` reaches beyond the rows and tables of this database, and means something else in another environment.",
             f"Leave it to provisioning; or {BUT_SAY}",
         )  # fmt: skip
-    if words[:2] == ["DISCARD", "ALL"] or (words[0] in ("SELECT", "PERFORM") and "PG_ADVISORY_UNLOCK_ALL" in words):
+    if words[:2] == ["DISCARD", "ALL"] or (words[0] in ("SELECT", "PERFORM") and _unlocks(words)):
         yield (
             one.start, "gives-lock-away", "warning",
             f"`{short(one)}` gives the lock of the run away: another run may begin before this one is done.", "Leave it out.",
         )  # fmt: skip
+
+
+def _unlocks(words: list[str]) -> bool:
+    """Whether a statement gives back all advisory locks of the session, or that of the run."""
+    return "PG_ADVISORY_UNLOCK_ALL" in words or ("PG_ADVISORY_UNLOCK" in words and str(ADVISORY_LOCK) in "".join(words))
 
 
 def _refused(words: list[str], parts: list[Token]) -> str:
@@ -88,6 +95,8 @@ def _refused(words: list[str], parts: list[Token]) -> str:
         case ["SECURITY", "LABEL", *_]:
             return "no module for labels is loaded"
         case ["SET", "TRANSACTION", *rest] if "ONLY" in rest or "SNAPSHOT" in rest:
+            return "the ledger is written in the same transaction"
+        case ["SET", *rest] if "TRANSACTION_READ_ONLY" in rest and rest[-1].strip("'").upper() not in _OFF:
             return "the ledger is written in the same transaction"
     return ""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .sql_code import Read
-from .sql_reader import Reader, Token, altered, outside, split, upper
+from .sql_reader import Reader, Token, altered, line, outside, split, upper
 from .sql_text import Statement, literal_value, tokens
 
 Said = tuple[int, str, str, str, str]
@@ -109,7 +109,7 @@ def dangers(read: Read, made: Made) -> Iterator[Said]:
         made.run(top, code)
 
 
-_WRITES = re.compile(r"delete|update|truncate|merge|share", re.IGNORECASE)
+_WRITES = re.compile(r"delete|update|truncate|merge|share|lo_unlink", re.IGNORECASE)
 
 
 def _spoken_of(one: Statement) -> bool:
@@ -153,6 +153,11 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
         )  # fmt: skip
     if words[0] in ("CREATE", "ALTER", "DO", "MERGE", "EXPLAIN", "PREPARE"):
         return
+    if "LO_UNLINK" in words and "FROM" in words and "WHERE" not in words:
+        yield (
+            0, "deletes-all-rows", "danger", f"`{short(one)}` deletes every large object that it finds.",
+            f"Say in a WHERE which are to go; or {BUT_SAY}",
+        )  # fmt: skip
     for at in begins(words, "DELETE", "UPDATE"):
         word = words[at]
         rest = outside(parts[at + 1 :])
@@ -273,7 +278,7 @@ def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
                 yield _no_reads(one, 0, "Leave it out: what follows takes the lock it needs.")
             elif mode[:1] == ["EXCLUSIVE"] or (mode[:1] == ["SHARE"] and mode[1:2] != ["UPDATE"]):
                 yield no_writes(one, "Leave it out: what follows takes the lock it needs.")
-        case ["VACUUM", *rest] if "FULL" in rest and not made.all_of(tables(one)):
+        case ["VACUUM", *_] if _full(parts) and not made.all_of(tables(one)):
             yield _no_reads(one, 0, "Leave FULL out.")
         case ["CLUSTER", *_] if not made.all_of(tables(one)):
             yield _no_reads(one, 0, "Leave it out, or run it by hand while nobody is there.")
@@ -282,16 +287,26 @@ def _locks(one: Statement, parts: list[Token], made: Made) -> Iterator[Said]:
         case ["ALTER", "TABLE" | "INDEX" | "MATERIALIZED", *_] if not made.all_of(tables(one)):
             said = [each for part in split(parts) for each in _of_part(one, part, made)]
             yield from said or _with_others(one, parts)
-        case ["SELECT", *_] if _LOCKS_ROWS.search(" ".join(upper(outside(parts)))) and "FROM" in words:
+        case ["SELECT", *_] if _LOCKS_ROWS.search(line(outside(parts))) and "FROM" in words:
             if not {"WHERE", "LIMIT", "FETCH"} & set(words):
                 yield no_writes(one, "Say in a WHERE which rows are meant.")
+
+
+def _full(parts: list[Token]) -> bool:
+    """Whether a VACUUM is a VACUUM FULL."""
+    reader = Reader(parts)
+    reader.take("VACUUM")
+    options = [upper(option) for option in reader.group()]
+    return reader.word == "FULL" or any(
+        option[:1] == ["FULL"] and option[1:] not in (["FALSE"], ["OFF"], ["0"]) for option in options
+    )
 
 
 def _of_part(one: Statement, part: list[Token], made: Made) -> Iterator[Said]:
     """An action of ALTER TABLE that rewrites or reads a whole table while nobody else can read it."""
     words = upper(part)
     at = next((offset for _, text, offset in part if text.upper() in ("ADD", "SET", "ATTACH")), 0)
-    if _LOCKING.search(" ".join(words)):
+    if _LOCKING.search(line(part)):
         yield _no_reads(one, at, "Make a new table or column, copy in batches, then change over.")
     elif "ADD" in words and "CHECK" in (plain := upper(outside(part))) and ("NOT", "VALID") not in pairwise(plain):
         yield _no_reads(

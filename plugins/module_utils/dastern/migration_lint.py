@@ -109,13 +109,16 @@ def lint(
     if not wanted:
         return []
     history = cache(
-        lambda: lint_history.read([file.outline.text for file in files])
+        lambda: lint_history.read(
+            [file.outline.text for file in files],
+            {number for number, file in enumerate(files) if together and file.name in names},
+        )
     )  # where nothing asks for it nothing is read
     found = [
         *_squawk(wanted, folder, program or squawk.find(), together),
         *_foreign_keys(files, names, folder),
         *_concurrently_partitioned(files, names, folder, history),
-        *_of_domains(files, names, folder, history),
+        *_of_history(files, names, folder, history),
     ]
     made = Made() if together else None
     for file in wanted:
@@ -271,7 +274,12 @@ def _code(file: MigrationFile) -> tuple[list[tuple[Place, Place]], str] | None:
     return spans, "".join([*pieces, sql[at:]])
 
 
-_LOCAL = {*squawk.ON_ROWS, "adding-foreign-key-constraint", "ban-alter-domain-with-add-constraint"}
+_LOCAL = {
+    *squawk.ON_ROWS,
+    "adding-foreign-key-constraint",
+    "ban-alter-domain-with-add-constraint",
+    "require-concurrent-reindex",
+}
 
 
 def _harmless(
@@ -293,6 +301,8 @@ def _harmless(
             for one in (top, *code):
                 if one.words[:2] == ("ALTER", "DOMAIN") and upper(list(tokens(one.text)))[-2:] == ["NOT", "VALID"]:
                     spans.append((("ban-alter-domain-with-add-constraint",), _places(file, one.start, one.end)))
+                elif one.first == "REINDEX" and made.all_of([_reindexed(one)]):
+                    spans.append((("require-concurrent-reindex",), _places(file, one.start, one.end)))
                 elif one.words[:2] in (("ALTER", "TABLE"), ("DROP", "TABLE")) and made.all_of(tables(one)):
                     spans.append((squawk.ON_ROWS, _places(file, one.start, one.end)))
                 elif one.words[:2] == ("ALTER", "TABLE") and "REFERENCES" in one.text.upper():
@@ -308,6 +318,13 @@ def _harmless(
                             spans.append((("adding-foreign-key-constraint",), place))
             made.run(top, code)
     return found
+
+
+def _reindexed(one: Statement) -> tuple[str, ...]:
+    reader = Reader(one.text)
+    reader.take("REINDEX")
+    reader.group()
+    return reader.path() if reader.take("TABLE") else ()
 
 
 def _places(file: MigrationFile, begin: int, end: int) -> tuple[Place, Place]:
@@ -384,26 +401,51 @@ def _concurrently_partitioned(
             )  # fmt: skip
 
 
-def _of_domains(
+def _of_history(
     files: Sequence[MigrationFile],
     names: Collection[str],
     folder: str | os.PathLike[str],
     read: Callable[[], lint_history.History],
 ) -> Iterator[Finding]:
-    """New columns whose type is a domain with a constraint, which rewrites the table."""
-    if not any("add" in file.words for file in files if file.name in names) or not any(
-        "domain" in file.words for file in files
+    """What a statement does because of what the files before made: domains, default partitions, keys."""
+    words = [file.words for file in files if file.name in names]
+    every = frozenset().union(*(file.words for file in files))
+    if not (
+        ("domain" in every and any("add" in one for one in words))
+        or ({"partition", "default"} <= every and any("partition" in one for one in words))
+        or any({"drop", "constraint"} <= one for one in words)
     ):
         return
-    for number, begin, _ in read().rewritten:
+    history = read()
+    said: list[tuple[lint_history.Span, tuple[str, str, str, str]]] = [
+        *((span, _OF_DOMAIN) for span in history.rewritten),
+        *((span, _SEARCHED) for span in history.searched),
+        *(
+            (span, lint_contract.drops_key(name, kind))
+            for span, name, kind in history.keys
+            if not lint_contract.kind_of_key(name)  # of which its rule speaks
+        ),
+    ]
+    for (number, begin, _), (rule, severity, message, mend) in said:
         file = files[number]
         if file.name in names:
             line, column = file.places.line_and_column(begin)
-            yield Finding(
-                file.name, _path(folder, file.name), line, column, "locks-out-reads", "danger",
-                "A new column of a domain with a constraint is written into each row, while nobody can read the table.",
-                f"Add it with the domain's own type, and a CHECK with NOT VALID that is validated in the next migration; or {BUT_SAY}",
-            )  # fmt: skip
+            yield Finding(file.name, _path(folder, file.name), line, column, rule, severity, message, mend)
+
+
+_OF_DOMAIN = (
+    "locks-out-reads", "danger",
+    "A new column of a domain with a constraint, or with a default that calls a function, is written into each row, while "
+    "nobody can read the table.",
+    "Add it with the domain's own type, fill it in batches, and add a CHECK with NOT VALID that is validated in the next "
+    f"migration; or {BUT_SAY}",
+)  # fmt: skip
+_SEARCHED = (
+    "locks-out-reads", "danger",
+    "A new partition beside a default one has the server search that one for rows that belong into the new one, while nobody "
+    "can read it.",
+    f"Give the default partition a CHECK that excludes the new bounds, NOT VALID, and validate that, in migrations before; or {BUT_SAY}",
+)  # fmt: skip
 
 
 def _foreign_keys(
@@ -438,12 +480,12 @@ _NOTEWORTHY = {
     "concurrently", "vacuum", "reindex", "cluster", "discard", "value", "truncate", "owned", "do", "lock", "refresh", "logged", "unlogged",
     "exclude", "rename", "disable", "force", "owner", "grant", "revoke", "setval", "unique", "merge", "explain", "security", "attach",
     "detach", "inherit", "replica", "identity", "restart", "expression", "copy", "load", "checkpoint", "import", "reassign",
-    "pg_advisory_unlock_all", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
+    "pg_advisory_unlock_all", "pg_advisory_unlock", "lo_unlink", "transaction_read_only", "increment", "minvalue", "maxvalue", "session_replication_role", "lock_timeout", "statement_timeout", "transaction_timeout", "timestamptz",
 }  # fmt: skip
 _NOTEWORTHY_TOGETHER = (
     {"time", "zone"}, {"drop", "cascade"}, {"drop", "default"}, {"drop", "constraint"}, {"drop", "select"}, {"drop", "call"}, {"delete", "from"}, {"update", "set"},
     {"add", "check"}, {"validate", "constraint"}, {"for", "update"}, {"for", "share"}, {"alter", "generated"}, {"access", "method"}, {"set", "tablespace"},
-    {"set", "role"}, {"set", "session"}, {"set", "local"},
+    {"set", "role"}, {"set", "session"}, {"set", "local"}, {"set", "cycle"},
     *({"add", f"{size}serial{number}"} for size in ("", "small", "big") for number in ("", "2", "4", "8")),
 )  # fmt: skip
 # Of tables, indexes and enums the words above tell; a view may be made, replaced and dropped like a table.
@@ -456,6 +498,7 @@ _KIND = re.compile(
 
 
 _BESIDE = re.compile(r"\badd\s+(?!constraint\b|foreign\b)|,\s*(?:add|drop|alter|validate)\b", re.IGNORECASE)
+_NULL_DEFAULT = re.compile(r"\bdefault(?:[\s(]|--[^\n]{0,200}\n)+null\b", re.IGNORECASE)
 
 
 def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None) -> Iterator[Finding]:
@@ -467,6 +510,7 @@ def _own(file: MigrationFile, folder: str | os.PathLike[str], made: Made | None)
         or any(words <= file.words for words in _NOTEWORTHY_TOGETHER)
         or _KIND.search(sql) is not None
         # A foreign key that isn't alone in its ALTER TABLE.
+        or ({"add", "null"} <= file.words and _NULL_DEFAULT.search(sql) is not None)
         or ("references" in file.words and _BESIDE.search(sql) is not None)
     )
     if "/*" not in sql and "\\" not in sql and _HAS_STATEMENT.search(sql) and not noteworthy:
@@ -573,14 +617,20 @@ def _not_alone(read: Read, left_out: int) -> Iterator[Said]:
                     one.start, "not-alone", "danger", f"`{short(one)}` can't run in code, which is always in a transaction.",
                     "Write it as a statement of its own, in a migration of its own.",
                 )  # fmt: skip
-            elif one.words in (("COMMIT",), ("ROLLBACK",)) and number > 1:
+            elif one.first in ("COMMIT", "ROLLBACK") and number > 1:
                 yield (
                     one.start, "not-alone", "danger",
                     f"`{short(one)}` in code can't end a transaction that was begun outside, and this file holds {number} "
                     "statements, which run in one (2D000).",
                     "Leave it out, or put that block into a migration of its own.",
                 )  # fmt: skip
-            elif one.words in (("COMMIT",), ("ROLLBACK",)):
+            elif one.first == "ROLLBACK":
+                yield (
+                    one.start, "transaction-control", "danger",
+                    f"`{short(one)}` in code undoes what was done before it, and the migration counts as applied.",
+                    "Leave it out, or raise an exception, which stops the migration.",
+                )  # fmt: skip
+            elif one.first == "COMMIT":
                 yield (
                     one.start, "transaction-control", "warning",
                     f"`{short(one)}` in code: the migration and its ledger row can't be one transaction.",

@@ -123,7 +123,7 @@ def _held(one: Statement) -> Iterator[Statement]:
     else:
         reader.take("EXPLAIN")
         asked = {reader.word}
-        options = [[text.upper() for _, text, _ in option] for option in reader.group()]
+        options = [[name_of(token).upper() for token in option] for option in reader.group()]
         while reader.word in ("ANALYZE", "ANALYSE", "VERBOSE"):
             asked.add(reader.word)
             reader.skip()

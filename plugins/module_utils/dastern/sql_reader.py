@@ -110,6 +110,11 @@ def upper(items: list[Token]) -> list[str]:
     return [text.upper() if kind == "word" else text for kind, text, _ in items]
 
 
+def line(items: list[Token]) -> str:
+    """The texts of `items` in one line for a pattern, words in upper case, each quoted name as `""` whatever is in it."""
+    return " ".join('""' if kind == "ident" else text.upper() if kind == "word" else text for kind, text, _ in items)
+
+
 def name_of(token: Token) -> str:
     """The name that a word or a quoted identifier stands for."""
     kind, text, _ = token

@@ -1,7 +1,8 @@
-"""Columns of type varchar that a chain of SQL files makes wider, which neither rewrites nor reads the table.
+"""Columns of type varchar or numeric that a chain of SQL files makes wider, which neither rewrites nor reads the table.
 
-PostgreSQL manual, "ALTER TABLE", notes: no rewrite where the old type is binary coercible to the new one. A check, an index
-on an expression or on some of the rows that names the column would be read anew, so such a column is not counted.
+PostgreSQL manual, "ALTER TABLE", notes: no rewrite where the old type is binary coercible to the new one, or a numeric gets
+more digits with as many of them behind the point. A check, an index on an expression or on some of the rows that names the
+column would be read anew, so such a column is not counted.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from .sql_text import Statement, each_statement
 
 _UNLIMITED = 1 << 30
 Path = tuple[str, ...]
+Size = tuple[str, int]
+"""What the values of a type look like, and how long they can be."""
+Known = dict[tuple[Path, str], Size]
 
 
 def widened(files: list[str]) -> set[tuple[int, int]]:
-    """File number and offset of each TYPE, or SET DATA TYPE, that makes a varchar wider."""
-    known: dict[tuple[Path, str], int] = {}
-    """How long a column's text can be, by table and column; others aren't known well enough."""
+    """File number and offset of each TYPE, or SET DATA TYPE, that makes a varchar or a numeric wider."""
+    known: Known = {}
+    """By table and column; the types of others aren't known well enough."""
     found: set[tuple[int, int]] = set()
     for number, sql in enumerate(files):
         for top, code in with_code(each_statement(sql)):
@@ -26,7 +30,7 @@ def widened(files: list[str]) -> set[tuple[int, int]]:
     return found
 
 
-def _run(one: Statement, known: dict[tuple[Path, str], int]) -> list[int]:
+def _run(one: Statement, known: Known) -> list[int]:
     """The offsets of what one statement makes wider."""
     reader = Reader(one.text)
     match one.words:
@@ -48,7 +52,7 @@ def _run(one: Statement, known: dict[tuple[Path, str], int]) -> list[int]:
     return []
 
 
-def _create_table(reader: Reader, known: dict[tuple[Path, str], int]) -> None:
+def _create_table(reader: Reader, known: Known) -> None:
     reader.take("CREATE", "TABLE")
     if reader.take("IF", "NOT", "EXISTS"):
         _forget(known, reader.path())
@@ -59,7 +63,7 @@ def _create_table(reader: Reader, known: dict[tuple[Path, str], int]) -> None:
         _element(table, element, known)
 
 
-def _create_index(reader: Reader, known: dict[tuple[Path, str], int]) -> None:
+def _create_index(reader: Reader, known: Known) -> None:
     while not reader.done and not reader.take("ON"):
         reader.skip()
     reader.take("ONLY")
@@ -69,7 +73,7 @@ def _create_index(reader: Reader, known: dict[tuple[Path, str], int]) -> None:
         _forget(known, table, rest)
 
 
-def _alter_table(text: str, known: dict[tuple[Path, str], int]) -> list[int]:
+def _alter_table(text: str, known: Known) -> list[int]:
     table, actions = altered(text)
     found = []
     for action in actions:
@@ -84,11 +88,11 @@ def _alter_table(text: str, known: dict[tuple[Path, str], int]) -> list[int]:
             offset = part.rest[0][2] if part.rest else 0
             if not (part.take("TYPE") or part.take("SET", "DATA", "TYPE")):
                 continue
-            old, new = known.pop((table, column), None), _length(part)
+            old, new = known.pop((table, column), None), _size(part)
             # What else is said, USING or COLLATE, may have it all written anew.
             if new is not None and part.done:
                 known[table, column] = new
-                if old is not None and old <= new:
+                if old is not None and _holds(new, old):
                     found.append(offset)
         elif part.word in ("RENAME", "DROP", "SET"):
             whole = part.word == "SET" or part.take("RENAME", "TO")
@@ -96,7 +100,7 @@ def _alter_table(text: str, known: dict[tuple[Path, str], int]) -> list[int]:
     return found
 
 
-def _element(table: Path, element: list[Token], known: dict[tuple[Path, str], int]) -> None:
+def _element(table: Path, element: list[Token], known: Known) -> None:
     """A column, or something said about columns."""
     if _binds(element):
         _forget(known, table, element)
@@ -105,8 +109,8 @@ def _element(table: Path, element: list[Token], known: dict[tuple[Path, str], in
     if reader.word in ("IF", "CONSTRAINT", "PRIMARY", "UNIQUE", "FOREIGN", "LIKE"):
         return
     column = reader.name()
-    if (length := _length(reader)) is not None:
-        known[table, column] = length
+    if (size := _size(reader)) is not None:
+        known[table, column] = size
 
 
 def _binds(element: list[Token]) -> bool:
@@ -114,22 +118,33 @@ def _binds(element: list[Token]) -> bool:
     return bool({"CHECK", "GENERATED", "EXCLUDE", "COLLATE"} & {text.upper() for _, text, _ in element})
 
 
-def _length(reader: Reader) -> int | None:
-    """The most characters that the type at hand takes, if it is varchar or text, and nothing else such as an array of them."""
-    if reader.take("TEXT"):
-        length = _UNLIMITED
-    elif reader.take("VARCHAR") or reader.take("CHARACTER", "VARYING"):
-        group = reader.group()
-        digits = "".join(text for _, text, _ in group[0]) if group else str(_UNLIMITED)
-        if not digits.isdecimal():
-            return None
-        length = int(digits)
-    else:
+def _size(reader: Reader) -> Size | None:
+    """The size of the type at hand, if it is varchar, text or numeric, and nothing else such as an array of them."""
+    kind, limits = "text", [str(_UNLIMITED)]
+    if reader.take("VARCHAR") or reader.take("CHARACTER", "VARYING"):
+        limits = _limits(reader) or limits
+    elif reader.take("NUMERIC") or reader.take("DECIMAL"):
+        kind = "numeric"
+        if given := _limits(reader):
+            limits, kind = given[:1], f"numeric, {','.join(given[1:]) or '0'} behind the point"
+    elif not reader.take("TEXT"):
         return None
-    return None if not reader.done and (reader.rest[0][1] == "[" or reader.word == "ARRAY") else length
+    if len(limits) != 1 or not limits[0].isdecimal() or len(limits[0]) > 10:
+        return None
+    return None if not reader.done and (reader.rest[0][1] == "[" or reader.word == "ARRAY") else (kind, int(limits[0]))
 
 
-def _forget(known: dict[tuple[Path, str], int], table: Path, of: list[Token] | None = None) -> None:
+def _limits(reader: Reader) -> list[str]:
+    return ["".join(text for _, text, _ in part) for part in reader.group()]
+
+
+def _holds(new: Size, old: Size) -> bool:
+    """Whether each value of the size `old` is one of the size `new` as it is."""
+    free = new == ("numeric", _UNLIMITED) and old[0].startswith("numeric")
+    return old[1] <= new[1] and (old[0] == new[0] or free)
+
+
+def _forget(known: Known, table: Path, of: list[Token] | None = None) -> None:
     """Of the columns that stand among the tokens `of`, or of all, no type is known any more."""
     names = None if of is None else {name_of(token) for token in of}
     for key in [key for key in known if key[0] == table and (names is None or key[1] in names)]:
