@@ -332,6 +332,34 @@ def test_what_evaluates_calls(tmp_path: Path, sql: str, expected: int) -> None:
     assert len(told(tmp_path, "deletes-all-rows", f"{made}\n{sql}")) == expected
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE FUNCTION f() RETURNS date LANGUAGE sql BEGIN ATOMIC SELECT p.begin FROM p; END",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT p.case FROM p; SELECT 1 AS case; END",
+        "CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION f() RETURNS begin LANGUAGE sql AS 'SELECT 1'",
+    ],
+)
+def test_a_name_that_is_a_key_word_hides_nothing(tmp_path: Path, made: str) -> None:
+    sql = f"{made};\nTRUNCATE users; GRANT ALL ON users TO PUBLIC; BEGIN; SELECT 1;"
+    expected = [("deletes-all-rows", 2), ("changes-access", 2), ("transaction-control", 2)]
+    assert [(one.rule, one.line) for one in found(tmp_path, sql)] == expected
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE FUNCTION f(begin atomic) RETURNS void LANGUAGE sql AS $$ DELETE FROM x $$",
+        "CREATE FUNCTION f(atomic int) RETURNS void LANGUAGE sql AS $$ DELETE FROM x $$",
+        "CREATE FUNCTION f() RETURNS void BEGIN ATOMIC SELECT p.begin, 1 AS end FROM p; DELETE FROM x; END",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN IF p.case THEN DELETE FROM x; END IF; END $$",
+    ],
+)
+def test_a_name_that_is_a_key_word_hides_no_code(tmp_path: Path, made: str) -> None:
+    assert len(told(tmp_path, "deletes-all-rows", f"{made};\nSELECT f(1);")) == 1
+
+
 def test_a_directive_of_plpgsql_hides_nothing(tmp_path: Path) -> None:
     sql = "DO $$\n#variable_conflict use_column\nBEGIN DELETE FROM x; END $$"
     assert told(tmp_path, "deletes-all-rows", sql) == [("1", 3, 7, "danger")]

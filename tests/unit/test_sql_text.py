@@ -31,6 +31,27 @@ def texts(sql: str) -> list[str]:
                 "SELECT 3",
             ],
         ),
+        (
+            "CREATE FUNCTION f() RETURNS int BEGIN/**/ATOMIC SELECT t.begin, t.case FROM t; SELECT 1 AS case; SELECT 2 AS end; "
+            "SELECT atomic end; SELECT 4 case; END; SELECT 5",
+            [
+                "CREATE FUNCTION f() RETURNS int BEGIN/**/ATOMIC SELECT t.begin, t.case FROM t; SELECT 1 AS case; "
+                "SELECT 2 AS end; SELECT atomic end; SELECT 4 case; END",
+                "SELECT 5",
+            ],
+        ),
+        (
+            "CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC END; SELECT 2; END",
+            ["CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC END", "SELECT 2", "END"],
+        ),
+        (
+            "CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT 2",
+            ["CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS 'SELECT 1'", "SELECT 2"],
+        ),
+        (
+            "CREATE FUNCTION s.begin(begin atomic) RETURNS s.begin LANGUAGE sql AS ''; SELECT 2",
+            ["CREATE FUNCTION s.begin(begin atomic) RETURNS s.begin LANGUAGE sql AS ''", "SELECT 2"],
+        ),
         ("SELECT 1 -- the end;", ["SELECT 1"]),
         ("SELECT 1; -- a carriage return ends it\rSELECT 2", ["SELECT 1", "SELECT 2"]),
         ("SELECT E'a'\n'\\'' ; SELECT 2", ["SELECT E'a'\n'\\''", "SELECT 2"]),

@@ -150,8 +150,15 @@ def _body(one: Statement) -> tuple[str, str, int]:
         at = words.index("LANGUAGE") + 1
         kind, text, _ = parts[at]
         language = (literal_value(text) if kind in _STRINGS else name_of(parts[at])).lower()
-    if not block and "ATOMIC" in words:
-        begin = parts[words.index("ATOMIC")][2] + len("ATOMIC")
+    begin = next(
+        (
+            after[2] + len(after[1])
+            for before, after in pairwise(outside(parts))
+            if upper([before, after]) == ["BEGIN", "ATOMIC"]
+        ),
+        0,
+    )
+    if begin and not block:
         end = next((parts[place][2] for place in range(len(parts) - 1, 0, -1) if words[place] == "END"), len(one.text))
         return language, one.text[begin:end], begin
     for place, (kind, text, offset) in enumerate(parts):
@@ -214,15 +221,14 @@ def _spans(body: str) -> Iterator[tuple[int, int]]:
 
 
 def _next(parts: list[Token], at: int, wanted: str) -> int:
-    """Where `wanted` stands next, outside of parentheses and of the CASE ... END of an expression."""
-    depth = cases = 0
+    """Where `wanted` stands next outside of parentheses: there PL/pgSQL ends an expression, even within a CASE or behind a dot."""
+    depth = 0
     for place in range(at, len(parts)):
         kind, text, _ = parts[place]
         word = text.upper() if kind == "word" else text
-        if depth <= 0 and cases <= 0 and word == wanted:
+        if depth <= 0 and word == wanted:
             return place
         depth += {"(": 1, ")": -1}.get(text, 0)
-        cases += {"CASE": 1, "END": -1}.get(word, 0) if wanted != ";" else 0
         if word == ";" and depth <= 0:
             return place
     return len(parts)

@@ -162,9 +162,9 @@ def _next_statement(sql: str, position: int) -> tuple[int, int, int] | None:
     start: int | None = None
     last = position
     words: list[str] = []
-    depth = body = 0
+    depth, body, before = 0, False, ""
     for kind, token, begin in tokens(sql, position):
-        if token == ";" and depth <= 0 and body <= 0:
+        if token == ";" and depth <= 0 and not body:
             if start is not None:
                 return start, last, begin + 1
             depth = 0
@@ -173,14 +173,16 @@ def _next_statement(sql: str, position: int) -> tuple[int, int, int] | None:
             word = token.upper()
             if len(words) < _WORDS:
                 words.append(word)
-            if body or (
-                word == "BEGIN" and depth == 0 and words[0] == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(words)
-            ):
-                body += {"BEGIN": 1, "CASE": 1, "END": -1}.get(word, 0)
-        elif token == "(":
-            depth += 1
-        elif token == ")":
-            depth -= 1
+            if body:
+                # No statement begins with END: elsewhere it belongs to a CASE, or is a name.
+                body = word != "END" or before != ";"
+            elif word == "ATOMIC" and before == "BEGIN" and depth == 0:
+                body = words[0] == "CREATE" and bool({"FUNCTION", "PROCEDURE"} & set(words))
+                word = ";" if body else word
+            before = word
+        else:
+            depth += {"(": 1, ")": -1}.get(token, 0)
+            before = token
         if start is None:
             start = begin
         last = begin + len(token)
