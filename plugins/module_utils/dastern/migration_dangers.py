@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .sql_code import Read
+from .sql_code import Read, Unread
 from .sql_reader import Reader, Token, altered, outside, split, upper
 from .sql_text import Statement, literal_value, tokens
 
@@ -234,11 +234,17 @@ def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Said]:
     executes = any(one.first == "EXECUTE" for one in code)
     for one in (top, *code):
         handed = one.first in _CALLS
-        if executes and one is not top and one.first not in _READ_BY_ITSELF:
+        strings: list[str] = []
+        if isinstance(one, Unread):
+            yield (
+                one.start, "loses-data-in-code", "danger", f"`{short(one)}` stands so deep in other code that it isn't read.",
+                f"Write it as a statement of its own, which lint can read; or {BUT_SAY}",
+            )  # fmt: skip
+        elif executes and one is not top and one.first not in _READ_BY_ITSELF:
             strings = [token[1] for token in tokens(one.text) if token[0] in _STRINGS]
         elif handed and "(" in one.text:
             strings = list(_handed(one))
-        else:
+        if not strings:
             continue
         # Without comments; behind each string stands what nobody knows.
         text = "".join(" ".join(inner for _, inner, _ in tokens(literal_value(string))) + " x " for string in strings)
