@@ -385,6 +385,7 @@ WIPES = "CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'DELETE FROM x RETURNIN
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS U&'DELETE FROM x RETURNING 1'; SELECT f()",
         f"{WIPES} CREATE FUNCTION f() RETURNS int RETURN g(); SELECT f()",
         f'{WIPES} SELECT U&"\\0067"()',
+        """CREATE FUNCTION "My f"() RETURNS int LANGUAGE sql AS 'DELETE FROM x RETURNING 1'; SELECT public."My f" ()""",
         f"DO $$ BEGIN {WIPES} END $$; SELECT g()",
         f"DO $$ BEGIN {WIPES} PERFORM g(); END $$",
         f"DO $$ BEGIN {WIPES} IF g() > 0 THEN NULL; END IF; END $$",
@@ -420,6 +421,8 @@ def test_code_that_deletes_nothing(tmp_path: Path, sql: str) -> None:
     [
         ("DO $$ BEGIN EXECUTE 'ALTER TABLE x '\n'ALTER id TYPE bigint'; END $$", "changing-column-type"),
         ("DO $$ BEGIN EXECUTE 'DROP '\n'TABLE ' || name; END $$", "loses-data-in-code"),
+        ("DO $$ BEGIN EXECUTE 'DR' || 'OP ' || $q$TABLE$q$ || name; END $$", "loses-data-in-code"),
+        (r"SELECT run(E'DROP\040TABLE ' || name)", "loses-data-in-code"),
         ("DO $$ BEGIN CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DROP TABLE x'; END $$; SELECT f()", "ban-drop-table"),
         (r"DO E'BEGIN -- it\n DROP TABLE x; END'", "ban-drop-table"),
         ("ALTER TYPE m ADD VALUE 'S'\n'AD'; UPDATE t SET m = 'SAD' WHERE a", "enum-value-used"),
@@ -447,6 +450,13 @@ def test_a_long_chain_of_functions_is_read_to_its_end(tmp_path: Path) -> None:
     assert told(tmp_path, "deletes-all-rows", f"{sql}\nSELECT fn_0();") == [("1", 1, 56, "danger")]
 
 
+def test_many_functions_take_linear_time(tmp_path: Path) -> None:
+    functions = "".join(f"CREATE FUNCTION f{at}() RETURNS int LANGUAGE sql AS 'SELECT 1';\n" for at in range(4000))
+    began = time.process_time()
+    assert found(tmp_path, functions + "SELECT 1 FROM y;\n" * 8000) == []
+    assert time.process_time() - began < 20
+
+
 def _nested(depth: int) -> str:
     sql = "DELETE FROM x"
     for at in range(depth):
@@ -454,7 +464,7 @@ def _nested(depth: int) -> str:
     return sql
 
 
-@pytest.mark.parametrize("sql", [_nested(33), _nested(20_000), "PREPARE a AS " * 3000, "EXPLAIN ANALYZE " * 3000])
+@pytest.mark.parametrize("sql", [_nested(33), _nested(5000), "PREPARE a AS " * 1500, "EXPLAIN ANALYZE " * 1500])
 def test_code_in_code_without_end_is_refused(tmp_path: Path, sql: str) -> None:
     began = time.process_time()
     assert [severity for *_, severity in told(tmp_path, "loses-data-in-code", sql)] == ["danger"]

@@ -20,7 +20,7 @@ Read = Sequence[tuple[Statement, list[Statement]]]
 Item = tuple[Statement | str, int]
 """A statement, or a text that may call functions, and in how many blocks and functions it stands."""
 Made = dict[str, dict[str, Item]]
-"""The functions and procedures that a file makes, by name and by arguments."""
+"""The functions and procedures that a file makes, by name and by arguments; an empty name says that one is no plain word."""
 _STRINGS = ("string", "escape", "dollar")
 _QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "EXECUTE", "EXPLAIN"}
 _CONDITION = {"IF", "ELSIF", "ELSEIF", "WHEN", "CASE"}
@@ -29,6 +29,7 @@ _CALLS_NOTHING = {"CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SECU
 _HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare)\b", re.IGNORECASE)
 _FILLS = {"INSERT", "UPDATE", "MERGE", "COPY", "WITH"}
 _CURSOR = re.compile(r"(?:(?:NO )?SCROLL )?CURSOR (?:\(|FOR\b|IS\b)")
+_WORD = re.compile(r"[\w$]+")
 DEEPEST = 32
 """How many blocks, one inside the other, are read."""
 
@@ -87,6 +88,8 @@ def _directly(one: Statement, depth: int, made: Made, by_rows: set[str]) -> list
     if makes_function(one):
         name, arguments = _function(one)
         made.setdefault(name, {})[arguments] = one, depth
+        if not _WORD.fullmatch(name):
+            made.setdefault("", {})
     if not made:
         return []
     if one.first in _FILLS:
@@ -112,8 +115,9 @@ def _of_body(one: Statement, depth: int) -> list[Item]:
 
 def _called(text: str, made: Made) -> list[str]:
     """Those of the functions `made` that a text calls."""
-    lower = text.lower() if made else ""
-    if 'u&"' not in lower and not any(name.lower() in lower for name in made):
+    words = _WORD.findall(text) if made else []
+    quoted = '"' in text and ("" in made or 'u&"' in text.lower())
+    if not quoted and not any(word in made or word.lower() in made for word in words):
         return []
     found = []
     of, before = "", ""  # the word in front of a name with its schema, and the token in front
