@@ -237,7 +237,7 @@ def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Said]:
         strings: list[str] = []
         if isinstance(one, Unread):
             yield (
-                one.start, "loses-data-in-code", "danger", f"`{short(one)}` stands so deep in other code that it isn't read.",
+                one.start, "loses-data-in-code", "danger", f"`{short(one)}` is nested too deeply to be read.",
                 f"Write it as a statement of its own, which lint can read; or {BUT_SAY}",
             )  # fmt: skip
         elif executes and one is not top and one.first not in _READ_BY_ITSELF:
@@ -257,7 +257,7 @@ def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Said]:
 
 
 def _joined(parts: list[Token]) -> list[str]:
-    """The values of string constants; those with nothing but `||` between them are one."""
+    """Return the values of string constants, joined where only `||` stands between them."""
     found: list[list[str]] = []
     for at, (kind, text, _) in enumerate(parts):
         if kind in _STRINGS:

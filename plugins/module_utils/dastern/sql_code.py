@@ -18,9 +18,12 @@ from .sql_text import Statement, edge_of, literal_value, pieces, statement_at, s
 Read = Sequence[tuple[Statement, list[Statement]]]
 """The statements of a file, each with those that its code runs."""
 Item = tuple[Statement | str, int]
-"""A statement, or a text that may call functions, and in how many blocks and functions it stands."""
+"""A statement, or a text that may call functions, with the number of blocks and functions around it."""
 Made = dict[str, dict[str, Item]]
-"""The functions and procedures that a file makes, by name and by arguments; an empty name says that one is no plain word."""
+"""The functions and procedures that a file makes, by name and by arguments.
+
+An empty name is a key if a name isn't a plain word.
+"""
 _STRINGS = ("string", "escape", "dollar")
 _QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "EXECUTE", "EXPLAIN"}
 _CONDITION = {"IF", "ELSIF", "ELSEIF", "WHEN", "CASE"}
@@ -31,11 +34,11 @@ _FILLS = {"INSERT", "UPDATE", "MERGE", "COPY", "WITH"}
 _CURSOR = re.compile(r"(?:(?:NO )?SCROLL )?CURSOR (?:\(|FOR\b|IS\b)")
 _WORD = re.compile(r"[\w$]+")
 DEEPEST = 32
-"""How many blocks, one inside the other, are read."""
+"""The deepest nesting of blocks and functions that is read."""
 
 
 class Unread(Statement):
-    """A statement whose code isn't read, because it stands too deep in other code."""
+    """A statement whose code isn't read because it is nested too deeply."""
 
 
 def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Statement]]]:
@@ -55,9 +58,9 @@ def holds_code(sql: str) -> bool:
 
 
 def _run_by(top: Statement, made: Made, by_rows: set[str]) -> list[Statement]:
-    """What the code in a statement runs, and in turn the code in that.
+    """Return the statements that the code in a statement runs, including those of code inside that code.
 
-    `by_rows` are functions that new rows call, because a new default or check of this file does.
+    `by_rows` collects the functions that defaults and checks of this file call when rows are written.
     """
     found: list[Statement] = []
     ahead: list[Item] = [(top, 0)]
@@ -80,7 +83,7 @@ def makes_function(one: Statement) -> bool:
 
 
 def _directly(one: Statement, depth: int, made: Made, by_rows: set[str]) -> list[Item]:
-    """What the code in a statement runs itself."""
+    """Return what the code in a statement runs, without what that code runs in turn."""
     if one.first == "DO":
         return _of_body(one, depth)
     if one.first in ("EXPLAIN", "PREPARE"):
@@ -105,7 +108,7 @@ def _directly(one: Statement, depth: int, made: Made, by_rows: set[str]) -> list
 
 
 def _of_body(one: Statement, depth: int) -> list[Item]:
-    """The statements in the body of a DO block or a function, and behind them what controls them, which may call functions."""
+    """Return the statements of a body, and its whole text last: conditions and assignments may call functions, too."""
     language, text, offset = _body(one)
     line = one.line + one.text.count("\n", 0, offset)
     found = _of_plpgsql(text) if language == "plpgsql" else statements(text) if language == "sql" else []
@@ -114,7 +117,7 @@ def _of_body(one: Statement, depth: int) -> list[Item]:
 
 
 def _called(text: str, made: Made) -> list[str]:
-    """Those of the functions `made` that a text calls."""
+    """Return the names of those functions in `made` that a text calls."""
     words = _WORD.findall(text) if made else []
     quoted = '"' in text and ("" in made or 'u&"' in text.lower())
     if not quoted and not any(word in made or word.lower() in made for word in words):
@@ -132,7 +135,7 @@ def _called(text: str, made: Made) -> list[str]:
 
 
 def _of_called(names: Iterable[str], made: Made) -> list[Item]:
-    """What functions run; none of them runs twice."""
+    """Return what functions run, and take them out of `made`: each counts once."""
     return [
         item
         for name in dict.fromkeys(names)
@@ -284,7 +287,10 @@ def _spans(body: str) -> Iterator[tuple[int, int]]:
 
 
 def _next(parts: list[Token], at: int, *wanted: str) -> int:
-    """Where `wanted` stands next outside of parentheses: there PL/pgSQL ends an expression, even within a CASE or behind a dot."""
+    """Return where one of `wanted` stands next outside of parentheses.
+
+    PL/pgSQL ends an expression there, even within a CASE or behind a dot.
+    """
     depth = 0
     for place in range(at, len(parts)):
         kind, text, _ = parts[place]
@@ -325,10 +331,10 @@ def _executed(one: Statement) -> list[Statement] | None:
 
 
 def _value(token: str) -> str:
-    """The value of a string constant, in which everything stands about where it stands in the file.
+    """Return the value of a string constant, padded so that each word stands where it stands in the file.
 
-    Blanks fill what is shorter than it is written, behind the word or string in which it stands. A line break that isn't one in
-    the file becomes a carriage return, which ends a comment as well: lines are counted.
+    A piece that is shorter than its spelling is filled up with blanks behind the word or string that holds it, which itself may
+    move by that much. An escaped line break becomes a carriage return: it ends a comment as well, and lines stay as counted.
     """
     parts: list[str] = []
     missing: list[tuple[int, str]] = []

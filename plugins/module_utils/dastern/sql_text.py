@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
 
-# Strings with nothing but blanks, comments and a line break between them are one constant. There is one way to match a comment.
+# String constants separated only by blanks, comments and a line break are one constant. A comment matches in one way only, so
+# that no text makes the search slow.
 _SPACE, _COMMENT = r"[ \t\n\r\f\v]", r"--[^\n\r]*(?=[\n\r])"
 _JOINT = rf"'(?:[ \t\f\v]|{_COMMENT})*[\n\r](?:{_SPACE}|{_COMMENT})*'"
 _BETWEEN = rf"(?:{_SPACE}|{_COMMENT}|/\*(?:[^*]|\*(?!/))*\*/)*"
@@ -328,12 +329,12 @@ def psql_commands(sql: str) -> Iterator[tuple[int, str]]:
 
 
 def literal_value(token: str) -> str:
-    """The value of a string constant or of a quoted name."""
+    """Return the value of a string constant or a quoted name."""
     return "".join(value for value, _ in pieces(token))
 
 
 def pieces(token: str) -> Iterator[tuple[str, str]]:
-    """The value of a string constant or of a quoted name in pieces, each with how it is written between the outer quotes."""
+    """Split the value of a string constant or a quoted name into pieces, each with its spelling between the outer quotes."""
     if token.startswith("$"):
         edge = token.index("$", 1) + 1
         yield token[edge:-edge], token[edge:-edge]
@@ -348,7 +349,7 @@ def pieces(token: str) -> Iterator[tuple[str, str]]:
 
 
 def edge_of(token: str) -> int:
-    """How many characters of a string constant or a quoted name stand before its value."""
+    """Return the number of characters in front of the value of a string constant or a quoted name."""
     if token.startswith("$"):
         return token.index("$", 1) + 1
     return {"E": 2, "U": 3}.get(token[0].upper(), 1)
@@ -363,7 +364,7 @@ def _pieces(kind: str, quote: str, escape: str) -> re.Pattern[str]:
 
 
 def _meant(written: str, kind: str, quote: str, escape: str) -> str:
-    """What a piece of a string constant stands for."""
+    """Return the value of one piece of a string constant or a quoted name."""
     if written[0] == quote:
         return quote if written == quote * 2 else ""
     if kind not in "EU" or written[0] != escape or len(written) == 1:
