@@ -51,7 +51,7 @@ security: prepare ## Attacks by the application, by files and by names, each sho
 	$(PYTEST) tests/security
 
 integration: prepare ## Tests against a real engine and a real server
-	$(PYTEST) --numprocesses 3 --dist loadfile --durations 15 tests/integration
+	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15 tests/integration
 
 molecule: prepare ## The roles on a real host: check, converge, idempotence, verify
 	molecule test --all

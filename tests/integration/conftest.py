@@ -32,7 +32,19 @@ dastern:
       ansible_connection: local
       ansible_python_interpreter: "{{ ansible_playbook_python }}"
 """
+LONGEST_FIRST = (
+    "test_backup", "test_postgres_role", "test_restore", "test_engine_and_image_roles", "test_pgbackrest_versions",
+    "test_backup_playbooks", "test_rehearse", "test_backup_faults", "test_backup_schedule", "test_faults", "test_zero_loss",
+    "test_timelines", "test_tablespaces", "test_drift", "test_backup_logical", "test_backup_before_migrating", "test_prisma",
+    "test_drift_engine", "test_fault_campaign",
+)  # fmt: skip
+"""Files that take long, so that no process is left alone with one at the end (`--durations=0` measures them)."""
 RECAP = re.compile(r"^(\S+)\s+: (ok=\d+ .*)$", re.MULTILINE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @dataclass

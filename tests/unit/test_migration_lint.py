@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -330,6 +331,148 @@ def test_functions_of_one_name(tmp_path: Path, sql: str, expected: list[int]) ->
 def test_what_evaluates_calls(tmp_path: Path, sql: str, expected: int) -> None:
     made = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ DELETE FROM x; SELECT 1 $$;"
     assert len(told(tmp_path, "deletes-all-rows", f"{made}\n{sql}")) == expected
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE FUNCTION f() RETURNS date LANGUAGE sql BEGIN ATOMIC SELECT p.begin FROM p; END",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT p.case FROM p; SELECT 1 AS case; END",
+        "CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION f() RETURNS begin LANGUAGE sql AS 'SELECT 1'",
+    ],
+)
+def test_a_name_that_is_a_key_word_hides_nothing(tmp_path: Path, made: str) -> None:
+    sql = f"{made};\nTRUNCATE users; GRANT ALL ON users TO PUBLIC; BEGIN; SELECT 1;"
+    expected = [("deletes-all-rows", 2), ("changes-access", 2), ("transaction-control", 2)]
+    assert [(one.rule, one.line) for one in found(tmp_path, sql)] == expected
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE FUNCTION f(begin atomic) RETURNS void LANGUAGE sql AS $$ DELETE FROM x $$",
+        "CREATE FUNCTION f(atomic int) RETURNS void LANGUAGE sql AS $$ DELETE FROM x $$",
+        "CREATE FUNCTION f() RETURNS void BEGIN ATOMIC SELECT p.begin, 1 AS end FROM p; DELETE FROM x; END",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN IF p.case THEN DELETE FROM x; END IF; END $$",
+    ],
+)
+def test_a_name_that_is_a_key_word_hides_no_code(tmp_path: Path, made: str) -> None:
+    assert len(told(tmp_path, "deletes-all-rows", f"{made};\nSELECT f(1);")) == 1
+
+
+WIPES = "CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'DELETE FROM x RETURNING 1';"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DO $$ BEGIN EXECUTE 'DELETE '\n'FROM x'; END $$",
+        "DO $$ BEGIN EXECUTE 'DEL' -- and\n  'ETE FROM x'; END $$",
+        "DO 'BEGIN '\n'TRUNCATE x; END'",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'SELECT 1;'\n'DELETE FROM x'; SELECT f()",
+        "DO $$ DECLARE c refcursor; BEGIN OPEN c FOR EXECUTE 'DELETE FROM x RETURNING id'; END $$",
+        "DO $$ DECLARE c refcursor; BEGIN OPEN c NO SCROLL FOR DELETE FROM x RETURNING id; END $$",
+        "DO $$ DECLARE c CURSOR FOR DELETE FROM x RETURNING id; BEGIN FOR r IN c LOOP NULL; END LOOP; END $$",
+        "DO $$ DECLARE c NO SCROLL CURSOR (a int) IS DELETE FROM x RETURNING id; BEGIN OPEN c(1); END $$",
+        "DO $$ BEGIN FOR r IN EXPLAIN ANALYZE DELETE FROM x LOOP NULL; END LOOP; END $$",
+        r"DO E'BEGIN\n DELETE\x20FROM x; END'",
+        r"DO E'BEGIN -- it\n DELETE FROM x; END'",
+        r"DO $$ BEGIN EXECUTE E'TRUNCATE\040TABLE x'; END $$",
+        r"DO $$ BEGIN EXECUTE E'\104ELETE FROM x'; END $$",
+        r"DO $$ BEGIN EXECUTE U&'DELETE\0020FROM x'; END $$",
+        "DO $$ BEGIN EXECUTE U&'!0044ELETE FROM x' UESCAPE '!'; END $$",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS U&'DELETE FROM x RETURNING 1'; SELECT f()",
+        f"{WIPES} CREATE FUNCTION f() RETURNS int RETURN g(); SELECT f()",
+        f'{WIPES} SELECT U&"\\0067"()',
+        """CREATE FUNCTION "My f"() RETURNS int LANGUAGE sql AS 'DELETE FROM x RETURNING 1'; SELECT public."My f" ()""",
+        f"DO $$ BEGIN {WIPES} END $$; SELECT g()",
+        f"DO $$ BEGIN {WIPES} PERFORM g(); END $$",
+        f"DO $$ BEGIN {WIPES} IF g() > 0 THEN NULL; END IF; END $$",
+        "DO $$ BEGIN CREATE FUNCTION g() RETURNS int BEGIN ATOMIC SELECT 1; DELETE FROM x RETURNING 1; END; END $$; SELECT g()",
+        f"{WIPES} CREATE TABLE n (a int DEFAULT g()); INSERT INTO n DEFAULT VALUES",
+        f"{WIPES} CREATE TABLE n (a int, CHECK (g() > a)); DO $$ BEGIN INSERT INTO n VALUES (1); END $$",
+        f"{WIPES} ALTER TABLE t ALTER a SET DEFAULT g(); COPY t FROM '/tmp/x'",
+    ],
+)
+def test_code_that_is_written_otherwise(tmp_path: Path, sql: str) -> None:
+    assert len(told(tmp_path, "deletes-all-rows", f"{sql};")) == 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"DO $$ BEGIN {WIPES} END $$",
+        "DO $$ BEGIN CREATE FUNCTION g() RETURNS int BEGIN ATOMIC SELECT 1; DELETE FROM x RETURNING 1; END; END $$",
+        f"{WIPES} CREATE FUNCTION f() RETURNS int RETURN g()",
+        f"DO $$ BEGIN {WIPES} COMMENT ON FUNCTION public.g() IS 'x'; DROP FUNCTION public.g(); END $$",
+        f"{WIPES} CREATE TABLE n (a int DEFAULT g()); SELECT * FROM n",
+        "DO $$ BEGIN EXECUTE 'DELETE FROM x '\n'WHERE a = 1'; END $$",
+        "DO $$ DECLARE c CURSOR FOR SELECT 1 FROM x; BEGIN OPEN c; FETCH c INTO r; END $$",
+        r"DO E'BEGIN -- DELETE FROM x;\n PERFORM 1; END'",
+    ],
+)
+def test_code_that_deletes_nothing(tmp_path: Path, sql: str) -> None:
+    assert told(tmp_path, "deletes-all-rows", f"{sql};") == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "rule"),
+    [
+        ("DO $$ BEGIN EXECUTE 'ALTER TABLE x '\n'ALTER id TYPE bigint'; END $$", "changing-column-type"),
+        ("DO $$ BEGIN EXECUTE 'DROP '\n'TABLE ' || name; END $$", "loses-data-in-code"),
+        ("DO $$ BEGIN EXECUTE 'DR' || 'OP ' || $q$TABLE$q$ || name; END $$", "loses-data-in-code"),
+        (r"SELECT run(E'DROP\040TABLE ' || name)", "loses-data-in-code"),
+        ("DO $$ BEGIN CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DROP TABLE x'; END $$; SELECT f()", "ban-drop-table"),
+        (r"DO E'BEGIN -- it\n DROP TABLE x; END'", "ban-drop-table"),
+        ("ALTER TYPE m ADD VALUE 'S'\n'AD'; UPDATE t SET m = 'SAD' WHERE a", "enum-value-used"),
+    ],
+)  # fmt: skip
+def test_code_that_is_written_otherwise_for_other_rules(tmp_path: Path, sql: str, rule: str) -> None:
+    assert [one.rule for one in found(tmp_path, f"{sql};")] == [rule]
+
+
+def test_a_name_in_unicode_escapes_is_no_other(tmp_path: Path) -> None:
+    assert told(tmp_path, "ban-drop-table", 'CREATE TABLE u (a int);\nDROP TABLE U&"users";') == [("1", 2, 1, "danger")]
+
+
+def test_what_is_shorter_than_it_is_written_moves_nothing_behind_it(tmp_path: Path) -> None:
+    sql = "DO $$ BEGIN EXECUTE E'SEL'\n  'ECT\\x201;\\n DROP TABLE a'; END $$;\nDROP TABLE b;"
+    assert told(tmp_path, "ban-drop-table", sql) == [("1", 2, 16, "danger"), ("1", 3, 1, "danger")]
+
+
+def test_a_long_chain_of_functions_is_read_to_its_end(tmp_path: Path) -> None:
+    functions = [
+        f"CREATE FUNCTION fn_{at}() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN fn_{at + 1}(); END $$;"
+        for at in range(2000)
+    ]
+    sql = "\n".join(["CREATE FUNCTION fn_2000() RETURNS int LANGUAGE sql AS 'DELETE FROM x RETURNING 1';", *functions])
+    assert told(tmp_path, "deletes-all-rows", f"{sql}\nSELECT fn_0();") == [("1", 1, 56, "danger")]
+
+
+def test_many_functions_take_linear_time(tmp_path: Path) -> None:
+    functions = "".join(f"CREATE FUNCTION f{at}() RETURNS int LANGUAGE sql AS 'SELECT 1';\n" for at in range(4000))
+    began = time.process_time()
+    assert found(tmp_path, functions + "SELECT 1 FROM y;\n" * 8000) == []
+    assert time.process_time() - began < 20
+
+
+def _nested(depth: int) -> str:
+    sql = "DELETE FROM x"
+    for at in range(depth):
+        sql = f"DO $a{at}$ BEGIN {sql}; END $a{at}$"
+    return sql
+
+
+@pytest.mark.parametrize("sql", [_nested(33), _nested(5000), "PREPARE a AS " * 1500, "EXPLAIN ANALYZE " * 1500])
+def test_code_in_code_without_end_is_refused(tmp_path: Path, sql: str) -> None:
+    began = time.process_time()
+    assert [severity for *_, severity in told(tmp_path, "loses-data-in-code", sql)] == ["danger"]
+    assert time.process_time() - began < 20
+
+
+def test_code_in_code_is_read(tmp_path: Path) -> None:
+    assert [one.rule for one in found(tmp_path, _nested(32))] == ["deletes-all-rows"]
 
 
 def test_a_directive_of_plpgsql_hides_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
+import time
+
 import pytest
-from ansible.module_utils.dastern.sql_text import Places, line_and_column, outline, statements, tokens
+from ansible.module_utils.dastern.sql_text import Places, line_and_column, literal_value, outline, statements, tokens
 
 
 def texts(sql: str) -> list[str]:
@@ -30,6 +32,27 @@ def texts(sql: str) -> list[str]:
                 "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
                 "SELECT 3",
             ],
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS int BEGIN/**/ATOMIC SELECT t.begin, t.case FROM t; SELECT 1 AS case; SELECT 2 AS end; "
+            "SELECT atomic end; SELECT 4 case; END; SELECT 5",
+            [
+                "CREATE FUNCTION f() RETURNS int BEGIN/**/ATOMIC SELECT t.begin, t.case FROM t; SELECT 1 AS case; "
+                "SELECT 2 AS end; SELECT atomic end; SELECT 4 case; END",
+                "SELECT 5",
+            ],
+        ),
+        (
+            "CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC END; SELECT 2; END",
+            ["CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC END", "SELECT 2", "END"],
+        ),
+        (
+            "CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT 2",
+            ["CREATE FUNCTION begin() RETURNS int LANGUAGE sql AS 'SELECT 1'", "SELECT 2"],
+        ),
+        (
+            "CREATE FUNCTION s.begin(begin atomic) RETURNS s.begin LANGUAGE sql AS ''; SELECT 2",
+            ["CREATE FUNCTION s.begin(begin atomic) RETURNS s.begin LANGUAGE sql AS ''", "SELECT 2"],
         ),
         ("SELECT 1 -- the end;", ["SELECT 1"]),
         ("SELECT 1; -- a carriage return ends it\rSELECT 2", ["SELECT 1", "SELECT 2"]),
@@ -101,6 +124,42 @@ def test_tokens() -> None:
         ("other", ";"),
     ]
     assert all(sql[start : start + len(text)] == text for _, text, start in tokens(sql))
+
+
+@pytest.mark.parametrize(
+    ("token", "value"),
+    [
+        ("'it''s \\n'", "it's \\n"),
+        ("'DROP '\n'TABLE'", "DROP TABLE"),
+        ("'DR' -- one '\n  -- two\r\n'OP'", "DROP"),
+        (r"E'D\122\x4FP\u0020\U00000074\n\q\'\\'", "DROP t\nq'\\"),
+        (r"e'\xff\0\ud83d'", "\xff\ufffd\ufffd"),
+        ("E'DR'\n'O\\120'", "DROP"),
+        (r"U&'\0044R\+00004FP\\'", "DROP\\"),
+        ("u&'!0044ROP!!\\' /* a */ UESCAPE -- c\n '!'", "DROP!\\"),
+        ("U&'a'' uescape ''!'", "a' uescape '!"),
+        ('U&"\\0075sers"', "users"),
+        ('"a\'\'b""c"', "a''b\"c"),
+        ("$a$it''s$a$", "it''s"),
+    ],
+)
+def test_values(token: str, value: str) -> None:
+    assert [text for _, text, _ in tokens(f"{token};")] == [token, ";"]
+    assert literal_value(token) == value
+
+
+@pytest.mark.parametrize("sql", ["'a' 'b'", "'a' /* c */\n'b'", "'a'\nE'b'", "'a' -- c"])
+def test_strings_that_are_no_continued_one(sql: str) -> None:
+    assert next(tokens(sql))[1] == "'a'"
+
+
+@pytest.mark.parametrize(
+    "sql", ["'a' " + "-- " * 100_000, "U&'a' /*" + "*" * 100_000, "E'" + "\\" * 100_001, "'a'\n" * 100_000]
+)
+def test_constants_take_linear_time(sql: str) -> None:
+    began = time.process_time()
+    list(tokens(sql))
+    assert time.process_time() - began < 3
 
 
 TABLE = "CREATE TABLE t (a int);\n"

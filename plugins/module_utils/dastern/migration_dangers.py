@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .sql_code import Read
+from .sql_code import Read, Unread
 from .sql_reader import Reader, Token, altered, line, outside, split, upper
 from .sql_text import Statement, literal_value, tokens
 
@@ -239,20 +239,37 @@ def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Said]:
     executes = any(one.first == "EXECUTE" for one in code)
     for one in (top, *code):
         handed = one.first in _CALLS
-        if executes and one is not top and one.first not in _READ_BY_ITSELF:
-            strings = [token[1] for token in tokens(one.text) if token[0] in _STRINGS]
+        strings: list[str] = []
+        if isinstance(one, Unread):
+            yield (
+                one.start, "loses-data-in-code", "danger", f"`{short(one)}` is nested too deeply to be read.",
+                f"Write it as a statement of its own, which lint can read; or {BUT_SAY}",
+            )  # fmt: skip
+        elif executes and one is not top and one.first not in _READ_BY_ITSELF:
+            strings = _joined(list(tokens(one.text)))
         elif handed and "(" in one.text:
-            strings = list(_handed(one))
-        else:
+            strings = [literal_value(string) for string in _handed(one)]
+        if not strings:
             continue
         # Without comments; behind each string stands what nobody knows.
-        text = "".join(" ".join(inner for _, inner, _ in tokens(literal_value(string))) + " x " for string in strings)
+        text = "".join(" ".join(inner for _, inner, _ in tokens(string)) + " x " for string in strings)
         if said := _LOSES.search(text):
             how = "together and executes it" if executes and one is not top else "into a call, which may execute it"
             yield (
                 one.start, "loses-data-in-code", "danger", f"Code puts `{said.group()[:60]}` {how}.",
                 f"Write it as a statement of its own, which lint can read; or {BUT_SAY}",
             )  # fmt: skip
+
+
+def _joined(parts: list[Token]) -> list[str]:
+    """Return the values of string constants, joined where only `||` stands between them."""
+    found: list[list[str]] = []
+    for at, (kind, text, _) in enumerate(parts):
+        if kind in _STRINGS:
+            if at < 3 or upper(parts[at - 2 : at]) != ["|", "|"] or parts[at - 3][0] not in _STRINGS:
+                found.append([])
+            found[-1].append(literal_value(text))
+    return ["".join(values) for values in found]
 
 
 def _handed(one: Statement) -> Iterator[str]:

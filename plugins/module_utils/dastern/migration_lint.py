@@ -24,7 +24,7 @@ from .lint_contract import contract
 from .lint_server import server
 from .migration_dangers import BUT_SAY, Made, Said, dangers, short, tables
 from .migration_files import SCRIPT, MigrationFile, read_folder
-from .sql_code import Read, holds_code, with_code
+from .sql_code import Read, holds_code, makes_function, with_code
 from .sql_reader import Reader, altered, outside, upper
 from .sql_text import Statement, each_statement, literal_value, statements, tokens
 from .text import shown
@@ -248,7 +248,13 @@ def _code(file: MigrationFile) -> tuple[list[tuple[Place, Place]], str] | None:
         return None
     found = statements(sql)
     inner = sorted(
-        (one for _, code in with_code(found) for one in code if one.first in _CODE_OF_SQUAWK),
+        (
+            one
+            for _, code in with_code(found)
+            for one in code
+            # What a function that is made there runs stands in it.
+            if one.first in _CODE_OF_SQUAWK and not makes_function(one)
+        ),
         key=lambda one: one.start,
     )
     if not inner:

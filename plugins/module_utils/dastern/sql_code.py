@@ -1,8 +1,8 @@
 """The statements that the code in a file runs, as far as they are literal.
 
-Read are the bodies of `DO` blocks and of functions and procedures that the file makes and calls, in PL/pgSQL and SQL; what
-`EXECUTE` is given as one string, also through a `format` without a `%`; and what stands behind `EXPLAIN ANALYZE` and
-`PREPARE`. What is put together at run time isn't: it stays one statement that begins with EXECUTE.
+Read are the bodies of `DO` blocks and of functions and procedures that the file makes and calls, in PL/pgSQL and SQL; the
+queries of cursors; what `EXECUTE` is given as one string, also through a `format` without a `%`; and what stands behind
+`EXPLAIN ANALYZE` and `PREPARE`. What is put together at run time isn't: it stays one statement that begins with EXECUTE.
 """
 
 from __future__ import annotations
@@ -13,21 +13,32 @@ from dataclasses import replace
 from itertools import pairwise
 
 from .sql_reader import Reader, Token, name_of, outside, split, upper
-from .sql_text import Statement, literal_value, statements, tokens
+from .sql_text import Statement, edge_of, literal_value, pieces, statement_at, statements, tokens
 
 Read = Sequence[tuple[Statement, list[Statement]]]
 """The statements of a file, each with those that its code runs."""
-Made = dict[str, dict[str, Statement]]
-"""The functions and procedures that a file makes, by name and by arguments."""
+Item = tuple[Statement | str, int]
+"""A statement, or a text that may call functions, with the number of blocks and functions around it."""
+Made = dict[str, dict[str, Item]]
+"""The functions and procedures that a file makes, by name and by arguments.
+
+An empty name is a key if a name isn't a plain word.
+"""
 _STRINGS = ("string", "escape", "dollar")
-_QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "EXECUTE"}
+_QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "EXECUTE", "EXPLAIN"}
 _CONDITION = {"IF", "ELSIF", "ELSEIF", "WHEN", "CASE"}
-_NOTHING = {"END", "RETURN", "RAISE", "EXIT", "CONTINUE", "NULL", "ASSERT", "OPEN", "FETCH", "MOVE", "CLOSE", "GET"}
+_NOTHING = {"END", "RETURN", "RAISE", "EXIT", "CONTINUE", "NULL", "ASSERT", "FETCH", "MOVE", "CLOSE", "GET"}
 _CALLS_NOTHING = {"CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SECURITY", "RAISE"}
 _HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare)\b", re.IGNORECASE)
-# A line break isn't made: lines are counted.
-_ESCAPES = {"n": "  ", "t": "  ", "r": "  ", "b": "  ", "f": "  ", "\\": "\\ "}
-_ESCAPED = re.compile(r"''''|''|\\.", re.DOTALL)
+_FILLS = {"INSERT", "UPDATE", "MERGE", "COPY", "WITH"}
+_CURSOR = re.compile(r"(?:(?:NO )?SCROLL )?CURSOR (?:\(|FOR\b|IS\b)")
+_WORD = re.compile(r"[\w$]+")
+DEEPEST = 32
+"""The deepest nesting of blocks and functions that is read."""
+
+
+class Unread(Statement):
+    """A statement whose code isn't read because it is nested too deeply."""
 
 
 def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Statement]]]:
@@ -36,11 +47,9 @@ def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Stat
     Offsets and lines are those of the file; a function counts where it is called first.
     """
     made: Made = {}
+    by_rows: set[str] = set()
     for one in found:
-        yield one, _run_by(one, made)
-        if one.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(one.words[1:4]):
-            name, arguments = _function(one)
-            made.setdefault(name, {})[arguments] = one
+        yield one, _run_by(one, made, by_rows)
 
 
 def holds_code(sql: str) -> bool:
@@ -48,44 +57,92 @@ def holds_code(sql: str) -> bool:
     return _HOLDS_CODE.search(sql) is not None
 
 
-def _run_by(one: Statement, made: Made) -> list[Statement]:
-    """What the code in a statement runs, and in turn the code in that."""
-    direct: list[Statement] = []
+def _run_by(top: Statement, made: Made, by_rows: set[str]) -> list[Statement]:
+    """Return the statements that the code in a statement runs, including those of code inside that code.
+
+    `by_rows` collects the functions that defaults and checks of this file call when rows are written.
+    """
+    found: list[Statement] = []
+    ahead: list[Item] = [(top, 0)]
+    while ahead:
+        one, depth = ahead.pop()
+        if isinstance(one, str):
+            inner = _of_called(_called(one, made), made)
+        else:
+            if depth >= DEEPEST and (one.first in ("DO", "EXPLAIN", "PREPARE") or makes_function(one)):
+                one = Unread(one.text, one.start, one.end, one.line)
+            if one is not top:
+                found.append(one)
+            inner = [] if isinstance(one, Unread) else _directly(one, depth, made, by_rows)
+        ahead += reversed(inner)
+    return found
+
+
+def makes_function(one: Statement) -> bool:
+    return one.first == "CREATE" and bool({"FUNCTION", "PROCEDURE"} & set(one.words[1:4]))
+
+
+def _directly(one: Statement, depth: int, made: Made, by_rows: set[str]) -> list[Item]:
+    """Return what the code in a statement runs, without what that code runs in turn."""
     if one.first == "DO":
-        direct = _of_body(one, made)
-    elif one.first in ("EXPLAIN", "PREPARE"):
-        direct = list(_held(one))
-    elif one.first not in _CALLS_NOTHING:
-        direct = _of_called(one.text, made)
-    elif made and one.first in ("CREATE", "ALTER"):
-        direct = [inner for text in _evaluated(one) for inner in _of_called(text, made)]
-    return [each for inner in direct for each in (inner, *_run_by(inner, made))]
+        return _of_body(one, depth)
+    if one.first in ("EXPLAIN", "PREPARE"):
+        return [(inner, depth + 1) for inner in _held(one)]
+    if makes_function(one):
+        name, arguments = _function(one)
+        made.setdefault(name, {})[arguments] = one, depth
+        if not _WORD.fullmatch(name):
+            made.setdefault("", {})
+    if not made:
+        return []
+    if one.first in _FILLS:
+        return _of_called([*_called(one.text, made), *(by_rows & made.keys())], made)
+    if one.first not in _CALLS_NOTHING:
+        return _of_called(_called(one.text, made), made)
+    if one.first in ("CREATE", "ALTER"):
+        now = [name for text in _evaluated(one) for name in _called(text, made)]
+        if "TABLE" in one.words[1:4]:
+            by_rows.update(_called(one.text, made))
+        return _of_called(now, made)
+    return []
 
 
-def _of_body(one: Statement, made: Made) -> list[Statement]:
-    """The statements in the body of a DO block or a function, and of the functions that are called in what controls them."""
+def _of_body(one: Statement, depth: int) -> list[Item]:
+    """Return the statements of a body, and its whole text last: conditions and assignments may call functions, too."""
     language, text, offset = _body(one)
     line = one.line + one.text.count("\n", 0, offset)
-    if language == "plpgsql":
-        return [*_moved(_of_plpgsql(text), one.start + offset, line), *_of_called(text, made)]
-    return list(_moved(statements(text), one.start + offset, line)) if language == "sql" else []
+    found = _of_plpgsql(text) if language == "plpgsql" else statements(text) if language == "sql" else []
+    inner: list[Item] = [(each, depth + 1) for each in _moved(found, one.start + offset, line)]
+    return [*inner, (text, depth)] if language == "plpgsql" else inner
 
 
-def _of_called(text: str, made: Made) -> list[Statement]:
-    """What those of the functions `made` run that a text calls."""
-    lower = text.lower() if made else ""
-    if not any(name.lower() in lower for name in made):
+def _called(text: str, made: Made) -> list[str]:
+    """Return the names of those functions in `made` that a text calls."""
+    words = _WORD.findall(text) if made else []
+    quoted = '"' in text and ("" in made or 'u&"' in text.lower())
+    if not quoted and not any(word in made or word.lower() in made for word in words):
         return []
-    called = [
-        name_of(token)
-        for token, behind in pairwise(tokens(text))
-        if behind[1] == "(" and token[0] in ("word", "ident") and name_of(token) in made
-    ]
-    found: list[Statement] = []
-    for name in dict.fromkeys(called):
-        for one in made.pop(name, {}).values():
-            found += _of_body(one, made)
+    found = []
+    of, before = "", ""  # the word in front of a name with its schema, and the token in front
+    for token, behind in pairwise(tokens(text)):
+        if "." not in (token[1], before):
+            of = before.upper()
+        before = token[1]
+        named = token[0] in ("word", "ident") and of not in ("FUNCTION", "PROCEDURE")
+        if named and behind[1] == "(" and name_of(token) in made:
+            found.append(name_of(token))
     return found
+
+
+def _of_called(names: Iterable[str], made: Made) -> list[Item]:
+    """Return what functions run, and take them out of `made`: each counts once."""
+    return [
+        item
+        for name in dict.fromkeys(names)
+        for one, depth in made.pop(name, {}).values()
+        if isinstance(one, Statement)
+        for item in _of_body(one, depth)
+    ]
 
 
 def _evaluated(one: Statement) -> Iterator[str]:
@@ -150,14 +207,22 @@ def _body(one: Statement) -> tuple[str, str, int]:
         at = words.index("LANGUAGE") + 1
         kind, text, _ = parts[at]
         language = (literal_value(text) if kind in _STRINGS else name_of(parts[at])).lower()
-    if not block and "ATOMIC" in words:
-        begin = parts[words.index("ATOMIC")][2] + len("ATOMIC")
+    begin = next(
+        (
+            after[2] + len(after[1])
+            for before, after in pairwise(outside(parts))
+            if upper([before, after]) == ["BEGIN", "ATOMIC"]
+        ),
+        0,
+    )
+    if begin and not block:
         end = next((parts[place][2] for place in range(len(parts) - 1, 0, -1) if words[place] == "END"), len(one.text))
         return language, one.text[begin:end], begin
     for place, (kind, text, offset) in enumerate(parts):
         if kind in _STRINGS and place != at and (block or words[place - 1] == "AS"):
-            return language, _value(kind, text), offset + _edge(text)
-    return "", "", 0
+            return language, _value(text), offset + edge_of(text)
+    returned = [offset for kind, text, offset in outside(parts) if kind == "word" and text.upper() == "RETURN"]
+    return (language, one.text[returned[0] :], returned[0]) if returned and not block else ("", "", 0)
 
 
 def _moved(inner: Sequence[Statement], offset: int, line: int) -> Iterator[Statement]:
@@ -205,24 +270,34 @@ def _spans(body: str) -> Iterator[tuple[int, int]]:
             at = end + 1
         else:
             end = _next(parts, at, ";")
-            if word == "RETURN" and [one[1].upper() for one in parts[at + 1 : at + 2]] == ["QUERY"]:
-                if at + 2 < end:
-                    yield _span(parts, at + 2, end)
-            elif word not in _NOTHING:
-                yield start, _span(parts, at, end)[1]
+            ahead = upper(parts[at + 1 : at + 5])
+            query = at
+            if word == "RETURN" and ahead[:1] == ["QUERY"]:
+                query = at + 2
+            elif word == "OPEN" or _CURSOR.match(" ".join(ahead)):
+                query = _next(parts, at + 1, "FOR", "IS") + 1
+            elif word == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(ahead):
+                behind = (statement_at(body, start) or (0, 0, 0))[1]
+                end = next((place for place in range(end, len(parts)) if parts[place][2] >= behind), len(parts))
+            elif word in _NOTHING:
+                query = end
+            if query < end:
+                yield _span(parts, query, end)
             at = end + 1
 
 
-def _next(parts: list[Token], at: int, wanted: str) -> int:
-    """Where `wanted` stands next, outside of parentheses and of the CASE ... END of an expression."""
-    depth = cases = 0
+def _next(parts: list[Token], at: int, *wanted: str) -> int:
+    """Return where one of `wanted` stands next outside of parentheses.
+
+    PL/pgSQL ends an expression there, even within a CASE or behind a dot.
+    """
+    depth = 0
     for place in range(at, len(parts)):
         kind, text, _ = parts[place]
         word = text.upper() if kind == "word" else text
-        if depth <= 0 and cases <= 0 and word == wanted:
+        if depth <= 0 and word in wanted:
             return place
         depth += {"(": 1, ")": -1}.get(text, 0)
-        cases += {"CASE": 1, "END": -1}.get(word, 0) if wanted != ";" else 0
         if word == ";" and depth <= 0:
             return place
     return len(parts)
@@ -247,36 +322,38 @@ def _executed(one: Statement) -> list[Statement] | None:
         given = given[1:-1]
     if len(given) != 1 or given[0][0] not in _STRINGS or (rest and not given):
         return None
-    kind, text, offset = given[0]
-    value = _value(kind, text)
+    _, text, offset = given[0]
+    value = _value(text)
     if called and "%" in value:
         return None
-    edge = _edge(text)
+    edge = edge_of(text)
     return list(_moved(statements(value), one.start + offset + edge, one.line + one.text.count("\n", 0, offset + edge)))
 
 
-def _edge(token: str) -> int:
-    """How many characters of a string constant stand before its value."""
-    return token.index("$", 1) + 1 if token.startswith("$") else token.index("'") + 1
+def _value(token: str) -> str:
+    """Return the value of a string constant, padded so that each word stands where it stands in the file.
 
-
-def _value(kind: str, token: str) -> str:
-    """The value of a string constant, in which everything stands where it stands in the file: blanks fill what is shorter."""
-    if kind == "dollar":
-        return literal_value(token)
-    opens = nested = False
-
-    def value(match: re.Match[str]) -> str:
-        nonlocal opens, nested
-        text = match[0]
-        if text[0] == "\\" and (kind != "escape" or text[1] != "'"):
-            return _ESCAPES.get(text[1], text) if kind == "escape" else text
-        if len(text) > 2 and opens:  # a quote inside a string of this text
-            nested = not nested
-            return f"  {text[:2]}" if nested else f"{text[:2]}  "
-        if len(text) > 2:
-            return f" {text[:2]} "
-        opens = not opens
-        return " '" if opens else "' "
-
-    return _ESCAPED.sub(value, token[token.index("'") + 1 : -1])
+    A piece that is shorter than its spelling is filled up with blanks behind the word or string that holds it, which itself may
+    move by that much. An escaped line break becomes a carriage return: it ends a comment as well, and lines stay as counted.
+    """
+    parts: list[str] = []
+    missing: list[tuple[int, str]] = []
+    length = 0
+    for value, written in pieces(token):
+        parts.append(value if value == written else value.replace("\n", "\r"))
+        length += len(value)
+        if len(value) < len(written):
+            missing.append((length, re.sub(r"[^\n]", " ", written[len(value) :])))
+    text = "".join(parts)
+    if not missing:
+        return text
+    filled, at, place = [], 0, 0
+    found = [*((start, start + len(one)) for _, one, start in tokens(text)), (length, length)]
+    for where, blanks in missing:
+        while found[place][1] < where:
+            place += 1
+        begin, end = found[place]
+        where = end if begin < where < end else where
+        filled += [text[at:where], blanks]
+        at = where
+    return "".join([*filled, text[at:]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .sql_text import tokens
+from .sql_text import literal_value, tokens
 
 Token = tuple[str, str, int]
 """Kind, text and offset, as `sql_text.tokens` gives them."""
@@ -118,4 +118,4 @@ def line(items: list[Token]) -> str:
 def name_of(token: Token) -> str:
     """The name that a word or a quoted identifier stands for."""
     kind, text, _ = token
-    return text[1:-1].replace('""', '"') if kind == "ident" else text.lower()
+    return literal_value(text) if kind == "ident" else text.lower()

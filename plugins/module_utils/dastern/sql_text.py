@@ -14,13 +14,21 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
 
+# String constants separated only by blanks, comments and a line break are one constant. A comment matches in one way only, so
+# that no text makes the search slow.
+_SPACE, _COMMENT = r"[ \t\n\r\f\v]", r"--[^\n\r]*(?=[\n\r])"
+_JOINT = rf"'(?:[ \t\f\v]|{_COMMENT})*[\n\r](?:{_SPACE}|{_COMMENT})*'"
+_BETWEEN = rf"(?:{_SPACE}|{_COMMENT}|/\*(?:[^*]|\*(?!/))*\*/)*"
+_UESCAPE = rf"{_BETWEEN}(?i:UESCAPE){_BETWEEN}'[^'\"]'"
+_STRING = rf"'[^']*(?:(?:''|{_JOINT})[^']*)*(?:'|\Z)"
+_IDENT = r'"[^"]*(?:""[^"]*)*(?:"|\Z)'
 _TOKEN = re.compile(
-    r"""
+    rf"""
     (?P<space>\s+|--[^\n\r]*)
   | (?P<block>/\*)
-  | (?P<escape>[eE]'(?:[^'\\]|\\.|''|'[ \t\f\v]*[\n\r]\s*')*(?:'|\Z))
-  | (?P<string>'[^']*(?:''[^']*)*(?:'|\Z))
-  | (?P<ident>"[^"]*(?:""[^"]*)*(?:"|\Z))
+  | (?P<escape>[eE]'(?:[^'\\]|\\.|''|{_JOINT})*(?:'|\Z))
+  | (?P<string>{_STRING}|[uU]&{_STRING}(?:{_UESCAPE})?)
+  | (?P<ident>{_IDENT}|[uU]&{_IDENT}(?:{_UESCAPE})?)
   | (?P<dollar>\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$)
   | (?P<word>[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*)
   | (?P<other>.)
@@ -28,6 +36,12 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
+_ENDS_IN_UESCAPE = re.compile(rf"(?<=['\"]){_UESCAPE}\Z")
+_CODES = {
+    "E": r"\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)",
+    "U": r"[0-9A-Fa-f]{4}|\+[0-9A-Fa-f]{6}",
+}
+_CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 # Rows as programs write them: constants that are inserted, and one row that is changed or deleted by constants. There is one way
 # to match each of these, so that no text makes the search slow. A longer name is cut by PostgreSQL, which lint reports.
@@ -143,7 +157,7 @@ def statements(sql: str) -> list[Statement]:
 def each_statement(sql: str) -> Iterator[Statement]:
     """The statements of `sql` in order, one at a time: a list of those of a big file is several times its size."""
     line, counted, position = 1, 0, 0
-    while found := _next_statement(sql, position):
+    while found := statement_at(sql, position):
         start, end, position = found
         # Counted onwards from the statement before: from the start of the file it would be quadratic.
         line += sql.count("\n", counted, start)
@@ -151,7 +165,7 @@ def each_statement(sql: str) -> Iterator[Statement]:
         yield Statement(sql[start:end], start, end, line)
 
 
-def _next_statement(sql: str, position: int) -> tuple[int, int, int] | None:
+def statement_at(sql: str, position: int) -> tuple[int, int, int] | None:
     """Where the next statement begins and ends, and the offset behind its semicolon."""
     before = _BEFORE_STATEMENT.match(sql, position)
     position = before.end() if before else position
@@ -162,9 +176,9 @@ def _next_statement(sql: str, position: int) -> tuple[int, int, int] | None:
     start: int | None = None
     last = position
     words: list[str] = []
-    depth = body = 0
+    depth, body, previous = 0, False, ""
     for kind, token, begin in tokens(sql, position):
-        if token == ";" and depth <= 0 and body <= 0:
+        if token == ";" and depth <= 0 and not body:
             if start is not None:
                 return start, last, begin + 1
             depth = 0
@@ -173,14 +187,16 @@ def _next_statement(sql: str, position: int) -> tuple[int, int, int] | None:
             word = token.upper()
             if len(words) < _WORDS:
                 words.append(word)
-            if body or (
-                word == "BEGIN" and depth == 0 and words[0] == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(words)
-            ):
-                body += {"BEGIN": 1, "CASE": 1, "END": -1}.get(word, 0)
-        elif token == "(":
-            depth += 1
-        elif token == ")":
-            depth -= 1
+            if body:
+                # No statement begins with END: elsewhere it belongs to a CASE, or is a name.
+                body = word != "END" or previous != ";"
+            elif word == "ATOMIC" and previous == "BEGIN" and depth == 0:
+                body = words[0] == "CREATE" and bool({"FUNCTION", "PROCEDURE"} & set(words))
+                word = ";" if body else word
+            previous = word
+        else:
+            depth += {"(": 1, ")": -1}.get(token, 0)
+            previous = token
         if start is None:
             start = begin
         last = begin + len(token)
@@ -236,7 +252,7 @@ def _runs_of_rows(sql: str) -> Iterator[tuple[int, int, int]]:
         if begun:
             yield begun
         kept, begun = 0, None
-        if not (statement := _next_statement(sql, position)):
+        if not (statement := statement_at(sql, position)):
             return
         position = statement[2]
 
@@ -300,7 +316,7 @@ def _strings(text: str, depth: int = 4) -> Iterator[str]:
         if kind in ("string", "escape", "dollar"):
             value = literal_value(token)
             yield value.replace("'", "''")
-            yield from _strings(value.replace("\\'", "'") if kind == "escape" else value, depth - 1)
+            yield from _strings(value, depth - 1)
 
 
 def psql_commands(sql: str) -> Iterator[tuple[int, str]]:
@@ -313,11 +329,57 @@ def psql_commands(sql: str) -> Iterator[tuple[int, str]]:
 
 
 def literal_value(token: str) -> str:
-    """The value of a string constant; backslash escapes are left as they are."""
+    """Return the value of a string constant or a quoted name."""
+    return "".join(value for value, _ in pieces(token))
+
+
+def pieces(token: str) -> Iterator[tuple[str, str]]:
+    """Split the value of a string constant or a quoted name into pieces, each with its spelling between the outer quotes."""
     if token.startswith("$"):
         edge = token.index("$", 1) + 1
-        return token[edge:-edge]
-    return token[token.index("'") + 1 : -1].replace("''", "'")
+        yield token[edge:-edge], token[edge:-edge]
+        return
+    escape = "\\"
+    if token[0] in "uU" and (said := _ENDS_IN_UESCAPE.search(token)):
+        escape, token = token[-2], token[: said.start()]
+    begin = edge_of(token)
+    quote = token[begin - 1]
+    for match in _pieces(token[0].upper(), quote, escape).finditer(token, begin, len(token) - 1):
+        yield _meant(match[0], token[0].upper(), quote, escape), match[0]
+
+
+def edge_of(token: str) -> int:
+    """Return the number of characters in front of the value of a string constant or a quoted name."""
+    if token.startswith("$"):
+        return token.index("$", 1) + 1
+    return {"E": 2, "U": 3}.get(token[0].upper(), 1)
+
+
+@cache
+def _pieces(kind: str, quote: str, escape: str) -> re.Pattern[str]:
+    special = re.escape(escape)
+    code = {"E": _CODES["E"], "U": rf"{special}(?:{_CODES['U']}|{special})"}.get(kind, r"(?!)")
+    other = rf"[^{quote}{special}]+" if kind in "EU" else rf"[^{quote}]+"
+    return re.compile(rf"{quote}{quote}|{_JOINT}|{code}|{other}|.", re.DOTALL)
+
+
+def _meant(written: str, kind: str, quote: str, escape: str) -> str:
+    """Return the value of one piece of a string constant or a quoted name."""
+    if written[0] == quote:
+        return quote if written == quote * 2 else ""
+    if kind not in "EU" or written[0] != escape or len(written) == 1:
+        return written
+    code = written[1:]
+    if kind == "U":
+        return escape if code == escape else _character(code, 16)
+    if code[0] in "01234567":
+        return _character(code, 8)
+    return _character(code[1:], 16) if len(code) > 1 else _CONTROLS.get(code, code)
+
+
+def _character(number: str, base: int) -> str:
+    value = int(number, base)
+    return chr(value) if 0 < value < 0xD800 or 0xDFFF < value < 0x110000 else "\N{REPLACEMENT CHARACTER}"
 
 
 class Places:
