@@ -277,6 +277,17 @@ def test_a_time_that_ends_no_date_is_refused_before_anything_is_looked_at(hours:
     restore_run.refuse_hours({"keep_old_hours": restore_run.MOST_HOURS})
 
 
+@pytest.mark.parametrize(("given", "taken"), [(0, 0), ("0", 0), ("2", 2), (2, 2), ("two", "two"), ("", "")])
+def test_a_timeline_is_a_number_or_refused_later(monkeypatch: pytest.MonkeyPatch, given: Any, taken: Any) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(restore_run, "Place", lambda params: seen.append(params["timeline"]))
+    monkeypatch.setattr(restore_run, "_command", lambda params: seen.append(params["timeline"]))
+    restore_run.restore(
+        {"undo": False, "target": "latest", "keep_old_hours": 1, "timeline": given, "unconfigured": True}
+    )
+    assert seen == [taken, taken]
+
+
 @pytest.mark.parametrize(("hours", "following"), [(0, []), (1, [restore_run.UNDO])])
 def test_undo_is_named_only_where_the_former_one_stays(run: Any, hours: int, following: list[str]) -> None:
     run.params["keep_old_hours"] = hours

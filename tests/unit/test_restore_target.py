@@ -194,6 +194,24 @@ def test_a_wrong_time_is_no_name(text: str) -> None:
         restore_target._moment(text)
 
 
+@pytest.mark.parametrize("timeline", [9, "two", "-1"])
+def test_a_timeline_that_there_isnt_is_refused_with_those_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, timeline: int | str
+) -> None:
+    own = logged(UNDONE)
+    monkeypatch.setattr(restore_target, "Archive", lambda _: own)
+    with pytest.raises(DasTernError) as refusal:
+        restore_target.resolve(
+            SimpleNamespace(records=lambda _: []),  # type: ignore[arg-type]
+            "latest", check_mode=True, timeline=timeline, again=lambda line: f"restore {line}",
+        )  # fmt: skip
+    assert refusal.value.facts == {"timelines": [1, 2]}
+    assert refusal.value.message.startswith(
+        f"`timeline` is {timeline}, which the archive doesn't have. Nothing was done."
+    )
+    assert "`restore 1`" in refusal.value.message
+
+
 @pytest.fixture
 def archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The histories of a repository as `pgbackrest repo-get` gives them; an exception is raised."""

@@ -55,7 +55,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "table": {"type": "str", "default": ""},
     **CONFIRMATION,
     "undo": {"type": "bool", "default": False},
-    "timeline": {"type": "int", "default": 0},
+    "timeline": {"type": "str", "default": "0"},
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
     "as_superuser": {"type": "bool", "default": False},
@@ -215,6 +215,9 @@ def restore(
     if not (params["undo"] or params["target"].strip()):
         raise DasTernError(f"`target` is empty. Nothing was done. Wanted is {TARGETS}.")
     refuse_hours(params)
+    # What is no number is refused where it is known which timelines there are.
+    timeline = str(params["timeline"])
+    params = {**params, "timeline": int(timeline) if timeline.isdecimal() else timeline}
     place = Place(dict(params))
     if params["unconfigured"]:
         words = f"would restore {params['target']}; from which backup is seen once pgBackRest's configuration is as declared"

@@ -369,18 +369,19 @@ class Archive:
 
 
 def resolve(
-    site: Site, target: str, *, check_mode: bool, timeline: int = 0, again: Callable[[int], str] = str
+    site: Site, target: str, *, check_mode: bool, timeline: int | str = 0, again: Callable[[int], str] = str
 ) -> tuple[Target, Record]:
     """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first.
 
-    `timeline` is the one along which is recovered, 0 for the one that was live; `again` gives the command that names one.
+    `timeline` is the one along which is recovered, 0 for the one that was live; text is one that nobody has. `again` gives the
+    command that names one.
     """
     goal, record = _resolved(site, target, check_mode, timeline, again)
     return replace(goal, words=f"{goal.words}; along timeline {goal.timeline}"), record
 
 
 def _resolved(
-    site: Site, target: str, check_mode: bool, timeline: int, again: Callable[[int], str]
+    site: Site, target: str, check_mode: bool, timeline: int | str, again: Callable[[int], str]
 ) -> tuple[Target, Record]:
     archive = Archive(site)
     archive.refuse_empty()
@@ -395,6 +396,7 @@ def _resolved(
             ],
             timelines=sorted(archive.segments),
         )
+    timeline = int(timeline or 0)
     if named:
         backup = archive.backup(named.label)
         own = int(backup["archive"]["start"][:8], 16)
