@@ -87,3 +87,17 @@ def test_a_tablespace_that_the_log_makes_touches_nothing_of_the_live_one(server:
     server.restore(target="latest")
     assert server.sql("SELECT what FROM late") == "x"
     assert record.label
+
+
+def test_one_whose_name_is_a_path_stays_beside_the_live_cluster(server: Server) -> None:
+    docker("exec", "-u", "postgres", NAME, "mkdir", f"{MOUNT}/named")
+    server.sql(f"CREATE TABLESPACE \"../pgdata/evil\" LOCATION '{MOUNT}/named'", "postgres")
+    server.sql("CREATE TABLE evil (what text) TABLESPACE \"../pgdata/evil\"; INSERT INTO evil VALUES ('x')")
+    record = server.take("full")
+    server.restore(target=record.label)
+    assert server.sql("SELECT what FROM evil") == "x"
+    location = server.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = '../pgdata/evil'")
+    assert location.startswith(f"{MOUNT}/tablespaces-")
+    for entry in server.entries():
+        if entry.partition("-")[0] in ("pgdata", "replaced"):
+            assert "evil" not in docker("exec", NAME, "ls", f"{MOUNT}/{entry}").stdout

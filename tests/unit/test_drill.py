@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from ansible.module_utils.dastern.backup_records import Check, Place, Record
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.psql import Psql
+from ansible.module_utils.dastern.restored_server import RestoredServer
 from test_backup_retention import record
 
 CLOSED = "psql in container pg-restore failed (2): server closed the connection unexpectedly."
@@ -106,6 +108,30 @@ def test_a_repository_that_cant_be_looked_at_says_nothing_of_one_backup(monkeypa
     with pytest.raises(DasTernError) as refusal:
         drill._physical(site, record(7), 0)
     assert refusal.value.facts == {"status": 0}
+
+
+def test_a_tablespace_is_restored_into_a_folder_called_by_its_number() -> None:
+    """Whatever its name is: that may be a path."""
+    asked: list[tuple[str, ...]] = []
+    spaces = [
+        {"oid": 16385, "name": "../pgdata/evil", "destination": "/x"},
+        {"oid": 16390, "name": "a=b", "destination": "/y"},
+    ]
+
+    def once(_: str, *words: str, **__: Any) -> Output:
+        asked.append(words)
+        return Output(0, "7\n", "")
+
+    told: list[dict[str, Any]] = [{"backup": [{"label": "F", "tablespace": spaces}]}]
+    site: Any = SimpleNamespace(once=once, pgbackrest=lambda *_: json.dumps(told))
+    server = RestoredServer(site, "v", "restored-x")
+    server.fill("F", 1)
+    own = "/var/lib/postgresql/data/tablespaces-x"
+    assert asked[0][4:] == (f"--tablespace-map=16385={own}/16385", f"--tablespace-map=16390={own}/16390")
+    for without in ([{"backup": [{"label": "F"}]}], [{"backup": []}], []):
+        told[:] = without
+        server.fill("F", 1)
+        assert asked[-1][4:] == ()
 
 
 def due(tmp_path: Path, *, wal_archive: bool) -> Any:
