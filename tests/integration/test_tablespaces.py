@@ -71,6 +71,13 @@ def test_a_database_is_copied_with_it(server: Server) -> None:
     server.place.superuser.drop_database("copied")
 
 
+def test_a_logical_backup_of_it_is_drilled(server: Server) -> None:
+    """The trial server has none of the live one's folders; the tablespace is there by its name."""
+    told = drill(server.with_(target=server.take("logical").label))
+    assert "failed" not in told
+    assert told["differences"] == []
+
+
 def test_a_tablespace_that_the_log_makes_touches_nothing_of_the_live_one(server: Server) -> None:
     """Its path is the live one's, at which a recovery beside it would make it."""
     record = server.take("full")

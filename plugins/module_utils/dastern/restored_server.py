@@ -102,6 +102,9 @@ _READ = {REPOSITORY: False, RECEIVED: False}
 """What a server reads that only recovers and counts."""
 _ALL = {**_READ, TRANSFER: False}
 """What one of our own programs reads."""
+_NAMES = """
+SELECT json_build_object('roles', (SELECT json_agg(rolname) FROM pg_roles), 'tablespaces', (SELECT json_agg(spcname) FROM pg_tablespace))
+"""
 _SERVE = """
 echo 'local all all trust' > /tmp/hba.conf
 exec postgres "$@" -c hba_file=/tmp/hba.conf
@@ -357,7 +360,7 @@ class Site:
 
     @contextmanager
     def throwaway(self) -> Iterator[Psql]:
-        """Serve an empty cluster of its own for as long as the block lasts, with the live server's roles, which may do nothing.
+        """Serve an empty cluster of its own for as long as the block lasts, with roles and tablespaces called as the live server's.
 
         It has no network, no secrets, and no folder of the host: what a stranger wrote may run there with all rights.
         """
@@ -368,9 +371,7 @@ class Site:
         try:
             cluster.initialise(self.containers, self.image, volume, self.helper)
             psql = self.serve(volume, PGDATA, {"archive_mode": "off", "fsync": "off"}, {})
-            names = set(self.psql.value("SELECT json_agg(rolname) FROM pg_roles"))
-            there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
-            psql.run("".join(f"CREATE ROLE {identifier(name)};\n" for name in sorted(names - there)))
+            make_names(psql, *names_of(self.psql))
             yield psql
         finally:
             self.remove_helper()
@@ -409,6 +410,24 @@ class Site:
 def tablespaces_of(folder: str) -> str:
     """Name of the folder that has the tablespaces of a cluster restored into `folder`."""
     return f"tablespaces-{folder.removeprefix('restored-')}"
+
+
+def names_of(psql: Psql) -> tuple[set[str], set[str]]:
+    """Return the names of a server's roles and tablespaces."""
+    found = psql.value(_NAMES)
+    return set(found["roles"]), set(found["tablespaces"])
+
+
+def make_names(psql: Psql, roles: set[str], tablespaces: set[str]) -> None:
+    """Give a throwaway server what the SQL of a backup names: roles that may do nothing, and tablespaces in its own data directory."""
+    known_roles, known_tablespaces = names_of(psql)
+    psql.run(
+        "SET allow_in_place_tablespaces = on;\n"
+        + "".join(f"CREATE ROLE {identifier(name)};\n" for name in sorted(roles - known_roles))
+        + "".join(
+            f"CREATE TABLESPACE {identifier(name)} LOCATION '';\n" for name in sorted(tablespaces - known_tablespaces)
+        )
+    )
 
 
 class RestoredServer:
