@@ -78,6 +78,25 @@ def test_a_logical_backup_of_it_is_drilled(server: Server) -> None:
     assert told["differences"] == []
 
 
+def test_a_database_keeps_its_own_and_stays_a_template(server: Server) -> None:
+    own = "SELECT spcname, datistemplate FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = "
+    server.sql(
+        "ALTER DATABASE dastern ALLOW_CONNECTIONS false; SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = 'dastern';"
+        "ALTER DATABASE dastern ALLOW_CONNECTIONS true IS_TEMPLATE true",
+        "postgres",
+    )
+    server.sql("DROP TABLE noted", "dastern")  # what is in it by name can't go where all of it goes
+    server.sql("ALTER DATABASE dastern SET TABLESPACE one", "postgres")
+    record = server.take("logical")
+    assert drill(server.with_(target=record.label))["differences"] == []
+    server.restore(what="database", target=record.label)
+    assert server.sql(f"{own} 'dastern'") == "one|t"
+    for kept in State(server.place).kept:
+        if kept["what"] == "database":
+            server.place.superuser.drop_database(kept["kept"])
+    assert [name for name in server.databases() if "_before_" in name] == []
+
+
 def test_a_tablespace_that_the_log_makes_touches_nothing_of_the_live_one(server: Server) -> None:
     """Its path is the live one's, at which a recovery beside it would make it."""
     record = server.take("full")

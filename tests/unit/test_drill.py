@@ -133,7 +133,7 @@ def test_the_trial_server_has_the_roles_and_tablespaces_that_a_dump_names(
     monkeypatch.setattr(drill, "make_names", lambda psql, *names: made.append((psql, *names)))
     properties = {"owner": "owner", "settings": {"set": ["a=b"]}}
     census = {"database": "d", "tables": {}, "schema": "", "migrations": [], "bytes": 1}
-    for own, more in ((properties, set[str]()),):
+    for own, more in ((properties, set()), ({**properties, "tablespace": "own"}, {"own"})):
         drill._make_names(site, "trial", replace(record(7), census={**census, "properties": own}))  # type: ignore[arg-type]
         roles = {"postgres", "app", "owner", "set", "reader", 'the "other"'}
         assert made.pop() == ("trial", roles, {"pg_default", "now", "one", '../a "b', *more})

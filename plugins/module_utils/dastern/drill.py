@@ -204,6 +204,8 @@ def _make_names(site: Site, psql: Psql, record: Record) -> None:
         roles |= _made_in(text, "ROLE", ";$")
         tablespaces |= _made_in(text, "TABLESPACE", " OWNER ")
     roles |= {properties["owner"], *(role for role in properties["settings"] or {} if role)}
+    if "tablespace" in properties:  # older records don't have it
+        tablespaces.add(properties["tablespace"])
     make_names(psql, roles, tablespaces)
 
 
