@@ -29,8 +29,8 @@ options:
   undo: {description: Bring back what the last restore replaced., type: bool, default: false}
   timeline:
     description: Along which timeline is recovered, where several have the target; 0 is the one that was live.
-    type: int
-    default: 0
+    type: str
+    default: "0"
   unconfigured:
     description: Say no more than that it would be done, where a check hasn't written pgBackRest's configuration.
     type: bool

@@ -328,6 +328,10 @@ def test_targets_beside_the_live_database(server: Server, state: State) -> None:
         goal, _ = restore_run.resolve(site, target, check_mode=False)
         assert setting in goal.recovery
         assert goal.timeline == 1
+    for name in ("2026-11-30 before cleanup", "123456789"):  # which begin as a time and as a transaction do
+        server.sql(f"SELECT pg_create_restore_point('{name}')")
+        goal, _ = restore_run.resolve(site, name, check_mode=False)
+        assert goal.words.startswith(f"Restore point `{name}` (")
 
 
 def test_rows_of_a_table_come_back_and_no_other_row_changes(server: Server, record: Record) -> None:

@@ -71,6 +71,32 @@ def test_a_database_is_copied_with_it(server: Server) -> None:
     server.place.superuser.drop_database("copied")
 
 
+def test_a_logical_backup_of_it_is_drilled(server: Server) -> None:
+    """The trial server has none of the live one's folders; the tablespace is there by its name."""
+    told = drill(server.with_(target=server.take("logical").label))
+    assert "failed" not in told
+    assert told["differences"] == []
+
+
+def test_a_database_keeps_its_own_and_stays_a_template(server: Server) -> None:
+    own = "SELECT spcname, datistemplate FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = "
+    server.sql(
+        "ALTER DATABASE dastern ALLOW_CONNECTIONS false; SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = 'dastern';"
+        "ALTER DATABASE dastern ALLOW_CONNECTIONS true IS_TEMPLATE true",
+        "postgres",
+    )
+    server.sql("DROP TABLE noted", "dastern")  # what is in it by name can't go where all of it goes
+    server.sql("ALTER DATABASE dastern SET TABLESPACE one", "postgres")
+    record = server.take("logical")
+    assert drill(server.with_(target=record.label))["differences"] == []
+    server.restore(what="database", target=record.label)
+    assert server.sql(f"{own} 'dastern'") == "one|t"
+    for kept in State(server.place).kept:
+        if kept["what"] == "database":
+            server.place.superuser.drop_database(kept["kept"])
+    assert [name for name in server.databases() if "_before_" in name] == []
+
+
 def test_a_tablespace_that_the_log_makes_touches_nothing_of_the_live_one(server: Server) -> None:
     """Its path is the live one's, at which a recovery beside it would make it."""
     record = server.take("full")
@@ -87,3 +113,17 @@ def test_a_tablespace_that_the_log_makes_touches_nothing_of_the_live_one(server:
     server.restore(target="latest")
     assert server.sql("SELECT what FROM late") == "x"
     assert record.label
+
+
+def test_one_whose_name_is_a_path_stays_beside_the_live_cluster(server: Server) -> None:
+    docker("exec", "-u", "postgres", NAME, "mkdir", f"{MOUNT}/named")
+    server.sql(f"CREATE TABLESPACE \"../pgdata/evil\" LOCATION '{MOUNT}/named'", "postgres")
+    server.sql("CREATE TABLE evil (what text) TABLESPACE \"../pgdata/evil\"; INSERT INTO evil VALUES ('x')")
+    record = server.take("full")
+    server.restore(target=record.label)
+    assert server.sql("SELECT what FROM evil") == "x"
+    location = server.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = '../pgdata/evil'")
+    assert location.startswith(f"{MOUNT}/tablespaces-")
+    for entry in server.entries():
+        if entry.partition("-")[0] in ("pgdata", "replaced"):
+            assert "evil" not in docker("exec", NAME, "ls", f"{MOUNT}/{entry}").stdout

@@ -250,6 +250,7 @@ def test_from_cron_to_systemd(host: Host) -> None:
         ({"time": "1350"}, "backup_schedule_time"),
         ({"full": "never"}, "backup_schedule_full"),
         ({"delay": -1}, "`backup_schedule_delay` is -1; wanted is a number from 0 on"),
+        ({"drill_days": 10**9}, "`backup_schedule_drill_days` is 1000000000; wanted is a number up to 3660"),
         ({"expected_hours": 0}, "`backup_expected_hours` is 0"),
         ({"size_factor": 1.0}, "`backup_size_factor` is 1.0; wanted is a number above 1"),
         ({"take": {"lock_timeout": "soon"}}, "`backup_lock_timeout` is 'soon'; wanted is a duration"),

@@ -10,7 +10,9 @@ import pytest
 from ansible.module_utils.dastern import database_copy
 from ansible.module_utils.dastern.census import Census
 from ansible.module_utils.dastern.comparison import Comparison
+from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.psql import Psql
 from ansible.module_utils.dastern.restore_target import Target
 from test_backup_retention import record
 
@@ -58,3 +60,41 @@ def test_every_role_that_a_database_names_has_to_be_there() -> None:
     with pytest.raises(DasTernError) as refusal:
         database_copy._make_roles_known(psql, properties)
     assert 'no role gone, granter, the "monitor,' in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, ' TABLESPACE "pg_default"'),
+        ({"tablespace": "pg_default", "is_template": False}, ' TABLESPACE "pg_default"'),
+        ({"tablespace": "one", "is_template": True}, ' TABLESPACE "one" IS_TEMPLATE true'),
+        ({"tablespace": "gone", "is_template": False}, ""),  # a difference, which the comparison says
+    ],
+)
+def test_a_database_gets_its_tablespace_where_the_server_has_it(more: dict[str, Any], words: str) -> None:
+    ran: list[str] = []
+    there = {"pg_roles": ["owner"], "pg_tablespace": ["pg_default", "pg_global", "one"]}
+    psql: Any = SimpleNamespace(run=ran.append, value=lambda query: there[query.rpartition(" ")[2]])
+    properties = {"owner": "owner", "settings": None, "acl": None, "comment": None, "connection_limit": -1,
+                  "encoding": "UTF8", "locale": "c C C C", **more}  # fmt: skip
+    database_copy.create(psql, "new", Census("d", {}, "", properties, [], 1))
+    made = ran[0].replace(" CONNECTION LIMIT -1", "")
+    assert made.partition(" LC_CTYPE 'C'")[2] == f"{words};"
+
+
+def test_a_template_is_dropped_all_the_same() -> None:
+    ran: list[str] = []
+
+    def execute(_: str, command: Any, stdin: str, **__: Any) -> Output:
+        ran.append(stdin)
+        fails = "IS_TEMPLATE" not in stdin
+        return (
+            Output(3, "", "psql:<stdin>:1: ERROR:  42809: cannot drop a template database\n")
+            if fails
+            else Output(0, "", "")
+        )
+
+    containers: Any = SimpleNamespace(execute=execute)
+    Psql(containers, "pg").drop_database("d")
+    drop = 'DROP DATABASE IF EXISTS "d" WITH (FORCE);\n'
+    assert ran == [drop, f'ALTER DATABASE "d" IS_TEMPLATE false;\n{drop}']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from ansible.module_utils.dastern.backup_records import Check, Place, Record
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.psql import Psql
+from ansible.module_utils.dastern.restored_server import RestoredServer, make_names
 from test_backup_retention import record
 
 CLOSED = "psql in container pg-restore failed (2): server closed the connection unexpectedly."
@@ -106,6 +108,66 @@ def test_a_repository_that_cant_be_looked_at_says_nothing_of_one_backup(monkeypa
     with pytest.raises(DasTernError) as refusal:
         drill._physical(site, record(7), 0)
     assert refusal.value.facts == {"status": 0}
+
+
+GLOBALS = '''\
+CREATE ROLE reader;
+CREATE ROLE "the ""other""";
+COMMENT ON ROLE reader IS 'two lines
+CREATE ROLE pg_fake;
+CREATE TABLESPACE pg_fake OWNER x';
+CREATE TABLESPACE one OWNER postgres LOCATION '/var/lib/one';
+CREATE TABLESPACE "../a ""b" OWNER "the ""other""" LOCATION '/var/lib/two';
+'''
+
+
+def test_the_trial_server_has_the_roles_and_tablespaces_that_a_dump_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "07").mkdir()
+    (tmp_path / "07" / "globals.sql").write_text(GLOBALS)
+    site: Any = SimpleNamespace(answers=lambda: True, psql="live", place=SimpleNamespace(logical_folder=tmp_path))
+    known = {"live": ({"postgres", "app"}, {"pg_default", "now"}), "trial": ({"postgres"}, {"pg_default"})}
+    monkeypatch.setattr(drill, "names_of", lambda psql: known[psql])
+    made: list[Any] = []
+    monkeypatch.setattr(drill, "make_names", lambda psql, *names: made.append((psql, *names)))
+    properties = {"owner": "owner", "settings": {"set": ["a=b"]}}
+    census = {"database": "d", "tables": {}, "schema": "", "migrations": [], "bytes": 1}
+    for own, more in ((properties, set()), ({**properties, "tablespace": "own"}, {"own"})):
+        drill._make_names(site, "trial", replace(record(7), census={**census, "properties": own}))  # type: ignore[arg-type]
+        roles = {"postgres", "app", "owner", "set", "reader", 'the "other"'}
+        assert made.pop() == ("trial", roles, {"pg_default", "now", "one", '../a "b', *more})
+
+
+def test_only_those_that_are_missing_are_made() -> None:
+    ran: list[str] = []
+    psql: Any = SimpleNamespace(run=ran.append, value=lambda _: {"roles": ["a"], "tablespaces": ["pg_default"]})
+    make_names(psql, {"a", 'b"c'}, {"pg_default", "../one"})
+    assert ran[0].splitlines()[1:] == ['CREATE ROLE "b""c";', "CREATE TABLESPACE \"../one\" LOCATION '';"]
+
+
+def test_a_tablespace_is_restored_into_a_folder_called_by_its_number() -> None:
+    """Whatever its name is: that may be a path."""
+    asked: list[tuple[str, ...]] = []
+    spaces = [
+        {"oid": 16385, "name": "../pgdata/evil", "destination": "/x"},
+        {"oid": 16390, "name": "a=b", "destination": "/y"},
+    ]
+
+    def once(_: str, *words: str, **__: Any) -> Output:
+        asked.append(words)
+        return Output(0, "7\n", "")
+
+    told: list[dict[str, Any]] = [{"backup": [{"label": "F", "tablespace": spaces}]}]
+    site: Any = SimpleNamespace(once=once, pgbackrest=lambda *_: json.dumps(told))
+    server = RestoredServer(site, "v", "restored-x")
+    server.fill("F", 1)
+    own = "/var/lib/postgresql/data/tablespaces-x"
+    assert asked[0][4:] == (f"--tablespace-map=16385={own}/16385", f"--tablespace-map=16390={own}/16390")
+    for without in ([{"backup": [{"label": "F"}]}], [{"backup": []}], []):
+        told[:] = without
+        server.fill("F", 1)
+        assert asked[-1][4:] == ()
 
 
 def due(tmp_path: Path, *, wal_archive: bool) -> Any:

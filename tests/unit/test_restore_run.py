@@ -264,3 +264,33 @@ def test_provisioning_starts_the_server_that_a_swap_of_databases_waits_for(
         assert refusal.value.facts == {"swap": True}
     else:
         assert "playbooks/restore.yml` finishes the swap" in survey.swaps.left_to_restore(params, serves=False)
+
+
+@pytest.mark.parametrize("hours", [100_000_000, -1])
+def test_a_time_that_ends_no_date_is_refused_before_anything_is_looked_at(hours: int) -> None:
+    with pytest.raises(DasTernError) as refusal:
+        restore_run.restore({"undo": False, "target": "latest", "keep_old_hours": hours})
+    assert (
+        refusal.value.message
+        == f"`restore_keep_old_hours` is {hours}; wanted is a number from 0 to 87840. Nothing was done."
+    )
+    restore_run.refuse_hours({"keep_old_hours": restore_run.MOST_HOURS})
+
+
+@pytest.mark.parametrize(("given", "taken"), [(0, 0), ("0", 0), ("2", 2), (2, 2), ("two", "two"), ("", "")])
+def test_a_timeline_is_a_number_or_refused_later(monkeypatch: pytest.MonkeyPatch, given: Any, taken: Any) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(restore_run, "Place", lambda params: seen.append(params["timeline"]))
+    monkeypatch.setattr(restore_run, "_command", lambda params: seen.append(params["timeline"]))
+    restore_run.restore(
+        {"undo": False, "target": "latest", "keep_old_hours": 1, "timeline": given, "unconfigured": True}
+    )
+    assert seen == [taken, taken]
+
+
+@pytest.mark.parametrize(("hours", "following"), [(0, []), (1, [restore_run.UNDO])])
+def test_undo_is_named_only_where_the_former_one_stays(run: Any, hours: int, following: list[str]) -> None:
+    run.params["keep_old_hours"] = hours
+    assert restore_run._kept_lines(run, entry(run, "database"), 0) == following
+    assert (restore_run.UNDO in restore_run.kept_words(hours)) == bool(following)
+    assert (restore_run.UNDO in restore_run._since(run, entry(run, "database"))[-1]) == bool(following)

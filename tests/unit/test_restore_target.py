@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,6 +151,65 @@ def test_the_refusal_names_each_timeline_with_its_command() -> None:
     assert "`restore 1`" in first
     assert "left timeline 1" in second
     assert "`restore 2`" in second
+
+
+LOG = [
+    "rmgr: Transaction len (rec/tot): 34/ 34, tx:  740, lsn: 0/01000028, prev 0/0, desc: COMMIT 2026-11-30 01:00:00 UTC",
+    "rmgr: XLOG len (rec/tot): 98/ 98, tx:    0, lsn: 0/01000128, prev 0/0, desc: RESTORE_POINT 2026-11-30 before cleanup",
+    "rmgr: XLOG len (rec/tot): 98/ 98, tx:    0, lsn: 0/01000228, prev 0/0, desc: RESTORE_POINT 2026",
+    "rmgr: XLOG len (rec/tot): 98/ 98, tx:    0, lsn: 0/01000328, prev 0/0, desc: RESTORE_POINT 741",
+]
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("740", ("0/01000028", "The commit of transaction 740")),
+        ("741", ("0/01000328", "Restore point `741`")),
+        ("2026", ("0/01000228", "Restore point `2026`")),
+        ("2026-11-30 before cleanup", ("0/01000128", "Restore point `2026-11-30 before cleanup`")),
+    ],
+)
+def test_a_restore_point_is_found_whatever_its_name_looks_like(target: str, found: tuple[str, str]) -> None:
+    assert restore_target._moment(target) is None
+
+    def once(_: str, pattern: str, *__: str, stdin: str) -> Output:
+        line = next(line for line in LOG if re.search(pattern, line))
+        return Output(0, f"{stdin.split()[0]} {line}\n", "")
+
+    assert restore_target._found(SimpleNamespace(once=once), archive(""), 1, target, True) == found  # type: ignore[arg-type]
+
+
+def test_a_name_that_begins_with_a_date_and_isnt_found_may_be_a_time() -> None:
+    site: Any = SimpleNamespace(once=lambda *_, **__: Output(0, "", ""), records=lambda _: [])
+    with pytest.raises(
+        DasTernError, match=r'Written so it is 10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00 \+07:00"`'
+    ):
+        restore_target._found(site, archive(""), 1, "2026-02-08 10:30 ICT", True)
+
+
+@pytest.mark.parametrize("text", ["2026-02-30 10:00:00+07", "2026-02-08 25:00:00 +07:00", "2026-02-08T10:30:00,5,5Z"])
+def test_a_wrong_time_is_no_name(text: str) -> None:
+    with pytest.raises(DasTernError, match="is not a time. Written so it is 10:30 in Phnom Penh.* Nothing was done"):
+        restore_target._moment(text)
+
+
+@pytest.mark.parametrize("timeline", [9, "two", "-1"])
+def test_a_timeline_that_there_isnt_is_refused_with_those_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, timeline: int | str
+) -> None:
+    own = logged(UNDONE)
+    monkeypatch.setattr(restore_target, "Archive", lambda _: own)
+    with pytest.raises(DasTernError) as refusal:
+        restore_target.resolve(
+            SimpleNamespace(records=lambda _: []),  # type: ignore[arg-type]
+            "latest", check_mode=True, timeline=timeline, again=lambda line: f"restore {line}",
+        )  # fmt: skip
+    assert refusal.value.facts == {"timelines": [1, 2]}
+    assert refusal.value.message.startswith(
+        f"`timeline` is {timeline}, which the archive doesn't have. Nothing was done."
+    )
+    assert "`restore 1`" in refusal.value.message
 
 
 @pytest.fixture

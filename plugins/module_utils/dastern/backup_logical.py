@@ -86,6 +86,9 @@ _PROPERTIES = f"""
 WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), lines AS (
   SELECT 1 AS place, 0 AS at, pg_catalog.format('ALTER DATABASE :"database" OWNER TO %I;', pg_catalog.pg_get_userbyid(datdba)) AS line FROM d
   UNION ALL SELECT 2, 0, pg_catalog.format('ALTER DATABASE :"database" CONNECTION LIMIT %s;', datconnlimit) FROM d
+  UNION ALL SELECT 2, 1, pg_catalog.format('ALTER DATABASE :"database" SET TABLESPACE %I;', spcname) FROM d JOIN pg_catalog.pg_tablespace t ON t.oid = dattablespace
+    WHERE spcname <> 'pg_default'
+  UNION ALL SELECT 2, 2, 'ALTER DATABASE :"database" IS_TEMPLATE true;' FROM d WHERE datistemplate
   UNION ALL SELECT 3, 0, pg_catalog.format('COMMENT ON DATABASE :"database" IS %s;', pg_catalog.quote_nullable(pg_catalog.shobj_description(oid, 'pg_database'))) FROM d
   UNION ALL SELECT 4, 0, pg_catalog.format('REVOKE ALL ON DATABASE :"database" FROM PUBLIC, %I;', pg_catalog.pg_get_userbyid(datdba)) FROM d
   UNION ALL SELECT 5, a.at, pg_catalog.concat(

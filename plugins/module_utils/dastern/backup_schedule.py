@@ -50,6 +50,8 @@ CRONTABS = Path("/var/spool/cron/crontabs")
 CRON_NOTE = Path("/var/lib/das-tern/cron.json")
 """That cron was installed for the schedule, and what was in `CRON` then: `installed_at` and `there`."""
 _ZONES = Path("/usr/share/zoneinfo")
+MOST_DAYS = 3660
+"""Between two trial restores; the job reckons with dates, which end."""
 _ON_FAILURE = "das-tern-backup-failed@"
 
 _PROGRAM = """\
@@ -279,6 +281,10 @@ def _present(params: dict[str, Any], systemd: bool) -> Wanted:
     for name, least in (("delay", 0), ("drill_days", 0), ("expected_hours", 1), ("disk_free", 0), ("archive_lag", 1)):
         if params[name] < least:
             raise DasTernError(f"`{_VARIABLES[name]}` is {params[name]}; wanted is a number from {least} on.")
+    if params["drill_days"] > MOST_DAYS:
+        raise DasTernError(
+            f"`{_VARIABLES['drill_days']}` is {params['drill_days']}; wanted is a number up to {MOST_DAYS}, or 0 for no trial restore."
+        )
     if params["size_factor"] <= 1:
         raise DasTernError(f"`backup_size_factor` is {params['size_factor']}; wanted is a number above 1.")
     backup_run.retention(params["take"].get("keep") or {})

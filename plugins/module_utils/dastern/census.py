@@ -59,6 +59,7 @@ SELECT pg_catalog.json_build_object(
   'owner', pg_catalog.pg_get_userbyid(datdba), 'encoding', pg_catalog.pg_encoding_to_char(encoding),
   'acl', (SELECT pg_catalog.json_agg(a::pg_catalog.text ORDER BY a::pg_catalog.text) FROM pg_catalog.unnest(coalesce(datacl, pg_catalog.acldefault('d', datdba))) AS a),
   'locale', pg_catalog.concat_ws(' ', datlocprovider, coalesce(datlocale, datcollate), datcollate, datctype),
+  'tablespace', (SELECT spcname FROM pg_catalog.pg_tablespace t WHERE t.oid = dattablespace), 'is_template', datistemplate,
   'connection_limit', datconnlimit, 'comment', pg_catalog.shobj_description(oid, 'pg_database'),
   'settings', (SELECT pg_catalog.json_object_agg(coalesce(rolname, ''), setconfig ORDER BY rolname)
                FROM pg_catalog.pg_db_role_setting LEFT JOIN pg_catalog.pg_roles r ON r.oid = setrole WHERE setdatabase = d.oid))
@@ -120,7 +121,7 @@ class Census:
     """SHA-256 of what `pg_dump --schema-only` writes, without its noise, casts and parentheses; '' where the server has no room
     for the locks of that."""
     properties: dict[str, Any]
-    """What belongs to the database itself: owner, privileges, settings, comment, locale."""
+    """What belongs to the database itself: owner, privileges, settings, comment, locale, tablespace, whether it is a template."""
     migrations: list[str]
     """The applied ones, each with its checksum."""
     bytes: int

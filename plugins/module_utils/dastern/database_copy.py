@@ -29,6 +29,7 @@ pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
 # `grantee=privileges/grantor`, as PostgreSQL writes it; PUBLIC is nothing.
 _ACL_ITEM = re.compile(r'("(?:[^"]|"")*"|[^"=]*)=[^/]*/("(?:[^"]|"")*"|[^"/]+)')
 _OWNER = "SELECT to_json(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = {database}"
+_TABLESPACES = "SELECT json_agg(spcname) FROM pg_tablespace"
 APPLICATION = "das-tern put back"
 AGAIN = "_again_"
 """Before its time, in the name of a database that is made to see what a restore makes of a schema."""
@@ -40,7 +41,7 @@ FROM aclexplode(ARRAY[{acl}]::aclitem[]) WITH ORDINALITY AS a(grantor, grantee, 
 
 
 def create(psql: Psql, name: str, census: Census) -> None:
-    """Make `name`, empty, as the database of `census` was: locale, owner, privileges, settings, comment."""
+    """Make `name`, empty, as the database of `census` was: locale, tablespace, owner, privileges, settings, comment."""
     properties = census.properties
     provider, locale, collate, ctype = str(properties["locale"]).split(" ")
     providers = {"b": ("builtin", "BUILTIN_LOCALE"), "i": ("icu", "ICU_LOCALE")}
@@ -49,6 +50,11 @@ def create(psql: Psql, name: str, census: Census) -> None:
         if provider in providers
         else ""
     )
+    # One that the server doesn't have is a difference, which the comparison says.
+    if (tablespace := properties.get("tablespace", "pg_default")) in psql.value(_TABLESPACES):
+        special += f" TABLESPACE {identifier(tablespace)}"
+    if properties.get("is_template"):
+        special += " IS_TEMPLATE true"
     quoted = identifier(name)
     _make_roles_known(psql, properties)
     psql.run(

@@ -24,8 +24,7 @@ from .psql import Psql
 from .quantities import amount, cut, local
 from .restore_run import SITE_SPEC, State, checked, healed, refuse_version
 from .restore_target import Archive, Target
-from .restored_server import LONGEST, RestoredServer, Site, info
-from .sql_values import identifier
+from .restored_server import LONGEST, RestoredServer, Site, info, make_names, names_of
 from .survey import PGDATA
 
 # pgBackRest's words where a further repository doesn't answer.
@@ -187,7 +186,7 @@ def _logical(site: Site, record: Record, began: float) -> tuple[float, Compariso
         psql = site.serve(volume, PGDATA, {"archive_mode": "off"}, {f"{LOGICAL}/{record.label}": False})
     beside = copy.copy(site.place)
     beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
-    _make_roles(site, psql, record)
+    _make_names(site, psql, record)
     # In a server of its own, without network, the backup's code may have the superuser's rights.
     compared = database_copy.from_logical(beside, record, record.database, "", "", psql)
     serving = round(time.monotonic() - began, 1)
@@ -195,18 +194,26 @@ def _logical(site: Site, record: Record, began: float) -> tuple[float, Compariso
     return serving, compared
 
 
-def _make_roles(site: Site, psql: Psql, record: Record) -> None:
-    """Roles without rights, for the names in a dump: those of the live server, of the backup, and of the database itself."""
-    census = Census.of(record.census)
+def _make_names(site: Site, psql: Psql, record: Record) -> None:
+    """Make the roles and tablespaces that a dump names: those of the live server, of the backup, and of the database itself."""
+    properties = Census.of(record.census).properties
     with _beforehand():
-        names = set(site.psql.value("SELECT json_agg(rolname) FROM pg_roles") if site.answers() else [])
+        roles, tablespaces = names_of(site.psql) if site.answers() else (set(), set())
     with contextlib.suppress(OSError, UnicodeDecodeError):  # a file that is missing or harmed is found by the restore
         text = (site.place.logical_folder / record.label / "globals.sql").read_text("utf-8")
-        found = re.findall(r'^CREATE ROLE (?:"((?:[^"]|"")+)"|(\w+));$', text, re.MULTILINE)
-        names |= {quoted.replace('""', '"') or plain for quoted, plain in found}
-    names |= {census.properties["owner"], *(role for role in census.properties["settings"] or {} if role)}
-    there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
-    psql.run("\n".join(f"CREATE ROLE {identifier(name)};" for name in sorted(names - there)))
+        roles |= _made_in(text, "ROLE", ";$")
+        tablespaces |= _made_in(text, "TABLESPACE", " OWNER ")
+    roles |= {properties["owner"], *(role for role in properties["settings"] or {} if role)}
+    if "tablespace" in properties:  # older records don't have it
+        tablespaces.add(properties["tablespace"])
+    make_names(psql, roles, tablespaces)
+
+
+def _made_in(text: str, what: str, behind: str) -> set[str]:
+    """Return the names in the statements `CREATE <what>` of pg_dumpall; PostgreSQL has no others that begin with `pg_`."""
+    found = re.findall(rf'^CREATE {what} (?:"((?:[^"]|"")+)"|(\w+)){behind}', text, re.MULTILINE)
+    names = {quoted.replace('""', '"') or plain for quoted, plain in found}
+    return {name for name in names if not name.startswith("pg_")}
 
 
 def _check_pages(site: Site, database: str) -> None:

@@ -41,7 +41,7 @@ from .files import absolute, sync_folder
 from .migration_backup import WAIT
 from .psql import Psql
 from .quantities import amount, cut, local
-from .restore_run import SITE_SPEC, UNDO, swap_in
+from .restore_run import SITE_SPEC, kept_words, refuse_hours, swap_in
 from .restored_server import Site
 from .sql_values import identifier, literal, new_database
 
@@ -192,14 +192,14 @@ def replace(place: Place, path: Path, params: dict[str, Any], *, check_mode: boo
 
     The new one has owner, privileges and settings of the live one. Raises `DasTernError`; then the live one is as it was.
     """
+    refuse_hours(params)
     told = _of_head(path)
     _, owner = _looked(place)
     live = count(place.superuser, place.database)
     plan = [
         f"{path} becomes database {place.database}, which has {live.rows} rows in {len(live.tables)} tables",
         f"the file says {sum(told.values())} rows in {len(told)} tables" if told else "the file doesn't say how many rows it has",
-        f"done: read into a database beside {place.database} by its owner, counted, then swapped; the former one is kept for "
-        f"{params['keep_old_hours']} h, and `{UNDO}` brings it back",
+        f"done: read into a database beside {place.database} by its owner, counted, then swapped; {kept_words(params['keep_old_hours'])}",
     ]  # fmt: skip
     needed = word(params, place.database)
     if not is_confirmed(params, place.database):

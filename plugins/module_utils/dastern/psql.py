@@ -94,6 +94,8 @@ FROM (SELECT 'pg_proc'::pg_catalog.regclass AS class, oid FROM pg_catalog.pg_pro
   pg_catalog.pg_identify_object(o.class, o.oid, 0) AS i
 WHERE o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = o.class AND objid = o.oid AND deptype IN ('e', 'i', 'a'))
 """
+# What DROP DATABASE ends with where the database is a template: wrong_object_type.
+_IS_TEMPLATE = "42809"
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
 
 
@@ -256,7 +258,13 @@ class Psql:
 
     def drop_database(self, name: str) -> None:
         """Have no database of that name, whoever is in it; it waits for a checkpoint."""
-        self.run(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE);", silence=LONGEST)
+        drop = f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE);"
+        try:
+            self.run(drop, silence=LONGEST)
+        except DasTernError as refusal:
+            if refusal.facts.get("sqlstate") != _IS_TEMPLATE:
+                raise
+            self.run(f"ALTER DATABASE {identifier(name)} IS_TEMPLATE false;\n{drop}", silence=LONGEST)
 
     def value(self, query: str, database: str = "postgres", silence: float = 0) -> Any:
         """The one JSON value that `query` selects."""

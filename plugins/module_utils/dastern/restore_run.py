@@ -55,7 +55,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "table": {"type": "str", "default": ""},
     **CONFIRMATION,
     "undo": {"type": "bool", "default": False},
-    "timeline": {"type": "int", "default": 0},
+    "timeline": {"type": "str", "default": "0"},
     "unconfigured": {"type": "bool", "default": False},
     "keep_old_hours": {"type": "int", "default": 72},
     "as_superuser": {"type": "bool", "default": False},
@@ -65,6 +65,8 @@ COMMAND = playbook("restore")
 UNDO = playbook("restore", undo="true")
 DIFF_LINES = 40
 """How many lines of a difference of schemas a refusal shows; `--diff` shows all."""
+MOST_HOURS = 10 * 366 * 24
+"""For how long something may be kept that a restore replaced: ten years."""
 START = 120.0
 """Seconds that a swapped server gets to answer."""
 
@@ -212,6 +214,10 @@ def restore(
     """Restore what `params` (the options of the module `restore`) ask for; what the module returns. Raises `DasTernError`."""
     if not (params["undo"] or params["target"].strip()):
         raise DasTernError(f"`target` is empty. Nothing was done. Wanted is {TARGETS}.")
+    refuse_hours(params)
+    # What is no number is refused where it is known which timelines there are.
+    timeline = str(params["timeline"])
+    params = {**params, "timeline": int(timeline) if timeline.isdecimal() else timeline}
     place = Place(dict(params))
     if params["unconfigured"]:
         words = f"would restore {params['target']}; from which backup is seen once pgBackRest's configuration is as declared"
@@ -409,6 +415,21 @@ def _unconfirmed(run: Run, what: str, told: list[str], command: str) -> DasTernE
     )
 
 
+def refuse_hours(params: Mapping[str, Any]) -> None:
+    """Refuse a time to keep what is replaced that no date can be reckoned with, or that would delete what somebody meant to keep."""
+    if not 0 <= params["keep_old_hours"] <= MOST_HOURS:
+        raise DasTernError(
+            f"`restore_keep_old_hours` is {params['keep_old_hours']}; wanted is a number from 0 to {MOST_HOURS}. Nothing was done."
+        )
+
+
+def kept_words(hours: int) -> str:
+    """Say of a plan how long what is replaced will be kept."""
+    if not hours:
+        return "the former one isn't kept (`restore_keep_old_hours` is 0)"
+    return f"the former one is kept for {hours} h, and `{UNDO}` brings it back"
+
+
 def _refuse_senseless(run: Run) -> None:
     what, into, table = run.params["what"], run.params["into"], run.params["table"]
     if what == "cluster" and into:
@@ -530,7 +551,7 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
                 f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of {where} "
                 "(`docker system df` shows what Docker holds)."
             )
-    kept = f"the former one is kept for {params['keep_old_hours']} h, and `{UNDO}` brings it back"
+    kept = kept_words(params["keep_old_hours"])
     if params["what"] == "table" and not params["into"]:
         told.append(
             f"done: restored beside {run.database}; those rows of {params['table']} whose key isn't there are inserted by the owner, "
@@ -810,6 +831,8 @@ def _since(run: Run, last: Mapping[str, Any]) -> list[str]:
             changes = _changes(live, last["rows"], "dropped since")
             told += [f"rows of {run.database} since then:", *(changes or ["  as many in each table"])]
     hours = run.params["keep_old_hours"]
+    if not hours:
+        return [*told, kept_words(hours)]
     until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
     return [*told, f"what is live now would be kept for {hours} h, until {until}, and `{UNDO}` brings it back"]
 
@@ -1166,7 +1189,8 @@ def _kept_lines(run: Run, kept: dict[str, Any], refused: float) -> list[str]:
         f"folder {kept['kept']} of volume {kept['volume']}" if kept["what"] == "cluster" else f"database {kept['kept']}"
     )
     run.lines.append(f"the former one is kept as {where} until {local(kept['until'])}")
-    return [UNDO]
+    # With 0 it goes at the end of this run, and `undo` would bring back an older one.
+    return [UNDO] if run.params["keep_old_hours"] else []
 
 
 def _held(database: str, found: Census) -> str:

@@ -27,6 +27,8 @@ from .survey import PGDATA
 TARGETS = "`latest`, a backup's label or name, a time with its offset, an LSN, a transaction's number, or the name of a restore point"
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_LIKE_A_TIME = re.compile(r"[-+0-9TZ:., ]+")
+_WRITTEN = 'Written so it is 10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00 +07:00"`.'
 _OFFSET = re.compile(r" ?(Z|[+-]\d\d(:?\d\d)?)$")
 # A transaction that has a number is there so that a recovery to a time has a commit to stop before.
 _MARK = """
@@ -367,18 +369,19 @@ class Archive:
 
 
 def resolve(
-    site: Site, target: str, *, check_mode: bool, timeline: int = 0, again: Callable[[int], str] = str
+    site: Site, target: str, *, check_mode: bool, timeline: int | str = 0, again: Callable[[int], str] = str
 ) -> tuple[Target, Record]:
     """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first.
 
-    `timeline` is the one along which is recovered, 0 for the one that was live; `again` gives the command that names one.
+    `timeline` is the one along which is recovered, 0 for the one that was live; text is one that nobody has. `again` gives the
+    command that names one.
     """
     goal, record = _resolved(site, target, check_mode, timeline, again)
     return replace(goal, words=f"{goal.words}; along timeline {goal.timeline}"), record
 
 
 def _resolved(
-    site: Site, target: str, check_mode: bool, timeline: int, again: Callable[[int], str]
+    site: Site, target: str, check_mode: bool, timeline: int | str, again: Callable[[int], str]
 ) -> tuple[Target, Record]:
     archive = Archive(site)
     archive.refuse_empty()
@@ -393,6 +396,7 @@ def _resolved(
             ],
             timelines=sorted(archive.segments),
         )
+    timeline = int(timeline or 0)
     if named:
         backup = archive.backup(named.label)
         own = int(backup["archive"]["start"][:8], 16)
@@ -431,10 +435,7 @@ def _resolved(
         return _latest(site, archive, records, along, mark if live else None, live)
     lsn, what = target.upper(), f"LSN {target}"
     if not _LSN.fullmatch(target):
-        xid = target.isdigit()
-        what = f"The commit of transaction {target}" if xid else f"Restore point `{target}`"
-        pattern = rf"tx: +{target}, .*desc: COMMIT" if xid else rf"desc: RESTORE_POINT {re.escape(target)}$"
-        lsn = _found(site, archive, along, pattern, target, what, here is not None)
+        lsn, what = _found(site, archive, along, target, here is not None)
     backup, origin = archive.choose(
         records, along, lambda one: position(one["lsn"]["stop"]) <= position(lsn), position(lsn) // SEGMENT, what
     )
@@ -561,18 +562,21 @@ def _at(archive: Archive, records: list[Record], text: str, moment: datetime, wa
 
 
 def _moment(text: str) -> datetime | None:
-    """A time of the operator's; None if it isn't one. One without an offset would be read as the server's own zone."""
+    """A time of the operator's; None if it isn't written as one, such as the name of a restore point that begins with a date.
+
+    One without an offset would be read as the server's own zone.
+    """
     if not _DATE.match(text):
         return None
     moment = None
     try:
         moment = datetime.fromisoformat(_OFFSET.sub(r"\1", text))
     except ValueError:
-        pass
+        if not _LIKE_A_TIME.fullmatch(text):
+            return None
     if moment is None or not _OFFSET.search(text[10:]) or moment.tzinfo is None:
         raise DasTernError(
-            f"Target time `{text}` {'is not a time' if moment is None else 'says no offset from UTC'}. Written so it is "
-            '10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00 +07:00"`. Nothing was done.'
+            f"Target time `{text}` {'is not a time' if moment is None else 'says no offset from UTC'}. {_WRITTEN} Nothing was done."
         )
     if moment > datetime.now(UTC):
         raise DasTernError(f"Target time {text} is in the future. Nothing was done; `-e target=latest` is now.")
@@ -601,8 +605,15 @@ def _written(site: Site) -> str:
     return site.psql.run("SELECT pg_current_wal_lsn();").strip()
 
 
-def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: str, what: str, readable: bool) -> str:
-    """Where a record of the archived log begins; searched from the newest segment backwards."""
+def _found(site: Site, archive: Archive, timeline: int, target: str, readable: bool) -> tuple[str, str]:
+    """Where the restore point or the commit of the transaction begins that `target` names, and words for it.
+
+    The archived log is searched from the newest segment backwards. A name of digits alone can be either; the newer is taken.
+    """
+    point, pattern = f"Restore point `{target}`", rf"desc: RESTORE_POINT {re.escape(target)}$"
+    what, commit = point, f"The commit of transaction {target}"
+    if target.isascii() and target.isdigit():
+        what, pattern = f"{commit} or a restore point of that name", rf"{pattern}|tx: +{target}, .*desc: COMMIT"
     archive.refuse_unknown(timeline)
     if not archive.backups or not readable:
         raise DasTernError(
@@ -623,9 +634,9 @@ def _found(site: Site, archive: Archive, timeline: int, pattern: str, target: st
         there = ", ".join(cut([record.called for record in site.records(archive.backups)], 10))
         raise DasTernError(
             f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
-            f"Nothing was done. A target is {TARGETS}."
+            f"Nothing was done. A target is {TARGETS}.{f' {_WRITTEN}' if _DATE.match(target) else ''}"
         )
-    return hit[1]
+    return hit[1], point if "desc: RESTORE_POINT" in done.out else commit
 
 
 def _record(records: list[Record], backup: dict[str, Any]) -> Record:

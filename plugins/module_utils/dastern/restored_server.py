@@ -48,9 +48,10 @@ _REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
 _FILL = r"""
 set -eu
 folder=$1 label=$2 timeline=$3 tablespaces=$4
+shift 4
 rm -rf "$folder" "$tablespaces"
 mkdir -m 0700 "$folder"
-PGBACKREST_CHECKSUM_PAGE_ERROR=n pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default --tablespace-map-all="$tablespaces" \
+PGBACKREST_CHECKSUM_PAGE_ERROR=n pgbackrest --repo="$REPO" --stanza="$STANZA" --pg1-path="$folder" --set="$label" --type=default "$@" \
   --target-timeline="$timeline" restore || { code=$?; df -B1 --output=avail "$folder"; exit $code; }
 # Zero loss comes back when its receiver is there; until then nothing is to wait for it.
 sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|synchronous_standby_names|max_slot_wal_keep_size) *=/d' \
@@ -101,6 +102,9 @@ _READ = {REPOSITORY: False, RECEIVED: False}
 """What a server reads that only recovers and counts."""
 _ALL = {**_READ, TRANSFER: False}
 """What one of our own programs reads."""
+_NAMES = """
+SELECT json_build_object('roles', (SELECT json_agg(rolname) FROM pg_roles), 'tablespaces', (SELECT json_agg(spcname) FROM pg_tablespace))
+"""
 _SERVE = """
 echo 'local all all trust' > /tmp/hba.conf
 exec postgres "$@" -c hba_file=/tmp/hba.conf
@@ -356,7 +360,7 @@ class Site:
 
     @contextmanager
     def throwaway(self) -> Iterator[Psql]:
-        """Serve an empty cluster of its own for as long as the block lasts, with the live server's roles, which may do nothing.
+        """Serve an empty cluster of its own for as long as the block lasts, with roles and tablespaces called as the live server's.
 
         It has no network, no secrets, and no folder of the host: what a stranger wrote may run there with all rights.
         """
@@ -367,9 +371,7 @@ class Site:
         try:
             cluster.initialise(self.containers, self.image, volume, self.helper)
             psql = self.serve(volume, PGDATA, {"archive_mode": "off", "fsync": "off"}, {})
-            names = set(self.psql.value("SELECT json_agg(rolname) FROM pg_roles"))
-            there = set(psql.value("SELECT json_agg(rolname) FROM pg_roles"))
-            psql.run("".join(f"CREATE ROLE {identifier(name)};\n" for name in sorted(names - there)))
+            make_names(psql, *names_of(self.psql))
             yield psql
         finally:
             self.remove_helper()
@@ -410,6 +412,24 @@ def tablespaces_of(folder: str) -> str:
     return f"tablespaces-{folder.removeprefix('restored-')}"
 
 
+def names_of(psql: Psql) -> tuple[set[str], set[str]]:
+    """Return the names of a server's roles and tablespaces."""
+    found = psql.value(_NAMES)
+    return set(found["roles"]), set(found["tablespaces"])
+
+
+def make_names(psql: Psql, roles: set[str], tablespaces: set[str]) -> None:
+    """Give a throwaway server what the SQL of a backup names: roles that may do nothing, and tablespaces in its own data directory."""
+    known_roles, known_tablespaces = names_of(psql)
+    psql.run(
+        "SET allow_in_place_tablespaces = on;\n"
+        + "".join(f"CREATE ROLE {identifier(name)};\n" for name in sorted(roles - known_roles))
+        + "".join(
+            f"CREATE TABLESPACE {identifier(name)} LOCATION '';\n" for name in sorted(tablespaces - known_tablespaces)
+        )
+    )
+
+
 class RestoredServer:
     """One physical backup, its files in `folder` of `volume`, served for as long as it is asked."""
 
@@ -425,21 +445,35 @@ class RestoredServer:
 
         Without a timeline it would follow the newest, which a restore that was undone may have left.
         """
+        mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole"
+        mend = f"{mend}. {instead}" if instead else f"{mend}; take another one (`-e target=LABEL`)."
+        try:
+            maps = self._tablespace_maps(label)
+        except DasTernError as refusal:
+            raise DasTernError(f"Backup {label} can't be restored: {refusal.message} {mend}", **refusal.facts) from None
         done = self.site.once(
-            _FILL, self.folder, label, str(timeline), self.tablespaces, volume=self.volume, named=True
+            _FILL, self.folder, label, str(timeline), self.tablespaces, *maps, volume=self.volume, named=True
         )
         if done.rc:
             left = re.search(r"Avail\s+(\d+)\s*$", done.out)
             # pgBackRest doesn't always say that itself.
             full = "No space left" in done.out + done.err or (left is not None and int(left[1]) < FULL)
-            mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole"
-            mend = f"{mend}. {instead}" if instead else f"{mend}; take another one (`-e target=LABEL`)."
             if full:
                 mend = f"The disk of volume {self.volume} has no space left: make room there (`docker system df` shows what Docker holds), then run again."
             # What was ended from outside, or by a full disk, says nothing of the backup.
             status = {"status": 0} if full else done.outside
             raise DasTernError(f"Backup {label} can't be restored: {errors_of(done)}. {mend}", **status)
         self.system = done.out.split()[-1]
+
+    def _tablespace_maps(self, label: str) -> list[str]:
+        """Return pgBackRest's options that put each tablespace of a set into a folder called by its OID.
+
+        With `--tablespace-map-all` the folder would have the tablespace's name, which may be a path such as `../pgdata/x`.
+        """
+        told = json.loads(self.site.pgbackrest("info", f"--set={label}", "--output=json"), strict=False)
+        sets = told[0].get("backup") if told else None
+        spaces = (sets[0].get("tablespace") or []) if sets else []
+        return [f"--tablespace-map={int(one['oid'])}={self.tablespaces}/{int(one['oid'])}" for one in spaces]
 
     def end_of(self, segment: str, sums: Mapping[str, str]) -> str:
         """Where the last record up to the end of a segment begins, in the archive or in what was received.
