@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import restore_run, survey
+from ansible.module_utils.dastern import restore_run, survey, swaps
 from ansible.module_utils.dastern.backup_records import Place
+from ansible.module_utils.dastern.census import Census
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_run import Run, State
@@ -29,8 +30,9 @@ def run(tmp_path: Path) -> Run:
     place = Place(own)
     place.folder.mkdir()
     site: Any = SimpleNamespace(
-        name="pg", volume="pg-data", container=None, psql=SimpleNamespace(), waiting=nullcontext,
+        name="pg", volume="pg-data", container={"State": {}}, psql=SimpleNamespace(), waiting=nullcontext,
         look=lambda: {"entries": ["pgdata", "in"]}, answers=lambda: False, wait_until_answers=lambda _: True,
+        start=lambda: None, stop=lambda: None,
     )  # fmt: skip
     return Run({"keep_old_hours": 72}, place, site, State(place), [], lambda _: None)
 
@@ -289,8 +291,225 @@ def test_a_timeline_is_a_number_or_refused_later(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("hours", "following"), [(0, []), (1, [restore_run.UNDO])])
-def test_undo_is_named_only_where_the_former_one_stays(run: Any, hours: int, following: list[str]) -> None:
+def test_undo_is_named_only_where_the_former_one_stays(
+    run: Any, monkeypatch: pytest.MonkeyPatch, hours: int, following: list[str]
+) -> None:
     run.params["keep_old_hours"] = hours
+    monkeypatch.setattr(restore_run, "_databases", lambda _: ["d"])
     assert restore_run._kept_lines(run, entry(run, "database"), 0) == following
     assert (restore_run.UNDO in restore_run.kept_words(hours)) == bool(following)
     assert (restore_run.UNDO in restore_run._since(run, entry(run, "database"))[-1]) == bool(following)
+
+
+CENSUS: dict[str, Any] = {
+    "database": "d_restored_1", "tables": {"public.users": 50}, "schema": "a", "properties": {"owner": "u", "connection_limit": 0},
+    "migrations": ["m b"], "bytes": 1,
+}  # fmt: skip
+
+
+def waiting(run: Any, what: str, **changes: Any) -> dict[str, Any]:
+    """The note of a copy that waits."""
+    left = {"control": ["1", "0/9", "7"]} if what == "cluster" else {"oid": 9, "limit": -1, "census": CENSUS}
+    moment = "2026-02-08T10:30:00+00:00"
+    noted = {"asked": ["database"], "moment": moment, "differences": ["incomplete: a view"], "left": left}
+    return {**entry(run, what), **noted, **changes}
+
+
+@pytest.mark.parametrize(
+    ("what", "found", "words"),
+    [
+        ("database", {}, ""),
+        ("database", {"oid": 10}, "it is another database of that name"),
+        ("database", {"tables": {"public.users": 0}}, "table public.users has 0 rows instead of 50"),
+        ("database", {"tables": {}}, "table public.users is missing"),
+        ("database", {"schema": "b"}, "its schema is another one"),
+        ("database", {"properties": {"owner": "u", "connection_limit": -1}}, "connection_limit of the database is -1"),
+        ("database", {"migrations": []}, "it has 0 applied migrations instead of 1"),
+        ("cluster", {}, ""),
+        ("cluster", {"control": ["1", "0/A", "7"]}, "a server was started on it"),
+        ("cluster", {"control": []}, "its folder has another cluster"),
+        ("cluster", {"timelines": {7: {}}}, "it is on timeline 7, which the archive has of another restore by now"),
+    ],
+)
+def test_a_copy_that_waits_is_looked_at_again(
+    run: Any, monkeypatch: pytest.MonkeyPatch, what: str, found: dict[str, Any], words: str
+) -> None:
+    """It was checked when it was restored; since then anybody may have been in it, and other restores may have gone live."""
+    counted = Census.of({**CENSUS, **{name: value for name, value in found.items() if name in CENSUS}})
+    archive = SimpleNamespace(segments={6: {}}, forks=found.get("timelines", {}), damaged={})
+    monkeypatch.setattr(restore_run, "Archive", lambda _: archive)
+    monkeypatch.setattr(restore_run, "_control", lambda *_: found.get("control", ["1", "0/9", "7"]))
+    monkeypatch.setattr(restore_run, "_oid", lambda *_: found.get("oid", 9))
+    monkeypatch.setattr(restore_run, "count", lambda *_: counted)
+    monkeypatch.setattr(restore_run, "_databases", lambda _: ["d", "in"])
+    swapped: list[Any] = []
+    monkeypatch.setattr(restore_run, "_swap_databases", lambda *_, **named: swapped.append(named) or 0.0)
+    monkeypatch.setattr(restore_run, "_swap_folders", lambda *_: swapped.append({}) or 0.0)
+    named = {
+        "target": "L",
+        "what": what,
+        "table": "",
+        "into": "",
+        "repository": 1,
+        "timeline": 0,
+        "as_superuser": False,
+    }
+    run.params = {"keep_old_hours": 72, **named, "accept_differences": True, "instance": "", "confirm": "d"}
+    if not words:
+        restore_run._swap_waiting(run, waiting(run, what), False, True)
+        assert swapped == [{"limit": -1} if what == "database" else {}]
+        return
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refusal:
+            restore_run._swap_waiting(run, waiting(run, what), check_mode, True)
+        assert words in refusal.value.message
+        assert f"-e target=L -e what={what} -e confirm=d` restores it once more" in refusal.value.message
+    assert swapped == []
+    with pytest.raises(DasTernError, match="what it was then isn't noted"):
+        restore_run._swap_waiting(run, waiting(run, what, left=None), False, True)
+
+
+def test_a_copy_that_waits_is_closed_and_opened_by_the_swap(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql: list[str] = []
+    run.site.psql.run, run.site.psql.value = sql.append, lambda _: 5
+    monkeypatch.setattr(restore_run, "_oid", lambda *_: 9)
+    found = Census.of({**CENSUS, "properties": {"owner": "u", "connection_limit": 5}})
+    left = restore_run._left(run, entry(run, "database"), found)
+    assert sql == ['ALTER DATABASE "in" CONNECTION LIMIT 0;']
+    assert left == {"oid": 9, "limit": 5, "census": CENSUS}
+    for there in (["d", "in"], ["in"]):
+        monkeypatch.setattr(restore_run, "_databases", lambda _, there=there: there)
+        restore_run._swap_databases(run, entry(run, "database"), limit=5)
+        assert 'ALTER DATABASE "d" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 5;\nCOMMIT;' in sql[-1]
+    restore_run._swap_databases(run, entry(run, "database"))
+    assert "CONNECTION LIMIT" not in sql[-1]
+
+
+@pytest.mark.parametrize(("incoming", "stays"), [("other", False), ("old", True)])
+@pytest.mark.parametrize("what", ["cluster", "database"])
+def test_another_restore_ends_the_time_of_a_copy_that_waits(run: Any, what: str, incoming: str, stays: bool) -> None:
+    """Also where it is killed before it can remove it; an undo is none."""
+    run.params |= {"accept_differences": True, "target": "L", "into": ""}
+    run.state.waiting = waiting(run, "cluster", incoming="restored-1")
+    run.state.kept = [{**entry(run, what), "kept": "old"}]
+    run.asked = run.state.waiting["asked"]
+    assert restore_run._waiting(run) is not None
+    run.state.begin({**entry(run, what), "incoming": incoming})
+    run.state.done()
+    run.state = State(run.place)
+    assert (restore_run._waiting(run) is not None) == stays
+    assert (run.state.overdue_waiting is None) == stays
+
+
+@pytest.mark.parametrize(
+    ("databases", "words", "kept", "waits"),
+    [
+        (["d"], "Database d wasn't replaced and serves as before. in, which was to come in, isn't there any more", [], False),
+        ([], "There is no database d. in, which was to come in, isn't there any more", [], False),
+        (["d", "in"], "Database d wasn't replaced and serves as before:", [], True),
+        (["d", "out"], "had happened", ["out"], False),
+    ],
+)  # fmt: skip
+def test_a_copy_that_is_gone_proves_no_swap_of_databases(
+    run: Any, monkeypatch: pytest.MonkeyPatch, databases: list[str], words: str, kept: list[str], waits: bool
+) -> None:
+    server = Served(run, monkeypatch, up=True)
+    server.databases = databases
+    run.state.waiting = waiting(run, "database")
+    run.state.begin(entry(run, "database"))
+    (told,) = restore_run.healed(run.site, run.state)
+    assert words in told
+    assert any("ALLOW_CONNECTIONS true" in sql for sql in server.sql) == ("d" in databases)
+    state = State(run.place)
+    assert (state.pending, [one["kept"] for one in state.kept], bool(state.waiting)) == (None, kept, waits)
+
+
+@pytest.mark.parametrize(
+    ("entries", "container", "words", "kept", "moves"),
+    [
+        (["pgdata"], True, "any more. The former cluster is back and serves", [], 0),
+        ([], True, "in volume pg-data any more, which holds no cluster", [], 0),
+        ([], False, "in volume pg-data any more, which holds no cluster", [], 0),
+        (["in", "out"], True, "was taken back: The former cluster is back and serves", [], 1),
+        (["in", "out"], False, "is served as soon as `ansible-playbook playbooks/provision.yml`", [], 1),
+        (["in"], True, "was finished: the restored cluster serves", [], 1),
+        (["in", "busy"], True, "There is no former cluster in volume pg-data, and nothing serves", [], 2),
+        (["pgdata", "out"], True, "was finished: the restored cluster serves", ["out"], 0),
+        (["pgdata", "out"], False, "the restored cluster is served as soon as `ansible-playbook playbooks/provision.yml`", ["out"], 0),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_gone_proves_no_swap_of_clusters(
+    run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    entries: list[str],
+    container: bool,
+    words: str,
+    kept: list[str],
+    moves: int,
+) -> None:
+    """The disk of the backups may have outlived the machine: then no volume is made, and nothing is said to serve."""
+    server = Served(run, monkeypatch)
+    run.site.container = run.site.container if container else None
+    run.site.look = lambda: {"entries": entries}
+    run.site.waiting = nullcontext if entries else lambda: pytest.fail("a volume was made")
+    moved: list[Any] = []
+
+    def within(*words: Any) -> Output:
+        moved.append(words)
+        return Output(int("busy" in entries and len(moved) == 1), "nothing\n" if "busy" in entries else "", "")
+
+    run.site.within = within
+    run.state.begin(entry(run, "cluster"))
+    (told,) = restore_run.healed(run.site, run.state)
+    assert words in told
+    assert len(moved) == moves
+    assert server.up == (container and entries not in ([], ["in", "busy"]))
+    state = State(run.place)
+    assert (state.pending, [one["kept"] for one in state.kept]) == (None, kept)
+
+
+def test_undo_strikes_what_is_gone_and_names_the_older_one(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.params = {"undo": True, "confirm": "d", "instance": "", "keep_old_hours": 72}
+    run.state.kept = [{**entry(run, "cluster"), "kept": kept} for kept in ("replaced-1", "replaced-2")]
+    run.site.look = lambda: {"entries": ["pgdata", "replaced-1"]}
+    for check_mode, words in ((True, "Nothing was done."), (False, "-e undo=true` now brings back cluster replaced-1")):
+        with pytest.raises(DasTernError, match="replaced-2, which a restore of .* isn't there any more") as refusal:
+            restore_run._undo(run, check_mode)
+        assert words in refusal.value.message
+        assert len(run.state.kept) == 1 + check_mode
+    assert [one["kept"] for one in State(run.place).kept] == ["replaced-1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"asked": "missing"}, {"asked": None}, {"moment": "missing"}, {"differences": "missing"}, {"moment": "yesterday"}, {"moment": "2026-02-08T10:30:00"}, {"differences": None}, {"until": "2026-02-08"},
+        {"left": {"census": {}, "oid": 9, "limit": -1}}, {"left": {"oid": 9}}, {"rows": {"public.users": None}}, {"rows": []},
+    ],
+)  # fmt: skip
+def test_a_malformed_note_of_a_copy_that_waits_is_refused_in_words(run: Any, changes: dict[str, Any]) -> None:
+    run.state.waiting = waiting(run, "database")
+    run.state.save()
+    assert State(run.place).waiting is not None
+    run.state.waiting = {name: value for name, value in (run.state.waiting | changes).items() if value != "missing"}
+    run.state.save()
+    with pytest.raises(DasTernError, match="restore.json can't be read"):
+        State(run.place)
+
+
+@pytest.mark.parametrize("what", ["pending", "waiting"])
+def test_a_malformed_note_can_be_told(run: Any, what: str) -> None:
+    """By what only shows or refuses."""
+    run.state.path.write_text(f'{{"{what}": {{"words": "x"}}}}')
+    noted = swaps.noted(run.place.folder, what)
+    assert noted == {"what": "cluster", "incoming": "", "at": "", "until": "", "words": "x"}
+    assert "A restore began to swap the cluster of container pg, and hasn't ended" in swaps.refusal("pg", noted).message
+
+
+@pytest.mark.parametrize(("what", "there"), [("cluster", ["in"]), ("database", ["in", "postgres"])])
+def test_a_plan_promises_to_keep_only_what_is_live(
+    run: Any, monkeypatch: pytest.MonkeyPatch, what: str, there: list[str]
+) -> None:
+    monkeypatch.setattr(restore_run, "_databases", lambda _: there)
+    run.site.look = lambda: {"entries": there}
+    assert restore_run._since(run, waiting(run, what)) == [f"no {what} is live that would be kept"]

@@ -24,7 +24,7 @@ from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place, Record
 from .census import Census, count
 from .commands import playbook
-from .comparison import Comparison, compare, refuse_damage
+from .comparison import SHOWN, Comparison, compare, refuse_damage
 from .confirmation import SPEC as CONFIRMATION
 from .confirmation import is_confirmed, wanted, word
 from .containers import ROLE_LABEL
@@ -32,7 +32,7 @@ from .errors import DasTernError
 from .files import write
 from .psql import Psql
 from .quantities import amount, cut, duration, local
-from .restore_target import TARGETS, Target, resolve
+from .restore_target import TARGETS, Archive, Target, resolve
 from .restored_server import REMOVE, RestoredServer, Site
 from .sql_values import identifier, literal, new_database
 from .survey import MOUNT
@@ -91,6 +91,17 @@ cd {MOUNT}
 if [ ! -e "$1" ] && [ -e pgdata ]; then mv -T pgdata "$1"; fi
 if [ -e "$2" ]; then mv -T "$2" pgdata; fi
 sync .
+[ -e pgdata ] || echo nothing
+"""
+# Folders of tablespaces that no cluster of the volume links to.
+_UNLINKED = rf"""
+cd {MOUNT}
+for folder; do
+  for link in */pg_tblspc/*; do
+    case $(readlink "$link" || :)/ in {MOUNT}/"$folder"/*) continue 2;; esac
+  done
+  echo "$folder"
+done
 """
 # A transaction on either side of the swap: by them a time is known to be before or behind it, where nobody else writes.
 _NOTED = "SELECT pg_current_xact_id();"
@@ -101,8 +112,12 @@ SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = {n
 BEGIN;
 ALTER DATABASE {live} RENAME TO {kept};
 ALTER DATABASE {incoming} RENAME TO {live};
-ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;
+ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true{limit};
 COMMIT;
+"""
+# Identifier, last checkpoint and timeline of a cluster that isn't running: a start of the server changes the checkpoint.
+_CONTROL = r"""
+LC_ALL=C pg_controldata "$1" | sed -En "s/^(Database system identifier|Latest checkpoint location|Latest checkpoint's TimeLineID): *//p"
 """
 _END_SWAP = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'das-tern swap';"
 
@@ -117,7 +132,7 @@ class State:
             self.kept: list[dict[str, Any]] = [_checked_entry(one) for one in found["kept"]]
             self.pending: dict[str, Any] | None = found["pending"] and _checked_entry(found["pending"])
             waiting = found.get("waiting")
-            self.waiting: dict[str, Any] | None = waiting and _checked_entry(waiting)
+            self.waiting: dict[str, Any] | None = waiting and _checked_waiting(waiting)
         except FileNotFoundError:
             self.kept, self.pending, self.waiting = [], None, None
         except (OSError, *UNREADABLE) as error:
@@ -152,13 +167,20 @@ class State:
         self.kept = [one for one in self.kept if one is not came]
         if self.waiting and self.waiting["incoming"] == swap["incoming"]:
             self.waiting = None
+        elif self.waiting and not came:  # another restore has taken its place
+            self.waiting["until"] = datetime.now(UTC).isoformat(timespec="seconds")
         if swap["kept"]:
             self.kept.append(swap)
         kept = f", and the former one is kept as {swap['kept']}" if swap["kept"] else ""
         self._settle(f"The swap has happened: the restored {swap['what']} is live{kept}.", came and came.get("within"))
 
-    def given_up(self, words: str) -> None:
-        """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay."""
+    def given_up(self, words: str, *, gone: bool = False) -> None:
+        """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay.
+
+        `gone` is said where what was to come in isn't there any more.
+        """
+        if gone and self.waiting and self.pending and self.waiting["incoming"] == self.pending["incoming"]:
+            self.waiting = None
         self._settle(words, self.pending and self.pending.get("within"))
 
     def _settle(self, words: str, within: dict[str, Any] | None) -> None:
@@ -179,10 +201,29 @@ def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of `restore.json`; one of `UNREADABLE` where that isn't what was written."""
     for name in ("what", "incoming", "kept", "words", "database", "volume", "at"):
         entry[name].encode()
-    datetime.fromisoformat(entry["until"])
+    if entry.get("rows") is not None:
+        sum(entry["rows"].values())
+    _with_offset(entry["until"])
     if entry.get("within"):
         _checked_entry(entry["within"])
     return entry
+
+
+def _checked_waiting(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a copy that waits, checked likewise."""
+    _with_offset(entry["moment"])
+    "".join([*entry["differences"], entry["asked"][0]])
+    if left := entry.get("left"):
+        if entry["what"] == "cluster":
+            "".join(left["control"])
+        else:
+            int(left["oid"]), int(left["limit"]), Census.of(left["census"])
+    return _checked_entry(entry)
+
+
+def _with_offset(moment: str) -> None:
+    if datetime.fromisoformat(moment).tzinfo is None:
+        raise ValueError(f"{moment} has no offset")
 
 
 @dataclass
@@ -318,7 +359,7 @@ def _refuse_another(run: Run, record: Record, *, own: bool) -> None:
 
 def _waiting(run: Run) -> dict[str, Any] | None:
     """The copy that waits, where this run is asked to make just that one live: `latest` is another by now."""
-    params, waiting = run.params, run.state.waiting
+    params, waiting = run.params, None if run.state.overdue_waiting else run.state.waiting
     if waiting and params["accept_differences"] and params["target"] != "latest" and not params["into"]:
         return waiting if waiting["asked"] == run.asked else None
     return None
@@ -336,6 +377,13 @@ def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed
             f"{waiting['incoming']}, which a restore of {local(waiting['at'])} left, isn't there any more. Nothing was done; the "
             "same command restores it once more."
         )
+    if changed := _changed(run, waiting):
+        again = _command({**run.params, "accept_differences": False}, word(run.params, run.database))
+        raise DasTernError(
+            f"{waiting['incoming']} can't become live as a restore of {local(waiting['at'])} left it: {'; '.join(cut(changed, SHOWN))}. "
+            f"Nothing was done. `{again}` restores it once more.",
+            differences=changed,
+        )
     told = [
         f"would make live what was restored at {local(waiting['at'], datetime.now(UTC))}: {waiting['words']}",
         *waiting["differences"],
@@ -348,12 +396,53 @@ def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed
         raise _unconfirmed(run, what, told, command)
     kept = f"replaced-{stamp}" if what == "cluster" else _named(run.database, "before", stamp)
     entry = _entry(run, what, incoming=waiting["incoming"], kept=kept, words=waiting["words"], rows=waiting["rows"])
-    refused = _swap_folders(run, entry) if what == "cluster" else _swap_databases(run, entry)
+    if what == "cluster":
+        refused = _swap_folders(run, entry)
+    else:
+        refused = _swap_databases(run, entry, limit=int(waiting["left"]["limit"]))
     run.lines.append(f"{waiting['words']}, restored at {local(waiting['at'])}, is live now")
     run.lines += waiting["differences"]
     after = _kept_lines(run, entry, refused)
     return {"target": waiting["words"], "refused_seconds": refused, "differences": waiting["differences"],
             "next": [*_passwords(what), *after]}  # fmt: skip
+
+
+def _left(run: Run, entry: dict[str, Any], found: Census) -> dict[str, Any]:
+    """Close the copy to all but the superuser; return what `_changed` compares it with."""
+    if entry["what"] == "cluster":
+        return {"control": _control(run.site, entry["incoming"])}
+    psql, name = run.site.psql, entry["incoming"]
+    limit = psql.value(f"SELECT to_json(datconnlimit) FROM pg_database WHERE datname = {literal(name)}")
+    psql.run(f"ALTER DATABASE {identifier(name)} CONNECTION LIMIT 0;")
+    census = {**found.as_dict(), "properties": {**found.properties, "connection_limit": 0}}
+    return {"oid": _oid(psql, name), "limit": limit, "census": census}
+
+
+def _changed(run: Run, waiting: dict[str, Any]) -> list[str]:
+    """Why the copy that waits mustn't become live: it was checked when it was restored, and not since."""
+    site, name, left = run.site, waiting["incoming"], waiting.get("left")
+    if not left:
+        return ["what it was then isn't noted"]
+    if waiting["what"] == "cluster":
+        control = _control(site, name)
+        if not control or control != left["control"]:
+            return ["its folder has another cluster, or a server was started on it"]
+        archive, timeline = Archive(site), int(control[-1])
+        if timeline in {*archive.segments, *archive.forks, *archive.damaged}:
+            return [f"it is on timeline {timeline}, which the archive has of another restore by now"]
+        return []
+    if _oid(site.psql, name) != left["oid"]:
+        return ["it is another database of that name"]
+    told = compare(Census.of(left["census"]), count(site.psql, name))
+    return told.damage + told.differences + (["its schema is another one"] if told.schema_differs else [])
+
+
+def _control(site: Site, folder: str) -> list[str]:
+    return site.seen(_CONTROL, f"{MOUNT}/{folder}").out.split()
+
+
+def _oid(psql: Psql, database: str) -> Any:
+    return psql.value(f"SELECT to_json(oid::int8) FROM pg_database WHERE datname = {literal(database)}")
 
 
 def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) -> DasTernError:
@@ -362,7 +451,8 @@ def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) ->
     run.lines += _discarded(run.place, run.state)
     assert run.moment is not None
     moment = run.moment.isoformat(timespec="seconds")
-    run.state.waiting = {**entry, "asked": run.asked, "moment": moment, "differences": compared.lines}
+    left = _left(run, entry, compared.found)
+    run.state.waiting = {**entry, "asked": run.asked, "moment": moment, "differences": compared.lines, "left": left}
     run.state.save("Make room there, then run again: what was restored stays until then.")
     command = _command({**params, "accept_differences": True}, word(params, run.database))
     rights = any(
@@ -552,6 +642,8 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
                 "(`docker system df` shows what Docker holds)."
             )
     kept = kept_words(params["keep_old_hours"])
+    if not (live if params["what"] == "database" else "pgdata" in look["entries"]):
+        kept = f"no {params['what']} is live that would be kept"
     if params["what"] == "table" and not params["into"]:
         told.append(
             f"done: restored beside {run.database}; those rows of {params['table']} whose key isn't there are inserted by the owner, "
@@ -717,7 +809,8 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
         entry = _entry(
             run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words, rows=found.tables
         )
-        raise _leave(run, entry, compared, f"database {name}")
+        look = f"docker exec -it -u postgres {quote(site.name)} psql -d {quote(name)}"
+        raise _leave(run, entry, compared, f"database {name} (to look at it: `{look}`)")
     beside = "beside " if params["table"] and not into else "into "
     run.lines.append(f"{words} restored {beside}{into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
@@ -799,9 +892,15 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
     stamp = _stamp()
     there = run.site.look()["entries"] if last["what"] == "cluster" else _databases(run.site.psql)
     if last["kept"] not in there:
+        done, next_one = "Nothing was done", f"`{playbook('list_backups')}` shows what can be restored."
+        if not check_mode and last["volume"] == run.site.volume:  # otherwise it hides the older ones
+            run.state.kept.pop()
+            run.state.save()
+            done += ", but that it isn't listed as kept any more"
+            if older := run.state.kept[-1:]:
+                next_one = f"`{UNDO}` now brings back {older[0]['what']} {older[0]['kept']}, replaced at {local(older[0]['at'])}."
         raise DasTernError(
-            f"{last['kept']}, which a restore of {local(last['at'])} left, isn't there any more: it can't be brought back. Nothing was "
-            "done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
+            f"{last['kept']}, which a restore of {local(last['at'])} left, isn't there any more: it can't be brought back. {done}. {next_one}"
         )
     words = f"what was live before {local(last['at'], datetime.now(UTC))} ({last['words']})"
     confirmed = is_confirmed(run.params, run.database)
@@ -821,6 +920,8 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
 
 def _since(run: Run, last: Mapping[str, Any]) -> list[str]:
     """What taking a restore back takes away: rows written since, where they were counted then and can be now."""
+    if not _is_live(run, last["what"]):
+        return [f"no {last['what']} is live that would be kept"]
     told = [f"what was written since {last['at']} isn't in it"]
     if last.get("rows") is not None:
         try:
@@ -835,6 +936,11 @@ def _since(run: Run, last: Mapping[str, Any]) -> list[str]:
         return [*told, kept_words(hours)]
     until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
     return [*told, f"what is live now would be kept for {hours} h, until {until}, and `{UNDO}` brings it back"]
+
+
+def _is_live(run: Run, what: str) -> bool:
+    """Whether there is something that a swap would replace, and keep."""
+    return "pgdata" in run.site.look()["entries"] if what == "cluster" else run.database in _databases(run.site.psql)
 
 
 def _entry(
@@ -941,6 +1047,8 @@ def _put_back(site: Site, entry: dict[str, Any]) -> str:
             f"The former folder {entry['kept']} in volume {site.volume} can't be put back: {moved.last_words}. Rename it to "
             "pgdata by hand."
         )
+    if moved.out.strip() == "nothing":  # a server that is started on it makes an empty cluster
+        return f"There is no former cluster in volume {site.volume}, and nothing serves."
     return _serves_again(site)
 
 
@@ -949,18 +1057,28 @@ def _serves_again(site: Site) -> str:
         _serve(site)
     except DasTernError as refusal:
         return f"The former folder is back, but: {refusal.message}"
-    return "The former cluster is back and serves."
+    return f"The former cluster is back and {_serves(site)}."
 
 
-def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
-    """Seconds for which nobody could connect."""
+def _serves(site: Site) -> str:
+    missing = f"is served as soon as `{playbook('provision')}` has made container {site.name}"
+    return "serves" if site.container else missing
+
+
+def _swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) -> float:
+    """Swap, and give what comes in its connection limit back, where it waited with another; seconds for which nobody could connect."""
     site, state = run.site, run.state
     live, kept, incoming = (identifier(name) for name in (run.database, entry["kept"], entry["incoming"]))
+    limited = "" if limit is None else f" CONNECTION LIMIT {limit}"
     if run.database not in _databases(site.psql):
         entry["kept"] = ""
-        script = f"ALTER DATABASE {incoming} RENAME TO {live};\nALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;"
+        script = (
+            f"BEGIN;\nALTER DATABASE {incoming} RENAME TO {live};\n"
+            f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true{limited};\nCOMMIT;"
+        )
     else:
-        script = _SWAP_DATABASES.format(live=live, kept=kept, incoming=incoming, name=literal(run.database))
+        name = literal(run.database)
+        script = _SWAP_DATABASES.format(live=live, kept=kept, incoming=incoming, name=name, limit=limited)
     _begin(run, entry)
     began = time.monotonic()
     try:
@@ -968,7 +1086,7 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
     except DasTernError as error:
         site.wait_until_answers(START)  # it may be the server that ended, and is coming back
         try:
-            happened = _settled(site, state)
+            serves = _settled(site, state)
         except DasTernError as refusal:
             doubt = (
                 f" DATABASE {run.database} MAY REFUSE CONNECTIONS. When container {site.name} runs again, the next run of `{COMMAND}` "
@@ -977,11 +1095,9 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
             raise DasTernError(
                 f"{error.message} {refusal.message}{'' if refusal.facts.get('unnoted') else doubt}"
             ) from None
-        if not happened:
+        if serves:
             _clean(run)
-            raise DasTernError(
-                f"{error.message} Database {run.database} wasn't replaced and serves as before."
-            ) from None
+            raise DasTernError(f"{error.message} {serves}") from None
     except BaseException:
         with contextlib.suppress(DasTernError):
             site.psql.run(f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;")
@@ -991,19 +1107,28 @@ def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
     return round(time.monotonic() - began, 2)
 
 
-def _settled(site: Site, state: State) -> bool:
-    """Have an end of a swap of databases that was cut short, after which the live one takes connections; whether it happened."""
+def _settled(site: Site, state: State) -> str:
+    """Finish or undo an interrupted swap of databases and reopen the live one. Say what serves unless it was committed.
+
+    That what was to come in is gone proves nothing: somebody may have dropped it. Only the swap makes the former one.
+    """
     assert state.pending is not None
-    live, incoming = state.pending["database"], state.pending["incoming"]
+    live, incoming, kept = (state.pending[name] for name in ("database", "incoming", "kept"))
     site.psql.run(_END_SWAP)  # psql may still be at work in the container
     there = _databases(site.psql)
-    if incoming not in there:
-        state.done()
-        return True
     if live in there:
         site.psql.run(f"ALTER DATABASE {identifier(live)} WITH ALLOW_CONNECTIONS true;")
-    state.given_up(f"Database {live} wasn't replaced and serves as before.")
-    return False
+    gone = incoming not in there
+    if gone and (kept or live) in there:
+        state.done()
+        return ""
+    words = (
+        f"Database {live} wasn't replaced and serves as before." if live in there else f"There is no database {live}."
+    )
+    if gone:
+        words += f" {incoming}, which was to come in, isn't there any more, and there is no former one."
+    state.given_up(words, gone=gone)
+    return words
 
 
 def healed(site: Site, state: State) -> list[str]:
@@ -1027,28 +1152,38 @@ def _healed_databases(site: Site, state: State, entry: dict[str, Any]) -> str:
         except DasTernError as refusal:
             why = f"doesn't serve ({refusal.message.rstrip('.')})"
         else:
-            return f"{swap} {'had happened' if _settled(site, state) else 'was taken back'}"
+            serves = _settled(site, state)
+            return f"{serves.rstrip('.')}: {swap} was taken back" if serves else f"{swap} had happened"
     return f"{swap} waits for container {site.name}, which {why}: `{playbook('provision')}` has it serve, then `{COMMAND}` ends the swap"
 
 
 def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
     entries = site.look()["entries"]
-    happened = "pgdata" in entries and entry["incoming"] not in entries
+    swap = f"a swap that was killed at {local(entry['at'])}"
+    served, gone, former = "pgdata" in entries, entry["incoming"] not in entries, entry["kept"] in entries
+    # Somebody removed what it needs, or the volume is another one: a container that waits would make one.
+    if gone and not former and (entry["kept"] or not served):
+        back = f"Neither folder {entry['incoming']} nor a former one is in volume {site.volume} any more"
+        back += f". {_serves_again(site)}" if served else ", which holds no cluster."
+        state.given_up(back, gone=True)
+        return f"{swap} was taken back: {back.rstrip('.')}"
     with site.waiting():
-        if not happened:
+        # There is nothing to go back to, and what was restored had been checked.
+        if not (served or gone or former) and site.within(_SWAP, entry["incoming"], "none").rc == 0:
+            entry["kept"], served, gone = "", True, True
+        if not (served and gone):
             # With nothing moved yet, a server that somebody has started again needn't be stopped.
-            unmoved = "pgdata" in entries and entry["kept"] not in entries
-            back = _serves_again(site) if unmoved else _put_back(site, entry)
-            state.given_up(back)
-            return f"a swap that was killed at {local(entry['at'])} was taken back: {back.rstrip('.')}"
+            back = _serves_again(site) if served and not former else _put_back(site, entry)
+            state.given_up(back, gone=gone)
+            return f"{swap} was taken back: {back.rstrip('.')}"
         try:
             _serve(site)
         except DasTernError as refusal:
             back = _put_back(site, entry)
             state.given_up(back)
-            return f"a swap that was killed at {local(entry['at'])} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
+            return f"{swap} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
     state.done()
-    return f"a swap that was killed at {local(entry['at'])} was finished: the restored cluster serves"
+    return f"{swap} was finished: the restored cluster {_serves(site)}"
 
 
 def cleaned(site: Site, state: State) -> list[str]:
@@ -1075,6 +1210,12 @@ def cleaned(site: Site, state: State) -> list[str]:
     if folders:
         site.remove_clusters(*folders)
         told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
+    if spaces := [name for name in there if re.fullmatch(r"tablespaces-\d{8}-\d{9}", name)]:
+        unlinked = site.seen(_UNLINKED, *spaces).out.split()
+        if unlinked and site.once(f'cd {MOUNT} && rm -rf -- "$@"', *unlinked, named=True).rc == 0:
+            told.append(
+                f"folder {', '.join(unlinked)} in volume {site.volume}, which no cluster there has, was removed"
+            )
     if site.answers():
         pending = state.pending["incoming"] if state.pending else ""
         kept = {waiting, pending, *(one["kept"] for one in state.kept)}
