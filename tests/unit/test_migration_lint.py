@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -427,6 +428,30 @@ def test_table_of_the_same_file(tmp_path: Path, kind: str, sql: str) -> None:
         f"BEGIN;\n{first}COMMIT;\n",
     ):
         assert any(one.severity == "danger" for one in found(tmp_path, f"{before}{sql};")), before
+
+
+@pytest.mark.parametrize(
+    "sql", ["DROP TABLE t", "TRUNCATE t", "DELETE FROM t", "ALTER TABLE t DROP a", "ALTER TABLE t RENAME TO b"]
+)
+def test_a_temporary_table_is_none_of_the_next_file(tmp_path: Path, sql: str) -> None:
+    """The run discards it between two files; then its name is that of the table which it stood before."""
+    for made in (
+        "CREATE TEMP TABLE t AS SELECT 1 AS a",
+        "CREATE LOCAL TEMPORARY TABLE t (a int)",
+        "SET search_path = s; CREATE TABLE t (a int)",
+        "SELECT set_config('search_path', 's', false); CREATE TABLE t (a int)",
+        "CREATE TABLE pg_temp.t (a int); CREATE TEMP TABLE t (a int)",
+    ):
+        chain = [MigrationFile("1", f"{made};"), MigrationFile("2", f"{sql};")]
+        (one,) = [one for one in lint(chain, ["1", "2"], tmp_path, together=True) if one.migration == "2"]
+        assert one.severity == "danger", made
+
+
+@pytest.mark.parametrize(
+    "gone", ["DISCARD TEMP", "DISCARD ALL", "DROP TABLE pg_temp.t", "ALTER INDEX t RENAME TO b", "DROP OWNED BY app"]
+)
+def test_a_table_of_the_same_file_is_gone(tmp_path: Path, gone: str) -> None:
+    assert told(tmp_path, "ban-drop-table", f"CREATE TEMP TABLE t (a int);\n{gone};\n\nDROP TABLE t;")[-1][1] == 4
 
 
 @pytest.mark.parametrize(
@@ -882,6 +907,78 @@ def test_true_is_no_condition(tmp_path: Path) -> None:
     merge = "MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN"
     assert told(tmp_path, "deletes-all-rows", f"{merge} DELETE") == [("1", 1, 1, "warning")]
     assert told(tmp_path, "deletes-all-rows", f"{merge} UPDATE SET a = 1", "DELETE FROM t WHERE true AND a") == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(true)", "((1=1))", "'t'", "'yes'::bool", "1=1 AND true", "a > 1 OR true", "(a > 1 OR (true)) AND 2 = 2", "a = a", "NOT false",
+        "EXISTS (SELECT 1)", "true = true",
+    ],
+)  # fmt: skip
+def test_a_condition_that_is_always_true(tmp_path: Path, condition: str) -> None:
+    for end in ("", " RETURNING a", ' RETURNING a AS "b", (b)'):
+        assert told(tmp_path, "deletes-all-rows", f"DELETE FROM t WHERE {condition}{end}") == [("1", 1, 1, "danger")]
+    assert len(told(tmp_path, "updates-all-rows", f"UPDATE t SET b = 1 WHERE {condition}")) == 1
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["a", "t.a = 1", "false", "(1 = 0)", "true AND a > 1", "a BETWEEN 1 AND 2", '"true"', "(a = 1) OR (b = 2)", "NULL"],
+)
+def test_a_condition_that_chooses(tmp_path: Path, condition: str) -> None:
+    assert told(tmp_path, "deletes-all-rows", f"DELETE FROM t WHERE {condition} RETURNING a") == []
+    assert told(tmp_path, "updates-all-rows", f"UPDATE t SET b = t.returning WHERE {condition}") == []
+
+
+@pytest.mark.parametrize(
+    "sql", ["DELETE FROM t RETURNING a AS where", "DELETE FROM t \u00a0WHERE", "DELETE FROM t\u00a0WHERE"]
+)
+def test_a_word_that_is_no_condition(tmp_path: Path, sql: str) -> None:
+    """A no-break space is a letter to the server: with it begins an alias."""
+    assert told(tmp_path, "deletes-all-rows", sql) == [("1", 1, 1, "danger")]
+
+
+MERGE = "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE"
+TREE = "WITH RECURSIVE w AS (SELECT 1 AS a UNION ALL SELECT a FROM w)"
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE TABLE n AS WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d", [30]),
+        ("CREATE TEMP TABLE n (a) AS (WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d)", [40]),
+        ("EXPLAIN (ANALYZE) CREATE TABLE n AS WITH d AS (DELETE FROM t RETURNING *) SELECT 1", [48]),
+        (f"WITH u AS (SELECT 1) {MERGE}", [22]),
+        (f"WITH d AS ({MERGE} RETURNING t.a) SELECT count(*) FROM d", [12]),
+        (f"{TREE} SEARCH DEPTH FIRST BY a SET o DELETE FROM t", [93]),
+        (f"{TREE} CYCLE a SET c USING p DELETE FROM t", [85]),
+        ("CREATE TABLE n AS WITH d AS (DELETE FROM t RETURNING *) SELECT 1 FROM d WITH NO DATA", []),
+        ('CREATE TABLE n (delete int, "from" int, update int, set int)', []),
+        (f"EXPLAIN WITH u AS (SELECT 1) {MERGE}", []),
+    ],
+)
+def test_rows_are_lost_on_the_way(tmp_path: Path, sql: str, expected: list[int]) -> None:
+    assert [column for _, _, column, _ in told(tmp_path, "deletes-all-rows", sql)] == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT load('{'one drop before the next drop, ' * 20_000}')",
+        f"SELECT load('{'alter table a, ' * 40_000}')",
+        f"SELECT load('{'delete from a ' * 40_000} where')",
+        f"WITH {', '.join(f'd{at} AS (DELETE FROM t WHERE id = {at})' for at in range(5_000))} SELECT 1",
+        f"WITH d AS (DELETE FROM {'(DELETE FROM ' * 10_000}",
+        f"DELETE FROM t WHERE {'(' * 20_000}true{')' * 20_000}",
+        f"DELETE FROM t WHERE {'true AND ' * 20_000}true",
+    ],
+)  # fmt: skip
+def test_a_long_statement_takes_linear_time(tmp_path: Path, sql: str) -> None:
+    """The slowest of them took a minute and a half."""
+    begun = time.process_time()
+    found(tmp_path, sql)
+    assert time.process_time() - begun < 10
 
 
 def test_foreign_keys_in_blocks(tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ def lint(
     made = Made() if together else None
     for file in wanted:
         found += _own(file, folder, made)
+        if made is not None:
+            made.next_file()
     needless = _needless(found, files)
     found = [one for one in found if (one.rule, one.migration, one.line, one.column) not in needless]
     found = _known_better(found, files, history)
@@ -307,6 +309,7 @@ def _harmless(
                             place = _places(file, one.start + action[0][2], one.start + end)
                             spans.append((("adding-foreign-key-constraint",), place))
             made.run(top, code)
+        made.next_file()
     return found
 
 
