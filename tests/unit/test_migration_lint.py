@@ -787,6 +787,39 @@ def test_a_default_without_a_call_writes_no_row(tmp_path: Path, default: str, ex
     )
 
 
+@pytest.mark.parametrize(
+    ("history", "sql", "expected"),
+    [
+        ("CREATE TABLE a (b int)", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE VIEW a AS SELECT 1", "ALTER INDEX IF EXISTS public.a RENAME TO c", 1),
+        ("CREATE SEQUENCE a", "ALTER INDEX a RENAME TO c", 1),
+        ("SELECT 1 AS b INTO a", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE TABLE b (); ALTER TABLE b RENAME TO a", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE INDEX a ON s.t (b); CREATE TABLE a ()", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE TABLE t (); CREATE INDEX a ON t (b)", "ALTER INDEX t RENAME TO c; ALTER INDEX c RENAME TO a", 2),
+        (
+            "CREATE TABLE a (); CREATE TABLE t (CONSTRAINT a CHECK (true)); ALTER TABLE t RENAME CONSTRAINT a TO c",
+            "ALTER INDEX a RENAME TO d",
+            1,
+        ),
+        ("ALTER TABLE t RENAME CONSTRAINT x TO a", "ALTER INDEX a RENAME TO c", 0),
+        ("CREATE INDEX a ON t (b); DROP INDEX a", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE TABLE api (); CREATE TABLE api_key ()", "ALTER INDEX api_key RENAME TO c", 1),
+        ("SELECT 1", "DO $$ BEGIN ALTER INDEX a RENAME TO c; END $$", 1),
+        ("CREATE TABLE t (b int PRIMARY KEY)", "ALTER INDEX t_pkey RENAME TO c", 0),
+        ('CREATE TABLE "T" (b int); CREATE INDEX ON "T" (b)', 'ALTER INDEX "T_b_idx" RENAME TO c', 0),
+        ("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a ON t (b)", "ALTER INDEX a RENAME TO c; ALTER INDEX c RENAME TO d", 0),
+        ("CREATE TABLE t (b int CONSTRAINT a PRIMARY KEY)", "ALTER INDEX public.a RENAME TO c", 0),
+        ("ALTER TABLE t ADD CONSTRAINT a UNIQUE (b); ALTER TABLE t RENAME CONSTRAINT a TO e", "ALTER INDEX e RENAME TO c", 0),
+        ("SELECT 1", "CREATE TABLE t (b int); ALTER INDEX t RENAME TO c", 0),
+        ("SELECT 1", "ALTER INDEX a SET (fillfactor = 70)", 0),
+    ],
+)  # fmt: skip
+def test_alter_index_renames_tables_too(tmp_path: Path, history: str, sql: str, expected: int) -> None:
+    found_ = told(tmp_path, "renames-what-is-used", history, sql)
+    assert [(one[0], one[3]) for one in found_] == [("2", "danger")] * expected
+
+
 PARTED = 'CREATE TABLE "P" (id int) PARTITION BY RANGE (id)'
 
 

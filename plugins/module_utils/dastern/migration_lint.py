@@ -116,6 +116,7 @@ def lint(
         *_foreign_keys(files, names, folder),
         *_concurrently_partitioned(files, names, folder, history),
         *_of_domains(files, names, folder, history),
+        *_renamed_by_index(files, names, folder, history),
     ]
     made = Made() if together else None
     for file in wanted:
@@ -406,6 +407,26 @@ def _of_domains(
                 file.name, _path(folder, file.name), line, column, "locks-out-reads", "danger",
                 "A new column of a domain with a constraint is written into each row, while nobody can read the table.",
                 f"Add it with the domain's own type, and a CHECK with NOT VALID that is validated in the next migration; or {BUT_SAY}",
+            )  # fmt: skip
+
+
+def _renamed_by_index(
+    files: Sequence[MigrationFile],
+    names: Collection[str],
+    folder: str | os.PathLike[str],
+    read: Callable[[], lint_history.History],
+) -> Iterator[Finding]:
+    """ALTER INDEX ... RENAME of what may be a table."""
+    if not any({"index", "rename"} <= file.words for file in files if file.name in names):
+        return
+    for number, begin, _ in read().renamed:
+        file = files[number]
+        if file.name in names:
+            line, column = file.places.line_and_column(begin)
+            yield Finding(
+                file.name, _path(folder, file.name), line, column, "renames-what-is-used", "danger",
+                "`ALTER INDEX ... RENAME` of what no migration makes as an index: the server renames a table or view by it, too.",
+                f"Make sure that it is an index, and {BUT_SAY}",
             )  # fmt: skip
 
 
