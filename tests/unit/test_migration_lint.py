@@ -934,6 +934,56 @@ def test_what_the_application_does_not_notice(tmp_path: Path, sql: str) -> None:
     assert [one for one in found(tmp_path, sql) if one.rule in CONTRACT] == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "sql", "column"),
+    [
+        ("changes-access", "CREATE POLICY p ON u USING (true); DROP POLICY p ON t", 36),
+        ("changes-access", "DROP POLICY p ON t; CREATE POLICY p ON t USING (true)", 1),
+        ("changes-access", "CREATE TABLE IF NOT EXISTS t (a int); GRANT ALL ON t TO PUBLIC", 39),
+        ("changes-access", "CREATE LOCAL TEMPORARY TABLE t (a int); DROP TABLE t; GRANT ALL ON t TO PUBLIC", 55),
+        ("changes-access", "CREATE OR REPLACE VIEW v AS SELECT 1; GRANT SELECT ON v TO PUBLIC", 39),
+        ("changes-access", "CREATE OR REPLACE FUNCTION f() RETURNS int RETURN 1; ALTER FUNCTION f() OWNER TO r", 54),
+        ("changes-access", "CREATE INDEX t ON u (a); REVOKE ALL ON t FROM r", 26),
+        ("changes-access", "CREATE TABLE s.t (a int); REVOKE ALL ON t FROM r", 27),
+        ("changes-access", "CREATE TABLE n (a int); GRANT ALL ON n, t TO PUBLIC", 25),
+        ("changes-access", "CREATE TABLE n (a int); SET search_path = s; GRANT ALL ON n TO PUBLIC", 46),
+        ("changes-access", "ALTER TABLE u RENAME TO t; GRANT ALL ON t TO PUBLIC", 28),
+        ("changes-access", "DO $$ BEGIN CREATE VIEW v AS SELECT 1; END $$; GRANT SELECT ON v TO PUBLIC", 48),
+        ("changes-access", "CREATE SCHEMA s GRANT ALL ON public.t TO PUBLIC", 17),
+        ("require-concurrent-index-creation", "CREATE SCHEMA s CREATE INDEX i ON public.t (a)", 17),
+        ("drops-what-is-used", "CREATE TRIGGER x BEFORE UPDATE ON u EXECUTE FUNCTION f(); DROP TRIGGER x ON t", 59),
+        ("drops-what-is-used", "CREATE OR REPLACE VIEW v AS SELECT 1; DROP VIEW v", 39),
+        ("drops-what-is-used", "CREATE VIEW v AS SELECT 1; DROP VIEW v, w", 28),
+        ("drops-what-is-used", "CREATE VIEW s.v AS SELECT 1; DROP VIEW v", 30),
+        ("sets-sequence", "CREATE SEQUENCE IF NOT EXISTS q; ALTER SEQUENCE q RESTART WITH 1", 34),
+        ("rewrites-statements", "CREATE OR REPLACE VIEW v AS SELECT 1; CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING", 39),
+        ("renames-what-is-used", "CREATE VIEW v AS SELECT 1; ALTER TYPE v RENAME TO w", 28),
+    ],
+)  # fmt: skip
+def test_what_only_has_the_name_of_something_new(tmp_path: Path, rule: str, sql: str, column: int) -> None:
+    assert [at for _, _, at, _ in told(tmp_path, rule, sql)] == [column]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE POLICY p ON u USING (true); DROP POLICY p ON u",
+        "CREATE TABLE server (a int); GRANT ALL ON server TO PUBLIC; GRANT ALL ON TABLE server TO PUBLIC",
+        "CREATE TABLE n (a int); ALTER TABLE n RENAME TO m; GRANT ALL ON m TO PUBLIC",
+        "CREATE SCHEMA s; GRANT ALL ON SCHEMA s TO PUBLIC",
+        "CREATE VIEW v AS SELECT 1; CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING; DROP RULE r ON v",
+        "DROP VIEW v, w; CREATE OR REPLACE VIEW w AS SELECT 1; CREATE VIEW v AS SELECT 1",
+        "DROP TRIGGER IF EXISTS x ON t; CREATE CONSTRAINT TRIGGER x AFTER UPDATE ON t EXECUTE FUNCTION f()",
+        "CREATE SEQUENCE q; ALTER SEQUENCE q RESTART WITH 1",
+        "CREATE TYPE \"R_new\" AS ENUM ('A'); ALTER TYPE \"R\" RENAME TO \"R_old\"; "
+        'ALTER TYPE "R_new" RENAME TO "R"; DROP TYPE "public"."R_old"',
+        "CREATE FUNCTION f() RETURNS int RETURN 1; ALTER FUNCTION f() SET search_path = ''; ALTER FUNCTION f() OWNER TO r",
+    ],
+)  # fmt: skip
+def test_what_is_new(tmp_path: Path, sql: str) -> None:
+    assert [one for one in found(tmp_path, sql) if one.rule in (*CONTRACT, "rewrites-statements")] == []
+
+
 def test_true_is_no_condition(tmp_path: Path) -> None:
     assert told(tmp_path, "deletes-all-rows", "DELETE FROM t WHERE true") == [("1", 1, 1, "danger")]
     assert told(tmp_path, "updates-all-rows", "UPDATE t SET a = 1 WHERE 1 = 1") == [("1", 1, 1, "warning")]
@@ -1005,6 +1055,7 @@ def test_rows_are_lost_on_the_way(tmp_path: Path, sql: str, expected: list[int])
         f"WITH d AS (DELETE FROM {'(DELETE FROM ' * 10_000}",
         f"DELETE FROM t WHERE {'(' * 20_000}true{')' * 20_000}",
         f"DELETE FROM t WHERE {'true AND ' * 20_000}true",
+        f"ALTER INDEX {'a_' * 200_000}idx RENAME TO b",
     ],
 )  # fmt: skip
 def test_a_long_statement_takes_linear_time(tmp_path: Path, sql: str) -> None:

@@ -64,6 +64,7 @@ def read(files: Sequence[str]) -> History:
     return history
 
 
+_LONGEST = 63
 _IMPLICIT = re.compile(r"_(?:pkey|key|idx|excl)[0-9]*$")
 
 
@@ -108,7 +109,7 @@ class _Relations:
 
     def _is_index(self, name: str) -> bool:
         implicit = _IMPLICIT.search(name) and any(
-            name[:at] in self._others for at, letter in enumerate(name) if letter == "_"
+            name[:at] in self._others for at, letter in enumerate(name[:_LONGEST]) if letter == "_"
         )
         return name not in self._others and (name in self._indexes or bool(implicit))
 

@@ -24,7 +24,7 @@ _QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TA
 _CONDITION = {"IF", "ELSIF", "ELSEIF", "WHEN", "CASE"}
 _NOTHING = {"END", "RETURN", "RAISE", "EXIT", "CONTINUE", "NULL", "ASSERT", "OPEN", "FETCH", "MOVE", "CLOSE", "GET"}
 _CALLS_NOTHING = {"CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SECURITY", "RAISE"}
-_HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare)\b", re.IGNORECASE)
+_HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare|schema)\b", re.IGNORECASE)
 # A line break isn't made: lines are counted.
 _ESCAPES = {"n": "  ", "t": "  ", "r": "  ", "b": "  ", "f": "  ", "\\": "\\ "}
 _ESCAPED = re.compile(r"''''|''|\\.", re.DOTALL)
@@ -57,6 +57,8 @@ def _run_by(one: Statement, made: Made) -> list[Statement]:
         direct = list(_held(one))
     elif one.first not in _CALLS_NOTHING:
         direct = _of_called(one.text, made)
+    elif one.words[:2] == ("CREATE", "SCHEMA"):
+        direct = list(_elements(one))
     elif made and one.first in ("CREATE", "ALTER"):
         direct = [inner for text in _evaluated(one) for inner in _of_called(text, made)]
     return [each for inner in direct for each in (inner, *_run_by(inner, made))]
@@ -109,6 +111,22 @@ def _function(one: Statement) -> tuple[str, str]:
     reader.take("OR", "REPLACE")
     reader.skip()
     return reader.name(), ", ".join(" ".join(text for _, text, _ in part) for part in reader.group())
+
+
+def _elements(one: Statement) -> Iterator[Statement]:
+    """The statements inside a CREATE SCHEMA."""
+    parts = outside(list(tokens(one.text)))
+    words = upper(parts)
+    starts = [
+        parts[at][2]
+        for at, word in enumerate(words)
+        if at and word in ("CREATE", "GRANT") and words[at - 1] not in (".", "AS")
+    ]
+    line = counted = 0
+    for start, end in pairwise([*starts, len(one.text)]):
+        line += one.text.count("\n", counted, start)
+        counted = start
+        yield from _moved(statements(one.text[start:end])[:1], one.start + start, one.line + line)
 
 
 def _held(one: Statement) -> Iterator[Statement]:
