@@ -955,6 +955,8 @@ def test_what_the_application_does_not_notice(tmp_path: Path, sql: str) -> None:
         ("drops-what-is-used", "CREATE OR REPLACE VIEW v AS SELECT 1; DROP VIEW v", 39),
         ("drops-what-is-used", "CREATE VIEW v AS SELECT 1; DROP VIEW v, w", 28),
         ("drops-what-is-used", "CREATE VIEW s.v AS SELECT 1; DROP VIEW v", 30),
+        ("drops-default", "ALTER TABLE t ALTER c DROP DEFAULT; ALTER TABLE u ALTER c SET DEFAULT 1", 15),
+        ("drops-default", "ALTER TABLE t ALTER c SET DEFAULT 1; ALTER TABLE t ALTER c DROP DEFAULT", 52),
         ("sets-sequence", "CREATE SEQUENCE IF NOT EXISTS q; ALTER SEQUENCE q RESTART WITH 1", 34),
         ("rewrites-statements", "CREATE OR REPLACE VIEW v AS SELECT 1; CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING", 39),
         ("renames-what-is-used", "CREATE VIEW v AS SELECT 1; ALTER TYPE v RENAME TO w", 28),
@@ -975,6 +977,7 @@ def test_what_only_has_the_name_of_something_new(tmp_path: Path, rule: str, sql:
         "DROP VIEW v, w; CREATE OR REPLACE VIEW w AS SELECT 1; CREATE VIEW v AS SELECT 1",
         "DROP TRIGGER IF EXISTS x ON t; CREATE CONSTRAINT TRIGGER x AFTER UPDATE ON t EXECUTE FUNCTION f()",
         "CREATE SEQUENCE q; ALTER SEQUENCE q RESTART WITH 1",
+        'ALTER TABLE t ALTER COLUMN c DROP DEFAULT; ALTER TABLE t ADD d int, ALTER "c" SET DEFAULT 1',
         "CREATE TYPE \"R_new\" AS ENUM ('A'); ALTER TYPE \"R\" RENAME TO \"R_old\"; "
         'ALTER TYPE "R_new" RENAME TO "R"; DROP TYPE "public"."R_old"',
         "CREATE FUNCTION f() RETURNS int RETURN 1; ALTER FUNCTION f() SET search_path = ''; ALTER FUNCTION f() OWNER TO r",

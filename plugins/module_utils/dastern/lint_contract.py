@@ -6,13 +6,13 @@ No row is lost by them, and nobody waits: the application meets something else t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .lint_objects import Objects, granted, named
 from .migration_dangers import BUT_SAY, Made, Said, no_writes, short
 from .sql_code import Read
-from .sql_reader import Reader, Token, altered, upper
+from .sql_reader import Reader, Token, altered, name_of, upper
 from .sql_text import Statement, tokens
 
 RULES = (
@@ -70,17 +70,20 @@ _WAITS = re.compile(
     r"^\s*SET\s+(?:LOCAL\s+|SESSION\s+)?(lock_timeout|statement_timeout|transaction_timeout)\s*(?:=|\bTO\b)\s*'?0\w*'?\s*$",
     re.IGNORECASE,
 )
-_SET_DEFAULT = re.compile(r'\bALTER\s+(?:COLUMN\s+)?("(?:[^"]|"")+"|\w+)\s+SET\s+DEFAULT\b', re.IGNORECASE)
 _TO_ZONED = re.compile(r"\bTYPE\s+(?:timestamptz|timestamp\s*(?:\(\s*\d\s*\)\s*)?with\s+time\s+zone)", re.IGNORECASE)
 _ZONE = re.compile(r"\bAT\s+TIME\s+ZONE\b", re.IGNORECASE)
 _NEXT_NUMBERS = {"RESTART", "INCREMENT", "MAXVALUE", "MINVALUE", "CYCLE"}
+
+
+Given = dict[tuple[tuple[str, ...], str], int]
+"""By table and column, where the last statement stands that gives a default."""
 
 
 def contract(read: Read, made: Made) -> Iterator[Said]:
     """What the rules of this module find in the statements of a file, and in the code that it runs."""
     every = [one for top, code in read for one in (top, *code)]
     new = Objects(every)
-    given = {column for one in every for column in _SET_DEFAULT.findall(one.text)}
+    given = _given(every)
     for top, code in read:
         for one in (top, *code):
             if one.first in _SPOKEN_OF:
@@ -89,14 +92,14 @@ def contract(read: Read, made: Made) -> Iterator[Said]:
         made.run(top, code)
 
 
-def _of_statement(one: Statement, parts: list[Token], made: Made, new: Objects, given: set[str]) -> Iterator[Said]:
+def _of_statement(one: Statement, parts: list[Token], made: Made, new: Objects, given: Given) -> Iterator[Said]:
     words = upper(parts)
     match words:
         case ["ALTER", "TABLE", *_] | ["ALTER", "FOREIGN", "TABLE", *_]:
             table, actions = altered(parts)
             if not made.all_of([table]):
                 for action in actions:
-                    yield from _of_action(one, action, given)
+                    yield from _of_action(one, action, table, given)
             if words[1] == "FOREIGN":
                 yield from _renamed(one, words, parts, new)
         case ["ALTER", "DOMAIN", *_] if not new.made(named(parts)):
@@ -187,8 +190,25 @@ def _of_alter(one: Statement, words: list[str], parts: list[Token], new: Objects
         yield _asked(one)
 
 
-def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[Said]:
-    """What an action of ALTER TABLE does; `given` are columns to which the file gives a default, as Prisma does anew."""
+def _given(every: Sequence[Statement]) -> Given:
+    """The columns to which a file gives a default, as Prisma does anew where an enum loses a value."""
+    given: Given = {}
+    for one in every:
+        if one.words[:2] != ("ALTER", "TABLE"):
+            continue
+        table, actions = altered(one.text)
+        for action in actions:
+            reader = Reader(action)
+            if reader.take("ALTER"):
+                reader.take("COLUMN")
+                column = reader.name()
+                if reader.take("SET", "DEFAULT"):
+                    given[table, column] = one.start
+    return given
+
+
+def _of_action(one: Statement, part: list[Token], table: tuple[str, ...], given: Given) -> Iterator[Said]:
+    """What an action of ALTER TABLE does."""
     words = upper(part)
     at = one.start + part[0][2]
     joined = " ".join(words)
@@ -224,8 +244,9 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
                 at, "drops-primary-key", "danger", f"`{short(one)}` drops a primary key: rows can be doubled, and `ON CONFLICT` and "
                 "replication that count on it fail.", f"Add the new one first, as a unique index; or {BUT_SAY}",
             )  # fmt: skip
+    name = name_of(part[-len(column)]) if column else ""
     match column[1:]:
-        case ["DROP", "DEFAULT" | "EXPRESSION", *_] if not any(text in given for _, text, _ in part):
+        case ["DROP", "DEFAULT" | "EXPRESSION", *_] if given.get((table, name), -1) < one.start:
             yield _default(at, one)
         case ["DROP", "IDENTITY", *_]:
             yield _identity(at, one, "an INSERT that leaves the column out fails")
