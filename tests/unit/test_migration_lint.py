@@ -440,11 +440,16 @@ def test_a_temporary_table_is_none_of_the_next_file(tmp_path: Path, sql: str) ->
         "CREATE LOCAL TEMPORARY TABLE t (a int)",
         "SET search_path = s; CREATE TABLE t (a int)",
         "SELECT set_config('search_path', 's', false); CREATE TABLE t (a int)",
+        "DO $$ BEGIN SET search_path = s; END $$; CREATE TABLE t (a int)",
+        "SET ROLE r; CREATE TABLE t (a int)",
         "CREATE TABLE pg_temp.t (a int); CREATE TEMP TABLE t (a int)",
     ):
         chain = [MigrationFile("1", f"{made};"), MigrationFile("2", f"{sql};")]
         (one,) = [one for one in lint(chain, ["1", "2"], tmp_path, together=True) if one.migration == "2"]
         assert one.severity == "danger", made
+    for made in ("SET lock_timeout = '5s'; CREATE TABLE t (a int)", "DO 'BEGIN END'; CREATE TABLE t (a int)"):
+        chain = [MigrationFile("1", f"{made};"), MigrationFile("2", f"{sql};")]
+        assert [one.migration for one in lint(chain, ["2", "1"], tmp_path, together=True)] == []
 
 
 @pytest.mark.parametrize(

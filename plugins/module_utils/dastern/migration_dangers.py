@@ -14,6 +14,8 @@ from .sql_text import Statement, literal_value, tokens
 Said = tuple[int, str, str, str, str]
 """Offset in the file, rule, severity, message, mend."""
 
+# What has a name without a schema mean something else, until the session is reset.
+_ELSEWHERE = re.compile(r"search_path|\b(?:role|authorization|reset)\b", re.IGNORECASE)
 BUT_SAY = "say in `lint.yml` why it is right."
 
 
@@ -47,7 +49,7 @@ class Made:
             self._create(Reader(statement.text))
         elif code or first in ("SET", "RESET", "DO") or "search_path" in statement.text.lower():
             self._paths.clear()
-            self._changed = True
+            self._changed = self._changed or any(_ELSEWHERE.search(one.text) for one in (statement, *code))
         elif self._paths and (
             first in ("ROLLBACK", "DISCARD")
             or statement.transaction_control
