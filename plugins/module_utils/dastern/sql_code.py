@@ -24,7 +24,7 @@ _QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TA
 _CONDITION = {"IF", "ELSIF", "ELSEIF", "WHEN", "CASE"}
 _NOTHING = {"END", "RETURN", "RAISE", "EXIT", "CONTINUE", "NULL", "ASSERT", "OPEN", "FETCH", "MOVE", "CLOSE", "GET"}
 _CALLS_NOTHING = {"CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SECURITY", "RAISE"}
-_HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare|schema)\b", re.IGNORECASE)
+_HOLDS_CODE = re.compile(r"\b(?:do|function|procedure|explain|prepare)\b", re.IGNORECASE)
 # A line break isn't made: lines are counted.
 _ESCAPES = {"n": "  ", "t": "  ", "r": "  ", "b": "  ", "f": "  ", "\\": "\\ "}
 _ESCAPED = re.compile(r"''''|''|\\.", re.DOTALL)
@@ -58,7 +58,7 @@ def _run_by(one: Statement, made: Made) -> list[Statement]:
     elif one.first not in _CALLS_NOTHING:
         direct = _of_called(one.text, made)
     elif one.words[:2] == ("CREATE", "SCHEMA"):
-        direct = list(_elements(one))
+        direct = [inner for inner in _elements(one) if inner.first == "GRANT"]  # the others are about the new schema
     elif made and one.first in ("CREATE", "ALTER"):
         direct = [inner for text in _evaluated(one) for inner in _of_called(text, made)]
     return [each for inner in direct for each in (inner, *_run_by(inner, made))]
