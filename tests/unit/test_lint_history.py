@@ -42,6 +42,20 @@ def test_a_column_of_a_domain(tmp_path: Path, domain: str, column: str, expected
     assert ("2", *NO_READS[1:]) not in rules(tmp_path, domain, f"CREATE TABLE t (id int); {add}")
 
 
+def test_what_holds_rows_where_files_are_applied_together(tmp_path: Path) -> None:
+    """A table of a file that was applied before holds rows, and so does one whose name a temporary one had."""
+    for made, names in (("TABLE", ["2"]), ("TEMP TABLE", ["1", "2"])):
+        files = [
+            MigrationFile("1", f"{CALLS} CREATE {made} t (id int);"),
+            MigrationFile("2", "ALTER TABLE t ADD COLUMN e uid;"),
+        ]
+        found = [(one.migration, one.rule, one.severity) for one in lint(files, names, tmp_path, together=True)]
+        assert NO_READS in found, made
+    assert NO_READS not in rules(
+        tmp_path, f"{CALLS} CREATE TABLE t (id int);", "ALTER TABLE t ADD COLUMN e uid;", together=True
+    )
+
+
 PARTED = "CREATE TABLE p (id int) PARTITION BY LIST (id); CREATE TABLE p_d PARTITION OF p DEFAULT;"
 NEW = "CREATE TABLE p3 PARTITION OF p FOR VALUES IN (3);"
 ATTACHED = "CREATE TABLE p3 (id int); ALTER TABLE p ATTACH PARTITION p3 FOR VALUES IN (3);"

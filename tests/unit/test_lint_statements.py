@@ -144,6 +144,7 @@ def test_example_behind_many_rows(example: dict[str, Any], tmp_path: Path) -> No
             "",
         ),
         ("deletes-all-rows", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ DELETE FROM x; SELECT 1 $$;", "1", "SELECT f();"),
+        ("deletes-all-rows", "", "1", "DELETE FROM x WHERE a = 1; DELETE FROM x WHERE a = 2; DELETE FROM x WHERE true = true;"),
     ],
 )  # fmt: skip
 def test_what_many_rows_hold(rule: str, before: str, row: str, behind: str, tmp_path: Path) -> None:

@@ -573,6 +573,35 @@ def test_table_of_the_same_file(tmp_path: Path, kind: str, sql: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "sql", ["DROP TABLE t", "TRUNCATE t", "DELETE FROM t", "ALTER TABLE t DROP a", "ALTER TABLE t RENAME TO b"]
+)
+def test_a_temporary_table_is_none_of_the_next_file(tmp_path: Path, sql: str) -> None:
+    """The run discards it between two files; then its name is that of the table which it stood before."""
+    for made in (
+        "CREATE TEMP TABLE t AS SELECT 1 AS a",
+        "CREATE LOCAL TEMPORARY TABLE t (a int)",
+        "SET search_path = s; CREATE TABLE t (a int)",
+        "SELECT set_config('search_path', 's', false); CREATE TABLE t (a int)",
+        "DO $$ BEGIN SET search_path = s; END $$; CREATE TABLE t (a int)",
+        "SET ROLE r; CREATE TABLE t (a int)",
+        "CREATE TABLE pg_temp.t (a int); CREATE TEMP TABLE t (a int)",
+    ):
+        chain = [MigrationFile("1", f"{made};"), MigrationFile("2", f"{sql};")]
+        (one,) = [one for one in lint(chain, ["1", "2"], tmp_path, together=True) if one.migration == "2"]
+        assert one.severity == "danger", made
+    for made in ("SET lock_timeout = '5s'; CREATE TABLE t (a int)", "DO 'BEGIN END'; CREATE TABLE t (a int)"):
+        chain = [MigrationFile("1", f"{made};"), MigrationFile("2", f"{sql};")]
+        assert [one.migration for one in lint(chain, ["2", "1"], tmp_path, together=True)] == []
+
+
+@pytest.mark.parametrize(
+    "gone", ["DISCARD TEMP", "DISCARD ALL", "DROP TABLE pg_temp.t", "ALTER INDEX t RENAME TO b", "DROP OWNED BY app"]
+)
+def test_a_table_of_the_same_file_is_gone(tmp_path: Path, gone: str) -> None:
+    assert told(tmp_path, "ban-drop-table", f"CREATE TEMP TABLE t (a int);\n{gone};\n\nDROP TABLE t;")[-1][1] == 4
+
+
+@pytest.mark.parametrize(
     ("history", "sql"),
     [
         ("CREATE TABLE t (c varchar(10) NOT NULL, PRIMARY KEY (c)); CREATE INDEX i ON t (c);", "c TYPE varchar(20)"),
@@ -927,6 +956,39 @@ def test_a_default_without_a_call_writes_no_row(tmp_path: Path, default: str, ex
     )
 
 
+@pytest.mark.parametrize(
+    ("history", "sql", "expected"),
+    [
+        ("CREATE TABLE a (b int)", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE VIEW a AS SELECT 1", "ALTER INDEX IF EXISTS public.a RENAME TO c", 1),
+        ("CREATE SEQUENCE a", "ALTER INDEX a RENAME TO c", 1),
+        ("SELECT 1 AS b INTO a", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE TABLE b (); ALTER TABLE b RENAME TO a", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE INDEX a ON s.t (b); CREATE TABLE a ()", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE TABLE t (); CREATE INDEX a ON t (b)", "ALTER INDEX t RENAME TO c; ALTER INDEX c RENAME TO a", 2),
+        (
+            "CREATE TABLE a (); CREATE TABLE t (CONSTRAINT a CHECK (true)); ALTER TABLE t RENAME CONSTRAINT a TO c",
+            "ALTER INDEX a RENAME TO d",
+            1,
+        ),
+        ("ALTER TABLE t RENAME CONSTRAINT x TO a", "ALTER INDEX a RENAME TO c", 0),
+        ("CREATE INDEX a ON t (b); DROP INDEX a", "ALTER INDEX a RENAME TO c", 1),
+        ("CREATE TABLE api (); CREATE TABLE api_key ()", "ALTER INDEX api_key RENAME TO c", 1),
+        ("SELECT 1", "DO $$ BEGIN ALTER INDEX a RENAME TO c; END $$", 1),
+        ("CREATE TABLE t (b int PRIMARY KEY)", "ALTER INDEX t_pkey RENAME TO c", 0),
+        ('CREATE TABLE "T" (b int); CREATE INDEX ON "T" (b)', 'ALTER INDEX "T_b_idx" RENAME TO c', 0),
+        ("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a ON t (b)", "ALTER INDEX a RENAME TO c; ALTER INDEX c RENAME TO d", 0),
+        ("CREATE TABLE t (b int CONSTRAINT a PRIMARY KEY)", "ALTER INDEX public.a RENAME TO c", 0),
+        ("ALTER TABLE t ADD CONSTRAINT a UNIQUE (b); ALTER TABLE t RENAME CONSTRAINT a TO e", "ALTER INDEX e RENAME TO c", 0),
+        ("SELECT 1", "CREATE TABLE t (b int); ALTER INDEX t RENAME TO c", 0),
+        ("SELECT 1", "ALTER INDEX a SET (fillfactor = 70)", 0),
+    ],
+)  # fmt: skip
+def test_alter_index_renames_tables_too(tmp_path: Path, history: str, sql: str, expected: int) -> None:
+    found_ = told(tmp_path, "renames-what-is-used", history, sql)
+    assert [(one[0], one[3]) for one in found_] == [("2", "danger")] * expected
+
+
 PARTED = 'CREATE TABLE "P" (id int) PARTITION BY RANGE (id)'
 
 
@@ -1041,12 +1103,138 @@ def test_what_the_application_does_not_notice(tmp_path: Path, sql: str) -> None:
     assert [one for one in found(tmp_path, sql) if one.rule in CONTRACT] == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "sql", "column"),
+    [
+        ("changes-access", "CREATE POLICY p ON u USING (true); DROP POLICY p ON t", 36),
+        ("changes-access", "DROP POLICY p ON t; CREATE POLICY p ON t USING (true)", 1),
+        ("changes-access", "CREATE TABLE IF NOT EXISTS t (a int); GRANT ALL ON t TO PUBLIC", 39),
+        ("changes-access", "CREATE LOCAL TEMPORARY TABLE t (a int); DROP TABLE t; GRANT ALL ON t TO PUBLIC", 55),
+        ("changes-access", "CREATE OR REPLACE VIEW v AS SELECT 1; GRANT SELECT ON v TO PUBLIC", 39),
+        ("changes-access", "CREATE OR REPLACE FUNCTION f() RETURNS int RETURN 1; ALTER FUNCTION f() OWNER TO r", 54),
+        ("changes-access", "CREATE INDEX t ON u (a); REVOKE ALL ON t FROM r", 26),
+        ("changes-access", "CREATE TABLE s.t (a int); REVOKE ALL ON t FROM r", 27),
+        ("changes-access", "CREATE TABLE n (a int); GRANT ALL ON n, t TO PUBLIC", 25),
+        ("changes-access", "CREATE TABLE n (a int); SET search_path = s; GRANT ALL ON n TO PUBLIC", 46),
+        ("changes-access", "ALTER TABLE u RENAME TO t; GRANT ALL ON t TO PUBLIC", 28),
+        ("changes-access", "DO $$ BEGIN CREATE VIEW v AS SELECT 1; END $$; GRANT SELECT ON v TO PUBLIC", 48),
+        ("changes-access", "CREATE SCHEMA s GRANT ALL ON public.t TO PUBLIC", 17),
+        ("changes-access", "CREATE SCHEMA s CREATE TABLE n (a int)\nGRANT ALL ON t TO r GRANT ALL ON t TO PUBLIC", 21),
+        ("drops-what-is-used", "CREATE TRIGGER x BEFORE UPDATE ON u EXECUTE FUNCTION f(); DROP TRIGGER x ON t", 59),
+        ("drops-what-is-used", "CREATE OR REPLACE VIEW v AS SELECT 1; DROP VIEW v", 39),
+        ("drops-what-is-used", "CREATE VIEW v AS SELECT 1; DROP VIEW v, w", 28),
+        ("drops-what-is-used", "CREATE VIEW s.v AS SELECT 1; DROP VIEW v", 30),
+        ("drops-default", "ALTER TABLE t ALTER c DROP DEFAULT; ALTER TABLE u ALTER c SET DEFAULT 1", 15),
+        ("drops-default", "ALTER TABLE t ALTER c SET DEFAULT 1; ALTER TABLE t ALTER c DROP DEFAULT", 52),
+        ("sets-sequence", "CREATE SEQUENCE IF NOT EXISTS q; ALTER SEQUENCE q RESTART WITH 1", 34),
+        ("rewrites-statements", "CREATE OR REPLACE VIEW v AS SELECT 1; CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING", 39),
+        ("renames-what-is-used", "CREATE VIEW v AS SELECT 1; ALTER TYPE v RENAME TO w", 28),
+    ],
+)  # fmt: skip
+def test_what_only_has_the_name_of_something_new(tmp_path: Path, rule: str, sql: str, column: int) -> None:
+    assert [at for _, _, at, _ in told(tmp_path, rule, sql)] == [column]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE POLICY p ON u USING (true); DROP POLICY p ON u",
+        "CREATE TABLE server (a int); GRANT ALL ON server TO PUBLIC; GRANT ALL ON TABLE server TO PUBLIC",
+        "CREATE TABLE n (a int); ALTER TABLE n RENAME TO m; GRANT ALL ON m TO PUBLIC",
+        "CREATE SCHEMA s; GRANT ALL ON SCHEMA s TO PUBLIC",
+        "CREATE VIEW v AS SELECT 1; CREATE RULE r AS ON INSERT TO v DO INSTEAD NOTHING; DROP RULE r ON v",
+        "DROP VIEW v, w; CREATE OR REPLACE VIEW w AS SELECT 1; CREATE VIEW v AS SELECT 1",
+        "DROP TRIGGER IF EXISTS x ON t; CREATE CONSTRAINT TRIGGER x AFTER UPDATE ON t EXECUTE FUNCTION f()",
+        "CREATE SEQUENCE q; ALTER SEQUENCE q RESTART WITH 1",
+        'ALTER TABLE t ALTER COLUMN c DROP DEFAULT; ALTER TABLE t ADD d int, ALTER "c" SET DEFAULT 1',
+        "CREATE TYPE \"R_new\" AS ENUM ('A'); ALTER TYPE \"R\" RENAME TO \"R_old\"; "
+        'ALTER TYPE "R_new" RENAME TO "R"; DROP TYPE "public"."R_old"',
+        "CREATE FUNCTION f() RETURNS int RETURN 1; ALTER FUNCTION f() SET search_path = ''; ALTER FUNCTION f() OWNER TO r",
+    ],
+)  # fmt: skip
+def test_what_is_new(tmp_path: Path, sql: str) -> None:
+    assert [one for one in found(tmp_path, sql) if one.rule in (*CONTRACT, "rewrites-statements")] == []
+
+
 def test_true_is_no_condition(tmp_path: Path) -> None:
     assert told(tmp_path, "deletes-all-rows", "DELETE FROM t WHERE true") == [("1", 1, 1, "danger")]
     assert told(tmp_path, "updates-all-rows", "UPDATE t SET a = 1 WHERE 1 = 1") == [("1", 1, 1, "warning")]
     merge = "MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN"
     assert told(tmp_path, "deletes-all-rows", f"{merge} DELETE") == [("1", 1, 1, "warning")]
     assert told(tmp_path, "deletes-all-rows", f"{merge} UPDATE SET a = 1", "DELETE FROM t WHERE true AND a") == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(true)", "((1=1))", "'t'", "'yes'::bool", "1=1 AND true", "a > 1 OR true", "(a > 1 OR (true)) AND 2 = 2", "a = a", "NOT false",
+        "EXISTS (SELECT 1)", "true = true",
+    ],
+)  # fmt: skip
+def test_a_condition_that_is_always_true(tmp_path: Path, condition: str) -> None:
+    for end in ("", " RETURNING a", ' RETURNING a AS "b", (b)'):
+        assert told(tmp_path, "deletes-all-rows", f"DELETE FROM t WHERE {condition}{end}") == [("1", 1, 1, "danger")]
+    assert len(told(tmp_path, "updates-all-rows", f"UPDATE t SET b = 1 WHERE {condition}")) == 1
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["a", "t.a = 1", "false", "(1 = 0)", "true AND a > 1", "a BETWEEN 1 AND 2", '"true"', "(a = 1) OR (b = 2)", "NULL"],
+)
+def test_a_condition_that_chooses(tmp_path: Path, condition: str) -> None:
+    assert told(tmp_path, "deletes-all-rows", f"DELETE FROM t WHERE {condition} RETURNING a") == []
+    assert told(tmp_path, "updates-all-rows", f"UPDATE t SET b = t.returning WHERE {condition}") == []
+
+
+@pytest.mark.parametrize(
+    "sql", ["DELETE FROM t RETURNING a AS where", "DELETE FROM t \u00a0WHERE", "DELETE FROM t\u00a0WHERE"]
+)
+def test_a_word_that_is_no_condition(tmp_path: Path, sql: str) -> None:
+    """A no-break space is a letter to the server: with it begins an alias."""
+    assert told(tmp_path, "deletes-all-rows", sql) == [("1", 1, 1, "danger")]
+
+
+MERGE = "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE"
+TREE = "WITH RECURSIVE w AS (SELECT 1 AS a UNION ALL SELECT a FROM w)"
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("CREATE TABLE n AS WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d", [30]),
+        ("CREATE TEMP TABLE n (a) AS (WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d)", [40]),
+        ("EXPLAIN (ANALYZE) CREATE TABLE n AS WITH d AS (DELETE FROM t RETURNING *) SELECT 1", [48]),
+        (f"WITH u AS (SELECT 1) {MERGE}", [22]),
+        (f"WITH d AS ({MERGE} RETURNING t.a) SELECT count(*) FROM d", [12]),
+        (f"{TREE} SEARCH DEPTH FIRST BY a SET o DELETE FROM t", [93]),
+        (f"{TREE} CYCLE a SET c USING p DELETE FROM t", [85]),
+        ("CREATE TABLE n AS WITH d AS (DELETE FROM t RETURNING *) SELECT 1 FROM d WITH NO DATA", []),
+        ('CREATE TABLE n (delete int, "from" int, update int, set int)', []),
+        (f"EXPLAIN WITH u AS (SELECT 1) {MERGE}", []),
+    ],
+)
+def test_rows_are_lost_on_the_way(tmp_path: Path, sql: str, expected: list[int]) -> None:
+    assert [column for _, _, column, _ in told(tmp_path, "deletes-all-rows", sql)] == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT load('{'one drop before the next drop, ' * 20_000}')",
+        f"SELECT load('{'alter table a, ' * 40_000}')",
+        f"SELECT load('{'delete from a ' * 40_000} where')",
+        f"WITH {', '.join(f'd{at} AS (DELETE FROM t WHERE id = {at})' for at in range(5_000))} SELECT 1",
+        f"WITH d AS (DELETE FROM {'(DELETE FROM ' * 10_000}",
+        f"DELETE FROM t WHERE {'(' * 20_000}true{')' * 20_000}",
+        f"DELETE FROM t WHERE {'true AND ' * 20_000}true",
+        f"ALTER INDEX {'a_' * 200_000}idx RENAME TO b",
+    ],
+)  # fmt: skip
+def test_a_long_statement_takes_linear_time(tmp_path: Path, sql: str) -> None:
+    """The slowest of them took a minute and a half."""
+    begun = time.process_time()
+    found(tmp_path, sql)
+    assert time.process_time() - begun < 10
 
 
 def test_foreign_keys_in_blocks(tmp_path: Path) -> None:

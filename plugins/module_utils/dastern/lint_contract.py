@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from . import lint_history, squawk
+from .lint_objects import Objects, granted, named
 from .migration_dangers import BUT_SAY, Made, Said, no_writes, short
 from .sql_code import Read
-from .sql_reader import Reader, Token, altered, line, outside, split, upper
+from .sql_reader import Reader, Token, altered, line, name_of, outside, upper
 from .sql_text import Statement, tokens
 
 RULES = (
@@ -52,11 +53,6 @@ _CODE = {
     "PUBLICATION",
     "SERVER",
 }
-_KINDS = _CODE | {
-    "MATERIALIZED", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "TABLE", "POLICY", "SCHEMA", "UNIQUE", "INDEX", "CONCURRENTLY",
-    "FOREIGN", "RECURSIVE", "CONSTRAINT", "TEXT", "SEARCH", "CONFIGURATION", "DICTIONARY", "PARSER",
-    "TEMPLATE",
-}  # fmt: skip
 _SPOKEN_OF = {"ALTER", "DROP", "GRANT", "REVOKE", "REASSIGN", "SET", "CREATE", "SELECT", "PERFORM"}
 """What the statements begin with that `_of_statement` knows."""
 _NAMED = {
@@ -76,37 +72,41 @@ _WAITS = re.compile(
     r"^\s*SET\s+(?:LOCAL\s+|SESSION\s+)?(lock_timeout|statement_timeout|transaction_timeout)\s*(?:=|\bTO\b)\s*'?0\w*'?\s*$",
     re.IGNORECASE,
 )
-_SET_DEFAULT = re.compile(r'\bALTER\s+(?:COLUMN\s+)?("(?:[^"]|"")+"|\w+)\s+SET\s+DEFAULT\b', re.IGNORECASE)
 _TO_ZONED = re.compile(r"\bTYPE\s+(?:timestamptz|timestamp\s*(?:\(\s*\d\s*\)\s*)?with\s+time\s+zone)", re.IGNORECASE)
 _ZONE = re.compile(r"\bAT\s+TIME\s+ZONE\b", re.IGNORECASE)
 _NEXT_NUMBERS = {"RESTART", "INCREMENT", "MAXVALUE", "MINVALUE", "CYCLE"}
 
 
+Given = dict[tuple[tuple[str, ...], str], int]
+"""By table and column, where the last statement stands that gives a default."""
+
+
 def contract(read: Read, made: Made) -> Iterator[Said]:
     """What the rules of this module find in the statements of a file, and in the code that it runs."""
     every = [one for top, code in read for one in (top, *code)]
-    new = _names_of(every)
-    given = {column for one in every for column in _SET_DEFAULT.findall(one.text)}
+    new = Objects(every)
+    given = _given(every)
     for top, code in read:
         for one in (top, *code):
             if one.first in _SPOKEN_OF:
                 yield from _of_statement(one, list(tokens(one.text)), made, new, given)
+            new.run(one, certain=one is top)
         made.run(top, code)
 
 
-def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str], given: set[str]) -> Iterator[Said]:
+def _of_statement(one: Statement, parts: list[Token], made: Made, new: Objects, given: Given) -> Iterator[Said]:
     words = upper(parts)
     match words:
         case ["ALTER", "TABLE", *_] | ["ALTER", "FOREIGN", "TABLE", *_]:
             table, actions = altered(parts)
             if not made.all_of([table]):
                 for action in actions:
-                    yield from _of_action(one, action, given)
+                    yield from _of_action(one, action, table, given)
             if words[1] == "FOREIGN":
                 yield from _renamed(one, words, parts, new)
-        case ["ALTER", "DOMAIN", *_] if _subject(parts) not in new:
+        case ["ALTER", "DOMAIN", *_] if not new.made(named(parts)):
             yield from _of_domain(one, words)
-        case ["ALTER", "SEQUENCE", *_] if _subject(parts) not in new and any(
+        case ["ALTER", "SEQUENCE", *_] if not new.made(named(parts)) and any(
             (word in _NEXT_NUMBERS and before != "NO") or (before == "AS" and word not in ("BIGINT", "INT8"))
             for before, word in pairwise(words)
         ):
@@ -115,9 +115,9 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
             yield _access(one, "changes which rows are found")
         case ["CREATE", "POLICY", *rest] if "RESTRICTIVE" in rest and not made.all_of([_on(parts)]):
             yield _access(one, "hides rows that were found")
-        case ["ALTER", "VIEW", *rest] if "SECURITY_INVOKER" in rest and _subject(parts) not in new:
+        case ["ALTER", "VIEW", *rest] if "SECURITY_INVOKER" in rest and not new.made(named(parts)):
             yield _access(one, "has it read its tables with the rights of another role")
-        case ["ALTER", "FUNCTION" | "PROCEDURE" | "ROUTINE", *_] if _subject(parts) not in new and (
+        case ["ALTER", "FUNCTION" | "PROCEDURE" | "ROUTINE", *_] if not new.made(named(parts)) and (
             {("SECURITY", "DEFINER"), ("SECURITY", "INVOKER")} & set(pairwise(upper(outside(parts))))
         ):
             yield _access(one, "has it run with the rights of another role")
@@ -136,12 +136,12 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
                 f"`{short(one)}` has the server no longer say that indexes were sorted by another version.", "REINDEX them first.",
             )  # fmt: skip
         case ["ALTER", "TEXT", "SEARCH", "CONFIGURATION" | "DICTIONARY", *rest] if "MAPPING" in rest or "(" in rest:
-            if _subject(parts) not in new:
+            if not new.made(named(parts)):
                 yield _meaning(one, "what was stored is no longer found by what is asked for from then on")
         case ["CREATE", "CAST", *_] if words[-2:] == ["AS", "IMPLICIT"]:
             yield _meaning(one, "queries that were clear may become ambiguous, and fail")
         case ["CREATE", *rest] if "RULE" in rest[:3] and _rewrites(
-            words, _on(parts, "TO")[-1:] in [(name,) for name in new]
+            words, new=new.made([("TABLE", _on(parts, "TO"), ())])
         ):
             yield (
                 one.start, "rewrites-statements", "danger",
@@ -152,18 +152,20 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
             yield _published(one.start, one, "UPDATE and DELETE fail in a published table without a primary key")
         case ["ALTER", "PUBLICATION", _, "DROP", *_]:
             yield _used(one.start, one)
-        case ["DROP", "POLICY", *_] if _subject(parts) not in new:
+        case ["DROP", "POLICY", *_] if not new.made(named(parts)):
             yield _access(one, "drops a policy: rows that it let through are hidden, or those that it hid are shown")
-        case ["DROP", *rest] if words[-1] != "CASCADE" and _subject(parts) not in new:
+        case ["DROP", *rest] if words[-1] != "CASCADE" and not new.unused(named(parts)):
             if (
                 (rest and rest[0] in _CODE | {"MATERIALIZED"})
                 or rest[:2] == ["USER", "MAPPING"]
                 or rest[:2] == ["TEXT", "SEARCH"]
             ):
                 yield _used(one.start, one)
-        case ["GRANT", *_] if "PUBLIC" in _roles(words, "TO") and not _of_new(parts, "TO", new):
+        case ["GRANT", *_] if "PUBLIC" in _roles(words, "TO") and not new.made(granted(parts, "TO")):
             yield _access(one, "opens it to every role that can connect")
-        case ["REVOKE", *_] if "ON" in words and _roles(words, "FROM") - {"PUBLIC"} and not _of_new(parts, "FROM", new):
+        case ["REVOKE", *_] if (
+            "ON" in words and _roles(words, "FROM") - {"PUBLIC"} and not new.made(granted(parts, "FROM"))
+        ):
             yield _access(one, "takes a right away that the application may need")
         case ["ALTER", "DEFAULT", "PRIVILEGES", *_] if "GRANT" in words and "PUBLIC" in _roles(words, "TO"):
             yield _access(one, "opens what is made later to every role that can connect")
@@ -188,7 +190,7 @@ def _of_statement(one: Statement, parts: list[Token], made: Made, new: set[str],
         yield from _of_alter(one, words, parts, new)
 
 
-def _rewrites(words: list[str], new: bool) -> bool:
+def _rewrites(words: list[str], *, new: bool) -> bool:
     """Whether a rule, on a `new` table or view or not, has rows written that nobody asked for, or those not that were."""
     does = words[words.index("DO") + 1 :] if "DO" in words else []
     actions: list[list[str]] = [[]]
@@ -201,9 +203,9 @@ def _rewrites(words: list[str], new: bool) -> bool:
     return any("WHERE" not in action for action in writes) or (not new and ("INSTEAD" in does or bool(writes)))
 
 
-def _of_alter(one: Statement, words: list[str], parts: list[Token], new: set[str]) -> Iterator[Said]:
+def _of_alter(one: Statement, words: list[str], parts: list[Token], new: Objects) -> Iterator[Said]:
     """What ALTER does to the owner, the name and the schema of anything but a table."""
-    known = _subject(parts) in new
+    known = new.made(named(parts))
     pairs = list(pairwise(words))
     if ("OWNER", "TO") in pairs and not known:
         yield _access(one, "gives it to another owner")
@@ -214,8 +216,25 @@ def _of_alter(one: Statement, words: list[str], parts: list[Token], new: set[str
         yield _asked(one)
 
 
-def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[Said]:
-    """What an action of ALTER TABLE does; `given` are columns to which the file gives a default, as Prisma does anew."""
+def _given(every: Sequence[Statement]) -> Given:
+    """The columns to which a file gives a default, as Prisma does anew where an enum loses a value."""
+    given: Given = {}
+    for one in every:
+        if one.words[:2] != ("ALTER", "TABLE"):
+            continue
+        table, actions = altered(one.text)
+        for action in actions:
+            reader = Reader(action)
+            if reader.take("ALTER"):
+                reader.take("COLUMN")
+                column = reader.name()
+                if reader.take("SET", "DEFAULT"):
+                    given[table, column] = one.start
+    return given
+
+
+def _of_action(one: Statement, part: list[Token], table: tuple[str, ...], given: Given) -> Iterator[Said]:
+    """What an action of ALTER TABLE does."""
     words = upper(part)
     at = one.start + part[0][2]
     text = one.text[part[0][2] : part[-1][2] + len(part[-1][1])]
@@ -244,11 +263,12 @@ def _of_action(one: Statement, part: list[Token], given: set[str]) -> Iterator[S
             reader = Reader(part)
             reader.take("DROP", "CONSTRAINT")
             reader.take("IF", "EXISTS")
-            name = reader.name()
-            if kind := kind_of_key(name):
-                yield (at, *drops_key(name, kind))
+            key = reader.name()
+            if kind := kind_of_key(key):
+                yield (at, *drops_key(key, kind))
+    name = name_of(part[-len(column)]) if column else ""
     match column[1:]:
-        case ["DROP", "DEFAULT" | "EXPRESSION", *_] if not any(text in given for _, text, _ in part):
+        case ["DROP", "DEFAULT" | "EXPRESSION", *_] if given.get((table, name), -1) < one.start:
             yield _default(at, one)
         case ["DROP", "IDENTITY", *_]:
             yield _identity(at, one, "an INSERT that leaves the column out fails")
@@ -309,10 +329,10 @@ def _of_domain(one: Statement, words: list[str]) -> Iterator[Said]:
         yield (one.start + offset, *said)  # type: ignore[misc]
 
 
-def _renamed(one: Statement, words: list[str], parts: list[Token], new: set[str]) -> Iterator[Said]:
+def _renamed(one: Statement, words: list[str], parts: list[Token], new: Objects) -> Iterator[Said]:
     # The name of a constraint is in no query; of columns and attributes squawk says it.
     behind = words[words.index("RENAME") + 1] if "RENAME" in words[:-1] else ""
-    if behind == "VALUE" or (behind == "TO" and _subject(parts) not in new):
+    if behind == "VALUE" or (behind == "TO" and not new.unused(named(parts))):
         yield _asked(one)
 
 
@@ -323,37 +343,6 @@ def _asked(one: Statement) -> Said:
     )  # fmt: skip
 
 
-def _names_of(found: Sequence[Statement]) -> set[str]:
-    """Names that a file makes, gives, or gives again: as Prisma does where an enum loses a value."""
-    names: set[str] = set()
-    for one in found:
-        if one.first not in ("CREATE", "ALTER"):
-            continue
-        reader = Reader(one.text)
-        if reader.take("CREATE"):
-            reader.take("OR", "REPLACE")
-            while reader.word in _KINDS:
-                reader.skip()
-            reader.take("IF", "NOT", "EXISTS")
-            names.add(reader.name())
-        else:
-            while not reader.done and not reader.take("RENAME", "TO"):
-                reader.skip()
-            if not reader.done:
-                names.add(reader.name())
-    return names
-
-
-def _subject(parts: list[Token]) -> str:
-    """What a statement of ALTER or DROP names."""
-    reader = Reader(parts)
-    reader.skip()
-    while reader.word in _KINDS:
-        reader.skip()
-    reader.take("IF", "EXISTS")
-    return reader.name()
-
-
 def _roles(words: list[str], behind: str) -> set[str]:
     """The roles that a GRANT or REVOKE names."""
     if behind not in words:
@@ -361,19 +350,6 @@ def _roles(words: list[str], behind: str) -> set[str]:
     named = words[words.index(behind) + 1 :]
     end = next((at for at, word in enumerate(named) if word in ("WITH", "GRANTED", "CASCADE", "RESTRICT")), len(named))
     return {word for word in named[:end] if word not in (",", "GROUP")}
-
-
-def _of_new(parts: list[Token], until: str, new: set[str]) -> bool:
-    """Whether all that a GRANT or REVOKE is about was made by the file itself."""
-    reader = Reader(parts)
-    while not reader.done and not reader.take("ON"):
-        reader.skip()
-    while reader.word in _KINDS:
-        reader.skip()
-    rest = reader.rest
-    end = next((at for at, (kind, text, _) in enumerate(rest) if kind == "word" and text.upper() == until), len(rest))
-    names = [Reader(part).name() for part in split(rest[:end])]
-    return bool(names) and all(name in new for name in names)
 
 
 def _on(parts: list[Token], word: str = "ON") -> tuple[str, ...]:

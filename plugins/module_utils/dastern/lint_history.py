@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,7 +10,7 @@ from itertools import pairwise
 from .migration_dangers import Made, tables
 from .sql_code import with_code
 from .sql_reader import Reader, Token, altered, name_of, outside, split, upper
-from .sql_text import Statement, each_statement
+from .sql_text import Statement, each_statement, tokens
 
 Span = tuple[int, int, int]
 """Number of the file, and the offsets in it between which something stands."""
@@ -44,6 +45,8 @@ class History:
     """A partition added beside a default one, which is searched for rows that belong into the new one."""
     keys: list[tuple[Span, str, str]] = field(default_factory=list)
     """A constraint dropped that the chain made as a key: where, its name, and `PRIMARY` or `UNIQUE`."""
+    renamed: list[Span] = field(default_factory=list)
+    """`ALTER INDEX ... RENAME` of what no file makes as an index: the server renames a table by it, too."""
 
 
 @dataclass
@@ -100,14 +103,19 @@ def read(files: Sequence[str], together: Collection[int] = ()) -> History:
     """Read the texts of a chain in order; a table that one of those `together` makes holds no rows for the next."""
     history = History()
     known = _Known()
-    made = Made()
+    relations = _Relations()
+    of_together = Made()
     for number, sql in enumerate(files):
-        made = made if number in together else Made()
+        made = of_together if number in together else Made()
         moved = False
         for top, code in with_code(each_statement(sql)):
             moved = moved or any(one.first != "CREATE" and "search_path" in one.text.lower() for one in (top, *code))
             if moved:
                 known.leave()
+            for one in (*code, top):
+                if relations.renames_another(one) and not made.all_of(tables(one)):
+                    history.renamed.append((number, one.start, one.end))
+                relations.run(one)
             before = {name: dict(checks) for name, checks in known.checks.items()} if code else {}
             for one in code:
                 _follow(history, number, one, known, made)
@@ -118,11 +126,72 @@ def read(files: Sequence[str], together: Collection[int] = ()) -> History:
                 }
             _follow(history, number, top, known, made)
             made.run(top, code)
+        made.next_file()
         if moved:
             known.leave()
         while known.temporary:
             known.forget_checks(known.temporary.pop())
     return history
+
+
+_LONGEST = 63
+_IMPLICIT = re.compile(r"_(?:pkey|key|idx|excl)[0-9]*$")
+
+
+class _Relations:
+    """The names of tables and their like, and those of indexes, which are told apart by what makes them; schemas aside."""
+
+    def __init__(self) -> None:
+        self._others: set[str] = set()
+        self._indexes: set[str] = set()
+
+    def renames_another(self, one: Statement) -> bool:
+        """Whether an ALTER INDEX renames what isn't known to be an index."""
+        name = self._renamed(one)[0] if one.words[:2] == ("ALTER", "INDEX") else ""
+        return name != "" and not self._is_index(name)
+
+    def run(self, one: Statement) -> None:
+        if one.first not in ("CREATE", "ALTER", "DROP"):
+            return
+        reader = Reader(one.text)
+        kinds = set(one.words[1:4]) & {"TABLE", "VIEW", "SEQUENCE", "INDEX"}
+        while not reader.done and not {reader.word} & kinds:
+            reader.skip()
+        reader.skip()
+        reader.take("CONCURRENTLY")
+        reader.take("IF", "NOT", "EXISTS") or reader.take("IF", "EXISTS")
+        if not kinds or reader.done:
+            return
+        if one.first == "DROP":
+            names = {Reader(part).name() for part in split(reader.rest)}
+            self._others -= names
+            self._indexes -= names
+        elif one.first == "ALTER":
+            old, new = self._renamed(one)
+            known = self._indexes if not old or self._is_index(old) else self._others
+            known.discard(old)
+            known.add(new)
+        elif reader.word != "ON":
+            (self._indexes if "INDEX" in kinds else self._others).add(reader.name())
+        for (_, word, _), behind in pairwise(tokens(one.text)):
+            if word.upper() == "CONSTRAINT":
+                self._indexes.add(name_of(behind))
+
+    def _is_index(self, name: str) -> bool:
+        implicit = _IMPLICIT.search(name) and any(
+            name[:at] in self._others for at, letter in enumerate(name[:_LONGEST]) if letter == "_"
+        )
+        return name not in self._others and (name in self._indexes or bool(implicit))
+
+    def _renamed(self, one: Statement) -> tuple[str, str]:
+        """The old and the new name, of a constraint the new one; empty where the statement does something else."""
+        reader = Reader(one.text)
+        while not reader.done and reader.word != "RENAME":
+            reader.skip()
+        if reader.take("RENAME", "CONSTRAINT"):
+            reader.path()
+            return "", reader.name() if reader.take("TO") else ""
+        return ("".join(tables(one)[0][-1:]), reader.name()) if reader.take("RENAME", "TO") else ("", "")
 
 
 def _follow(history: History, number: int, one: Statement, known: _Known, made: Made) -> None:

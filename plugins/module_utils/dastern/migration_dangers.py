@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -13,6 +14,8 @@ from .sql_text import Statement, literal_value, tokens
 Said = tuple[int, str, str, str, str]
 """Offset in the file, rule, severity, message, mend."""
 
+# What has a name without a schema mean something else, until the session is reset.
+_ELSEWHERE = re.compile(r"search_path|\b(?:role|authorization|reset)\b", re.IGNORECASE)
 BUT_SAY = "say in `lint.yml` why it is right."
 
 
@@ -23,48 +26,70 @@ class Made:
     """
 
     def __init__(self) -> None:
-        self._names: set[tuple[str, ...]] = set()
+        self._paths: dict[str, set[tuple[str, ...]]] = {}
+        """By the name without its schema."""
+        self._passing: set[str] = set()
+        self._changed = False
 
     def all_of(self, names: list[tuple[str, ...]]) -> bool:
-        return bool(names) and self._names.issuperset(names)
+        return bool(names) and all(path and path in self._paths.get(path[-1], ()) for path in names)
+
+    def next_file(self) -> None:
+        """Forget names that end with the session: of temporary tables, and what was made under another search path."""
+        for name in self._passing:
+            self._paths.pop(name, None)
+        self._passing.clear()
+        self._changed = False
 
     def run(self, statement: Statement, code: Sequence[Statement] = ()) -> None:
         """Follow a statement, and the `code` that it runs, of which nobody knows whether it came to all of it."""
-        if code:
-            self._names.clear()
-        elif statement.first == "CREATE":
+        first = statement.first
+        words = _words(statement) if first == "ALTER" else set()
+        if first == "CREATE" and not code:
             self._create(Reader(statement.text))
-        elif self._names:
-            first = statement.first
-            words = _words(statement) if first == "ALTER" else set()
-            if (
-                first in ("SET", "RESET", "ROLLBACK", "DO")
-                or statement.transaction_control
-                or "search_path" in statement.text.lower()
-                or words & {"ATTACH", "INHERIT", "SCHEMA"}
-            ):
-                self._names.clear()
-            elif statement.words[:2] == ("DROP", "TABLE") or {"RENAME", "TO"} <= words:
-                self._names.difference_update(tables(statement))
+        elif code or first in ("SET", "RESET", "DO") or "search_path" in statement.text.lower():
+            self._paths.clear()
+            self._changed = self._changed or any(_ELSEWHERE.search(one.text) for one in (statement, *code))
+        elif self._paths and (
+            first in ("ROLLBACK", "DISCARD")
+            or statement.transaction_control
+            or words & {"ATTACH", "INHERIT", "SCHEMA"}
+            or statement.words[:2] in (("DROP", "SCHEMA"), ("DROP", "OWNED"))
+        ):
+            self._paths.clear()
+        elif self._paths and (first == "DROP" or {"RENAME", "TO"} <= words):
+            # Whatever the schema: the same table may be written with and without it, or with `pg_temp`.
+            for path in tables(statement):
+                self._paths.pop("".join(path[-1:]), None)
 
     def _create(self, reader: Reader) -> None:
         reader.take("CREATE")
+        passing = self._changed
         while reader.word in ("TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED"):
+            passing = passing or reader.word != "UNLOGGED"
             reader.skip()
         made = reader.take("TABLE") or reader.take("MATERIALIZED", "VIEW")
-        if made and not reader.take("IF", "NOT", "EXISTS"):
-            self._names.add(reader.path())
+        if made and not reader.take("IF", "NOT", "EXISTS") and (path := reader.path()):
+            self._paths.setdefault(path[-1], set()).add(path)
+            if passing or path[0] == "pg_temp":
+                self._passing.add(path[-1])
 
 
 def _words(statement: Statement) -> set[str]:
     return {text.upper() for kind, text, _ in tokens(statement.text) if kind == "word"}
 
 
+# ALTER INDEX, ALTER VIEW and their like rename tables, too.
+_BEFORE_TABLES = {
+    "DROP", "ALTER", "TRUNCATE", "LOCK", "CLUSTER", "REFRESH", "TABLE", "MATERIALIZED", "VIEW", "INDEX", "SEQUENCE", "FOREIGN",
+}  # fmt: skip
+
+
 def tables(statement: Statement) -> list[tuple[str, ...]]:
-    """What the statement names behind DROP TABLE, ALTER TABLE, TRUNCATE, LOCK, CLUSTER or REFRESH, each with its schema."""
+    """What the statement names behind DROP, ALTER, TRUNCATE, LOCK, CLUSTER or REFRESH, each with its schema."""
     reader = Reader(statement.text)
     many = reader.word in ("DROP", "TRUNCATE", "LOCK")
-    while reader.word in ("DROP", "ALTER", "TRUNCATE", "LOCK", "CLUSTER", "REFRESH", "TABLE", "MATERIALIZED", "VIEW"):
+    while reader.word in _BEFORE_TABLES:
         reader.skip()
     reader.group()
     reader.take("VERBOSE")
@@ -116,14 +141,15 @@ def _spoken_of(one: Statement) -> bool:
     """Whether a rule may have something to say of a statement."""
     if one.first in ("DROP", "ALTER", "LOCK", "VACUUM", "CLUSTER", "REFRESH"):
         return True
-    if one.first == "CREATE":
-        return one.words[1:2] == ("UNLOGGED",)
+    if one.words[:2] == ("CREATE", "UNLOGGED"):
+        return True
+    if one.first == "CREATE" and "TABLE" not in one.words[1:4]:
+        return False
     return _WRITES.search(one.text) is not None
 
 
 def short(statement: Statement) -> str:
-    text = " ".join(statement.text.split())
-    return text if len(text) <= 60 else text[:57] + "..."
+    return statement.short
 
 
 def _cascades(one: Statement, parts: list[Token]) -> Iterator[Said]:
@@ -146,24 +172,34 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
     words = upper(parts)
     if words[0] == "TRUNCATE" and words[-1] != "CASCADE" and not made.all_of(tables(one)):
         yield _deletes(0, short(one))
-    if words[0] == "MERGE" and ("THEN", "DELETE") in pairwise(words):
-        yield (
-            0, "deletes-all-rows", "warning", f"`{short(one)}` deletes each row that its condition finds or doesn't find.",
-            "Count beforehand what that is.",
-        )  # fmt: skip
-    if words[0] in ("CREATE", "ALTER", "DO", "MERGE", "EXPLAIN", "PREPARE"):
+    if words[0] == "CREATE":
+        parts = _query(parts)
+        words = upper(parts)
+    if words[:1] in (["ALTER"], ["DO"], ["EXPLAIN"], ["PREPARE"]):
         return
     if "LO_UNLINK" in words and "FROM" in words and "WHERE" not in words:
         yield (
             0, "deletes-all-rows", "danger", f"`{short(one)}` deletes every large object that it finds.",
             f"Say in a WHERE which are to go; or {BUT_SAY}",
         )  # fmt: skip
-    for at in begins(words, "DELETE", "UPDATE"):
+    read = 0
+    for at in begins(words, *(("MERGE",) if words[:1] == ["MERGE"] else ("DELETE", "UPDATE", "MERGE"))):
         word = words[at]
-        rest = outside(parts[at + 1 :])
+        inner = _within(parts, at + 1)
+        read += len(inner)
+        if read > _NESTED * len(parts):
+            yield _deletes(parts[at][2], short(one))
+            return
+        rest = outside(inner)
         behind = upper(rest)
-        some = "WHERE" in behind and behind[behind.index("WHERE") + 1 :] not in (["TRUE"], ["1", "=", "1"])
-        if some or ("FROM" if word == "DELETE" else "SET") not in behind:
+        if word == "MERGE":
+            if ("THEN", "DELETE") in pairwise(behind):
+                yield (
+                    parts[at][2], "deletes-all-rows", "warning",
+                    f"`{short(one)}` deletes each row that its condition finds or doesn't find.", "Count beforehand what that is.",
+                )  # fmt: skip
+            continue
+        if ("FROM" if word == "DELETE" else "SET") not in behind or _chooses(inner):
             continue
         reader = Reader(rest)
         reader.take("FROM")
@@ -180,9 +216,90 @@ def _whole_tables(one: Statement, parts: list[Token], made: Made) -> Iterator[Sa
             )  # fmt: skip
 
 
+def _query(parts: list[Token]) -> list[Token]:
+    """The query that fills the table of a CREATE TABLE ... AS; nothing where there is none, or it isn't run."""
+    words = upper(parts)
+    tops = [offset for kind, text, offset in outside(parts) if kind == "word" and text.upper() == "AS"]
+    if "TABLE" not in words[1:4] or not tops or words[-3:] == ["WITH", "NO", "DATA"]:
+        return []
+    return [token for token in parts if token[2] > tops[0]]
+
+
 def begins(words: list[str], *verbs: str) -> list[int]:
     """Where one of `verbs` begins the statement, one inside WITH, or the one behind that."""
-    return [at for at, word in enumerate(words) if word in verbs and (not at or words[at - 1] in ("(", ")"))]
+    return [
+        at
+        for at, word in enumerate(words)
+        if word in verbs
+        and (not at or words[at - 1] in ("(", ")") or words[max(at - 2, 0)] in ("SET", "USING"))  # SEARCH and CYCLE
+    ]
+
+
+# Of these words a condition may be made that is the same for each row.
+_CONSTANT = {
+    "TRUE", "AND", "OR", "NOT", "IS", "IN", "BETWEEN", "DISTINCT", "FROM", "UNKNOWN", "CAST", "AS", "BOOL", "BOOLEAN", "INT", "INTEGER",
+    "TEXT", "SELECT", "EXISTS", "VALUES", "ANY", "ALL", "LIKE", "FALSE", "NULL",
+}  # fmt: skip
+
+
+_NESTED = 50
+"""How often a token may be read: no statement that the server takes has as many within one another."""
+
+
+def _within(parts: list[Token], at: int) -> list[Token]:
+    """The tokens from `at` on, up to the parenthesis that closes around them."""
+    depth = 0
+    for end in range(at, len(parts)):
+        depth += {"(": 1, ")": -1}.get(parts[end][1], 0)
+        if depth < 0:
+            return parts[at:end]
+    return parts[at:]
+
+
+def _chooses(parts: list[Token]) -> bool:
+    """Whether what follows DELETE or UPDATE has a WHERE that isn't true of each row."""
+    plain = [
+        (at, word)
+        for at, word, depth, before in _levels(parts)
+        if depth == 0 and before != "." and parts[at][0] == "word"
+    ]
+    end = next((at for at, word in plain if word == "RETURNING"), len(parts))
+    start = next((at for at, word in plain if word == "WHERE" and at < end), end)
+    return start < end and not _always(parts[start + 1 : end])
+
+
+def _always(parts: list[Token], nested: int = 8) -> bool:
+    """Whether a condition is true of each row, as far as that shows without knowing what a column holds."""
+    while len(parts) > 2 and parts[0][1] == "(" and nested and not outside(parts[:-1]):
+        parts, nested = parts[1:-1], nested - 1
+    branches = _cut(parts, "OR")
+    pieces = _cut(parts, "AND")
+    if nested and len(branches) > 1:
+        return any(_always(branch, nested - 1) for branch in branches)
+    if nested and len(pieces) > 1:
+        return all(_always(piece, nested - 1) for piece in pieces)
+    words = upper(parts)
+    left, right = (words[: words.index("=")], words[words.index("=") + 1 :]) if "=" in words else ([], words)
+    if left == right:  # also of a column, but for its nulls
+        return True
+    if right in (["FALSE"], ["NULL"], ["'f'"], ["'false'"]) or ("".join(left).isdigit() and "".join(right).isdigit()):
+        return False
+    return all(kind != "ident" and (kind != "word" or text.upper() in _CONSTANT) for kind, text, _ in parts)
+
+
+def _levels(parts: list[Token]) -> Iterator[tuple[int, str, int, str]]:
+    """The place of each token, its text with words in upper case, how many parentheses are open, and the text before it."""
+    depth, before = 0, ""
+    for at, word in enumerate(upper(parts)):
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        yield at, word, depth, before
+        before = word
+
+
+def _cut(parts: list[Token], wanted: str) -> list[list[Token]]:
+    """`parts` cut at a word that stands outside of parentheses."""
+    places = [at for at, word, depth, _ in _levels(parts) if depth == 0 and word == wanted]
+    return [parts[begin + 1 : end] for begin, end in pairwise([-1, *places, len(parts)])]
 
 
 def _deletes(offset: int, words: str) -> Said:
@@ -197,12 +314,41 @@ _LOSES = re.compile(
     r"""\b(?:
       drop\s+(?:foreign\s+)?(?:table|column|schema|database|owned)\b
     | truncate\b(?!\s*[(,]|'|\s+on\b)
-    | drop\s[^;]*(?<!on\sdelete\s)(?<!on\supdate\s)\bcascade\b
-    | alter\s+(?:foreign\s+)?table\s[^;]*\bdrop\s+(?!constraint\b|not\b|default\b|expression\b|identity\b)
-    | delete\s+from\b(?![^;]*\bwhere\b)
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
+# What loses rows only with what follows it up to the next semicolon: one after the other, so that no text is searched twice.
+_LOSES_WITH = (
+    (
+        re.compile(r"\bdrop\s", re.IGNORECASE),
+        re.compile(r"(?<!on\sdelete\s)(?<!on\supdate\s)\bcascade\b", re.IGNORECASE),
+    ),
+    (
+        re.compile(r"\balter\s+(?:foreign\s+)?table\s", re.IGNORECASE),
+        re.compile(r"\bdrop\s+(?!constraint\b|not\b|default\b|expression\b|identity\b)", re.IGNORECASE),
+    ),
+)
+_DELETES = re.compile(r"\b(?:(delete\s+from)|where)\b", re.IGNORECASE)
+_LETTER = re.compile(r"[^\x00-\x7f]")
+
+
+def _loses(text: str) -> str:
+    """The first words of a text that lose rows where they are executed, at most 60 characters; empty where there are none."""
+    plain = _LETTER.sub("_", text)  # which all others are to PostgreSQL, blanks too
+    found = _LOSES.search(plain)
+    places = [found.span()] if found else []
+    at = 0
+    for part in plain.split(";"):
+        end = at + len(part)
+        for begins, goes_on in _LOSES_WITH:
+            if (first := begins.search(plain, at, end)) and (then := goes_on.search(plain, first.end(), end)):
+                places.append((first.start(), then.end()))
+        # The last one of all: a WHERE behind it is one behind the others, too.
+        for last in deque(_DELETES.finditer(plain, at, end), maxlen=1):
+            places += [last.span()] if last[1] else []
+        at = end + 1
+    begin, end = min(places, default=(0, 0))
+    return text[begin:end][:60]
 
 
 _STRINGS = ("string", "escape", "dollar")
@@ -253,10 +399,10 @@ def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Said]:
             continue
         # Without comments; behind each string stands what nobody knows.
         text = "".join(" ".join(inner for _, inner, _ in tokens(string)) + " x " for string in strings)
-        if said := _LOSES.search(text):
+        if said := _loses(text):
             how = "together and executes it" if executes and one is not top else "into a call, which may execute it"
             yield (
-                one.start, "loses-data-in-code", "danger", f"Code puts `{said.group()[:60]}` {how}.",
+                one.start, "loses-data-in-code", "danger", f"Code puts `{said}` {how}.",
                 f"Write it as a statement of its own, which lint can read; or {BUT_SAY}",
             )  # fmt: skip
 

@@ -123,6 +123,8 @@ def lint(
     made = Made() if together else None
     for file in wanted:
         found += _own(file, folder, made)
+        if made is not None:
+            made.next_file()
     needless = _needless(found, files)
     found = [one for one in found if (one.rule, one.migration, one.line, one.column) not in needless]
     found = _known_better(found, files, history)
@@ -323,6 +325,7 @@ def _harmless(
                             place = _places(file, one.start + action[0][2], one.start + end)
                             spans.append((("adding-foreign-key-constraint",), place))
             made.run(top, code)
+        made.next_file()
     return found
 
 
@@ -413,19 +416,20 @@ def _of_history(
     folder: str | os.PathLike[str],
     read: Callable[[], lint_history.History],
 ) -> Iterator[Finding]:
-    """What a statement does because of what the files before made: domains, default partitions, keys."""
+    """What a statement does because of what the files before made: domains, default partitions, keys, indexes."""
     words = [file.words for file in files if file.name in names]
     every = frozenset().union(*(file.words for file in files))
     if not (
         ("domain" in every and any("add" in one for one in words))
         or ({"partition", "default"} <= every and any("partition" in one for one in words))
-        or any({"drop", "constraint"} <= one for one in words)
+        or any({"drop", "constraint"} <= one or {"index", "rename"} <= one for one in words)
     ):
         return
     history = read()
     said: list[tuple[lint_history.Span, tuple[str, str, str, str]]] = [
         *((span, _OF_DOMAIN) for span in history.rewritten),
         *((span, _SEARCHED) for span in history.searched),
+        *((span, _RENAMED) for span in history.renamed),
         *(
             (span, lint_contract.drops_key(name, kind))
             for span, name, kind in history.keys
@@ -451,6 +455,11 @@ _SEARCHED = (
     "A new partition beside a default one has the server search that one for rows that belong into the new one, while nobody "
     "can read it.",
     f"Give the default partition a CHECK that excludes the new bounds, NOT VALID, and validate that, in migrations before; or {BUT_SAY}",
+)  # fmt: skip
+_RENAMED = (
+    "renames-what-is-used", "danger",
+    "`ALTER INDEX ... RENAME` of what no migration makes as an index: the server renames a table or view by it, too.",
+    f"Make sure that it is an index, and {BUT_SAY}",
 )  # fmt: skip
 
 

@@ -93,6 +93,9 @@ def _directly(one: Statement, depth: int, made: Made, by_rows: set[str]) -> list
         made.setdefault(name, {})[arguments] = one, depth
         if not _WORD.fullmatch(name):
             made.setdefault("", {})
+    if one.words[:2] == ("CREATE", "SCHEMA"):
+        # What else stands in it is about the new schema.
+        return [(inner, depth + 1) for inner in _elements(one) if inner.first == "GRANT"]
     if not made:
         return []
     if one.first in _FILLS:
@@ -166,6 +169,22 @@ def _function(one: Statement) -> tuple[str, str]:
     reader.take("OR", "REPLACE")
     reader.skip()
     return reader.name(), ", ".join(" ".join(text for _, text, _ in part) for part in reader.group())
+
+
+def _elements(one: Statement) -> Iterator[Statement]:
+    """The statements inside a CREATE SCHEMA."""
+    parts = outside(list(tokens(one.text)))
+    words = upper(parts)
+    starts = [
+        parts[at][2]
+        for at, word in enumerate(words)
+        if at and word in ("CREATE", "GRANT") and words[at - 1] not in (".", "AS")
+    ]
+    line = counted = 0
+    for start, end in pairwise([*starts, len(one.text)]):
+        line += one.text.count("\n", counted, start)
+        counted = start
+        yield from _moved(statements(one.text[start:end])[:1], one.start + start, one.line + line)
 
 
 def _held(one: Statement) -> Iterator[Statement]:

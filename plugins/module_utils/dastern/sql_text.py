@@ -24,7 +24,7 @@ _STRING = rf"'[^']*(?:(?:''|{_JOINT})[^']*)*(?:'|\Z)"
 _IDENT = r'"[^"]*(?:""[^"]*)*(?:"|\Z)'
 _TOKEN = re.compile(
     rf"""
-    (?P<space>\s+|--[^\n\r]*)
+    (?P<space>{_SPACE}+|--[^\n\r]*)
   | (?P<block>/\*)
   | (?P<escape>[eE]'(?:[^'\\]|\\.|''|{_JOINT})*(?:'|\Z))
   | (?P<string>{_STRING}|[uU]&{_STRING}(?:{_UESCAPE})?)
@@ -60,7 +60,7 @@ _CONSTANT = rf"""(?:
 _COLUMNS = rf"\({_BLANK}{_NAME}{_BLANK}(?:,{_BLANK}{_NAME}{_BLANK})*\)"
 _TUPLE = rf"\({_BLANK}{_CONSTANT}{_BLANK}(?:,{_BLANK}{_CONSTANT}{_BLANK})*\)"
 _IS = rf"{_PATH}{_BLANK}={_BLANK}{_CONSTANT}"
-_WHERE = rf"(?i:WHERE){_GAP}{_IS}(?:{_GAP}(?i:AND){_GAP}{_IS})*"
+_WHERE = rf"(?i:WHERE){_GAP}(?!(?i:TRUE|FALSE){_ENDS}){_IS}(?:{_GAP}(?i:AND){_GAP}{_IS})*"  # TRUE is no column
 _ROW = rf"""
     (?i:INSERT){_GAP}(?i:INTO){_GAP}{_PATH}{_BLANK}(?:{_COLUMNS}{_BLANK})?(?i:VALUES){_BLANK}{_TUPLE}
   | (?i:UPDATE){_GAP}{_PATH}{_GAP}(?i:SET){_GAP}{_IS}(?:{_BLANK},{_BLANK}{_IS})*{_GAP}{_WHERE}
@@ -136,6 +136,12 @@ class Statement:
         """Its first unquoted words in upper case, six at the most."""
         return tuple(islice((token.upper() for kind, token, _ in tokens(self.text) if kind == "word"), _WORDS))
 
+    @cached_property
+    def short(self) -> str:
+        """At most 60 characters of it in one line."""
+        text = " ".join(self.text.split())
+        return text if len(text) <= 60 else text[:57] + "..."
+
     @property
     def transaction_control(self) -> bool:
         """Whether it begins or ends a transaction (savepoints do neither)."""
@@ -170,9 +176,9 @@ def statement_at(sql: str, position: int) -> tuple[int, int, int] | None:
     before = _BEFORE_STATEMENT.match(sql, position)
     position = before.end() if before else position
     if simple := _SIMPLE.match(sql, position, position + _SIMPLE_LENGTH):
-        text = simple[0][:-1].rstrip()
+        text = simple[0][:-1].rstrip(" \t\n\r\f\v")
         if text and not (_BEGINS.search(text) and "create" in text.lower()):
-            return position + len(text) - len(text.lstrip()), position + len(text), simple.end()
+            return position, position + len(text), simple.end()
     start: int | None = None
     last = position
     words: list[str] = []
