@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern import plain_sql
 from ansible.module_utils.dastern.drill import drill
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_run import State, expire_old
@@ -76,6 +78,14 @@ def test_a_logical_backup_of_it_is_drilled(server: Server) -> None:
     told = drill(server.with_(target=server.take("logical").label))
     assert "failed" not in told
     assert told["differences"] == []
+
+
+def test_plain_sql_of_it_is_read(server: Server, tmp_path: Path) -> None:
+    plain_sql.write(server.place, tmp_path / "plain.sql")
+    plain_sql.read(server.place, tmp_path / "plain.sql", "plain")
+    there = "SELECT spcname FROM pg_class c JOIN pg_tablespace t ON t.oid = reltablespace WHERE relname = 'noted'"
+    assert server.sql(there, "plain") == "one"
+    server.place.superuser.drop_database("plain")
 
 
 def test_a_database_keeps_its_own_and_stays_a_template(server: Server) -> None:
