@@ -25,6 +25,7 @@ from ansible.module_utils.dastern.keeper import Keeper
 from ansible.module_utils.dastern.pgbackrest import PgBackRest
 from ansible.module_utils.dastern.restore_run import State, expire_old, restore
 from conftest import docker, remove_instance
+from migrating import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, PORT = "dastern-test-restore", 25860
@@ -836,7 +837,6 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     docker("volume", "rm", f"{NAME}-data")
     told = restore(server.params, check_mode=True)
     assert "isn't known" in " ".join(told["lines"])
-    assert docker("volume", "ls", "-q", "--filter", f"name={NAME}-data").stdout == ""
     result = server.restore()
     assert "the end of the archive" in result["target"]
     assert "with it came dastern_before_20250101_000000000, which an earlier restore had kept" in " ".join(
@@ -967,6 +967,38 @@ def test_what_is_incomplete_waits_for_the_operator(
     assert server.sql("SELECT max(id) FROM users WHERE id = 7000") == "7000"
 
 
+def test_a_copy_that_waits_is_looked_at_before_it_becomes_live(server: Server, incomplete: Record) -> None:
+    """Neither what was taken out of it nor an empty database of its name; nobody but the superuser comes in meanwhile."""
+    asked = {"target": incomplete.label, "what": "database"}
+    enter = ("exec", "-u", "postgres", NAME, "psql", "-XAtqc", "SELECT count(*) FROM users", "-U", "dastern_user", "-d")
+    for spoil, words in (
+        ("DELETE FROM users", "table public.users has 0 rows instead of"),
+        ("ALTER TABLE users ADD COLUMN spoiled int", "its schema is another one"),
+        ("", "it is another database of that name"),
+    ):
+        copy = left_beside(server, **asked).facts["waiting"]
+        assert "too many connections" in docker(*enter, copy, check=False).stderr
+        if spoil:
+            server.sql(spoil, copy)
+        else:
+            server.sql(f"DROP DATABASE {copy}", "postgres")
+            server.sql(f"CREATE DATABASE {copy} OWNER dastern_user", "postgres")
+        with pytest.raises(DasTernError, match=words):
+            restore(server.with_(**asked, accept_differences=True), check_mode=True)
+        refusal = left_beside(server, **asked, accept_differences=True)
+        assert words in refusal.message
+        assert (
+            f"-e target={incomplete.label} -e what=database -e confirm=dastern` restores it once more"
+            in refusal.message
+        )
+    left_beside(server, **asked)
+    server.restore(**asked, accept_differences=True)
+    assert docker(*enter, "dastern").stdout.strip() == str(incomplete.census["tables"]["public.users"])
+    server.restore(undo=True)
+    assert server.sql("SELECT max(id) FROM users WHERE id = 7000") == "7000"
+    assert server.left() == []
+
+
 def test_a_swap_of_it_that_is_killed_is_healed(server: Server, incomplete: Record) -> None:
     asked = {"target": incomplete.label, "what": "database"}
     copy = left_beside(server, **asked).facts["waiting"]
@@ -1035,6 +1067,24 @@ def test_a_cluster_waits_as_well(server: Server) -> None:
     server.restore(target=record.label, accept_differences=True)
     assert State(server.place).waiting is None
     server.restore(undo=True)
+
+
+def test_a_cluster_that_waits_is_not_swapped_in_behind_another_restore(server: Server) -> None:
+    """The other one has its timeline by then: with it the archive would take nothing any more."""
+    timeline = "SELECT timeline_id FROM pg_control_checkpoint()"
+    record = server.take()
+    server.place.save(replace(record, census={**record.census, "schema": "another"}))
+    folder = left_beside(server, target=record.label).facts["waiting"]
+    waiting = State(server.place).waiting
+    assert waiting is not None
+    own = waiting["left"]["control"][-1]
+    server.killed("restore_run._discarded", target="latest")
+    assert (server.sql(timeline), folder in server.entries()) == (own, True)
+    server.restore(target=record.label, accept_differences=True)
+    assert (int(server.sql(timeline)), folder in server.entries()) == (int(own) + 1, False)
+    segment = server.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    archived = "SELECT last_archived_wal >= '{}' FROM pg_stat_archiver"
+    wait_until(lambda: server.sql(archived.format(segment)) == "t", 60)
 
 
 def test_the_zoo_comes_back_from_a_physical_backup(server: Server) -> None:

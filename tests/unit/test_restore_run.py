@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dastern import restore_run, survey
 from ansible.module_utils.dastern.backup_records import Place
+from ansible.module_utils.dastern.census import Census
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.errors import DasTernError
 from ansible.module_utils.dastern.restore_run import Run, State
@@ -264,3 +265,103 @@ def test_provisioning_starts_the_server_that_a_swap_of_databases_waits_for(
         assert refusal.value.facts == {"swap": True}
     else:
         assert "playbooks/restore.yml` finishes the swap" in survey.swaps.left_to_restore(params, serves=False)
+
+
+CENSUS: dict[str, Any] = {
+    "database": "d_restored_1", "tables": {"public.users": 50}, "schema": "a", "properties": {"owner": "u", "connection_limit": 0},
+    "migrations": ["m b"], "bytes": 1,
+}  # fmt: skip
+
+
+def waiting(run: Any, what: str, **changes: Any) -> dict[str, Any]:
+    """The note of a copy that waits."""
+    left = {"control": ["1", "0/9", "7"]} if what == "cluster" else {"oid": 9, "limit": -1, "census": CENSUS}
+    moment = "2026-02-08T10:30:00+00:00"
+    noted = {"asked": ["database"], "moment": moment, "differences": ["incomplete: a view"], "left": left}
+    return {**entry(run, what), **noted, **changes}
+
+
+@pytest.mark.parametrize(
+    ("what", "found", "words"),
+    [
+        ("database", {}, ""),
+        ("database", {"oid": 10}, "it is another database of that name"),
+        ("database", {"tables": {"public.users": 0}}, "table public.users has 0 rows instead of 50"),
+        ("database", {"tables": {}}, "table public.users is missing"),
+        ("database", {"schema": "b"}, "its schema is another one"),
+        ("database", {"properties": {"owner": "u", "connection_limit": -1}}, "connection_limit of the database is -1"),
+        ("database", {"migrations": []}, "it has 0 applied migrations instead of 1"),
+        ("cluster", {}, ""),
+        ("cluster", {"control": ["1", "0/A", "7"]}, "a server was started on it"),
+        ("cluster", {"control": []}, "its folder has another cluster"),
+        ("cluster", {"timelines": {7: {}}}, "it is on timeline 7, which the archive has of another restore by now"),
+    ],
+)
+def test_a_copy_that_waits_is_looked_at_again(
+    run: Any, monkeypatch: pytest.MonkeyPatch, what: str, found: dict[str, Any], words: str
+) -> None:
+    """It was checked when it was restored; since then anybody may have been in it, and other restores may have gone live."""
+    counted = Census.of({**CENSUS, **{name: value for name, value in found.items() if name in CENSUS}})
+    archive = SimpleNamespace(segments={6: {}}, forks=found.get("timelines", {}), damaged={})
+    monkeypatch.setattr(restore_run, "Archive", lambda _: archive)
+    monkeypatch.setattr(restore_run, "_control", lambda *_: found.get("control", ["1", "0/9", "7"]))
+    monkeypatch.setattr(restore_run, "_oid", lambda *_: found.get("oid", 9))
+    monkeypatch.setattr(restore_run, "count", lambda *_: counted)
+    monkeypatch.setattr(restore_run, "_databases", lambda _: ["d", "in"])
+    swapped: list[Any] = []
+    monkeypatch.setattr(restore_run, "_swap_databases", lambda *_, **named: swapped.append(named) or 0.0)
+    monkeypatch.setattr(restore_run, "_swap_folders", lambda *_: swapped.append({}) or 0.0)
+    named = {
+        "target": "L",
+        "what": what,
+        "table": "",
+        "into": "",
+        "repository": 1,
+        "timeline": 0,
+        "as_superuser": False,
+    }
+    run.params = {"keep_old_hours": 72, **named, "accept_differences": True, "instance": "", "confirm": "d"}
+    if not words:
+        restore_run._swap_waiting(run, waiting(run, what), False, True)
+        assert swapped == [{"limit": -1} if what == "database" else {}]
+        return
+    for check_mode in (True, False):
+        with pytest.raises(DasTernError) as refusal:
+            restore_run._swap_waiting(run, waiting(run, what), check_mode, True)
+        assert words in refusal.value.message
+        assert f"-e target=L -e what={what} -e confirm=d` restores it once more" in refusal.value.message
+    assert swapped == []
+    with pytest.raises(DasTernError, match="what it was then isn't noted"):
+        restore_run._swap_waiting(run, waiting(run, what, left=None), False, True)
+
+
+def test_a_copy_that_waits_is_closed_and_opened_by_the_swap(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql: list[str] = []
+    run.site.psql.run, run.site.psql.value = sql.append, lambda _: 5
+    monkeypatch.setattr(restore_run, "_oid", lambda *_: 9)
+    found = Census.of({**CENSUS, "properties": {"owner": "u", "connection_limit": 5}})
+    left = restore_run._left(run, entry(run, "database"), found)
+    assert sql == ['ALTER DATABASE "in" CONNECTION LIMIT 0;']
+    assert left == {"oid": 9, "limit": 5, "census": CENSUS}
+    for there in (["d", "in"], ["in"]):
+        monkeypatch.setattr(restore_run, "_databases", lambda _, there=there: there)
+        restore_run._swap_databases(run, entry(run, "database"), limit=5)
+        assert 'ALTER DATABASE "d" WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 5;\nCOMMIT;' in sql[-1]
+    restore_run._swap_databases(run, entry(run, "database"))
+    assert "CONNECTION LIMIT" not in sql[-1]
+
+
+@pytest.mark.parametrize(("incoming", "stays"), [("other", False), ("old", True)])
+@pytest.mark.parametrize("what", ["cluster", "database"])
+def test_another_restore_ends_the_time_of_a_copy_that_waits(run: Any, what: str, incoming: str, stays: bool) -> None:
+    """Also where it is killed before it can remove it; an undo is none."""
+    run.params |= {"accept_differences": True, "target": "L", "into": ""}
+    run.state.waiting = waiting(run, "cluster", incoming="restored-1")
+    run.state.kept = [{**entry(run, what), "kept": "old"}]
+    run.asked = run.state.waiting["asked"]
+    assert restore_run._waiting(run) is not None
+    run.state.begin({**entry(run, what), "incoming": incoming})
+    run.state.done()
+    run.state = State(run.place)
+    assert (restore_run._waiting(run) is not None) == stays
+    assert (run.state.overdue_waiting is None) == stays

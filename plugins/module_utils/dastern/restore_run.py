@@ -24,7 +24,7 @@ from .backup_records import ARGUMENT_SPEC as PLACE
 from .backup_records import UNREADABLE, Place, Record
 from .census import Census, count
 from .commands import playbook
-from .comparison import Comparison, compare, refuse_damage
+from .comparison import SHOWN, Comparison, compare, refuse_damage
 from .confirmation import SPEC as CONFIRMATION
 from .confirmation import is_confirmed, wanted, word
 from .containers import ROLE_LABEL
@@ -32,7 +32,7 @@ from .errors import DasTernError
 from .files import write
 from .psql import Psql
 from .quantities import amount, cut, duration, local
-from .restore_target import TARGETS, Target, resolve
+from .restore_target import TARGETS, Archive, Target, resolve
 from .restored_server import REMOVE, RestoredServer, Site
 from .sql_values import identifier, literal, new_database
 from .survey import MOUNT
@@ -99,8 +99,12 @@ SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = {n
 BEGIN;
 ALTER DATABASE {live} RENAME TO {kept};
 ALTER DATABASE {incoming} RENAME TO {live};
-ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;
+ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true{limit};
 COMMIT;
+"""
+# Identifier, last checkpoint and timeline of a cluster that isn't running: a start of the server changes the checkpoint.
+_CONTROL = r"""
+LC_ALL=C pg_controldata "$1" | sed -En "s/^(Database system identifier|Latest checkpoint location|Latest checkpoint's TimeLineID): *//p"
 """
 _END_SWAP = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'das-tern swap';"
 
@@ -150,6 +154,8 @@ class State:
         self.kept = [one for one in self.kept if one is not came]
         if self.waiting and self.waiting["incoming"] == swap["incoming"]:
             self.waiting = None
+        elif self.waiting and not came:  # another restore has taken its place
+            self.waiting["until"] = datetime.now(UTC).isoformat(timespec="seconds")
         if swap["kept"]:
             self.kept.append(swap)
         kept = f", and the former one is kept as {swap['kept']}" if swap["kept"] else ""
@@ -312,7 +318,7 @@ def _refuse_another(run: Run, record: Record, *, own: bool) -> None:
 
 def _waiting(run: Run) -> dict[str, Any] | None:
     """The copy that waits, where this run is asked to make just that one live: `latest` is another by now."""
-    params, waiting = run.params, run.state.waiting
+    params, waiting = run.params, None if run.state.overdue_waiting else run.state.waiting
     if waiting and params["accept_differences"] and params["target"] != "latest" and not params["into"]:
         return waiting if waiting["asked"] == run.asked else None
     return None
@@ -330,6 +336,13 @@ def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed
             f"{waiting['incoming']}, which a restore of {local(waiting['at'])} left, isn't there any more. Nothing was done; the "
             "same command restores it once more."
         )
+    if changed := _changed(run, waiting):
+        again = _command({**run.params, "accept_differences": False}, word(run.params, run.database))
+        raise DasTernError(
+            f"{waiting['incoming']} can't become live as a restore of {local(waiting['at'])} left it: {'; '.join(cut(changed, SHOWN))}. "
+            f"Nothing was done. `{again}` restores it once more.",
+            differences=changed,
+        )
     told = [
         f"would make live what was restored at {local(waiting['at'], datetime.now(UTC))}: {waiting['words']}",
         *waiting["differences"],
@@ -342,12 +355,53 @@ def _swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed
         raise _unconfirmed(run, what, told, command)
     kept = f"replaced-{stamp}" if what == "cluster" else _named(run.database, "before", stamp)
     entry = _entry(run, what, incoming=waiting["incoming"], kept=kept, words=waiting["words"], rows=waiting["rows"])
-    refused = _swap_folders(run, entry) if what == "cluster" else _swap_databases(run, entry)
+    if what == "cluster":
+        refused = _swap_folders(run, entry)
+    else:
+        refused = _swap_databases(run, entry, limit=int(waiting["left"]["limit"]))
     run.lines.append(f"{waiting['words']}, restored at {local(waiting['at'])}, is live now")
     run.lines += waiting["differences"]
     after = _kept_lines(run, entry, refused)
     return {"target": waiting["words"], "refused_seconds": refused, "differences": waiting["differences"],
             "next": [*_passwords(what), *after]}  # fmt: skip
+
+
+def _left(run: Run, entry: dict[str, Any], found: Census) -> dict[str, Any]:
+    """Close the copy to all but the superuser; return what `_changed` compares it with."""
+    if entry["what"] == "cluster":
+        return {"control": _control(run.site, entry["incoming"])}
+    psql, name = run.site.psql, entry["incoming"]
+    limit = psql.value(f"SELECT to_json(datconnlimit) FROM pg_database WHERE datname = {literal(name)}")
+    psql.run(f"ALTER DATABASE {identifier(name)} CONNECTION LIMIT 0;")
+    census = {**found.as_dict(), "properties": {**found.properties, "connection_limit": 0}}
+    return {"oid": _oid(psql, name), "limit": limit, "census": census}
+
+
+def _changed(run: Run, waiting: dict[str, Any]) -> list[str]:
+    """Why the copy that waits mustn't become live: it was checked when it was restored, and not since."""
+    site, name, left = run.site, waiting["incoming"], waiting.get("left")
+    if not left:
+        return ["what it was then isn't noted"]
+    if waiting["what"] == "cluster":
+        control = _control(site, name)
+        if not control or control != left["control"]:
+            return ["its folder has another cluster, or a server was started on it"]
+        archive, timeline = Archive(site), int(control[-1])
+        if timeline in {*archive.segments, *archive.forks, *archive.damaged}:
+            return [f"it is on timeline {timeline}, which the archive has of another restore by now"]
+        return []
+    if _oid(site.psql, name) != left["oid"]:
+        return ["it is another database of that name"]
+    told = compare(Census.of(left["census"]), count(site.psql, name))
+    return told.damage + told.differences + (["its schema is another one"] if told.schema_differs else [])
+
+
+def _control(site: Site, folder: str) -> list[str]:
+    return site.seen(_CONTROL, f"{MOUNT}/{folder}").out.split()
+
+
+def _oid(psql: Psql, database: str) -> Any:
+    return psql.value(f"SELECT to_json(oid::int8) FROM pg_database WHERE datname = {literal(database)}")
 
 
 def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) -> DasTernError:
@@ -356,7 +410,8 @@ def _leave(run: Run, entry: dict[str, Any], compared: Comparison, where: str) ->
     run.lines += _discarded(run.place, run.state)
     assert run.moment is not None
     moment = run.moment.isoformat(timespec="seconds")
-    run.state.waiting = {**entry, "asked": run.asked, "moment": moment, "differences": compared.lines}
+    left = _left(run, entry, compared.found)
+    run.state.waiting = {**entry, "asked": run.asked, "moment": moment, "differences": compared.lines, "left": left}
     run.state.save("Make room there, then run again: what was restored stays until then.")
     command = _command({**params, "accept_differences": True}, word(params, run.database))
     rights = any(
@@ -696,7 +751,8 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
         entry = _entry(
             run, "database", incoming=name, kept=_named(run.database, "before", stamp), words=words, rows=found.tables
         )
-        raise _leave(run, entry, compared, f"database {name}")
+        look = f"docker exec -it -u postgres {quote(site.name)} psql -d {quote(name)}"
+        raise _leave(run, entry, compared, f"database {name} (to look at it: `{look}`)")
     beside = "beside " if params["table"] and not into else "into "
     run.lines.append(f"{words} restored {beside}{into or run.database} in {seconds:.1f} s")
     result = {"target": words, "seconds": round(seconds, 1), "next": []}
@@ -929,15 +985,20 @@ def _serves_again(site: Site) -> str:
     return "The former cluster is back and serves."
 
 
-def _swap_databases(run: Run, entry: dict[str, Any]) -> float:
-    """Seconds for which nobody could connect."""
+def _swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) -> float:
+    """Swap, and give what comes in its connection limit back, where it waited with another; seconds for which nobody could connect."""
     site, state = run.site, run.state
     live, kept, incoming = (identifier(name) for name in (run.database, entry["kept"], entry["incoming"]))
+    limited = "" if limit is None else f" CONNECTION LIMIT {limit}"
     if run.database not in _databases(site.psql):
         entry["kept"] = ""
-        script = f"ALTER DATABASE {incoming} RENAME TO {live};\nALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;"
+        script = (
+            f"BEGIN;\nALTER DATABASE {incoming} RENAME TO {live};\n"
+            f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true{limited};\nCOMMIT;"
+        )
     else:
-        script = _SWAP_DATABASES.format(live=live, kept=kept, incoming=incoming, name=literal(run.database))
+        name = literal(run.database)
+        script = _SWAP_DATABASES.format(live=live, kept=kept, incoming=incoming, name=name, limit=limited)
     _begin(run, entry)
     began = time.monotonic()
     try:
