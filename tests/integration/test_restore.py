@@ -514,6 +514,40 @@ def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     assert server.sql("SELECT 1") == "1"
 
 
+def test_a_copy_that_was_removed_by_hand_proves_no_swap(server: Server) -> None:
+    before, kept = server.fingerprint(), len(State(server.place).kept)
+    State(server.place).begin(entry(incoming="dastern_restored_20260101_000000000", kept="dastern_before_x"))
+    server.sql("ALTER DATABASE dastern WITH ALLOW_CONNECTIONS false", "postgres")
+    message = refused_after_healing(server)
+    assert "Database dastern wasn't replaced and serves as before" in message
+    assert (server.fingerprint(), len(State(server.place).kept)) == (before, kept)
+
+    server.killed("Site.within", target="latest")
+    pending = State(server.place).pending
+    assert pending is not None
+    spaces = f"tablespaces-{pending['incoming'].removeprefix('restored-')}"
+    script = f"cd /v && rm -r {pending['incoming']} && mkdir -p {spaces}/one"
+    docker(
+        "run",
+        "--rm",
+        "-u",
+        "postgres",
+        "-v",
+        f"{NAME}-data:/v",
+        "--entrypoint",
+        "sh",
+        server.params["image"],
+        "-c",
+        script,
+    )
+    message = refused_after_healing(server)
+    assert "was taken back: Neither folder" in message
+    assert "The former cluster is back and serves" in message
+    assert f"{spaces} in volume {NAME}-data, which no cluster there has, was removed" in message
+    assert (server.fingerprint(), len(State(server.place).kept)) == (before, kept)
+    assert spaces not in server.entries()
+
+
 def test_provisioning_starts_the_server_of_a_cut_swap_and_leaves_its_databases(
     server: Server, state: State, play: Callable[..., Any]
 ) -> None:
@@ -837,6 +871,15 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     docker("volume", "rm", f"{NAME}-data")
     told = restore(server.params, check_mode=True)
     assert "isn't known" in " ".join(told["lines"])
+    state = State(server.place)
+    state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))  # as if the machine was lost within a swap
+    with pytest.raises(
+        DasTernError, match=f"Neither folder restored-x .* in volume {NAME}-data any more, which holds no"
+    ):
+        restore(server.with_(target="2125-01-01 00:00:00+00"))
+    assert State(server.place).pending is None
+    assert [one["kept"] for one in State(server.place).kept] == [one["kept"] for one in state.kept]
+    assert docker("volume", "ls", "-q", "--filter", f"name={NAME}-data").stdout == ""
     result = server.restore()
     assert "the end of the archive" in result["target"]
     assert "with it came dastern_before_20250101_000000000, which an earlier restore had kept" in " ".join(

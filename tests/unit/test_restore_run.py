@@ -30,8 +30,9 @@ def run(tmp_path: Path) -> Run:
     place = Place(own)
     place.folder.mkdir()
     site: Any = SimpleNamespace(
-        name="pg", volume="pg-data", container=None, psql=SimpleNamespace(), waiting=nullcontext,
+        name="pg", volume="pg-data", container={"State": {}}, psql=SimpleNamespace(), waiting=nullcontext,
         look=lambda: {"entries": ["pgdata", "in"]}, answers=lambda: False, wait_until_answers=lambda _: True,
+        start=lambda: None, stop=lambda: None,
     )  # fmt: skip
     return Run({"keep_old_hours": 72}, place, site, State(place), [], lambda _: None)
 
@@ -365,3 +366,82 @@ def test_another_restore_ends_the_time_of_a_copy_that_waits(run: Any, what: str,
     run.state = State(run.place)
     assert (restore_run._waiting(run) is not None) == stays
     assert (run.state.overdue_waiting is None) == stays
+
+
+@pytest.mark.parametrize(
+    ("databases", "words", "kept", "waits"),
+    [
+        (["d"], "Database d wasn't replaced and serves as before. in, which was to come in, isn't there any more", [], False),
+        ([], "There is no database d. in, which was to come in, isn't there any more", [], False),
+        (["d", "in"], "Database d wasn't replaced and serves as before:", [], True),
+        (["d", "out"], "had happened", ["out"], False),
+    ],
+)  # fmt: skip
+def test_a_copy_that_is_gone_proves_no_swap_of_databases(
+    run: Any, monkeypatch: pytest.MonkeyPatch, databases: list[str], words: str, kept: list[str], waits: bool
+) -> None:
+    server = Served(run, monkeypatch, up=True)
+    server.databases = databases
+    run.state.waiting = waiting(run, "database")
+    run.state.begin(entry(run, "database"))
+    (told,) = restore_run.healed(run.site, run.state)
+    assert words in told
+    assert any("ALLOW_CONNECTIONS true" in sql for sql in server.sql) == ("d" in databases)
+    state = State(run.place)
+    assert (state.pending, [one["kept"] for one in state.kept], bool(state.waiting)) == (None, kept, waits)
+
+
+@pytest.mark.parametrize(
+    ("entries", "container", "words", "kept", "moves"),
+    [
+        (["pgdata"], True, "any more. The former cluster is back and serves", [], 0),
+        ([], True, "in volume pg-data any more, which holds no cluster", [], 0),
+        ([], False, "in volume pg-data any more, which holds no cluster", [], 0),
+        (["in", "out"], True, "was taken back: The former cluster is back and serves", [], 1),
+        (["in", "out"], False, "is served as soon as `ansible-playbook playbooks/provision.yml`", [], 1),
+        (["in"], True, "was finished: the restored cluster serves", [], 1),
+        (["in", "busy"], True, "There is no former cluster in volume pg-data, and nothing serves", [], 2),
+        (["pgdata", "out"], True, "was finished: the restored cluster serves", ["out"], 0),
+        (["pgdata", "out"], False, "the restored cluster is served as soon as `ansible-playbook playbooks/provision.yml`", ["out"], 0),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_gone_proves_no_swap_of_clusters(
+    run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    entries: list[str],
+    container: bool,
+    words: str,
+    kept: list[str],
+    moves: int,
+) -> None:
+    """The disk of the backups may have outlived the machine: then no volume is made, and nothing is said to serve."""
+    server = Served(run, monkeypatch)
+    run.site.container = run.site.container if container else None
+    run.site.look = lambda: {"entries": entries}
+    run.site.waiting = nullcontext if entries else lambda: pytest.fail("a volume was made")
+    moved: list[Any] = []
+
+    def within(*words: Any) -> Output:
+        moved.append(words)
+        return Output(int("busy" in entries and len(moved) == 1), "nothing\n" if "busy" in entries else "", "")
+
+    run.site.within = within
+    run.state.begin(entry(run, "cluster"))
+    (told,) = restore_run.healed(run.site, run.state)
+    assert words in told
+    assert len(moved) == moves
+    assert server.up == (container and entries not in ([], ["in", "busy"]))
+    state = State(run.place)
+    assert (state.pending, [one["kept"] for one in state.kept]) == (None, kept)
+
+
+def test_undo_strikes_what_is_gone_and_names_the_older_one(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.params = {"undo": True, "confirm": "d", "instance": "", "keep_old_hours": 72}
+    run.state.kept = [{**entry(run, "cluster"), "kept": kept} for kept in ("replaced-1", "replaced-2")]
+    run.site.look = lambda: {"entries": ["pgdata", "replaced-1"]}
+    for check_mode, words in ((True, "Nothing was done."), (False, "-e undo=true` now brings back cluster replaced-1")):
+        with pytest.raises(DasTernError, match="replaced-2, which a restore of .* isn't there any more") as refusal:
+            restore_run._undo(run, check_mode)
+        assert words in refusal.value.message
+        assert len(run.state.kept) == 1 + check_mode
+    assert [one["kept"] for one in State(run.place).kept] == ["replaced-1"]

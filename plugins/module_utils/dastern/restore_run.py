@@ -89,6 +89,17 @@ cd {MOUNT}
 if [ ! -e "$1" ] && [ -e pgdata ]; then mv -T pgdata "$1"; fi
 if [ -e "$2" ]; then mv -T "$2" pgdata; fi
 sync .
+[ -e pgdata ] || echo nothing
+"""
+# Folders of tablespaces that no cluster of the volume links to.
+_UNLINKED = rf"""
+cd {MOUNT}
+for folder; do
+  for link in */pg_tblspc/*; do
+    case $(readlink "$link" || :)/ in {MOUNT}/"$folder"/*) continue 2;; esac
+  done
+  echo "$folder"
+done
 """
 # A transaction on either side of the swap: by them a time is known to be before or behind it, where nobody else writes.
 _NOTED = "SELECT pg_current_xact_id();"
@@ -161,8 +172,13 @@ class State:
         kept = f", and the former one is kept as {swap['kept']}" if swap["kept"] else ""
         self._settle(f"The swap has happened: the restored {swap['what']} is live{kept}.", came and came.get("within"))
 
-    def given_up(self, words: str) -> None:
-        """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay."""
+    def given_up(self, words: str, *, gone: bool = False) -> None:
+        """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay.
+
+        `gone` is said where what was to come in isn't there any more.
+        """
+        if gone and self.waiting and self.pending and self.waiting["incoming"] == self.pending["incoming"]:
+            self.waiting = None
         self._settle(words, self.pending and self.pending.get("within"))
 
     def _settle(self, words: str, within: dict[str, Any] | None) -> None:
@@ -834,9 +850,15 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
     stamp = _stamp()
     there = run.site.look()["entries"] if last["what"] == "cluster" else _databases(run.site.psql)
     if last["kept"] not in there:
+        done, next_one = "Nothing was done", f"`{playbook('list_backups')}` shows what can be restored."
+        if not check_mode and last["volume"] == run.site.volume:  # otherwise it hides the older ones
+            run.state.kept.pop()
+            run.state.save()
+            done += ", but that it isn't listed as kept any more"
+            if older := run.state.kept[-1:]:
+                next_one = f"`{UNDO}` now brings back {older[0]['what']} {older[0]['kept']}, replaced at {local(older[0]['at'])}."
         raise DasTernError(
-            f"{last['kept']}, which a restore of {local(last['at'])} left, isn't there any more: it can't be brought back. Nothing was "
-            "done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
+            f"{last['kept']}, which a restore of {local(last['at'])} left, isn't there any more: it can't be brought back. {done}. {next_one}"
         )
     words = f"what was live before {local(last['at'], datetime.now(UTC))} ({last['words']})"
     confirmed = is_confirmed(run.params, run.database)
@@ -974,6 +996,8 @@ def _put_back(site: Site, entry: dict[str, Any]) -> str:
             f"The former folder {entry['kept']} in volume {site.volume} can't be put back: {moved.last_words}. Rename it to "
             "pgdata by hand."
         )
+    if moved.out.strip() == "nothing":  # a server that is started on it makes an empty cluster
+        return f"There is no former cluster in volume {site.volume}, and nothing serves."
     return _serves_again(site)
 
 
@@ -982,7 +1006,12 @@ def _serves_again(site: Site) -> str:
         _serve(site)
     except DasTernError as refusal:
         return f"The former folder is back, but: {refusal.message}"
-    return "The former cluster is back and serves."
+    return f"The former cluster is back and {_serves(site)}."
+
+
+def _serves(site: Site) -> str:
+    missing = f"is served as soon as `{playbook('provision')}` has made container {site.name}"
+    return "serves" if site.container else missing
 
 
 def _swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) -> float:
@@ -1006,7 +1035,7 @@ def _swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) -
     except DasTernError as error:
         site.wait_until_answers(START)  # it may be the server that ended, and is coming back
         try:
-            happened = _settled(site, state)
+            serves = _settled(site, state)
         except DasTernError as refusal:
             doubt = (
                 f" DATABASE {run.database} MAY REFUSE CONNECTIONS. When container {site.name} runs again, the next run of `{COMMAND}` "
@@ -1015,11 +1044,9 @@ def _swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) -
             raise DasTernError(
                 f"{error.message} {refusal.message}{'' if refusal.facts.get('unnoted') else doubt}"
             ) from None
-        if not happened:
+        if serves:
             _clean(run)
-            raise DasTernError(
-                f"{error.message} Database {run.database} wasn't replaced and serves as before."
-            ) from None
+            raise DasTernError(f"{error.message} {serves}") from None
     except BaseException:
         with contextlib.suppress(DasTernError):
             site.psql.run(f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;")
@@ -1029,19 +1056,28 @@ def _swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) -
     return round(time.monotonic() - began, 2)
 
 
-def _settled(site: Site, state: State) -> bool:
-    """Have an end of a swap of databases that was cut short, after which the live one takes connections; whether it happened."""
+def _settled(site: Site, state: State) -> str:
+    """Finish or undo an interrupted swap of databases and reopen the live one. Say what serves unless it was committed.
+
+    That what was to come in is gone proves nothing: somebody may have dropped it. Only the swap makes the former one.
+    """
     assert state.pending is not None
-    live, incoming = state.pending["database"], state.pending["incoming"]
+    live, incoming, kept = (state.pending[name] for name in ("database", "incoming", "kept"))
     site.psql.run(_END_SWAP)  # psql may still be at work in the container
     there = _databases(site.psql)
-    if incoming not in there:
-        state.done()
-        return True
     if live in there:
         site.psql.run(f"ALTER DATABASE {identifier(live)} WITH ALLOW_CONNECTIONS true;")
-    state.given_up(f"Database {live} wasn't replaced and serves as before.")
-    return False
+    gone = incoming not in there
+    if gone and (kept or live) in there:
+        state.done()
+        return ""
+    words = (
+        f"Database {live} wasn't replaced and serves as before." if live in there else f"There is no database {live}."
+    )
+    if gone:
+        words += f" {incoming}, which was to come in, isn't there any more, and there is no former one."
+    state.given_up(words, gone=gone)
+    return words
 
 
 def healed(site: Site, state: State) -> list[str]:
@@ -1065,28 +1101,38 @@ def _healed_databases(site: Site, state: State, entry: dict[str, Any]) -> str:
         except DasTernError as refusal:
             why = f"doesn't serve ({refusal.message.rstrip('.')})"
         else:
-            return f"{swap} {'had happened' if _settled(site, state) else 'was taken back'}"
+            serves = _settled(site, state)
+            return f"{serves.rstrip('.')}: {swap} was taken back" if serves else f"{swap} had happened"
     return f"{swap} waits for container {site.name}, which {why}: `{playbook('provision')}` has it serve, then `{COMMAND}` ends the swap"
 
 
 def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
     entries = site.look()["entries"]
-    happened = "pgdata" in entries and entry["incoming"] not in entries
+    swap = f"a swap that was killed at {local(entry['at'])}"
+    served, gone, former = "pgdata" in entries, entry["incoming"] not in entries, entry["kept"] in entries
+    # Somebody removed what it needs, or the volume is another one: a container that waits would make one.
+    if gone and not former and (entry["kept"] or not served):
+        back = f"Neither folder {entry['incoming']} nor a former one is in volume {site.volume} any more"
+        back += f". {_serves_again(site)}" if served else ", which holds no cluster."
+        state.given_up(back, gone=True)
+        return f"{swap} was taken back: {back.rstrip('.')}"
     with site.waiting():
-        if not happened:
+        # There is nothing to go back to, and what was restored had been checked.
+        if not (served or gone or former) and site.within(_SWAP, entry["incoming"], "none").rc == 0:
+            entry["kept"], served, gone = "", True, True
+        if not (served and gone):
             # With nothing moved yet, a server that somebody has started again needn't be stopped.
-            unmoved = "pgdata" in entries and entry["kept"] not in entries
-            back = _serves_again(site) if unmoved else _put_back(site, entry)
-            state.given_up(back)
-            return f"a swap that was killed at {local(entry['at'])} was taken back: {back.rstrip('.')}"
+            back = _serves_again(site) if served and not former else _put_back(site, entry)
+            state.given_up(back, gone=gone)
+            return f"{swap} was taken back: {back.rstrip('.')}"
         try:
             _serve(site)
         except DasTernError as refusal:
             back = _put_back(site, entry)
             state.given_up(back)
-            return f"a swap that was killed at {local(entry['at'])} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
+            return f"{swap} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
     state.done()
-    return f"a swap that was killed at {local(entry['at'])} was finished: the restored cluster serves"
+    return f"{swap} was finished: the restored cluster {_serves(site)}"
 
 
 def cleaned(site: Site, state: State) -> list[str]:
@@ -1113,6 +1159,12 @@ def cleaned(site: Site, state: State) -> list[str]:
     if folders:
         site.remove_clusters(*folders)
         told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
+    if spaces := [name for name in there if re.fullmatch(r"tablespaces-\d{8}-\d{9}", name)]:
+        unlinked = site.seen(_UNLINKED, *spaces).out.split()
+        if unlinked and site.once(f'cd {MOUNT} && rm -rf -- "$@"', *unlinked, named=True).rc == 0:
+            told.append(
+                f"folder {', '.join(unlinked)} in volume {site.volume}, which no cluster there has, was removed"
+            )
     if site.answers():
         pending = state.pending["incoming"] if state.pending else ""
         kept = {waiting, pending, *(one["kept"] for one in state.kept)}
