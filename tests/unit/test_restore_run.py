@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import restore_run, survey
+from ansible.module_utils.dastern import restore_run, survey, swaps
 from ansible.module_utils.dastern.backup_records import Place
 from ansible.module_utils.dastern.census import Census
 from ansible.module_utils.dastern.containers import Output
@@ -445,3 +445,29 @@ def test_undo_strikes_what_is_gone_and_names_the_older_one(run: Any, monkeypatch
         assert words in refusal.value.message
         assert len(run.state.kept) == 1 + check_mode
     assert [one["kept"] for one in State(run.place).kept] == ["replaced-1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"asked": "missing"}, {"asked": None}, {"moment": "missing"}, {"differences": "missing"}, {"moment": "yesterday"}, {"moment": "2026-02-08T10:30:00"}, {"differences": None}, {"until": "2026-02-08"},
+        {"left": {"census": {}, "oid": 9, "limit": -1}}, {"left": {"oid": 9}}, {"rows": {"public.users": None}}, {"rows": []},
+    ],
+)  # fmt: skip
+def test_a_malformed_note_of_a_copy_that_waits_is_refused_in_words(run: Any, changes: dict[str, Any]) -> None:
+    run.state.waiting = waiting(run, "database")
+    run.state.save()
+    assert State(run.place).waiting is not None
+    run.state.waiting = {name: value for name, value in (run.state.waiting | changes).items() if value != "missing"}
+    run.state.save()
+    with pytest.raises(DasTernError, match="restore.json can't be read"):
+        State(run.place)
+
+
+@pytest.mark.parametrize("what", ["pending", "waiting"])
+def test_a_malformed_note_can_be_told(run: Any, what: str) -> None:
+    """By what only shows or refuses."""
+    run.state.path.write_text(f'{{"{what}": {{"words": "x"}}}}')
+    noted = swaps.noted(run.place.folder, what)
+    assert noted == {"what": "cluster", "incoming": "", "at": "", "until": "", "words": "x"}
+    assert "A restore began to swap the cluster of container pg, and hasn't ended" in swaps.refusal("pg", noted).message

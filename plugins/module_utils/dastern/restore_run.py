@@ -130,7 +130,7 @@ class State:
             self.kept: list[dict[str, Any]] = [_checked_entry(one) for one in found["kept"]]
             self.pending: dict[str, Any] | None = found["pending"] and _checked_entry(found["pending"])
             waiting = found.get("waiting")
-            self.waiting: dict[str, Any] | None = waiting and _checked_entry(waiting)
+            self.waiting: dict[str, Any] | None = waiting and _checked_waiting(waiting)
         except FileNotFoundError:
             self.kept, self.pending, self.waiting = [], None, None
         except (OSError, *UNREADABLE) as error:
@@ -199,10 +199,29 @@ def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of `restore.json`; one of `UNREADABLE` where that isn't what was written."""
     for name in ("what", "incoming", "kept", "words", "database", "volume", "at"):
         entry[name].encode()
-    datetime.fromisoformat(entry["until"])
+    if entry.get("rows") is not None:
+        sum(entry["rows"].values())
+    _with_offset(entry["until"])
     if entry.get("within"):
         _checked_entry(entry["within"])
     return entry
+
+
+def _checked_waiting(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a copy that waits, checked likewise."""
+    _with_offset(entry["moment"])
+    "".join([*entry["differences"], entry["asked"][0]])
+    if left := entry.get("left"):
+        if entry["what"] == "cluster":
+            "".join(left["control"])
+        else:
+            int(left["oid"]), int(left["limit"]), Census.of(left["census"])
+    return _checked_entry(entry)
+
+
+def _with_offset(moment: str) -> None:
+    if datetime.fromisoformat(moment).tzinfo is None:
+        raise ValueError(f"{moment} has no offset")
 
 
 @dataclass

@@ -24,7 +24,8 @@ RESTORE = playbook("restore")
 def noted(folder: Path, what: str) -> dict[str, Any] | None:
     """Return what is `pending` or `waiting`; None also where the note can't be read."""
     try:
-        return dict(json.loads((folder / NOTE).read_text("utf-8")).get(what) or {}) or None
+        found = dict(json.loads((folder / NOTE).read_text("utf-8")).get(what) or {})
+        return {"what": "cluster", "incoming": "", "at": "", "until": "", **found} if found else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -64,4 +65,4 @@ def left_to_restore(params: Mapping[str, Any], *, serves: bool) -> str:
 
 
 def _when(swap: Mapping[str, Any]) -> str:
-    return f" at {local(swap['at'])}" if "at" in swap else ""
+    return f" at {local(swap['at'])}" if swap.get("at") else ""
