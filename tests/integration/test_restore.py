@@ -871,6 +871,7 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     docker("volume", "rm", f"{NAME}-data")
     told = restore(server.params, check_mode=True)
     assert "isn't known" in " ".join(told["lines"])
+    assert told["lines"][-1].endswith("then swapped within seconds; no cluster is live that would be kept")
     state = State(server.place)
     state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))  # as if the machine was lost within a swap
     with pytest.raises(

@@ -471,3 +471,12 @@ def test_a_malformed_note_can_be_told(run: Any, what: str) -> None:
     noted = swaps.noted(run.place.folder, what)
     assert noted == {"what": "cluster", "incoming": "", "at": "", "until": "", "words": "x"}
     assert "A restore began to swap the cluster of container pg, and hasn't ended" in swaps.refusal("pg", noted).message
+
+
+@pytest.mark.parametrize(("what", "there"), [("cluster", ["in"]), ("database", ["in", "postgres"])])
+def test_a_plan_promises_to_keep_only_what_is_live(
+    run: Any, monkeypatch: pytest.MonkeyPatch, what: str, there: list[str]
+) -> None:
+    monkeypatch.setattr(restore_run, "_databases", lambda _: there)
+    run.site.look = lambda: {"entries": there}
+    assert restore_run._since(run, waiting(run, what)) == [f"no {what} is live that would be kept"]

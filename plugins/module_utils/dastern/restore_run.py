@@ -621,6 +621,8 @@ def _preflight(run: Run, goal: Target | None, record: Record, words: str) -> lis
                 "(`docker system df` shows what Docker holds)."
             )
     kept = f"the former one is kept for {params['keep_old_hours']} h, and `{UNDO}` brings it back"
+    if not (live if params["what"] == "database" else "pgdata" in look["entries"]):
+        kept = f"no {params['what']} is live that would be kept"
     if params["what"] == "table" and not params["into"]:
         told.append(
             f"done: restored beside {run.database}; those rows of {params['table']} whose key isn't there are inserted by the owner, "
@@ -897,6 +899,8 @@ def _undo(run: Run, check_mode: bool) -> dict[str, Any]:
 
 def _since(run: Run, last: Mapping[str, Any]) -> list[str]:
     """What taking a restore back takes away: rows written since, where they were counted then and can be now."""
+    if not _is_live(run, last["what"]):
+        return [f"no {last['what']} is live that would be kept"]
     told = [f"what was written since {last['at']} isn't in it"]
     if last.get("rows") is not None:
         try:
@@ -909,6 +913,11 @@ def _since(run: Run, last: Mapping[str, Any]) -> list[str]:
     hours = run.params["keep_old_hours"]
     until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
     return [*told, f"what is live now would be kept for {hours} h, until {until}, and `{UNDO}` brings it back"]
+
+
+def _is_live(run: Run, what: str) -> bool:
+    """Whether there is something that a swap would replace, and keep."""
+    return "pgdata" in run.site.look()["entries"] if what == "cluster" else run.database in _databases(run.site.psql)
 
 
 def _entry(
