@@ -875,6 +875,7 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     docker("volume", "rm", f"{NAME}-data")
     told = restore(server.params, check_mode=True)
     assert "isn't known" in " ".join(told["lines"])
+    assert told["lines"][-1].endswith("then swapped within seconds; no cluster is live that would be kept")
     state = State(server.place)
     state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))  # as if the machine was lost within a swap
     with pytest.raises(
@@ -1122,11 +1123,13 @@ def test_a_cluster_that_waits_is_not_swapped_in_behind_another_restore(server: S
     record = server.take()
     server.place.save(replace(record, census={**record.census, "schema": "another"}))
     folder = left_beside(server, target=record.label).facts["waiting"]
-    before = int(server.sql(timeline))
+    waiting = State(server.place).waiting
+    assert waiting is not None
+    own = waiting["left"]["control"][-1]
     server.killed("restore_run._discarded", target="latest")
-    assert (int(server.sql(timeline)), folder in server.entries()) == (before + 1, True)
+    assert (server.sql(timeline), folder in server.entries()) == (own, True)
     server.restore(target=record.label, accept_differences=True)
-    assert (int(server.sql(timeline)), folder in server.entries()) == (before + 2, False)
+    assert (int(server.sql(timeline)), folder in server.entries()) == (int(own) + 1, False)
     segment = server.sql("SELECT pg_walfile_name(pg_switch_wal())")
     archived = "SELECT last_archived_wal >= '{}' FROM pg_stat_archiver"
     wait_until(lambda: server.sql(archived.format(segment)) == "t", 60)
