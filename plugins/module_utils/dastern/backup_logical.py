@@ -37,7 +37,7 @@ from .comparison import Comparison, RestoreFailure, compared, failures_of, repor
 from .connection import conninfo, refusal_of_closed
 from .errors import DasTernError
 from .files import sync_folder
-from .psql import SUPERUSER, Psql
+from .psql import SUPERUSER, Psql, words_of
 from .quantities import amount, cut
 from .sql_values import duration, identifier, literal
 from .survey import BACKUPS
@@ -545,11 +545,11 @@ def fill(
     failures += refused
     if not schema_only:
         analysed = session.execute(
-            ["psql", "-Xq", "-d", conninfo(database, RESTORING), "-c", "VACUUM (ANALYZE)"],
+            ["psql", "-Xq", "-v", "VERBOSITY=verbose", "-d", conninfo(database, RESTORING), "-c", "VACUUM (ANALYZE)"],
             silence=LONGEST, settings=_VIEWS,
         )  # fmt: skip
         if analysed.rc:
-            failures.append(RestoreFailure(analysed.last_words, "VACUUM (ANALYZE)"))
+            failures.append(RestoreFailure(words_of(analysed), "VACUUM (ANALYZE)"))
     return failures
 
 

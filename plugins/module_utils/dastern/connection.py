@@ -128,6 +128,15 @@ def escaped_option(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
+def detail_of(error: psycopg.Error) -> str:
+    """Return what the server says besides of an error, or '' where that is a whole row: it may be a patient's.
+
+    Of these violations (NOT NULL, CHECK, WITH CHECK OPTION) it is `Failing row contains (...)`, in the language of the server.
+    """
+    whole_row = error.sqlstate in ("23502", "23514", "44000")
+    return "" if whole_row else error.diag.message_detail or ""
+
+
 def refusal_of_closed(database: str, container: str, text: str) -> DasTernError | None:
     """Return the refusal where a server's `text` says that `database` takes no connections, not even a superuser's."""
     if "is not currently accepting connections" not in text:

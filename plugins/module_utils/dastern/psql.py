@@ -97,6 +97,7 @@ WHERE o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE clas
 # What DROP DATABASE ends with where the database is a template: wrong_object_type.
 _IS_TEMPLATE = "42809"
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
+_STATED = re.compile(r"^[^:\n]+: +([0-9A-Z]{5}): (.*)$", re.MULTILINE)
 
 
 def session_options(user: str = SUPERUSER, **more: str) -> str:
@@ -131,6 +132,18 @@ def superuser_there(params: Mapping[str, Any], connection: psycopg.Connection[An
             "would be of another database. Set `postgres_container_name`, or `postgres_host` and `postgres_port`, right."
         )
     return superuser
+
+
+def words_of(done: Output) -> str:
+    """Return the first error that psql, with `VERBOSITY=verbose`, wrote of a statement on rows, without any value of them.
+
+    DETAIL and CONTEXT quote rows; so does a data exception (class 22) itself. The server may say it in any language.
+    """
+    for state, words in _STATED.findall(done.err):
+        if state[:2] not in ("00", "01"):  # a notice or a warning
+            shown = re.sub(r'".*("|$)', '"..."', words) if state.startswith("22") else words
+            return f"{shown} (SQLSTATE {state})"
+    return done.last_words
 
 
 class Psql:
