@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from . import backup_logical
@@ -14,7 +15,7 @@ from .commands import playbook
 from .comparison import Comparison, compared
 from .connection import conninfo
 from .errors import DasTernError
-from .psql import Psql
+from .psql import Psql, words_of
 from .restore_target import Target
 from .restored_server import LONGEST, RestoredServer, Site
 from .sql_values import identifier, literal
@@ -194,51 +195,82 @@ def _once_more(superuser: Psql, session: Psql, name: str, expected: Census, arch
         superuser.drop_database(other)
 
 
-# Those that a row is made of; what is generated comes by itself.
+# Those that a row is made of; what is generated comes by itself. The sequences are those of the table's own columns and, as a
+# partition draws from them, of the whole table's.
 _COLUMNS = """
 SELECT pg_catalog.json_build_object(
   'columns', (SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_attribute
     WHERE attrelid = pg_catalog.to_regclass({table}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),
   'forced', (SELECT relrowsecurity AND relforcerowsecurity FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass({table})),
+  'rules', (SELECT coalesce(pg_catalog.json_agg(rulename ORDER BY rulename), '[]') FROM pg_catalog.pg_rewrite
+    WHERE ev_class = pg_catalog.to_regclass({table}) AND ev_type = '3' AND ev_enabled <> 'D'),
+  'sequences', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', pg_catalog.format('%I.%I', n.nspname, c.relname),
+      'column', a.attname, 'lowest', s.seqmin, 'highest', s.seqmax, 'step', s.seqincrement) ORDER BY n.nspname, c.relname), '[]')
+    FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+    WHERE d.refobjid IN (pg_catalog.to_regclass({table}), pg_catalog.pg_partition_root(pg_catalog.to_regclass({table})))
+      AND a.atttypid IN (20, 21, 23)),
   'key', (SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_constraint c
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
     WHERE c.conrelid = pg_catalog.to_regclass({table}) AND c.contype = 'p'))
 """
 # The statements come as arguments: a pipe joins two programs, and nothing of the table's is a word of the shell.
 _PUT_BACK = """
-from=$1 to=$2 read=$3 make=$4 fill=$5 whole=$6 put=$7
+from=$1 to=$2 read=$3
+shift 3
+for statement; do set -- "$@" -c "$statement"; shift; done
 exec 4>&1
-codes=$( { { psql -Xq -v ON_ERROR_STOP=1 -d "$from" -c "$read"; echo $? >&3; } |
-  { psql -XqAt -v ON_ERROR_STOP=1 -1 -d "$to" -c "$make" -c "$fill" -c "$whole" -c "$put" >&4; echo $? >&3; }; } 3>&1 )
+codes=$( { { psql -Xq -v ON_ERROR_STOP=1 -v VERBOSITY=verbose -d "$from" -c "$read"; echo $? >&3; } |
+  { psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=verbose -1 -d "$to" "$@" >&4; echo $? >&3; }; } 3>&1 )
 [ "$(echo $codes)" = '0 0' ]
 """
 
 
-def put_back(superuser: Psql, copy: str, live: str, table: str, rows: int) -> int:
+@dataclass(frozen=True)
+class RowsPutBack:
+    """What `put_back` did."""
+
+    came: int
+    """How many rows came in; those besides were there."""
+    sequences: dict[str, int]
+    """The sequences that were behind the rows, each with the value that it goes on from."""
+
+
+def put_back(superuser: Psql, copy: str, live: str, table: str, rows: int) -> RowsPutBack:
     """Insert those of the `rows` of `table` in database `copy` whose primary key the same table of database `live` lacks.
 
-    Return how many came in; no other row is changed. `table` is qualified and quoted as PostgreSQL writes it. The owner of `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign
-    key or another unique one, leaves all as it was. Raises `DasTernError`.
+    No other row is changed, and a sequence only goes forward. `table` is qualified and quoted as PostgreSQL writes it. The owner of
+    `live` does it, in one transaction: a row that breaks one of its constraints, such as a foreign key or another unique one, or
+    that a trigger keeps out, leaves all as it was. Raises `DasTernError`.
     """
     there, wanted = (superuser.value(_COLUMNS.format(table=literal(table)), name) for name in (live, copy))
-    beside = "Nothing was put back. Restore the table beside it (`-e into=NAME`), and bring its rows over by hand."
+    beside = "Restore the table beside it (`-e into=NAME`), and bring its rows over by hand."
+    nothing = f"Nothing was put back. {beside}"
     if missing := [name for name in wanted["columns"] if name not in there["columns"]]:
         raise DasTernError(
             f"Table {table} of the live database {live} "
             + (f"lacks {', '.join(missing)}, which the backup has" if there["columns"] else "isn't there")
-            + f". {beside}"
+            + f". {nothing}"
         )
     if not there["key"] or set(there["key"]) - set(wanted["columns"]):
         raise DasTernError(
             f"Table {table} of the live database {live} has no primary key of columns that the backup has, so that nobody can tell "
-            f"which rows it lacks. {beside}"
+            f"which rows it lacks. {nothing}"
         )
     if there["forced"] or wanted["forced"]:
         raise DasTernError(
-            f"Table {table} has FORCE ROW LEVEL SECURITY, by which its owner sees and writes only what its policies let through. {beside}"
+            f"Table {table} has FORCE ROW LEVEL SECURITY, by which its owner sees and writes only what its policies let through. {nothing}"
+        )
+    if there["rules"]:
+        raise DasTernError(
+            f"Table {table} of the live database {live} has a rule on INSERT ({', '.join(there['rules'])}), which may send the rows "
+            f"elsewhere. {nothing}"
         )
     columns = ", ".join(identifier(name) for name in wanted["columns"])
     same = " AND ".join(f"live.{identifier(name)} = put_back.{identifier(name)}" for name in there["key"])
+    lost = f"SELECT count(*) FROM pg_temp.put_back WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same})"
     owner = superuser.as_owner(str(superuser.value(_OWNER.format(database=literal(live)))))
     done = owner.execute(
         [
@@ -247,21 +279,48 @@ def put_back(superuser: Psql, copy: str, live: str, table: str, rows: int) -> in
             f"CREATE TEMPORARY TABLE put_back ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
             f"COPY pg_temp.put_back ({columns}) FROM STDIN",
             # To a COPY, a reader that was ended in the middle looks like one that is done.
-            f"DO $$ BEGIN IF (SELECT count(*) FROM pg_temp.put_back) <> {rows:d} THEN RAISE 'the rows of the copy broke off'; END IF; END $$",
-            f"WITH came AS (INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.put_back "
-            f"WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same}) RETURNING 1) SELECT count(*) FROM came",
+            _unless("SELECT count(*) FROM pg_temp.put_back", rows, "the rows of the copy broke off"),
+            "WITH there AS (DELETE FROM pg_temp.put_back WHERE EXISTS "
+            f"(SELECT FROM {table} AS live WHERE {same}) RETURNING 1) SELECT count(*) FROM there",
+            f"INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM pg_temp.put_back",
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            _unless(lost, 0, "rows that were inserted are not in the table: one of its triggers keeps or sends them elsewhere"),
+            *(_set_forward(table, sequence) for sequence in there["sequences"]),
         ],
         silence=LONGEST,
-        # The table's own triggers and checks run as the application has them run.
-        settings={"search_path": '"$user",public'},
+        # The table's own triggers and checks run as the application has them run; what they say in passing may be of rows.
+        settings={"search_path": '"$user",public', "client_min_messages": "error"},
     )  # fmt: skip
-    came = done.out.strip()
-    if done.rc or not came.isdecimal():
+    told = done.out.removesuffix("\n").split("\n")
+    if done.rc or not told[0].isdecimal():
         raise DasTernError(
-            f"The rows of {table} can't be put back into database {live}: {done.last_words}. It is as it was.",
+            f"The rows of {table} can't be put back into database {live}: {words_of(done)}. It is as it was. {beside}",
             **done.outside,
         )
-    return int(came)
+    set_to = zip((sequence["name"] for sequence in there["sequences"]), told[1:], strict=True)
+    return RowsPutBack(rows - int(told[0]), {name: int(value) for name, value in set_to if value})
+
+
+def _unless(query: str, count: int, words: str) -> str:
+    """A statement that raises `words` unless `query` gives `count`."""
+    return "DO " + literal(f"BEGIN IF ({query}) <> {count:d} THEN RAISE {literal(words)}; END IF; END")
+
+
+def _set_forward(table: str, sequence: Mapping[str, Any]) -> str:
+    """A query that sets a sequence behind the table's rows, and gives the value; nothing where it is there or further on.
+
+    A row whose number the sequence can't give, or which would be its last, says nothing of it.
+    """
+    up = sequence["step"] > 0
+    most, further = ("max", ">") if up else ("min", "<")
+    column, name = identifier(sequence["column"]), sequence["name"]
+    within = f"{column} >= {sequence['lowest']} AND {column} < {sequence['highest']}" if up else (
+        f"{column} > {sequence['lowest']} AND {column} <= {sequence['highest']}"
+    )  # fmt: skip
+    return (
+        f"SELECT (SELECT setval({literal(name)}, outermost) FROM (SELECT {most}({column}) AS outermost FROM {table} WHERE {within}) AS found, "
+        f"{name} AS sequence WHERE outermost {further} last_value OR (outermost = last_value AND NOT is_called))"
+    )
 
 
 def table_of(census: Census, table: str) -> str:

@@ -840,13 +840,17 @@ def _rows_put_back(run: Run, copy: str, found: Census) -> dict[str, Any]:
     table = database_copy.table_of(found, run.params["table"])
     rows = found.tables[table]
     try:
-        came = database_copy.put_back(run.site.psql, copy, run.database, table, rows)
+        done = database_copy.put_back(run.site.psql, copy, run.database, table, rows)
     finally:
         run.site.psql.drop_database(copy)
     run.lines.append(
-        f"{came} of the {rows} rows of {table} came back into {run.database}; the other {rows - came} were there and are as they were"
+        f"{done.came} of the {rows} rows of {table} came back into {run.database}; the other {rows - done.came} were there and are as they were"
     )
-    return {"rows": rows, "inserted": came, "next": []}
+    run.lines += [
+        f"sequence {name} was behind the table's rows and now continues after {value}"
+        for name, value in done.sequences.items()
+    ]
+    return {"rows": rows, "inserted": done.came, "sequences": done.sequences, "next": []}
 
 
 def _swapped_in(run: Run, incoming: str, stamp: str, found: Census, words: str) -> dict[str, Any]:
