@@ -599,7 +599,7 @@ def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:
 
     The last word of an entry is its owner; an extension has none, and schema `public` is the database owner's.
     """
-    told = [re.sub(r"^\d+; \d+ \d+ ", "", line) for line in entries]
+    told = [_entry(line) for line in entries]
     return [
         entry for entry in told
         if not entry.endswith((f" {owner}", " pg_database_owner", " ")) and not entry.startswith(("EXTENSION ", "COMMENT - EXTENSION "))
@@ -629,17 +629,24 @@ def _without_extensions(
             )
         if plain not in there:
             superuser.create_extension(database, plain, into, session.user)
-        ours = (f" EXTENSION - {plain} ", f" COMMENT - EXTENSION {plain} ", f" SCHEMA - {into} ")
-        entries = [line for line in entries if not any(mark in f"{line} " for mark in ours)]
+        ours = (f"EXTENSION - {plain} ", f"COMMENT - EXTENSION {plain} ", f"SCHEMA - {into} ")
+        entries = [line for line in entries if not f"{_entry(line)} ".startswith(ours)]
     return entries
 
 
 def _wanted(line: str, chosen: Sequence[str]) -> bool:
     """Whether an entry of an archive's list belongs to a restore of the `chosen` tables."""
-    if " TABLE DATA " in line:
+    entry = _entry(line)
+    if entry.startswith("TABLE DATA "):
         # Behind the name is the owner alone: another table's name may begin like it.
-        return any(" " not in (line.partition(f" TABLE DATA {_bare(table)} ")[2] or " ") for table in chosen)
-    return " FK CONSTRAINT " not in line and " MATERIALIZED VIEW DATA " not in line
+        begins = (f"TABLE DATA {_bare(table)} " for table in chosen)
+        return any(entry.startswith(one) and " " not in entry[len(one) :] for one in begins)
+    return not entry.startswith(("FK CONSTRAINT ", "MATERIALIZED VIEW DATA "))
+
+
+def _entry(line: str) -> str:
+    """A line of an archive's list without its numbers: it begins with the kind, which a name behind it may hold as well."""
+    return re.sub(r"^\d+; \d+ \d+ ", "", line)
 
 
 def _bare(table: str) -> str:
