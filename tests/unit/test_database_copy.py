@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import database_copy
+from ansible.module_utils.dastern import backup_logical, database_copy
 from ansible.module_utils.dastern.census import Census
 from ansible.module_utils.dastern.comparison import Comparison
 from ansible.module_utils.dastern.containers import Output
@@ -40,6 +41,29 @@ def test_what_was_never_counted_is_refused_in_words(
         )
     assert done == ["fill", "discard"]
     assert list((tmp_path / "transfer").iterdir()) == []
+
+
+def test_a_connection_limit_comes_when_all_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner fills it, whom a limit of 0 or 1 keeps out."""
+    done: list[str] = []
+    psql: Any = SimpleNamespace(value=lambda _: ["o"], run=done.append, as_owner=lambda _: psql)
+    place: Any = SimpleNamespace(superuser=psql)
+    properties = {"owner": "o", "settings": None, "acl": None, "comment": None, "encoding": "UTF8", "locale": "c C C C"}
+    census = Census("d", {"public.t": 1}, "", {**properties, "connection_limit": 0}, [], 1)
+
+    def filled(*_: Any) -> Comparison:
+        done.append("filled")
+        return Comparison(census)
+
+    monkeypatch.setattr(backup_logical, "restore", filled)
+    logical = replace(record(7), census=census.as_dict())
+    database_copy.from_logical(place, logical, "copy", "", "")
+    created, _, *behind = done
+    assert "LIMIT" not in created
+    assert behind == ["filled", 'ALTER DATABASE "copy" CONNECTION LIMIT 0;']
+    # The rows of a table are read by the owner, and the copy goes.
+    database_copy.from_logical(place, logical, "copy", "public.t", "")
+    assert done[-1] == "filled"
 
 
 def test_a_table_is_named_as_it_is_written() -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern.connection import detail_of
+from ansible.module_utils.dastern.connection import detail_of, refusal_of_limit
 from ansible.module_utils.dastern.containers import Output
 from ansible.module_utils.dastern.psql import words_of
 from ansible.module_utils.dastern.rehearsal_run import _words_of
@@ -53,3 +53,17 @@ def test_a_copy_that_fails_shows_no_rows(said: str, words: str) -> None:
     refused = f'pg_restore: error: COPY failed for table "v": ERROR:  no\n{ROW}'
     lost = "pg_restore: error: ERROR: terminating connection\nDETAIL:  Failing row contains (1, Sok Dara).\n"
     assert _words_of(Output(1, "", refused + lost + said)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ('FATAL:  too many connections for role "a "b"\n', "docker exec -u postgres pg psql -c 'ALTER ROLE \"a \"\"b\" CONNECTION LIMIT -1'"),
+        ('FATAL:  too many connections for database "d"\n', "docker exec -u postgres pg psql -c 'ALTER DATABASE \"d\" CONNECTION LIMIT -1'"),
+    ],
+)  # fmt: skip
+def test_a_connection_limit_is_named_with_the_command_that_lifts_it(text: str, command: str) -> None:
+    refusal = refusal_of_limit(f"pg_restore: error: connection to server failed: {text}", "pg")
+    assert refusal is not None
+    assert f"`{command}` takes it away." in refusal.message
+    assert refusal_of_limit("FATAL:  sorry, too many clients already", "pg") is None

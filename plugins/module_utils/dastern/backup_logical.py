@@ -34,7 +34,7 @@ from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
 from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, Locks, lines_of, of_snapshot
 from .comparison import Comparison, RestoreFailure, compared, failures_of, reports_of
-from .connection import conninfo, refusal_of_closed
+from .connection import conninfo, refusal_of_closed, refusal_of_limit
 from .errors import DasTernError
 from .files import sync_folder
 from .psql import SUPERUSER, Psql, words_of
@@ -577,6 +577,8 @@ def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> lis
     )
     failures = failures_of(done.err) if done.rc else []
     if failures is None:
+        if limited := refusal_of_limit(done.err, session.container):
+            raise limited
         reports = reports_of(done.err)
         raise DasTernError(f"pg_restore: {reports[-1].reason if reports else done.last_words}.", **done.outside)
     return failures

@@ -224,7 +224,11 @@ def compared(
                 differences=told.incomplete,
             )
     else:
-        told = compare(expected, found, failures=failures, roots=superuser.value(_ROOTS, database))
+        # Its connection limit comes last, as its owner fills it.
+        unlimited = {**expected.properties, "connection_limit": found.properties["connection_limit"]}
+        told = compare(
+            replace(expected, properties=unlimited), found, failures=failures, roots=superuser.value(_ROOTS, database)
+        )
     refuse_damage(told, f"Database {database}, {what},", instead)
     return told
 

@@ -7,6 +7,7 @@ can look it up. Source of the codes: Prisma's error reference.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -151,6 +152,21 @@ def refusal_of_closed(database: str, container: str, text: str) -> DasTernError 
     )
 
 
+def refusal_of_limit(text: str, container: str) -> DasTernError | None:
+    """Return the refusal where a server's `text` says that a role or a database may have no more connections."""
+    found = re.search(r'too many connections for (role|database) "(.*)"', text)
+    if found is None:
+        return None
+    lifting = f"ALTER {found[1].upper()} {identifier(found[2])} CONNECTION LIMIT -1"
+    if container:
+        lifting = f"docker exec -u postgres {quote(container)} psql -c {quote(lifting)}"
+    return DasTernError(
+        f"{found[1].capitalize()} {found[2]} has a connection limit, which its owner or the superuser gave it: {found[0]}. "
+        f"`{lifting}` takes it away.",
+        code="P1001",
+    )
+
+
 def _pooler(params: dict[str, Any], where: str) -> DasTernError:
     """Return the refusal of a pooler: what a session holds, such as its locks and settings, would be another client's next."""
     container = params.get("container")
@@ -185,12 +201,8 @@ def _refusal(error: psycopg.Error, params: dict[str, Any], where: str) -> DasTer
             "`ansible-playbook playbooks/provision.yml` creates it.",
             code="P1003",
         )
-    if "too many connections for database" in text:
-        return DasTernError(
-            f"Database {params['database']} has a connection limit, which its owner or the superuser gave it: {text}. `ALTER DATABASE "
-            f"{identifier(params['database'])} CONNECTION LIMIT -1` takes it away.",
-            code="P1001",
-        )
+    if limited := refusal_of_limit(text, params.get("container") or ""):
+        return limited
     if any(words in text for words in ("too many connections", "remaining connection slots", "too many clients")):
         return DasTernError(
             f"The server at {where} has no connection left for {params['user']}: {text}. "

@@ -13,7 +13,7 @@ from .backup_records import Place, Record
 from .census import Census, parts, schema_of
 from .commands import playbook
 from .comparison import Comparison, compared
-from .connection import conninfo
+from .connection import conninfo, refusal_of_limit
 from .errors import DasTernError
 from .psql import Psql, words_of
 from .restore_target import Target
@@ -42,7 +42,10 @@ FROM aclexplode(ARRAY[{acl}]::aclitem[]) WITH ORDINALITY AS a(grantor, grantee, 
 
 
 def create(psql: Psql, name: str, census: Census) -> None:
-    """Make `name`, empty, as the database of `census` was: locale, tablespace, owner, privileges, settings, comment."""
+    """Make `name`, empty, as the database of `census` was: locale, tablespace, owner, privileges, settings, comment.
+
+    `limit_connections` gives it its limit when it is filled.
+    """
     properties = census.properties
     provider, locale, collate, ctype = str(properties["locale"]).split(" ")
     providers = {"b": ("builtin", "BUILTIN_LOCALE"), "i": ("icu", "ICU_LOCALE")}
@@ -60,10 +63,14 @@ def create(psql: Psql, name: str, census: Census) -> None:
     _make_roles_known(psql, properties)
     psql.run(
         f"CREATE DATABASE {quoted} TEMPLATE template0 OWNER {identifier(properties['owner'])} "
-        f"ENCODING {literal(properties['encoding'])} LC_COLLATE {literal(collate)} LC_CTYPE {literal(ctype)}{special} "
-        f"CONNECTION LIMIT {int(properties['connection_limit'])};"
+        f"ENCODING {literal(properties['encoding'])} LC_COLLATE {literal(collate)} LC_CTYPE {literal(ctype)}{special};"
     )
     psql.run("\n".join(_properties(psql, quoted, properties)))
+
+
+def limit_connections(psql: Psql, name: str, census: Census) -> None:
+    """Give `name` the connection limit of `census`, which would have kept its owner from filling it."""
+    psql.run(f"ALTER DATABASE {identifier(name)} CONNECTION LIMIT {int(census.properties['connection_limit'])};")
 
 
 def _make_roles_known(psql: Psql, properties: dict[str, Any]) -> None:
@@ -122,7 +129,10 @@ def from_logical(
     session = session or place.superuser.as_owner(expected.properties["owner"])
     told = backup_logical.restore(place, record, name, tables, session, instead)
     archive = f"{backup_logical.IN_CONTAINER}/{record.label}"
-    return _explained(told, place.superuser, session, name, expected, archive)
+    copy = _explained(told, place.superuser, session, name, expected, archive)
+    if not table:
+        limit_connections(place.superuser, name, expected)
+    return copy
 
 
 def from_physical(
@@ -168,6 +178,8 @@ def from_physical(
         copy = _explained(told, site.psql, session, name, expected, f"{folder}/dump")
         copy.incomplete = recovered.incomplete + copy.incomplete
         copy.differences = recovered.differences + copy.differences
+        if not table:
+            limit_connections(site.psql, name, expected)
         return copy
     finally:
         remove_tree(site.place.folder, TRANSFER, name_there)
@@ -292,6 +304,8 @@ def put_back(superuser: Psql, copy: str, live: str, table: str, rows: int) -> Ro
         settings={"search_path": '"$user",public', "client_min_messages": "error"},
     )  # fmt: skip
     told = done.out.removesuffix("\n").split("\n")
+    if limited := refusal_of_limit(done.err, owner.container) if done.rc else None:
+        raise limited
     if done.rc or not told[0].isdecimal():
         raise DasTernError(
             f"The rows of {table} can't be put back into database {live}: {words_of(done)}. It is as it was. {beside}",

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .connection import conninfo, escaped_option, refusal_of_closed, system_identifier
+from .connection import conninfo, escaped_option, refusal_of_closed, refusal_of_limit, system_identifier
 from .containers import Containers, Output, Readable
 from .docker_engine import resolve
 from .errors import DasTernError
@@ -206,6 +206,8 @@ class Psql:
         sqlstate = found[2] or ""
         if closed := refusal_of_closed(database, self.container, found[3]):
             raise closed
+        if limited := refusal_of_limit(done.err, self.container):
+            raise limited
         if self.user != SUPERUSER and ("authentication failed" in found[3] or "pg_hba.conf" in found[3]):
             raise DasTernError(
                 f"Role {self.user} can't log in inside container {self.container}: {found[3]}. "
