@@ -77,6 +77,35 @@ def test_a_table_is_named_as_it_is_written() -> None:
     assert 'a."b.c" or "a.b".c' in refusal.value.message
 
 
+def test_a_partitioned_table_is_named_like_any_other() -> None:
+    census = Census("d", {'p."1"': 1, "p.two": 2, "public.t": 3}, "", {}, [], 1)
+    parted = {"p.whole": ['p."1"', "p.half", "p.two"], 'public."User"': []}
+    assert database_copy.tables_of(census, "p.whole", lambda: parted) == ("p.whole", ['p."1"', "p.two"])
+    assert database_copy.tables_of(census, "User", lambda: parted) == ('public."User"', [])
+    assert database_copy.tables_of(census, "t", lambda: pytest.fail("asked")) == ("public.t", ["public.t"])
+    with pytest.raises(DasTernError, match="no table nope; it has .*p.whole"):
+        database_copy.tables_of(census, "nope", lambda: parted)
+
+
+def test_the_partitions_of_an_archive() -> None:
+    asked: list[str] = []
+
+    def execute(command: Any, stdin: str = "") -> Output:
+        if "--list" in command:
+            return Output(0, "; head\n1; 1259 1 TABLE public TABLE ATTACH me\n2; 0 2 TABLE ATTACH a half me\n", "")
+        asked.append(stdin)
+        said = (
+            "ALTER TABLE ONLY a.whole ATTACH PARTITION a.half DEFAULT;\n"
+            'ALTER TABLE ONLY a.half ATTACH PARTITION "a b"."x\n""y" FOR VALUES IN (1);\n'
+        )
+        return Output(0, said, "")
+
+    session: Any = SimpleNamespace(execute=execute)
+    found = backup_logical.partitions(session, "/a")
+    assert found == {"a.whole": ["a.half", '"a b"."x\n""y"'], "a.half": ['"a b"."x\n""y"']}
+    assert asked == ["2; 0 2 TABLE ATTACH a half me\n"]
+
+
 def test_every_role_that_a_database_names_has_to_be_there() -> None:
     psql: Any = SimpleNamespace(value=lambda _: ["owner", "reader"])
     properties = {"owner": "owner", "settings": {"": ["a=b"], "gone": ["a=b"]},

@@ -147,6 +147,8 @@ _VIEWS = {"restrict_nonsystem_relation_kind": ""}
 # Of an archive's list.
 _ROWS = re.compile(r"\d+; \d+ \d+ TABLE DATA ")
 _ATTACH = re.compile(r"\d+; \d+ \d+ INDEX ATTACH ")
+_NAME = r'(?:"(?:[^"]|"")+"|[^\s".]+)'
+_ATTACHED = re.compile(rf"^ALTER TABLE ONLY ({_NAME}\.{_NAME}) ATTACH PARTITION ({_NAME}\.{_NAME}) ", re.MULTILINE)
 _PRIVILEGES = re.compile(r"\d+; \d+ \d+ (?:DEFAULT )?ACL ")
 _LAST = re.compile(r"\d+; \d+ \d+ (?:MATERIALIZED VIEW DATA|(?:COMMENT - )?EVENT TRIGGER) ")
 _DERIVED_ROWS = re.compile(r"\d+; \d+ \d+ MATERIALIZED VIEW DATA ")
@@ -560,6 +562,20 @@ def schema_of_archive(session: Psql, archive: str) -> str:
     if done.rc:
         raise DasTernError(f"pg_restore: {done.last_words}.", **done.outside)
     return done.out
+
+
+def partitions(session: Psql, archive: str) -> dict[str, list[str]]:
+    """Return the tables below each partitioned table of an archive of pg_dump, those that are partitioned themselves among them."""
+    lines = [line for line in _listed(session, archive) if _entry(line).startswith("TABLE ATTACH ")]
+    said = session.execute([*_RESTORE, "-f", "-", archive], "\n".join(lines) + "\n").out if lines else ""
+    above = {part: whole for whole, part in _ATTACHED.findall(said)}
+    found: dict[str, list[str]] = {whole: [] for whole in above.values()}
+    for part in above:
+        whole = above.get(part)
+        while whole is not None:
+            found[whole].append(part)
+            whole = above.get(whole)
+    return found
 
 
 def _listed(session: Psql, archive: str, *options: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,19 @@ from .sql_values import identifier, literal
 from .survey import BACKUPS
 
 _DUMP = 'pg_dump -Fd -j 2 --compress=zstd:1 --no-sync -f "$1" -d "$2"'
-_DUMP_TABLE = """
+_DUMP_TABLES = """
 set -eu
-pg_dump -Fc --section=pre-data -f "$1.schema" -d "$2"
-pg_dump -Fd --section=data -t "$3" --compress=zstd:1 --no-sync -f "$1" -d "$2"
+into=$1 from=$2
+shift 2
+pg_dump -Fc --section=pre-data -f "$into.schema" -d "$from"
+for table; do set -- "$@" -t "$table"; shift; done
+pg_dump -Fd --section=data "$@" --compress=zstd:1 --no-sync -f "$into" -d "$from"
+"""
+_PARTITIONS = """
+SELECT coalesce(pg_catalog.json_object_agg(pg_catalog.format('%I.%I', n.nspname, c.relname),
+  (SELECT coalesce(pg_catalog.json_agg(pg_catalog.format('%I.%I', ln.nspname, l.relname)), '[]') FROM pg_catalog.pg_partition_tree(c.oid) AS t
+    JOIN pg_catalog.pg_class l ON l.oid = t.relid JOIN pg_catalog.pg_namespace ln ON ln.oid = l.relnamespace WHERE l.relkind = 'r')), '{}')
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p'
 """
 # `grantee=privileges/grantor`, as PostgreSQL writes it; PUBLIC is nothing.
 _ACL_ITEM = re.compile(r'("(?:[^"]|"")*"|[^"=]*)=[^/]*/("(?:[^"]|"")*"|[^"/]+)')
@@ -124,11 +133,11 @@ def from_logical(
     says then what to do.
     """
     expected = Census.of(record.census)
-    tables = (table_of(expected, table),) if table else ()
-    create(place.superuser, name, expected)
     session = session or place.superuser.as_owner(expected.properties["owner"])
-    told = backup_logical.restore(place, record, name, tables, session, instead)
     archive = f"{backup_logical.IN_CONTAINER}/{record.label}"
+    tables = tables_of(expected, table, lambda: backup_logical.partitions(session, archive))[1] if table else []
+    create(place.superuser, name, expected)
+    told = backup_logical.restore(place, record, name, tables, session, instead)
     copy = _explained(told, place.superuser, session, name, expected, archive)
     if not table:
         limit_connections(place.superuser, name, expected)
@@ -159,8 +168,8 @@ def from_physical(
                     f"pages: a {'table' if table else 'database'} of it can't be copied and compared. `{playbook('restore', target='latest', what='database')}` begins with a "
                     f"good backup if one leads there; all of this one comes back as it is by `{playbook('restore', what='cluster', target=record.label)}`."
                 )
-            tables = (table_of(expected, table),) if table else ()
-            script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLE if table else _DUMP}'
+            tables = tables_of(expected, table, lambda: partitions(psql, database))[1] if table else []
+            script = f'mkdir -m 0700 "$(dirname "$1")"\n{_DUMP_TABLES if table else _DUMP}'
             dumped = psql.execute(
                 ["sh", "-c", script, "sh", f"{folder}/dump", conninfo(database, backup_logical.RESTORING), *tables],
                 silence=LONGEST,
@@ -213,6 +222,7 @@ _COLUMNS = """
 SELECT pg_catalog.json_build_object(
   'columns', (SELECT coalesce(pg_catalog.json_agg(attname ORDER BY attnum), '[]') FROM pg_catalog.pg_attribute
     WHERE attrelid = pg_catalog.to_regclass({table}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),
+  'partitioned', (SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass({table})),
   'forced', (SELECT relrowsecurity AND relforcerowsecurity FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass({table})),
   'rules', (SELECT coalesce(pg_catalog.json_agg(rulename ORDER BY rulename), '[]') FROM pg_catalog.pg_rewrite
     WHERE ev_class = pg_catalog.to_regclass({table}) AND ev_type = '3' AND ev_enabled <> 'D'),
@@ -281,13 +291,14 @@ def put_back(superuser: Psql, copy: str, live: str, table: str, rows: int) -> Ro
             f"elsewhere. {nothing}"
         )
     columns = ", ".join(identifier(name) for name in wanted["columns"])
+    source = f"(SELECT {columns} FROM {table})" if wanted["partitioned"] else f"{table} ({columns})"
     same = " AND ".join(f"live.{identifier(name)} = put_back.{identifier(name)}" for name in there["key"])
     lost = f"SELECT count(*) FROM pg_temp.put_back WHERE NOT EXISTS (SELECT FROM {table} AS live WHERE {same})"
     owner = superuser.as_owner(str(superuser.value(_OWNER.format(database=literal(live)))))
     done = owner.execute(
         [
             "sh", "-c", _PUT_BACK, "sh", conninfo(copy, APPLICATION), conninfo(live, APPLICATION),
-            f"COPY {table} ({columns}) TO STDOUT",
+            f"COPY {source} TO STDOUT",
             f"CREATE TEMPORARY TABLE put_back ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
             f"COPY pg_temp.put_back ({columns}) FROM STDIN",
             # To a COPY, a reader that was ended in the middle looks like one that is done.
@@ -332,24 +343,47 @@ def _set_forward(table: str, sequence: Mapping[str, Any]) -> str:
         f"{column} > {sequence['lowest']} AND {column} <= {sequence['highest']}"
     )  # fmt: skip
     return (
-        f"SELECT (SELECT setval({literal(name)}, outermost) FROM (SELECT {most}({column}) AS outermost FROM {table} WHERE {within}) AS found, "
+        f"SELECT (SELECT pg_catalog.setval({literal(name)}, outermost) FROM (SELECT {most}({column}) AS outermost FROM {table} WHERE {within}) AS found, "
         f"{name} AS sequence WHERE outermost {further} last_value OR (outermost = last_value AND NOT is_called))"
     )
 
 
+def partitions(psql: Psql, database: str) -> dict[str, list[str]]:
+    """Return the partitions that hold the rows of each partitioned table."""
+    return dict(psql.value(_PARTITIONS, database))
+
+
 def table_of(census: Census, table: str) -> str:
     """The table as PostgreSQL writes it; quotes may be left out."""
-    if table in census.tables:
+    return tables_of(census, table, dict)[0]
+
+
+def tables_of(
+    census: Census, table: str, partitioned: Callable[[], Mapping[str, Sequence[str]]]
+) -> tuple[str, list[str]]:
+    """Return the table as PostgreSQL writes it, and those that hold its rows: itself, or its partitions.
+
+    `partitioned` gives the partitions of the partitioned tables, which a census doesn't name.
+    """
+    if own := _named(census.tables, table):
+        return own, [own]
+    parted = partitioned()
+    if whole := _named(parted, table):
+        return whole, [one for one in parted[whole] if one in census.tables]
+    raise DasTernError(
+        f"The backed-up database has no table {table}; it has {', '.join([*census.tables, *parted]) or 'none'}. Write it with its "
+        "schema: `-e table=public.users`."
+    )
+
+
+def _named(names: Collection[str], table: str) -> str:
+    """The one of `names` that is meant, '' where none is."""
+    if table in names:
         return table
     plain = re.sub('"', "", table)
-    near = [name for name in census.tables if re.sub('"', "", name) in (plain, f"public.{plain}")]
-    if len(near) == 1:
-        return near[0]
-    if near:
+    near = [name for name in names if re.sub('"', "", name) in (plain, f"public.{plain}")]
+    if near[1:]:
         raise DasTernError(
             f"`{table}` may be {' or '.join(near)}: name the one that is meant as it is written here, with its quotes. Nothing was done."
         )
-    raise DasTernError(
-        f"The backed-up database has no table {table}; it has {', '.join(census.tables) or 'none'}. Write it with its "
-        "schema: `-e table=public.users`."
-    )
+    return near[0] if near else ""
