@@ -52,6 +52,12 @@ def test_an_entry_is_chosen_and_judged_by_all_of_its_name() -> None:
     entry = "7; 0 16400 TABLE DATA public a b dastern_user"  # as pg_restore lists a name with a line's end
     assert _wanted(entry, ['public."a\nb"'])
     assert not _wanted(entry, ['public."b"'])
+    # A name may hold what another entry begins with.
+    for name in ("a FK CONSTRAINT b", "a MATERIALIZED VIEW DATA b", "a TABLE DATA b"):
+        assert _wanted(f"3; 1259 16398 TABLE public {name} dastern_user", [f'public."{name}"'])
+        assert _wanted(f"4; 0 16398 TABLE DATA public {name} dastern_user", [f'public."{name}"'])
+    assert not _wanted("4; 0 16398 TABLE DATA public a TABLE DATA public b dastern_user", ["public.b"])
+    assert not _wanted("6; 2606 16402 FK CONSTRAINT public b b_fk dastern_user", ["public.b"])
     odd = "5; 1259 16399 TABLE public a\u2028b\x0bc dastern_user"
     assert beyond_owner(lines_of(f"{odd}\n"), "dastern_user") == []
     assert beyond_owner([odd], "somebody") == ["TABLE public a\u2028b\x0bc dastern_user"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import database_copy
+from ansible.module_utils.dastern import backup_logical, database_copy
 from ansible.module_utils.dastern.census import Census
 from ansible.module_utils.dastern.comparison import Comparison
 from ansible.module_utils.dastern.containers import Output
@@ -42,6 +43,29 @@ def test_what_was_never_counted_is_refused_in_words(
     assert list((tmp_path / "transfer").iterdir()) == []
 
 
+def test_a_connection_limit_comes_when_all_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner fills it, whom a limit of 0 or 1 keeps out."""
+    done: list[str] = []
+    psql: Any = SimpleNamespace(value=lambda _: ["o"], run=done.append, as_owner=lambda _: psql)
+    place: Any = SimpleNamespace(superuser=psql)
+    properties = {"owner": "o", "settings": None, "acl": None, "comment": None, "encoding": "UTF8", "locale": "c C C C"}
+    census = Census("d", {"public.t": 1}, "", {**properties, "connection_limit": 0}, [], 1)
+
+    def filled(*_: Any) -> Comparison:
+        done.append("filled")
+        return Comparison(census)
+
+    monkeypatch.setattr(backup_logical, "restore", filled)
+    logical = replace(record(7), census=census.as_dict())
+    database_copy.from_logical(place, logical, "copy", "", "")
+    created, _, *behind = done
+    assert "LIMIT" not in created
+    assert behind == ["filled", 'ALTER DATABASE "copy" CONNECTION LIMIT 0;']
+    # The rows of a table are read by the owner, and the copy goes.
+    database_copy.from_logical(place, logical, "copy", "public.t", "")
+    assert done[-1] == "filled"
+
+
 def test_a_table_is_named_as_it_is_written() -> None:
     """Quotes may be left out where one table alone is so called."""
     census = Census("d", {'a."b.c"': 1, '"a.b".c': 2, 'public."User"': 3}, "", {}, [], 1)
@@ -51,6 +75,35 @@ def test_a_table_is_named_as_it_is_written() -> None:
     with pytest.raises(DasTernError) as refusal:
         database_copy.table_of(census, "a.b.c")
     assert 'a."b.c" or "a.b".c' in refusal.value.message
+
+
+def test_a_partitioned_table_is_named_like_any_other() -> None:
+    census = Census("d", {'p."1"': 1, "p.two": 2, "public.t": 3}, "", {}, [], 1)
+    parted = {"p.whole": ['p."1"', "p.half", "p.two"], 'public."User"': []}
+    assert database_copy.tables_of(census, "p.whole", lambda: parted) == ("p.whole", ['p."1"', "p.two"])
+    assert database_copy.tables_of(census, "User", lambda: parted) == ('public."User"', [])
+    assert database_copy.tables_of(census, "t", lambda: pytest.fail("asked")) == ("public.t", ["public.t"])
+    with pytest.raises(DasTernError, match="no table nope; it has .*p.whole"):
+        database_copy.tables_of(census, "nope", lambda: parted)
+
+
+def test_the_partitions_of_an_archive() -> None:
+    asked: list[str] = []
+
+    def execute(command: Any, stdin: str = "") -> Output:
+        if "--list" in command:
+            return Output(0, "; head\n1; 1259 1 TABLE public TABLE ATTACH me\n2; 0 2 TABLE ATTACH a half me\n", "")
+        asked.append(stdin)
+        said = (
+            "ALTER TABLE ONLY a.whole ATTACH PARTITION a.half DEFAULT;\n"
+            'ALTER TABLE ONLY a.half ATTACH PARTITION "a b"."x\n""y" FOR VALUES IN (1);\n'
+        )
+        return Output(0, said, "")
+
+    session: Any = SimpleNamespace(execute=execute)
+    found = backup_logical.partitions(session, "/a")
+    assert found == {"a.whole": ["a.half", '"a b"."x\n""y"'], "a.half": ['"a b"."x\n""y"']}
+    assert asked == ["2; 0 2 TABLE ATTACH a half me\n"]
 
 
 def test_every_role_that_a_database_names_has_to_be_there() -> None:

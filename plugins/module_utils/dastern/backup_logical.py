@@ -34,10 +34,10 @@ from .backup_records import Check, Place, Record, now
 from .blockers import in_the_way
 from .census import LISTS, LOCK, LONGEST, SCHEMA, SNAPSHOT, Census, Locks, lines_of, of_snapshot
 from .comparison import Comparison, RestoreFailure, compared, failures_of, reports_of
-from .connection import conninfo, refusal_of_closed
+from .connection import conninfo, refusal_of_closed, refusal_of_limit
 from .errors import DasTernError
 from .files import sync_folder
-from .psql import SUPERUSER, Psql
+from .psql import SUPERUSER, Psql, words_of
 from .quantities import amount, cut
 from .sql_values import duration, identifier, literal
 from .survey import BACKUPS
@@ -147,6 +147,8 @@ _VIEWS = {"restrict_nonsystem_relation_kind": ""}
 # Of an archive's list.
 _ROWS = re.compile(r"\d+; \d+ \d+ TABLE DATA ")
 _ATTACH = re.compile(r"\d+; \d+ \d+ INDEX ATTACH ")
+_NAME = r'(?:"(?:[^"]|"")+"|[^\s".]+)'
+_ATTACHED = re.compile(rf"^ALTER TABLE ONLY ({_NAME}\.{_NAME}) ATTACH PARTITION ({_NAME}\.{_NAME}) ", re.MULTILINE)
 _PRIVILEGES = re.compile(r"\d+; \d+ \d+ (?:DEFAULT )?ACL ")
 _LAST = re.compile(r"\d+; \d+ \d+ (?:MATERIALIZED VIEW DATA|(?:COMMENT - )?EVENT TRIGGER) ")
 _DERIVED_ROWS = re.compile(r"\d+; \d+ \d+ MATERIALIZED VIEW DATA ")
@@ -545,11 +547,11 @@ def fill(
     failures += refused
     if not schema_only:
         analysed = session.execute(
-            ["psql", "-Xq", "-d", conninfo(database, RESTORING), "-c", "VACUUM (ANALYZE)"],
+            ["psql", "-Xq", "-v", "VERBOSITY=verbose", "-d", conninfo(database, RESTORING), "-c", "VACUUM (ANALYZE)"],
             silence=LONGEST, settings=_VIEWS,
         )  # fmt: skip
         if analysed.rc:
-            failures.append(RestoreFailure(analysed.last_words, "VACUUM (ANALYZE)"))
+            failures.append(RestoreFailure(words_of(analysed), "VACUUM (ANALYZE)"))
     return failures
 
 
@@ -560,6 +562,20 @@ def schema_of_archive(session: Psql, archive: str) -> str:
     if done.rc:
         raise DasTernError(f"pg_restore: {done.last_words}.", **done.outside)
     return done.out
+
+
+def partitions(session: Psql, archive: str) -> dict[str, list[str]]:
+    """Return the tables below each partitioned table of an archive of pg_dump, those that are partitioned themselves among them."""
+    lines = [line for line in _listed(session, archive) if _entry(line).startswith("TABLE ATTACH ")]
+    said = session.execute([*_RESTORE, "-f", "-", archive], "\n".join(lines) + "\n").out if lines else ""
+    above = {part: whole for whole, part in _ATTACHED.findall(said)}
+    found: dict[str, list[str]] = {whole: [] for whole in above.values()}
+    for part in above:
+        whole = above.get(part)
+        while whole is not None:
+            found[whole].append(part)
+            whole = above.get(whole)
+    return found
 
 
 def _listed(session: Psql, archive: str, *options: str) -> list[str]:
@@ -577,6 +593,8 @@ def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> lis
     )
     failures = failures_of(done.err) if done.rc else []
     if failures is None:
+        if limited := refusal_of_limit(done.err, session.container):
+            raise limited
         reports = reports_of(done.err)
         raise DasTernError(f"pg_restore: {reports[-1].reason if reports else done.last_words}.", **done.outside)
     return failures
@@ -599,7 +617,7 @@ def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:
 
     The last word of an entry is its owner; an extension has none, and schema `public` is the database owner's.
     """
-    told = [re.sub(r"^\d+; \d+ \d+ ", "", line) for line in entries]
+    told = [_entry(line) for line in entries]
     return [
         entry for entry in told
         if not entry.endswith((f" {owner}", " pg_database_owner", " ")) and not entry.startswith(("EXTENSION ", "COMMENT - EXTENSION "))
@@ -629,17 +647,24 @@ def _without_extensions(
             )
         if plain not in there:
             superuser.create_extension(database, plain, into, session.user)
-        ours = (f" EXTENSION - {plain} ", f" COMMENT - EXTENSION {plain} ", f" SCHEMA - {into} ")
-        entries = [line for line in entries if not any(mark in f"{line} " for mark in ours)]
+        ours = (f"EXTENSION - {plain} ", f"COMMENT - EXTENSION {plain} ", f"SCHEMA - {into} ")
+        entries = [line for line in entries if not f"{_entry(line)} ".startswith(ours)]
     return entries
 
 
 def _wanted(line: str, chosen: Sequence[str]) -> bool:
     """Whether an entry of an archive's list belongs to a restore of the `chosen` tables."""
-    if " TABLE DATA " in line:
+    entry = _entry(line)
+    if entry.startswith("TABLE DATA "):
         # Behind the name is the owner alone: another table's name may begin like it.
-        return any(" " not in (line.partition(f" TABLE DATA {_bare(table)} ")[2] or " ") for table in chosen)
-    return " FK CONSTRAINT " not in line and " MATERIALIZED VIEW DATA " not in line
+        begins = (f"TABLE DATA {_bare(table)} " for table in chosen)
+        return any(entry.startswith(one) and " " not in entry[len(one) :] for one in begins)
+    return not entry.startswith(("FK CONSTRAINT ", "MATERIALIZED VIEW DATA "))
+
+
+def _entry(line: str) -> str:
+    """A line of an archive's list without its numbers: it begins with the kind, which a name behind it may hold as well."""
+    return re.sub(r"^\d+; \d+ \d+ ", "", line)
 
 
 def _bare(table: str) -> str:

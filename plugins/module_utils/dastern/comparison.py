@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 
 from .census import Census, count, parts, without_noise
 from .errors import DasTernError
@@ -211,12 +212,18 @@ def compared(
 
     Damage is a refusal, which calls the database `what`, and `instead` says what to do.
     """
-    found = count(superuser, database)
+    found, roots = count(superuser, database), superuser.value(_ROOTS, database)
     if tables:
+        # Those of a table that is partitioned by the hash of an enum come by way of the whole table.
+        if root := _strayed(tables, found, roots):
+            raise DasTernError(
+                f"Rows of {', '.join(cut(list(tables), 5))} came back into other partitions of {root}, as the hash by which it is "
+                f"partitioned is another one in each database. Restore all of it: `-e {quote(f'table={root}')}`."
+            )
         rows = {table: expected.tables[table] for table in tables}
         found = replace(found, tables={table: found.tables[table] for table in tables if table in found.tables})
         own = [one for one in failures if one.table is not None and any(_is(table, one.table) for table in tables)]
-        told = compare(replace(expected, tables=rows), found, schema=False, failures=own)
+        told = compare(replace(expected, tables=rows), found, schema=False, failures=own, roots=roots)
         if told.incomplete:
             raise DasTernError(
                 f"{'; '.join(told.incomplete)}. Rows that need those of other tables come with the whole database: restore it "
@@ -224,7 +231,9 @@ def compared(
                 differences=told.incomplete,
             )
     else:
-        told = compare(expected, found, failures=failures, roots=superuser.value(_ROOTS, database))
+        # Its connection limit comes last, as its owner fills it.
+        unlimited = {**expected.properties, "connection_limit": found.properties["connection_limit"]}
+        told = compare(replace(expected, properties=unlimited), found, failures=failures, roots=roots)
     refuse_damage(told, f"Database {database}, {what},", instead)
     return told
 
@@ -236,6 +245,13 @@ def refuse_damage(comparison: Comparison, what: str, instead: str) -> None:
             f"{what} isn't what was backed up: {'; '.join(cut(comparison.damage, SHOWN))}. Don't use it. {instead}",
             differences=comparison.damage,
         )
+
+
+def _strayed(chosen: Sequence[str], found: Census, roots: Mapping[str, str]) -> str:
+    """A partitioned table of which other partitions than those `chosen`, which alone were filled, have rows; or ''."""
+    filled = {roots[one] for one in chosen if one in roots}
+    others = found.tables.keys() - set(chosen)
+    return next((roots[one] for one in others if roots.get(one) in filled and found.tables[one]), "")
 
 
 def _sum(census: Census, table: str, roots: Mapping[str, str] | None) -> int:

@@ -7,6 +7,7 @@ can look it up. Source of the codes: Prisma's error reference.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -128,6 +129,15 @@ def escaped_option(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
+def detail_of(error: psycopg.Error) -> str:
+    """Return what the server says besides of an error, or '' where that is a whole row: it may be a patient's.
+
+    Of these violations (NOT NULL, CHECK, WITH CHECK OPTION) it is `Failing row contains (...)`, in the language of the server.
+    """
+    whole_row = error.sqlstate in ("23502", "23514", "44000")
+    return "" if whole_row else error.diag.message_detail or ""
+
+
 def refusal_of_closed(database: str, container: str, text: str) -> DasTernError | None:
     """Return the refusal where a server's `text` says that `database` takes no connections, not even a superuser's."""
     if "is not currently accepting connections" not in text:
@@ -139,6 +149,21 @@ def refusal_of_closed(database: str, container: str, text: str) -> DasTernError 
         f"Database {database} takes no connections: its owner or the superuser set ALLOW_CONNECTIONS to false, or a restore was killed "
         f"while it swapped databases. After a restore, `ansible-playbook playbooks/restore.yml` ends that; otherwise{'' if container else ', as the superuser'}: `{opening}`.",
         closed=database,
+    )
+
+
+def refusal_of_limit(text: str, container: str) -> DasTernError | None:
+    """Return the refusal where a server's `text` says that a role or a database may have no more connections."""
+    found = re.search(r'too many connections for (role|database) "(.*)"', text)
+    if found is None:
+        return None
+    lifting = f"ALTER {found[1].upper()} {identifier(found[2])} CONNECTION LIMIT -1"
+    if container:
+        lifting = f"docker exec -u postgres {quote(container)} psql -c {quote(lifting)}"
+    return DasTernError(
+        f"{found[1].capitalize()} {found[2]} has a connection limit, which its owner or the superuser gave it: {found[0]}. "
+        f"`{lifting}` takes it away.",
+        code="P1001",
     )
 
 
@@ -176,12 +201,8 @@ def _refusal(error: psycopg.Error, params: dict[str, Any], where: str) -> DasTer
             "`ansible-playbook playbooks/provision.yml` creates it.",
             code="P1003",
         )
-    if "too many connections for database" in text:
-        return DasTernError(
-            f"Database {params['database']} has a connection limit, which its owner or the superuser gave it: {text}. `ALTER DATABASE "
-            f"{identifier(params['database'])} CONNECTION LIMIT -1` takes it away.",
-            code="P1001",
-        )
+    if limited := refusal_of_limit(text, params.get("container") or ""):
+        return limited
     if any(words in text for words in ("too many connections", "remaining connection slots", "too many clients")):
         return DasTernError(
             f"The server at {where} has no connection left for {params['user']}: {text}. "

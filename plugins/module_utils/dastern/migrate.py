@@ -20,7 +20,7 @@ from .advisory_lock import Held, who
 from .blockers import Blockers
 from .commands import playbook
 from .connection import ARGUMENT_SPEC as CONNECTION
-from .connection import connect
+from .connection import connect, detail_of
 from .errors import DasTernError
 from .ledger import Ledger, Row
 from .migration_files import ARGUMENT_SPEC as FOLDER
@@ -457,7 +457,7 @@ def _failure(
         facts["statement"] = statement.text
         text = " ".join(statement.text.split())
         words.insert(2, f"  statement:  {text[:300]}{' ...' if len(text) > 300 else ''}")
-    for label, more in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context)):
+    for label, more in (("detail", detail_of(error)), ("hint", diag.message_hint), ("context", diag.context)):
         if more:
             facts[label] = more
             words.append(f"  {label + ':':<11} {' / '.join(more.splitlines())}")

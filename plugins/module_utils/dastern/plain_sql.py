@@ -217,7 +217,9 @@ def replace(place: Place, path: Path, params: dict[str, Any], *, check_mode: boo
 
     def make(name: str) -> Census:
         database_copy.create(place.superuser, name, live)
-        return _filled(place, owner, path, told, name)
+        found = _filled(place, owner, path, told, name)
+        database_copy.limit_connections(place.superuser, name, live)
+        return found
 
     with place.alone(WAIT, "plain SQL in"):
         swapped = swap_in(params, place, make, f"plain SQL {path}", lambda _: None)

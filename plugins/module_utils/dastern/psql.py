@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .connection import conninfo, escaped_option, refusal_of_closed, system_identifier
+from .connection import conninfo, escaped_option, refusal_of_closed, refusal_of_limit, system_identifier
 from .containers import Containers, Output, Readable
 from .docker_engine import resolve
 from .errors import DasTernError
@@ -97,6 +97,7 @@ WHERE o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE clas
 # What DROP DATABASE ends with where the database is a template: wrong_object_type.
 _IS_TEMPLATE = "42809"
 _ERROR = re.compile(r"^(?:psql:[^\n]*?: )?(ERROR|FATAL|PANIC):  (?:([0-9A-Z]{5}): )?(.*)$", re.MULTILINE)
+_STATED = re.compile(r"^[^:\n]+: +([0-9A-Z]{5}): (.*)$", re.MULTILINE)
 
 
 def session_options(user: str = SUPERUSER, **more: str) -> str:
@@ -131,6 +132,18 @@ def superuser_there(params: Mapping[str, Any], connection: psycopg.Connection[An
             "would be of another database. Set `postgres_container_name`, or `postgres_host` and `postgres_port`, right."
         )
     return superuser
+
+
+def words_of(done: Output) -> str:
+    """Return the first error that psql, with `VERBOSITY=verbose`, wrote of a statement on rows, without any value of them.
+
+    DETAIL and CONTEXT quote rows; so does a data exception (class 22) itself. The server may say it in any language.
+    """
+    for state, words in _STATED.findall(done.err):
+        if state[:2] not in ("00", "01"):  # a notice or a warning
+            shown = re.sub(r'".*("|$)', '"..."', words) if state.startswith("22") else words
+            return f"{shown} (SQLSTATE {state})"
+    return done.last_words
 
 
 class Psql:
@@ -193,6 +206,8 @@ class Psql:
         sqlstate = found[2] or ""
         if closed := refusal_of_closed(database, self.container, found[3]):
             raise closed
+        if limited := refusal_of_limit(done.err, self.container):
+            raise limited
         if self.user != SUPERUSER and ("authentication failed" in found[3] or "pg_hba.conf" in found[3]):
             raise DasTernError(
                 f"Role {self.user} can't log in inside container {self.container}: {found[3]}. "

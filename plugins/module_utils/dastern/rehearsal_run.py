@@ -23,9 +23,11 @@ from typing import Any
 from .backup_logical import restore, why
 from .backup_records import Place, Record
 from .blockers import in_the_way
-from .comparison import SHOWN, RestoreFailure, failures_of, tables_of
+from .census import lines_of
+from .comparison import SHOWN, RestoreFailure, failures_of, reports_of, tables_of
 from .connection import ARGUMENT_SPEC as CONNECTION
-from .connection import connect, conninfo
+from .connection import connect, conninfo, detail_of
+from .containers import Output
 from .errors import DasTernError
 from .ledger import TABLE, Ledger
 from .migrate import POLICIES, checked_plan, mend_words, place
@@ -343,9 +345,10 @@ def _catch_up(own: psycopg.Connection[Any], params: Mapping[str, Any], since: Se
         try:
             runner.apply(file)
         except (Failure, Refused) as failure:
+            said = failure.error.diag.message_primary if isinstance(failure, Failure) else None
             raise DasTernError(
                 f"Migration {file.name}, applied since the backup, can't be applied to its copy: "
-                f"{' '.join(str(failure).split())}. Rehearse on a copy of the live database (`-e source=live`)."
+                f"{said or ' '.join(str(failure).split())}. Rehearse on a copy of the live database (`-e source=live`)."
             ) from None
     own.execute("SELECT pg_advisory_unlock_all()")
 
@@ -375,6 +378,13 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
     return size
 
 
+def _words_of(done: Output) -> str:
+    """What pg_dump and pg_restore said of a copy that wasn't made, without the rows that stand behind an error of the latter."""
+    dump = [line for line in lines_of(done.err) if line.startswith(("pg_dump: error: ", "pg_dump: detail: "))]
+    reports = reports_of(done.err)
+    return " / ".join(dump[-6:]) or (reports[-1].reason if reports else done.last_words)
+
+
 def _copy(
     own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql, extensions: Sequence[str]
 ) -> list[RestoreFailure]:
@@ -393,7 +403,7 @@ def _copy(
     refused = failures_of(done.err) if done.rc and "pg_dump: error" not in done.err else []
     if refused is None or (done.rc and not refused):
         raise DasTernError([
-            f"Database {params['database']} could not be copied: {done.last_words}.{why(done.err)} The copy is removed, the live "
+            f"Database {params['database']} could not be copied: {_words_of(done)}.{why(done.err)} The copy is removed, the live "
             "database was only read. It is filled with the rights of its owner; what only a superuser can make comes into it with "
             "`-e migrations_rehearsal_as_superuser=true`, where you trust whoever could write the application's functions.",
             *(in_the_way(superuser, params["database"]) if why(done.err) else []),
@@ -575,7 +585,7 @@ class _Rehearsal:
         )
         words += [
             f"  {label + ':':<11} {' / '.join(more.splitlines())}"
-            for label, more in (("detail", diag.message_detail), ("hint", diag.message_hint), ("context", diag.context))
+            for label, more in (("detail", detail_of(error)), ("hint", diag.message_hint), ("context", diag.context))
             if more
         ]
         words.append(mend_words(failure) or "Mend the file, or the rows that it stumbles over; then run again.")

@@ -324,7 +324,7 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     expected = Census.of(record.census)
     # Otherwise it may have come later, or is only known when the backup is restored.
     if params["table"] and expected.properties and (goal is None or goal.own):
-        database_copy.table_of(expected, params["table"])
+        database_copy.tables_of(expected, params["table"], lambda: _partitions(run, goal, record))
     told = _preflight(run, goal, record, words)
     if run.state.waiting and not into and not params["table"]:
         told.append(
@@ -343,6 +343,14 @@ def _restore(run: Run, check_mode: bool) -> dict[str, Any]:
     if not into and not params["table"]:
         run.lines += _discarded(run.place, run.state)
     return {**result, **along}
+
+
+def _partitions(run: Run, goal: Target | None, record: Record) -> dict[str, list[str]]:
+    """Partitioned tables before a backup is restored: a logical one lists its own, otherwise those that are there now."""
+    psql = run.site.psql
+    if goal is None:
+        return backup_logical.partitions(psql, f"{backup_logical.IN_CONTAINER}/{record.label}")
+    return database_copy.partitions(psql, run.database) if psql.has_database(run.database) else {}
 
 
 def _refuse_another(run: Run, record: Record, *, own: bool) -> None:
@@ -837,16 +845,20 @@ def _database(run: Run, goal: Target | None, record: Record, words: str) -> dict
 
 def _rows_put_back(run: Run, copy: str, found: Census) -> dict[str, Any]:
     """Insert what the live table lacks, and drop the copy that it comes from, which holds what was `found`."""
-    table = database_copy.table_of(found, run.params["table"])
-    rows = found.tables[table]
+    psql, rows = run.site.psql, found.rows
     try:
-        came = database_copy.put_back(run.site.psql, copy, run.database, table, rows)
+        table, _ = database_copy.tables_of(found, run.params["table"], lambda: database_copy.partitions(psql, copy))
+        done = database_copy.put_back(run.site.psql, copy, run.database, table, rows)
     finally:
         run.site.psql.drop_database(copy)
     run.lines.append(
-        f"{came} of the {rows} rows of {table} came back into {run.database}; the other {rows - came} were there and are as they were"
+        f"{done.came} of the {rows} rows of {table} came back into {run.database}; the other {rows - done.came} were there and are as they were"
     )
-    return {"rows": rows, "inserted": came, "next": []}
+    run.lines += [
+        f"sequence {name} was behind the table's rows and now continues after {value}"
+        for name, value in done.sequences.items()
+    ]
+    return {"rows": rows, "inserted": done.came, "sequences": done.sequences, "next": []}
 
 
 def _swapped_in(run: Run, incoming: str, stamp: str, found: Census, words: str) -> dict[str, Any]:

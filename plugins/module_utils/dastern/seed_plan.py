@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from .connection import detail_of
 from .errors import DasTernError
 from .seed_catalogue import Column, Table, masked, secret
 from .seed_rows import Row
@@ -255,10 +256,7 @@ def row_error(row: Row, table: Table, error: psycopg.Error) -> DasTernError:
     mend = _MENDS.get(error.sqlstate or "", "Mend the row in the file.")
     columns = [diag.column_name] if diag.column_name else _columns_of(diag.message_detail or "", table)
     about = "".join(f" `{name}` is {masked(name, row.values[name])}." for name in columns if name in row.values)
-    # "Failing row contains (...)" would show a hash.
-    detail = diag.message_detail or ""
-    if detail.startswith("Failing row") or any(secret(name) for name in columns):
-        detail = ""
+    detail = "" if any(secret(name) for name in columns) else detail_of(error)
     return DasTernError(
         f"{row.place}: {diag.message_primary} ({error.sqlstate}).{' ' + detail if detail else ''}{about} {mend}",
         sqlstate=error.sqlstate,
