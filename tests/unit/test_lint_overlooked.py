@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.dastern.ledger import ADVISORY_LOCK
-from ansible.module_utils.dastern.migration_files import MigrationFile
+from ansible.module_utils.dastern.migration_files import ADVISORY_LOCK, MigrationFile
 from ansible.module_utils.dastern.migration_lint import lint
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .advisory_lock import AdvisoryLock, Held, who
 from .connection import one_message
 from .errors import DasTernError
+from .migration_files import ADVISORY_LOCK
 from .sql_values import identifier, literal
 
 try:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .migration_files import MigrationFile
 
 TABLE = "_prisma_migrations"
-ADVISORY_LOCK = 72707369
 
 _CREATE = """
 CREATE TABLE {table} (

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from .ledger import ADVISORY_LOCK
 from .migration_dangers import BUT_SAY, Said, short
+from .migration_files import ADVISORY_LOCK
 from .sql_code import Read
 from .sql_reader import Reader, Token, outside, upper
 from .sql_text import Statement, tokens

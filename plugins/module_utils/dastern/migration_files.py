@@ -22,6 +22,8 @@ from .sql_text import Outline, Places, Statement, each_statement, outline, psql_
 SCRIPT = "migration.sql"
 DOWN = "down.sql"
 LOCK_FILE = "migration_lock.toml"
+ADVISORY_LOCK = 72707369
+"""Number of the advisory lock under which Prisma Migrate and this project migrate."""
 _CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
 _SHOWN = 20
 """How many wrong directories are named."""
