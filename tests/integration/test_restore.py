@@ -793,7 +793,9 @@ def test_the_volume_of_another_server_is_not_taken_for_a_leftover(server: Server
 
 def test_a_kept_one_that_cannot_be_removed_is_told(server: Server, state: State) -> None:
     server.sql("CREATE DATABASE dastern_before_x", "postgres")
-    server.sql("ALTER DATABASE dastern_before_x IS_TEMPLATE true", "postgres")
+    # A database with a subscription can't be dropped.
+    subscription = "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p WITH (connect = false, slot_name = NONE)"
+    server.sql(subscription, "dastern_before_x")
     state.kept += [entry(kept=name, until=now()) for name in ("dastern_before_x", "dastern_before_y")]
     state.save()
     stays, removed = expire_old(server.place)
@@ -801,7 +803,7 @@ def test_a_kept_one_that_cannot_be_removed_is_told(server: Server, state: State)
     assert "can't be removed" in stays
     assert "dastern_before_y" in removed
     assert [one["kept"] for one in State(server.place).kept if "before_" in one["kept"]][-1] == "dastern_before_x"
-    server.sql("ALTER DATABASE dastern_before_x IS_TEMPLATE false", "postgres")
+    server.sql("DROP SUBSCRIPTION s", "dastern_before_x")
     assert "was removed" in expire_old(server.place)[0]
 
 
