@@ -30,7 +30,6 @@ _OF_SUPERUSER = {
     ("SUBSCRIPTION",), ("TABLESPACE",), ("SYSTEM",), ("TRANSFORM",), ("EVENT", "TRIGGER"), ("ACCESS", "METHOD"),
     ("FOREIGN", "DATA"), ("SEARCH", "PARSER"), ("SEARCH", "TEMPLATE"),
 }  # fmt: skip
-_OPERATOR_GROUPS = {("OPERATOR", "CLASS"), ("OPERATOR", "FAMILY")}
 _OFF = {"OFF", "FALSE", "NO", "0", "DEFAULT"}
 _TRUSTED_LANGUAGES = {"plpgsql", "plperl", "pltcl"}
 # Of those that come with PostgreSQL 17; the others there are trusted, and of foreign ones nothing is known.
