@@ -33,7 +33,7 @@ test: ## Everything that proves the project: lint, unit, security, integration, 
 
 lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
 	yamllint --strict .
-	ansible-lint --offline
+	scripts/ansible_lint.py --offline
 	ruff check .
 	ruff format --check .
 	mypy plugins/modules plugins/module_utils scripts benchmarks

@@ -37,17 +37,14 @@ from common import ROOT, TARGETS_HEAD, Failed, in_turn, keep, playbook, row, run
 
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
-from ansible.module_utils.dastern import (  # noqa: E402
-    backup_logical,
-    backup_physical,
-    backup_run,
-    census,
-    pgbackrest,
-    restore_run,
-    restored_server,
-)
-from ansible.module_utils.dastern.backup_records import Place  # noqa: E402
-from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
+from ansible.module_utils.dastern.backups import kept, logical, pgbackrest, physical  # noqa: E402
+from ansible.module_utils.dastern.backups import run as backup_run  # noqa: E402
+from ansible.module_utils.dastern.backups.records import Place  # noqa: E402
+from ansible.module_utils.dastern.catalogue import census  # noqa: E402
+from ansible.module_utils.dastern.common.errors import DasTernError  # noqa: E402
+from ansible.module_utils.dastern.restores import plan as restore_plan  # noqa: E402
+from ansible.module_utils.dastern.restores import request, restored_server, swap  # noqa: E402
+from ansible.module_utils.dastern.restores import run as restore_run  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "backups.md"
 NAME, DATABASE = "dastern-bench-backups", "dastern"
@@ -207,7 +204,7 @@ class Bench:
         inside("mkdir -p /backups/transfer/bench")
         place = {"endpoint": "", "container": NAME, "database": DATABASE, "backup_dir": str(BACKUPS)}
         self.place = Place(place)
-        spec = {**backup_run.ARGUMENT_SPEC, **restore_run.ARGUMENT_SPEC}
+        spec = {**backup_run.ARGUMENT_SPEC, **request.ARGUMENT_SPEC}
         self.params = {
             **{name: option.get("default") for name, option in spec.items()}, **place, "keep": {}, "volume": f"{NAME}-data",
             "config_dir": str(CONFIG), "confirm": DATABASE,
@@ -253,16 +250,16 @@ class Bench:
         watched: list[tuple[Any, Callable[..., Any], str]] = [
             (pgbackrest.PgBackRest, pgbackrest.PgBackRest.run, "pgbackrest "),
             (census, census.count_at, "rows counted at a restore point"),
-            (backup_physical, backup_physical.archive_all, "the log archived"),
-            (backup_logical, backup_logical._dump, "pg_dump and census"),
-            (backup_logical, backup_logical._synced, "files synced and hashed"),
-            (backup_logical, backup_logical._misread, "all data decoded"),
-            (restore_run, restore_run._preflight, "preflight, which counts the live rows"),
+            (physical, physical.archive_all, "the log archived"),
+            (logical, logical._dump, "pg_dump and census"),
+            (logical, logical._synced, "files synced and hashed"),
+            (logical, logical._misread, "all data decoded"),
+            (restore_run, restore_plan.preflight, "preflight, which counts the live rows"),
             (restored_server.RestoredServer, restored_server.RestoredServer.fill, "files back"),
             (restored_server.RestoredServer, restored_server.RestoredServer.serve, "recovered, the server answers"),
-            (restore_run, restore_run.checked, "rows counted and compared"),
+            (restore_run, request.checked, "rows counted and compared"),
             (restored_server.RestoredServer, restored_server.RestoredServer.stop, "stopped"),
-            (restore_run, restore_run._swap_folders, "swap"),
+            (restore_run, swap.swap_folders, "swap"),
         ]
         for owner, function, words in watched:
             setattr(owner, function.__name__, self.timed(function, words))
@@ -432,7 +429,7 @@ class Bench:
         for kind in BASES:
             if kind == ROOMY:
                 inside("psql -XqAtU postgres -v ON_ERROR_STOP=1 -d dastern", ROOM)
-                backup_physical.archive_all(self.place)
+                physical.archive_all(self.place)
                 for _ in range(self.rounds):
                     self.measure(BASES[kind], lambda: self.take("full"))
                     self.bytes.setdefault(BASES[kind], []).append(self.bytes["ours, full"].pop())
@@ -479,7 +476,7 @@ class Bench:
             say(f"{done.rowcount} rows changed, {kind}")
         inside("psql -XqU postgres -c CHECKPOINT")
         # In production that was a day's work, and not the second before the backup: its log is in the archive by now.
-        backup_physical.archive_all(self.place)
+        physical.archive_all(self.place)
         return int(lsn)
 
     # -------------------------------------------------------------------------------------- our restores
@@ -501,7 +498,7 @@ class Bench:
                 self.measure(name, contestants[name])
                 if name == "ours, cluster":
                     restore_run.restore({**self.params, "undo": True, "keep_old_hours": 0})
-                    restore_run.expire_old(self.place)
+                    kept.expire_old(self.place)
                 host(f"rm -rf {self.pgdata}/../written; sync")
 
 

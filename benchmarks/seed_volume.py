@@ -38,7 +38,7 @@ from psycopg import sql
 ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
-from ansible.module_utils.dastern import seed_volume  # noqa: E402
+from ansible.module_utils.dastern.seeds import volume  # noqa: E402
 
 SCHEMA = ROOT / "files" / "sql" / "migrations" / "20260208074559_init" / "migration.sql"
 IMAGE, CONTAINER, PORT = "das-tern/postgres:17", "dastern-bench-seed", 25510
@@ -92,7 +92,7 @@ class Bench:
 
     def __init__(self, url: str, patients: int, sample: int) -> None:
         self.url, self.patients = url, patients
-        self.events = patients * seed_volume.events_per_patient(DAYS)
+        self.events = patients * volume.events_per_patient(DAYS)
         self.sample = min(sample, self.events)
         self.rows: list[tuple[Any, ...]] = []
         self.copy = b""
@@ -134,12 +134,12 @@ class Bench:
 
     def generated(self, rebuild: bool) -> Callable[[psycopg.Connection[Any]], float | None]:
         def write(connection: psycopg.Connection[Any]) -> None:
-            plan = seed_volume.plan(connection, "public", self.patients, DAYS)
+            plan = volume.plan(connection, "public", self.patients, DAYS)
             # The parents are there, so only the dose events are asked for.
-            wanted = seed_volume.VolumePlan(self.patients, DAYS, self.patients, f"{{[1,{self.patients + 1})}}", 0, "{}")
+            wanted = volume.VolumePlan(self.patients, DAYS, self.patients, f"{{[1,{self.patients + 1})}}", 0, "{}")
             assert plan.patients == 0
             with connection.transaction():
-                seed_volume.fill_events(connection, "public", wanted, rebuild=rebuild)
+                volume.fill_events(connection, "public", wanted, rebuild=rebuild)
 
         return write
 
@@ -173,7 +173,7 @@ def drop(connection: psycopg.Connection[Any], name: str) -> None:
 
 def fill(connection: psycopg.Connection[Any], patients: int) -> None:
     with connection.transaction():
-        seed_volume.fill(connection, "public", seed_volume.plan(connection, "public", patients, DAYS))
+        volume.fill(connection, "public", volume.plan(connection, "public", patients, DAYS))
 
 
 def main() -> None:

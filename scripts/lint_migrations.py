@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
 
-from dastern.errors import DasTernError  # noqa: E402
-from dastern.migration_lint import lint_folder  # noqa: E402
+from dastern.common.errors import DasTernError  # noqa: E402
+from dastern.lint.lint import lint_folder  # noqa: E402
 
 
 def main() -> int:

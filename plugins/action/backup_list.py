@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
-
-if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.backup_records import ARGUMENT_SPEC
-from ansible.module_utils.dastern.backup_run import listed
-from ansible.module_utils.dastern.controller import HostAction
+from ansible.module_utils.dastern.backups.records import ARGUMENT_SPEC
+from ansible.module_utils.dastern.backups.run import listed
+from ansible.module_utils.dastern.controller.host_action import HostAction
 
 
 class ActionModule(HostAction):

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.controller.host_action import HostAction
+from ansible.module_utils.dastern.jobs.schedule import ARGUMENT_SPEC, packed, schedule
 
 ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.backup_schedule import ARGUMENT_SPEC, packed, schedule  # noqa: E402
-from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
 
 
 class ActionModule(HostAction):

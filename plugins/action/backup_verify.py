@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
-
-if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.backup_run import VERIFY_SPEC as ARGUMENT_SPEC
-from ansible.module_utils.dastern.backup_run import verify
-from ansible.module_utils.dastern.controller import HostAction, say
+from ansible.module_utils.dastern.backups.run import VERIFY_SPEC as ARGUMENT_SPEC
+from ansible.module_utils.dastern.backups.run import verify
+from ansible.module_utils.dastern.controller.host_action import HostAction, say
 
 
 class ActionModule(HostAction):

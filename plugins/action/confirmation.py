@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
-import ansible.module_utils
-
-if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.commands import playbook
-from ansible.module_utils.dastern.confirmation import SPEC, is_confirmed, wanted, word
-from ansible.module_utils.dastern.controller import HostAction
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.commands import playbook
+from ansible.module_utils.dastern.common.confirmation import SPEC, is_confirmed, wanted, word
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.controller.host_action import HostAction
 
 
 class ActionModule(HostAction):

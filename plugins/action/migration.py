@@ -7,20 +7,16 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.common.commands import playbook
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import SCRIPT, MigrationFile, links, read_into
+from ansible.module_utils.dastern.common.quantities import amount, cut, local
+from ansible.module_utils.dastern.controller.host_action import HostAction, refused_lines, say, warn
+from ansible.module_utils.dastern.lint.lint import grouped, lint, refusal
+from ansible.module_utils.dastern.migrations.migrate import ARGUMENT_SPEC, migrate
+from ansible.module_utils.dastern.server.advisory_lock import who
 
 ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.advisory_lock import who  # noqa: E402
-from ansible.module_utils.dastern.commands import playbook  # noqa: E402
-from ansible.module_utils.dastern.controller import HostAction, refused_lines, say, warn  # noqa: E402
-from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
-from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate  # noqa: E402
-from ansible.module_utils.dastern.migration_files import SCRIPT, MigrationFile, links, read_into  # noqa: E402
-from ansible.module_utils.dastern.migration_lint import grouped, lint, refusal  # noqa: E402
-from ansible.module_utils.dastern.quantities import amount, cut, local  # noqa: E402
 
 _SHOWN = 20
 

@@ -7,17 +7,13 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.common.commands import playbook
+from ansible.module_utils.dastern.common.migration_files import SCRIPT, MigrationFile, read_into
+from ansible.module_utils.dastern.controller.host_action import HostAction, warn
+from ansible.module_utils.dastern.migrations.drift import ARGUMENT_SPEC, WRITE, drift
+from ansible.module_utils.dastern.migrations.new_migration import plan, slug, write
 
 ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.commands import playbook  # noqa: E402
-from ansible.module_utils.dastern.controller import HostAction, warn  # noqa: E402
-from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, WRITE, drift  # noqa: E402
-from ansible.module_utils.dastern.migration_files import SCRIPT, MigrationFile, read_into  # noqa: E402
-from ansible.module_utils.dastern.new_migration import plan, slug, write  # noqa: E402
 
 
 class ActionModule(HostAction):

@@ -6,15 +6,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.common.migration_files import SCRIPT, read_into
+from ansible.module_utils.dastern.controller.host_action import HostAction
+from ansible.module_utils.dastern.migrations.resolve import ARGUMENT_SPEC, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
-from ansible.module_utils.dastern.migration_files import SCRIPT, read_into  # noqa: E402
-from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve  # noqa: E402
 
 
 class ActionModule(HostAction):

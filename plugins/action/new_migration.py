@@ -6,18 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import folder_of
+from ansible.module_utils.dastern.common.text import presentable
+from ansible.module_utils.dastern.controller.host_action import warn
+from ansible.module_utils.dastern.migrations.new_migration import ARGUMENT_SPEC, plan, write
 from ansible.plugins.action import ActionBase
 
 ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.controller import warn  # noqa: E402
-from ansible.module_utils.dastern.errors import DasTernError  # noqa: E402
-from ansible.module_utils.dastern.migration_files import folder_of  # noqa: E402
-from ansible.module_utils.dastern.new_migration import ARGUMENT_SPEC, plan, write  # noqa: E402
-from ansible.module_utils.dastern.text import presentable  # noqa: E402
 
 
 class ActionModule(ActionBase):

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
-
-if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.access_files import ARGUMENT_SPEC, keep
-from ansible.module_utils.dastern.controller import HostAction
+from ansible.module_utils.dastern.controller.host_action import HostAction
+from ansible.module_utils.dastern.server.access_files import ARGUMENT_SPEC, keep
 
 
 class ActionModule(HostAction):

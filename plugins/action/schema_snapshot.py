@@ -6,15 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.catalogue.schema_text import ARGUMENT_SPEC, WRITE, snapshot
+from ansible.module_utils.dastern.common.text_files import replace
+from ansible.module_utils.dastern.controller.host_action import HostAction
 
 ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.controller import HostAction  # noqa: E402
-from ansible.module_utils.dastern.schema_text import ARGUMENT_SPEC, WRITE, snapshot  # noqa: E402
-from ansible.module_utils.dastern.text_files import replace  # noqa: E402
 
 
 class ActionModule(HostAction):

@@ -6,16 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.controller.host_action import HostAction, say
+from ansible.module_utils.dastern.seeds.files import read_folder
+from ansible.module_utils.dastern.seeds.rows import Declared
+from ansible.module_utils.dastern.seeds.run import ARGUMENT_SPEC, refuse_environment, report, seed
 
 ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.controller import HostAction, say  # noqa: E402
-from ansible.module_utils.dastern.seed_files import read_folder  # noqa: E402
-from ansible.module_utils.dastern.seed_rows import Declared  # noqa: E402
-from ansible.module_utils.dastern.seed_run import ARGUMENT_SPEC, refuse_environment, report, seed  # noqa: E402
 
 
 class ActionModule(HostAction):

@@ -5,18 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
 from ansible import context
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-from ansible.utils.vars import load_extra_vars
-
-ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.commands import is_secret  # noqa: E402
-from ansible.module_utils.dastern.variables import (  # noqa: E402
+from ansible.module_utils.dastern.common.commands import is_secret
+from ansible.module_utils.dastern.controller.variables import (
     EVERYWHERE,
     FOREIGN,
     STATES,
@@ -26,6 +17,11 @@ from ansible.module_utils.dastern.variables import (  # noqa: E402
     short_names,
     unknown,
 )
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LEFT_OVER = "_raw_params"
 """Where Ansible's `key=value` puts words that stand behind a blank."""

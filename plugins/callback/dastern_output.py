@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
+from ansible.module_utils.dastern.controller.command_line import CommandLine
 from ansible.plugins.callback.default import CallbackModule as Default
 
 DOCUMENTATION = r"""
@@ -20,11 +20,8 @@ description:
 extends_documentation_fragment: [default_callback, result_format_callback]
 """
 
-ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.command_line import CommandLine  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class CallbackModule(Default):  # type: ignore[misc]

@@ -14,15 +14,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import ansible.module_utils
 from ansible import context
 from ansible.errors import AnsibleError
+from ansible.module_utils.dastern.common.commands import near
+from ansible.module_utils.dastern.common.text import shown, shown_json
+from ansible.module_utils.dastern.controller.command_line import CommandLine
 from ansible.plugins.callback import CallbackBase
-
-if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
-
-from ansible.module_utils.dastern.text import shown, shown_json
 
 DOCUMENTATION = r"""
 name: dastern_report
@@ -35,12 +32,8 @@ description:
     the play ends before its first task.
 """
 
-ROOT = Path(__file__).resolve().parents[2]
-if (_utils := str(ROOT / "plugins" / "module_utils")) not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.dastern.command_line import CommandLine  # noqa: E402
-from ansible.module_utils.dastern.commands import near  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 SECTIONS = (
     "engine",

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
 
@@ -17,7 +18,12 @@ description:
 options: {}
 """
 
-INVENTORIES = Path(__file__).resolve().parents[2] / "inventories"
+ROOT = Path(__file__).resolve().parents[2]
+INVENTORIES = ROOT / "inventories"
+
+# Ansible ships `module_utils/dastern` to hosts by itself, but doesn't let plugins on the controller import it. Inventory
+# plugins are the first that every command of Ansible loads, so this line serves the action and callback plugins, too.
+ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
 
 class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]

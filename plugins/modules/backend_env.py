@@ -58,11 +58,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import dotenv, files
-from ansible.module_utils.dastern.connection import read_password
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.guarded_file import GuardedFile, user
-from ansible.module_utils.dastern.text import presentable
+from ansible.module_utils.dastern.common import dotenv, files
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.guarded_file import GuardedFile, user
+from ansible.module_utils.dastern.common.text import presentable
+from ansible.module_utils.dastern.server.connection import read_password
 
 
 def password(params: dict[str, Any], check_mode: bool) -> str:

@@ -58,8 +58,8 @@ lines: {description: The same in words., returned: always, type: list, elements:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backup_run import ARGUMENT_SPEC, take
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.backups.run import ARGUMENT_SPEC, take
+from ansible.module_utils.dastern.common.errors import DasTernError
 
 
 def main() -> None:

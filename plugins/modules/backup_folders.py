@@ -49,8 +49,8 @@ elsewhere: {description: The folder that isn't this server's., returned: when th
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backup_folders import steps
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server.backup_folders import steps
 
 
 def main() -> None:

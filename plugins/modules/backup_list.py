@@ -41,9 +41,9 @@ lines: {description: The same as a table., returned: always, type: list, element
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backup_records import ARGUMENT_SPEC
-from ansible.module_utils.dastern.backup_run import listed
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.backups.records import ARGUMENT_SPEC
+from ansible.module_utils.dastern.backups.run import listed
+from ansible.module_utils.dastern.common.errors import DasTernError
 
 
 def main() -> None:

@@ -68,9 +68,9 @@ compared: {description: Whether the file said how many rows it has., returned: "
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.plain_sql import ARGUMENT_SPEC, plain_sql
-from ansible.module_utils.dastern.text import presentable
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.text import presentable
+from ansible.module_utils.dastern.restores.plain_sql import ARGUMENT_SPEC, plain_sql
 
 
 def main() -> None:

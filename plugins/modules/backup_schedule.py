@@ -64,8 +64,8 @@ remove_cron: {description: Whether cron was installed for the schedule and nothi
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backup_schedule import ARGUMENT_SPEC, schedule
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.jobs.schedule import ARGUMENT_SPEC, schedule
 
 
 def main() -> None:

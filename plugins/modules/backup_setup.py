@@ -65,8 +65,8 @@ lines: {description: The same in words., returned: always, type: list, elements:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backup_setup import ARGUMENT_SPEC, setup
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.backups.setup import ARGUMENT_SPEC, setup
+from ansible.module_utils.dastern.common.errors import DasTernError
 
 
 def main() -> None:

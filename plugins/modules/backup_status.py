@@ -47,10 +47,10 @@ section: {description: The section backup of the report., returned: success, typ
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backup_health import ARGUMENT_SPEC as HEALTH
-from ansible.module_utils.dastern.backup_health import examine
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.text import presentable
+from ansible.module_utils.dastern.backups.health import ARGUMENT_SPEC as HEALTH
+from ansible.module_utils.dastern.backups.health import examine
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.text import presentable
 
 ARGUMENT_SPEC: dict[str, Any] = {**HEALTH, "exit_code": {"type": "bool", "default": False}}
 

@@ -43,9 +43,9 @@ lines: {description: The same in words., returned: always, type: list, elements:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backup_run import VERIFY_SPEC as ARGUMENT_SPEC
-from ansible.module_utils.dastern.backup_run import verify
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.backups.run import VERIFY_SPEC as ARGUMENT_SPEC
+from ansible.module_utils.dastern.backups.run import verify
+from ansible.module_utils.dastern.common.errors import DasTernError
 
 
 def main() -> None:

@@ -55,8 +55,8 @@ lines: {description: The same in words., returned: always, type: list, elements:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.zero_loss import ARGUMENT_SPEC, keep
+from ansible.module_utils.dastern.backups.zero_loss import ARGUMENT_SPEC, keep
+from ansible.module_utils.dastern.common.errors import DasTernError
 
 
 def main() -> None:

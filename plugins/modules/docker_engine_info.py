@@ -102,8 +102,8 @@ from shutil import which
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import docker_engine
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.docker import engine as docker_engine
 
 
 def os_release() -> dict[str, str]:

@@ -85,9 +85,10 @@ from shlex import quote
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import docker_engine, image_archive
-from ansible.module_utils.dastern.commands import variable
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.commands import variable
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.docker import engine as docker_engine
+from ansible.module_utils.dastern.docker import image_archive
 
 
 def save(engine: docker_engine.Engine, name: str, path: str, check: bool) -> dict[str, Any]:

@@ -44,8 +44,8 @@ image:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.image_extend import extend
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.docker.image_extend import extend
 
 
 def main() -> None:

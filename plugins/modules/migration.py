@@ -258,9 +258,9 @@ sqlstate:
   returned: when a migration failed
 """
 
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.host_module import HostModule
-from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.host_module import HostModule
+from ansible.module_utils.dastern.migrations.migrate import ARGUMENT_SPEC, migrate
 
 
 def main() -> None:

@@ -48,9 +48,9 @@ pending: {description: What is or would be left to apply., returned: success, ty
 lines: {description: The same in words., returned: success, type: list}
 """
 
-from ansible.module_utils.dastern.baseline import ARGUMENT_SPEC, baseline
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.host_module import HostModule
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.host_module import HostModule
+from ansible.module_utils.dastern.migrations.baseline import ARGUMENT_SPEC, baseline
 
 
 def main() -> None:

@@ -125,9 +125,9 @@ failed_before:
   returned: when compared
 """
 
-from ansible.module_utils.dastern.drift_run import ARGUMENT_SPEC, drift
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.host_module import HostModule
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.host_module import HostModule
+from ansible.module_utils.dastern.migrations.drift import ARGUMENT_SPEC, drift
 
 
 def main() -> None:

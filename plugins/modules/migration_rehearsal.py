@@ -105,9 +105,9 @@ without_rows:
 lines: {description: The same in words., returned: success, type: list}
 """
 
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.host_module import HostModule
-from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.host_module import HostModule
+from ansible.module_utils.dastern.migrations.rehearsal import ARGUMENT_SPEC, rehearse
 
 
 def main() -> None:

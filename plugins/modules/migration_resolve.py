@@ -53,9 +53,9 @@ RETURN = r"""
 line: {description: What was or would be done., returned: success, type: str}
 """
 
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.host_module import HostModule
-from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.host_module import HostModule
+from ansible.module_utils.dastern.migrations.resolve import ARGUMENT_SPEC, resolve
 
 
 def main() -> None:

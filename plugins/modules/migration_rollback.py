@@ -74,9 +74,9 @@ refused: {description: "Why the run itself would be refused, all of it.", return
 losses: {description: "Each table and column that goes, in words, with the rows or values that it held.", returned: success, type: list}
 """
 
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.host_module import HostModule
-from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.host_module import HostModule
+from ansible.module_utils.dastern.migrations.rollback import ARGUMENT_SPEC, rollback
 
 
 def main() -> None:

@@ -37,8 +37,8 @@ swap: {description: That there is one., returned: when it is refused, type: bool
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.swaps import ARGUMENT_SPEC, refuse_pending
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.swaps import ARGUMENT_SPEC, refuse_pending
 
 
 def main() -> None:

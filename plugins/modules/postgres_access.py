@@ -53,8 +53,8 @@ generated: {description: Which passwords were or would be generated., returned: 
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.access_files import ARGUMENT_SPEC, keep
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server.access_files import ARGUMENT_SPEC, keep
 
 
 def main() -> None:

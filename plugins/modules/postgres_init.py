@@ -45,8 +45,8 @@ EXAMPLES = r"""
 RETURN = r""" # """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.cluster import provide
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server.cluster import provide
 
 
 def main() -> None:

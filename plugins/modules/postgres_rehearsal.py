@@ -47,10 +47,10 @@ refusals: {description: What the server didn't take., returned: failure, type: l
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern import cluster, settings
-from ansible.module_utils.dastern.containers import Containers
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.text import shown
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.text import shown
+from ansible.module_utils.dastern.docker.containers import Containers
+from ansible.module_utils.dastern.server import cluster, settings
 
 
 def main() -> None:

@@ -48,8 +48,8 @@ reloaded: {description: Whether the server was (or would be) told to reload., re
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.read_back import ARGUMENT_SPEC, read_back
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server.read_back import ARGUMENT_SPEC, read_back
 
 
 def main() -> None:

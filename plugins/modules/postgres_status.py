@@ -58,11 +58,11 @@ log: {description: Last lines of the container's log., returned: success, type: 
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.containers import Containers
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.status import collect
-from ansible.module_utils.dastern.survey import declared_command
-from ansible.module_utils.dastern.text import presentable
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.text import presentable
+from ansible.module_utils.dastern.docker.containers import Containers
+from ansible.module_utils.dastern.server.status import collect
+from ansible.module_utils.dastern.server.survey import declared_command
 
 
 def main() -> None:

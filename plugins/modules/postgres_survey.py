@@ -94,8 +94,8 @@ apt: {description: Whether the host has apt-get., returned: always, type: bool}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.survey import ARGUMENT_SPEC, survey
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server.survey import ARGUMENT_SPEC, survey
 
 
 def main() -> None:

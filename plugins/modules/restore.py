@@ -93,8 +93,9 @@ confirm: {description: The word that confirms it., returned: when it isn't confi
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC, restore
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.restores.request import ARGUMENT_SPEC
+from ansible.module_utils.dastern.restores.run import restore
 
 
 def main() -> None:

@@ -53,9 +53,9 @@ lines: {description: The same in words., returned: always, type: list}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.drill import ARGUMENT_SPEC, drill
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.text import presentable
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.text import presentable
+from ansible.module_utils.dastern.restores.drill import ARGUMENT_SPEC, drill
 
 
 def main() -> None:

@@ -44,9 +44,9 @@ dropped: {description: How many objects were or would be dropped., returned: suc
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.reset import ARGUMENT_SPEC, reset
-from ansible.module_utils.dastern.text import presentable
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.text import presentable
+from ansible.module_utils.dastern.migrations.reset import ARGUMENT_SPEC, reset
 
 
 def main() -> None:

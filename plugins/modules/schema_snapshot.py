@@ -91,8 +91,8 @@ sql:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.schema_text import ARGUMENT_SPEC, snapshot
+from ansible.module_utils.dastern.catalogue.schema_text import ARGUMENT_SPEC, snapshot
+from ansible.module_utils.dastern.common.errors import DasTernError
 
 
 def main() -> None:

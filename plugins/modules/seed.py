@@ -146,8 +146,8 @@ sqlstate:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.seed_run import ARGUMENT_SPEC, seed
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.seeds.run import ARGUMENT_SPEC, seed
 
 
 def main() -> None:

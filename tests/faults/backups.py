@@ -41,11 +41,15 @@ if __name__ == "__main__":  # as tests/conftest.py does
     ansible.module_utils.__path__.append(str(TESTS.parent / "plugins" / "module_utils"))
 
 import psycopg
-from ansible.module_utils.dastern import backup_run, census, restore_run
-from ansible.module_utils.dastern.backup_records import Place, now
-from ansible.module_utils.dastern.drill import drill
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.restore_run import State, restore
+from ansible.module_utils.dastern.backups import kept
+from ansible.module_utils.dastern.backups import run as backup_run
+from ansible.module_utils.dastern.backups.kept import State
+from ansible.module_utils.dastern.backups.records import Place, now
+from ansible.module_utils.dastern.catalogue import census
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.restores import request
+from ansible.module_utils.dastern.restores.drill import drill
+from ansible.module_utils.dastern.restores.run import restore
 from catalogue import catalogue
 from conftest import IMAGE, Instance, descendants, docker
 from faults.campaign import FORK, Run, answers, command_line, kill, made, own_engine, provision
@@ -166,7 +170,7 @@ class Live:
         if work in BACKUPS:
             params = self.params(backup_run.ARGUMENT_SPEC, backup_type=work, keep=KEEP)
             return partial(backup_run.take, params, say=lambda words: None)
-        return partial(restore, self.params(restore_run.ARGUMENT_SPEC, confirm=self.database.name, **self._asked(work)))
+        return partial(restore, self.params(request.ARGUMENT_SPEC, confirm=self.database.name, **self._asked(work)))
 
     def _asked(self, work: str) -> dict[str, Any]:
         if work == "undo":
@@ -196,13 +200,13 @@ class Live:
             for one in state.kept:
                 one["until"] = now()
             state.save()
-            restore_run.expire_old(self.place)
+            kept.expire_old(self.place)
         label = str(self.call(kind)()["label"])
         self.states[label] = holds or self.state()
         return label
 
     def drill(self, label: str) -> dict[str, Any]:
-        return drill(self.params(restore_run.SITE_SPEC, target=label))
+        return drill(self.params(request.SITE_SPEC, target=label))
 
     def begun(self, work: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the live database holds before a work and after it."""
@@ -273,7 +277,7 @@ class Live:
         if work in RESTORES:
             # It heals what was killed, and then does nothing else.
             try:
-                restore(self.params(restore_run.ARGUMENT_SPEC, target="2125-01-01 00:00:00+07"))
+                restore(self.params(request.ARGUMENT_SPEC, target="2125-01-01 00:00:00+07"))
             except DasTernError as refusal:
                 if "is in the future" not in refusal.message:
                     return [f"the next restore: {refusal.message}"]
@@ -464,7 +468,7 @@ def loss(live: Live, seconds: float, *, zero_loss: bool) -> Loss:
     docker("rm", "-f", "-v", container, f"{container}-backup")
     docker("volume", "rm", f"{container}-data")
     began = time.monotonic()
-    restore(live.params(restore_run.ARGUMENT_SPEC, confirm=live.database.name))
+    restore(live.params(request.ARGUMENT_SPEC, confirm=live.database.name))
     provision(live.instance.variables)
     took = time.monotonic() - began
     acknowledged = [float(line) for line in log.read_text().splitlines()]

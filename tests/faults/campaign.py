@@ -45,11 +45,11 @@ if __name__ == "__main__":  # as tests/conftest.py does
     ansible.module_utils.__path__.append(str(TESTS.parent / "plugins" / "module_utils"))
 
 import psycopg
-from ansible.module_utils.dastern import docker_engine
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migrate import APPLICATION, migrate
-from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC as RESOLVE_OPTIONS
-from ansible.module_utils.dastern.resolve import resolve
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.docker import engine as docker_engine
+from ansible.module_utils.dastern.migrations.migrate import APPLICATION, migrate
+from ansible.module_utils.dastern.migrations.resolve import ARGUMENT_SPEC as RESOLVE_OPTIONS
+from ansible.module_utils.dastern.migrations.resolve import resolve
 from catalogue import catalogue
 from conftest import IMAGE, Instance, descendants, docker, instance_variables, remove_instance
 from faults.chain import OWN, chain

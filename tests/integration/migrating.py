@@ -10,9 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC, migrate
-from ansible.module_utils.dastern.migration_files import MigrationFile, read_folder
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import MigrationFile, read_folder
+from ansible.module_utils.dastern.migrations.migrate import ARGUMENT_SPEC, migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = 72707369

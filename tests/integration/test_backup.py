@@ -20,17 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_physical, backup_run, backup_setup, census, cluster, pgbackrest
-from ansible.module_utils.dastern.backup_records import Place, Record
-from ansible.module_utils.dastern.containers import Containers
-from ansible.module_utils.dastern.drill import ARGUMENT_SPEC as DRILL_SPEC
-from ansible.module_utils.dastern.drill import drill
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.pgbackrest import PgBackRest
-from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC as RESTORE_SPEC
-from ansible.module_utils.dastern.restore_run import restore
-from ansible.module_utils.dastern.restore_target import Archive, Target
-from ansible.module_utils.dastern.restored_server import RestoredServer, Site
+from ansible.module_utils.dastern.backups import pgbackrest, physical
+from ansible.module_utils.dastern.backups import run as backup_run
+from ansible.module_utils.dastern.backups import setup as backup_setup
+from ansible.module_utils.dastern.backups.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.backups.records import Place, Record
+from ansible.module_utils.dastern.catalogue import census
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.docker.containers import Containers
+from ansible.module_utils.dastern.restores.drill import ARGUMENT_SPEC as DRILL_SPEC
+from ansible.module_utils.dastern.restores.drill import drill
+from ansible.module_utils.dastern.restores.request import ARGUMENT_SPEC as RESTORE_SPEC
+from ansible.module_utils.dastern.restores.restored_server import RestoredServer, Site
+from ansible.module_utils.dastern.restores.run import restore
+from ansible.module_utils.dastern.restores.target import Archive, Target
+from ansible.module_utils.dastern.server import cluster
 from conftest import IMAGE, Play, docker, instance_variables, remove_instance
 from migrating import ROOT, wait_until
 from remote_repository import Bucket, SftpHost
@@ -210,7 +214,7 @@ def elsewhere(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[pyt
 def repository_in(elsewhere: pytest.MonkeyPatch, folder: str) -> None:
     """Have the first repository in another folder of the backups."""
     elsewhere.setattr(pgbackrest, "REPOSITORY", f"/backups/{folder}")
-    elsewhere.setattr(backup_physical, "REPOSITORY", folder)
+    elsewhere.setattr(physical, "REPOSITORY", folder)
 
 
 @contextmanager
@@ -280,7 +284,7 @@ def test_a_number_of_processors_that_there_isnt(backups: Backups, cpus: float, c
 
 
 def test_each_type_is_taken_verified_and_recorded(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backup_physical, "TELL_SECONDS", 0.05)
+    monkeypatch.setattr(physical, "TELL_SECONDS", 0.05)
     told: list[str] = []
     for kind, wanted in (("", "incr"), ("diff", "diff"), ("full", "full")):
         before = backups.records
@@ -402,7 +406,7 @@ def test_a_break_in_the_wal_ends_what_can_be_restored(kept: Backups) -> None:
     """Behind the newest backup it is to be mended by a new one; before that it is only told."""
     for _ in range(2):
         kept.sql("SELECT pg_create_restore_point('x')")
-        backup_physical.archive_all(kept.place)
+        physical.archive_all(kept.place)
     last = kept.segments()[-2]
     last.unlink()
     result = kept.verify()
@@ -460,7 +464,7 @@ def test_what_the_application_bars_is_backed_up_without_its_rows(
     record = backups.records[0]
     assert (record.label, record.exact, record.census["tables"]) == (taken["label"], False, {})
     assert (f"in the way: pid {pid} (user " if pid else words) in record.uncounted
-    assert backup_physical.good(record)
+    assert physical.good(record)
     assert "failed" not in backups.drill(record.label)
     planned = backups.restore(check_mode=True, target=record.label)
     assert record.uncounted.rstrip(".") in " ".join(planned["lines"])
@@ -560,7 +564,7 @@ def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -
         backups.sql(
             "SET ROLE dastern_user; CREATE TABLE last AS SELECT md5(i::text) FROM generate_series(1, 5000) AS i"
         )
-        timeline, lsn = backup_physical.archive_all(backups.place)
+        timeline, lsn = physical.archive_all(backups.place)
     finally:
         backups.conf.write_text(before)
     backups.sql("DROP TABLE last")
@@ -651,7 +655,7 @@ def test_the_container_restarted_meanwhile(backups: Backups, slow: None) -> None
 
 def test_the_run_killed_and_its_pgbackrest_left_behind(backups: Backups, slow: None) -> None:
     script = (
-        "import json, sys; from dastern import backup_run; backup_run.take(json.load(sys.stdin), say=lambda _: None)"
+        "import json, sys; from dastern.backups import run; run.take(json.load(sys.stdin), say=lambda _: None)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, cwd=ROOT,
@@ -771,10 +775,10 @@ def test_options_that_arent_a_further_repositorys_are_refused(backups: Backups, 
 
 def test_another_cluster_is_refused(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", True))
+        patch.setattr(physical, "server", lambda _: physical.Server("42", "17.12", True))
         assert "runs cluster 42. If the data of that one was lost" in refused(backups, backups.take)
     with monkeypatch.context() as patch:
-        patch.setattr(backup_physical, "server", lambda _: backup_physical.Server("42", "17.12", False))
+        patch.setattr(physical, "server", lambda _: physical.Server("42", "17.12", False))
         assert "doesn't archive its WAL (archive_mode is off)" in refused(backups, lambda: backups.take("full"))
     other = {
         "Names": ["/other"],
@@ -814,13 +818,13 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     assert len(list((backups.folder / "second/backup/dastern").glob("*F"))) == 1
     record = backups.records[0]
     assert record.label == made["record"]["label"]
-    result = backup_physical.verify(backups.place, backups.program, [record])
+    result = physical.verify(backups.place, backups.program, [record])
     assert (result.checks[record.label].ok, result.problems) == (True, [])
     listed = backups.listed()
     (further,) = listed["further"]["2"]
     assert (further["type"], further["verified"], further["drilled"]) == ("full", None, None)
     assert any(line.startswith(further["label"]) and line.count("never") == 2 for line in listed["lines"])
-    elsewhere_found = backup_physical.verify_further(backups.place, backups.program, 20, True)
+    elsewhere_found = physical.verify_further(backups.place, backups.program, 20, True)
     assert (elsewhere_found.problems, elsewhere_found.notes) == ([], [])
     assert backups.listed()["further"]["2"][0]["verified"]["ok"] is True
     with pytest.raises(DasTernError, match=f"No backup `{record.label}` is in repository 2; there: {further['label']}"):
@@ -838,15 +842,15 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     whole = history.read_bytes()
     for how in ("flip", "cut"):
         damage(history, how)
-        (told,) = backup_physical.verify(backups.place, backups.program, [record]).problems
+        (told,) = physical.verify(backups.place, backups.program, [record]).problems
         assert f"/{history.name} is damaged" in told
         assert "failed" not in backups.drill(record.label), "a history of another timeline"
         history.write_bytes(whole)
     damage(backups.folder / "encrypted/backup/dastern" / record.label / "backup.manifest", "flip")
     damage(next((backups.folder / "second/backup/dastern").glob("*F/bundle/1")), "flip")
-    result = backup_physical.verify(backups.place, backups.program, [record])
+    result = physical.verify(backups.place, backups.program, [record])
     assert "damaged: backup.manifest" in result.checks[record.label].message
-    (told,) = backup_physical.verify_further(backups.place, backups.program, 20, True).problems
+    (told,) = physical.verify_further(backups.place, backups.program, 20, True).problems
     assert f"repository 2: {further['label']} is damaged: damaged: bundle/1" in told
     assert any("DAMAGED" in line for line in backups.listed()["lines"])
     assert "FAILED its drill" in backups.drill("", repository=2)["lines"][-1]

@@ -15,14 +15,18 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import backup_folders, backup_logical, migrate, restore_run
-from ansible.module_utils.dastern.backup_records import Place, Record
-from ansible.module_utils.dastern.connection import system_identifier
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migration_backup import applied, listed
-from ansible.module_utils.dastern.psql import superuser_of
-from ansible.module_utils.dastern.quantities import local
-from ansible.module_utils.dastern.rehearsal import SAFE
+from ansible.module_utils.dastern.backups import logical as backup_logical
+from ansible.module_utils.dastern.backups.records import Place, Record
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.quantities import local
+from ansible.module_utils.dastern.migrations import migrate
+from ansible.module_utils.dastern.migrations.backup import applied, listed
+from ansible.module_utils.dastern.migrations.rehearsal_record import SAFE
+from ansible.module_utils.dastern.restores import request
+from ansible.module_utils.dastern.restores import run as restore_run
+from ansible.module_utils.dastern.server import backup_folders
+from ansible.module_utils.dastern.server.connection import system_identifier
+from ansible.module_utils.dastern.server.psql import superuser_of
 from migrating import ROOT, Database, wait_until
 from test_rehearse import params as rehearsal_params
 from test_rehearse import rehearse
@@ -103,7 +107,7 @@ def test_it_is_restored_beside_the_live_one(small: Database) -> None:
     restored = Database(small.instance, f"{small.name}_restored", small.folder)
     told = backup.restore_command.partition("playbooks/restore.yml ")[2].split()
     named = dict(word.split("=", 1) for word in told if word != "-e")
-    defaults = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
+    defaults = {name: option.get("default") for name, option in request.ARGUMENT_SPEC.items()}
     planned = restore_run.restore(
         {
             **defaults, **named, "container": small.instance.container, "database": small.name, "volume": "",

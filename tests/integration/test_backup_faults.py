@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_health
-from ansible.module_utils.dastern.containers import Containers
-from ansible.module_utils.dastern.drill import drill
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC, SITE_SPEC, Site, restore
+from ansible.module_utils.dastern.backups import health as backup_health
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.docker.containers import Containers
+from ansible.module_utils.dastern.restores.drill import drill
+from ansible.module_utils.dastern.restores.request import ARGUMENT_SPEC, SITE_SPEC
+from ansible.module_utils.dastern.restores.restored_server import Site
+from ansible.module_utils.dastern.restores.run import restore
 from conftest import IMAGE, Instance, Play, docker, instance_variables, remove_instance
 from faults.backups import WORKS, Live, campaign, round_trip
 from migrating import wait_until

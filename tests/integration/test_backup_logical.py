@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, cluster, database_copy, plain_sql
-from ansible.module_utils.dastern.backup_records import Place, Record
-from ansible.module_utils.dastern.census import Locks, count
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.backups import logical
+from ansible.module_utils.dastern.backups.records import Place, Record
+from ansible.module_utils.dastern.catalogue.census import Locks, count
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.restores import database_copy, plain_sql
+from ansible.module_utils.dastern.server import cluster
 from conftest import docker
 from migrating import ROOT, Database, wait_until
 
@@ -77,7 +79,7 @@ def place(instance: Any) -> Place:
 
 def take(place: Place) -> Record:
     with place.alone(60, "a test"):
-        return backup_logical.take(place, place.database, "", "a test", "10s")
+        return logical.take(place, place.database, "", "a test", "10s")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_the_record(place: Place, record: Record) -> None:
     assert {"toc.dat", "globals.sql", "database.sql"} <= set(record.files)
     assert "PASSWORD" not in (folder(place, record) / "globals.sql").read_text()
     assert place.find(record.label) == record
-    assert backup_logical.verify(place, record).ok
+    assert logical.verify(place, record).ok
 
 
 def test_everything_comes_back(place: Place, record: Record, empty: Database) -> None:
@@ -137,9 +139,9 @@ def test_everything_comes_back(place: Place, record: Record, empty: Database) ->
 
 def test_only_some_tables(place: Place, record: Record, empty: Database) -> None:
     with pytest.raises(DasTernError, match=r"has no tables `dose`; wanted is one of: public.\"a \(1\"") as refusal:
-        backup_logical.restore(place, record, empty.name, ["dose"])
+        logical.restore(place, record, empty.name, ["dose"])
     assert refusal
-    backup_logical.restore(place, record, empty.name, ["child"])
+    logical.restore(place, record, empty.name, ["child"])
     assert count(place.superuser, empty.name).tables == {**dict.fromkeys(ROWS, 0), "public.child": 20000}
 
 
@@ -161,16 +163,16 @@ def test_harm_is_found_and_refused(place: Place, record: Record, empty: Database
                 file.write_bytes(content)
             if words == "is there besides":
                 besides.write_text("")
-            check = backup_logical.verify(place, record)
+            check = logical.verify(place, record)
             assert (check.ok, words in check.message) == (False, True), check.message
             with pytest.raises(DasTernError, match="isn't what was written.*Nothing was restored"):
-                backup_logical.restore(place, record, empty.name)
+                logical.restore(place, record, empty.name)
         assert empty.query("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
     finally:
         file.write_bytes(whole)
         os.chown(file, home.stat().st_uid, home.stat().st_gid)
         besides.unlink(missing_ok=True)
-    assert backup_logical.verify(place, record).ok
+    assert logical.verify(place, record).ok
 
 
 def test_a_harmed_record_is_none(place: Place, record: Record) -> None:
@@ -191,23 +193,23 @@ def test_an_emptied_file_is_found_by_its_rows(place: Place, record: Record, empt
     whole = file.read_bytes()
     try:
         file.write_bytes(b"")
-        told = replace(record, files={**record.files, file.name: backup_logical._hashed(file)})
-        assert "table public.child has" in backup_logical.verify(place, told).message
+        told = replace(record, files={**record.files, file.name: logical._hashed(file)})
+        assert "table public.child has" in logical.verify(place, told).message
         with pytest.raises(DasTernError, match=r"table public\.child has 0 rows instead of 20000"):
-            backup_logical.restore(place, told, empty.name)
+            logical.restore(place, told, empty.name)
     finally:
         file.write_bytes(whole)
 
 
 def test_what_does_not_fit_is_refused(place: Place, record: Record, empty: Database) -> None:
     with pytest.raises(DasTernError, match="another major version"):
-        backup_logical.restore(place, replace(record, server="16.9"), empty.name)
+        logical.restore(place, replace(record, server="16.9"), empty.name)
     with pytest.raises(DasTernError, match="isn't empty: it has 5 tables"):
-        backup_logical.restore(place, record, NAME)
+        logical.restore(place, record, NAME)
     with pytest.raises(DasTernError, match="doesn't see"):
-        backup_logical.restore(Place({**_params(place), "backup_dir": "/tmp"}), record, empty.name)
+        logical.restore(Place({**_params(place), "backup_dir": "/tmp"}), record, empty.name)
     with pytest.raises(DasTernError, match="Database none does not exist"), place.alone(9, "a test"):
-        backup_logical.take(place, "none", "", "", "10s")
+        logical.take(place, "none", "", "", "10s")
     assert count(place.superuser, empty.name).tables == {}
 
 
@@ -236,8 +238,8 @@ def test_it_is_of_one_moment_while_others_write(place: Place, rich: Database, em
             busy = take(place)
             writer.kill()
         assert busy.census["tables"]["public.child"] == 20000 - busy.census["tables"]["public.busy"]
-        backup_logical.restore(place, busy, empty.name)
-        backup_logical.remove(place, busy)
+        logical.restore(place, busy, empty.name)
+        logical.remove(place, busy)
         assert busy.label not in " ".join(there(place))
     finally:
         rich.instance.sql(
@@ -269,7 +271,7 @@ def fails(place: Place) -> tuple[threading.Thread, list[str]]:
 
     def run() -> None:
         with pytest.raises(DasTernError) as refusal, place.alone(60, "a test"):
-            backup_logical.take(place, NAME, "", "", "60s")
+            logical.take(place, NAME, "", "", "60s")
         said.append(refusal.value.message)
 
     thread = threading.Thread(target=run)
@@ -287,7 +289,7 @@ def test_pg_dump_is_killed(place: Place, rich: Database, record: Record) -> None
         thread.join(120)
     assert "could not be backed up" in said[0]
     assert there(place) == before
-    backup_logical.remove(place, take(place))
+    logical.remove(place, take(place))
 
 
 def test_the_container_is_stopped(place: Place, rich: Database, record: Record) -> None:
@@ -301,7 +303,7 @@ def test_the_container_is_stopped(place: Place, rich: Database, record: Record) 
     ready = ["docker", "exec", place.container, "pg_isready", "-qh127.0.0.1"]
     wait_until(lambda: not subprocess.run(ready).returncode)
     assert [name for name in there(place) if name not in before and not name.endswith(".partial")] == []
-    backup_logical.remove(place, take(place))
+    logical.remove(place, take(place))
     assert there(place) == before
 
 
@@ -310,9 +312,9 @@ def test_the_play_is_killed(place: Place, rich: Database, record: Record) -> Non
     before = there(place)
     code = (
         "import ansible.module_utils, sys; ansible.module_utils.__path__.append('plugins/module_utils')\n"
-        "from ansible.module_utils.dastern import backup_logical, backup_records\n"
-        f"place = backup_records.Place({_params(place)!r})\n"
-        f"with place.alone(9, 'a test'): backup_logical.take(place, {NAME!r}, '', '', '10min')"
+        "from ansible.module_utils.dastern.backups import logical, records\n"
+        f"place = records.Place({_params(place)!r})\n"
+        f"with place.alone(9, 'a test'): logical.take(place, {NAME!r}, '', '', '10min')"
     )
     with dumping(place, rich):
         run = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
@@ -321,9 +323,9 @@ def test_the_play_is_killed(place: Place, rich: Database, record: Record) -> Non
         run.wait()
         assert len(there(place)) == len(before) + 1
         with pytest.raises(DasTernError, match="keeps one of its tables locked"), place.alone(9, "a test"):
-            backup_logical.take(place, NAME, "", "", "100ms")
+            logical.take(place, NAME, "", "", "100ms")
         assert place.superuser.value(WAITING) == 0
-    backup_logical.remove(place, take(place))
+    logical.remove(place, take(place))
     assert there(place) == before
 
 
@@ -344,16 +346,16 @@ def test_a_run_is_killed_before_its_record_is_written(
     lost = take(place)
     place.forget(lost.label)
     newest = take(place)
-    assert backup_logical.unknown(place) == [lost.label]
-    assert backup_logical.damage(place, lost) == ""
+    assert logical.unknown(place) == [lost.label]
+    assert logical.damage(place, lost) == ""
     for one in (lost, newest):
-        backup_logical.remove(place, one)
+        logical.remove(place, one)
     assert there(place) == before
 
 
 def test_a_label_is_nobodys_elses(place: Place, record: Record) -> None:
     moment = datetime.strptime(record.label, "%Y%m%d-%H%M%SL").replace(tzinfo=UTC)
-    assert backup_logical._label(place, place.folder / "logical", moment) > record.label
+    assert logical._label(place, place.folder / "logical", moment) > record.label
 
 
 @pytest.fixture
@@ -455,17 +457,17 @@ def test_as_many_tables_as_there_is_room_for_locks(place: Place, rich: Database)
     own.create()
     try:
         locks = Locks.of(place.superuser, own.name)
-        most = next(n for n in range(locks.room, 0, -1) if replace(locks, tables=n).fit(backup_logical.HOLDERS))
+        most = next(n for n in range(locks.room, 0, -1) if replace(locks, tables=n).fit(logical.HOLDERS))
         make = f"SELECT format('CREATE TABLE many_%s (id int)', i) FROM generate_series(1, {most}) AS i"
         rich.instance.sql(f"{make} \\gexec", own.name)
         with place.alone(60, "a test"):
-            record = backup_logical.take(place, own.name, "", "a test", "10s")
+            record = logical.take(place, own.name, "", "a test", "10s")
             assert len(record.census["tables"]) == most
             assert record.census["schema"]
-            backup_logical.remove(place, record)
+            logical.remove(place, record)
             rich.instance.sql("CREATE TABLE one_more ()", own.name)
             with pytest.raises(DasTernError) as refusal:
-                backup_logical.take(place, own.name, "", "a test", "10s")
+                logical.take(place, own.name, "", "a test", "10s")
         assert refusal.value.facts == {"tables": most + 1, "room": locks.room}
     finally:
         own.drop()

@@ -16,7 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from ansible.module_utils.dastern.containers import Containers
+from ansible.module_utils.dastern.docker.containers import Containers
 from conftest import Play, docker, instance_variables, remove_instance
 from migrating import ROOT
 

@@ -19,11 +19,13 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.dastern import backup_health, backup_schedule, pgbackrest
-from ansible.module_utils.dastern.backup_calendar import Calendar
-from ansible.module_utils.dastern.backup_records import Place
-from ansible.module_utils.dastern.keeper import Keeper
-from ansible.module_utils.dastern.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.backups import health as backup_health
+from ansible.module_utils.dastern.backups import pgbackrest
+from ansible.module_utils.dastern.backups.calendar import Calendar
+from ansible.module_utils.dastern.backups.keeper import Keeper
+from ansible.module_utils.dastern.backups.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.backups.records import Place
+from ansible.module_utils.dastern.jobs import schedule as backup_schedule
 from conftest import Instance, Play, docker, instance_variables, remove_instance
 from migrating import ROOT, wait_until
 
@@ -176,7 +178,7 @@ def scheduled(schedule: Runner, boxes: dict[str, Box]) -> dict[str, Box]:
     assert changed(schedule()) == {"systemd": 1, "cron": 2}
     assert changed(schedule()) == {"systemd": 0, "cron": 0}
     for box in boxes.values():
-        docker("exec", "-i", box.name, "sh", "-c", f"cat > {box.library}/dastern/backup_run.py", stdin=PRETENDED)
+        docker("exec", "-i", box.name, "sh", "-c", f"cat > {box.library}/dastern/backups/run.py", stdin=PRETENDED)
     # As if cron had been told days ago: a run was missed. Each minute, lest a test takes five; it passes meanwhile.
     boxes["cron"].sh("touch -d '3 days ago' /etc/das-tern/*/backup.json")
     boxes["cron"].sh("sed -i 's,^[*]/5 ,* ,' /etc/cron.d/das-tern-backup-*")

@@ -17,20 +17,22 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import access_files, drift_run, scratch
-from ansible.module_utils.dastern.catalogue import Item, read_catalogue
-from ansible.module_utils.dastern.census import schema_of
-from ansible.module_utils.dastern.containers import Containers
-from ansible.module_utils.dastern.drift import compare, scaffold
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migrate import ARGUMENT_SPEC as MIGRATE_SPEC
-from ansible.module_utils.dastern.migrate import migrate
-from ansible.module_utils.dastern.migration_files import MigrationFile, read_folder
-from ansible.module_utils.dastern.psql import Psql
-from ansible.module_utils.dastern.schema_dump import OPTIONS, normalised
-from ansible.module_utils.dastern.schema_text import ARGUMENT_SPEC as SCHEMA_SPEC
-from ansible.module_utils.dastern.schema_text import snapshot
-from ansible.module_utils.dastern.sql_text import statements
+from ansible.module_utils.dastern.catalogue import scratch
+from ansible.module_utils.dastern.catalogue.census import schema_of
+from ansible.module_utils.dastern.catalogue.drift import compare, scaffold
+from ansible.module_utils.dastern.catalogue.objects import Item, read_catalogue
+from ansible.module_utils.dastern.catalogue.schema_dump import OPTIONS, normalised
+from ansible.module_utils.dastern.catalogue.schema_text import ARGUMENT_SPEC as SCHEMA_SPEC
+from ansible.module_utils.dastern.catalogue.schema_text import snapshot
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import MigrationFile, read_folder
+from ansible.module_utils.dastern.common.sql_text import statements
+from ansible.module_utils.dastern.docker.containers import Containers
+from ansible.module_utils.dastern.migrations import drift as drift_run
+from ansible.module_utils.dastern.migrations.migrate import ARGUMENT_SPEC as MIGRATE_SPEC
+from ansible.module_utils.dastern.migrations.migrate import migrate
+from ansible.module_utils.dastern.server import access_files
+from ansible.module_utils.dastern.server.psql import Psql
 from conftest import REPOSITORY, descendants
 
 LIVE = "drift_live"

@@ -11,15 +11,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import drift_run, scratch
-from ansible.module_utils.dastern.catalogue import read_catalogue
-from ansible.module_utils.dastern.census import schema_of
-from ansible.module_utils.dastern.containers import Containers
-from ansible.module_utils.dastern.drift import compare
-from ansible.module_utils.dastern.psql import Psql
-from ansible.module_utils.dastern.schema_dump import OPTIONS, load, normalised
-from ansible.module_utils.dastern.schema_text import ARGUMENT_SPEC as SCHEMA_SPEC
-from ansible.module_utils.dastern.schema_text import snapshot
+from ansible.module_utils.dastern.catalogue import scratch
+from ansible.module_utils.dastern.catalogue.census import schema_of
+from ansible.module_utils.dastern.catalogue.drift import compare
+from ansible.module_utils.dastern.catalogue.objects import read_catalogue
+from ansible.module_utils.dastern.catalogue.schema_dump import OPTIONS, load, normalised
+from ansible.module_utils.dastern.catalogue.schema_text import ARGUMENT_SPEC as SCHEMA_SPEC
+from ansible.module_utils.dastern.catalogue.schema_text import snapshot
+from ansible.module_utils.dastern.docker.containers import Containers
+from ansible.module_utils.dastern.migrations import drift as drift_run
+from ansible.module_utils.dastern.server.psql import Psql
 
 Compared = Callable[..., dict[str, Any]]
 Connection = psycopg.Connection[Any]

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.image_extend import extend
-from ansible.module_utils.dastern.quantities import amount
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.quantities import amount
+from ansible.module_utils.dastern.docker.image_extend import extend
 from conftest import INVENTORY, REPOSITORY, Play, docker
 
 ENGINE = "- hosts: dastern\n  gather_facts: false\n  roles:\n    - docker_engine\n"

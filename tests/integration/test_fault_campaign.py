@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from ansible.module_utils.dastern.migrate import migrate
+from ansible.module_utils.dastern.migrations.migrate import migrate
 from conftest import Instance
 from faults.campaign import KINDS, Server, at_once, campaign, fresh, undisturbed_state, wrong_end
 

@@ -18,11 +18,11 @@ from typing import Any
 import psycopg
 import pytest
 import yaml
-from ansible.module_utils.dastern import blockers
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.ledger import Ledger
-from ansible.module_utils.dastern.migration_files import read_folder
-from ansible.module_utils.dastern.new_migration import UP_TEXT
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import read_folder
+from ansible.module_utils.dastern.migrations.ledger import Ledger
+from ansible.module_utils.dastern.migrations.new_migration import UP_TEXT
+from ansible.module_utils.dastern.server import blockers
 from catalogue import catalogue, expected
 from conftest import descendants
 from migrating import LOCK, ROOT, Database, refused, running, wait_until

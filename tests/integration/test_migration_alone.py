@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.ledger import Ledger
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.migrations.ledger import Ledger
 from conftest import descendants
 from migrating import LOCK, ROOT, Database, refused, running, wait_until
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.foreign_keys import without_index
-from ansible.module_utils.dastern.migration_files import read_folder
-from ansible.module_utils.dastern.migration_lint import lint_folder
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import read_folder
+from ansible.module_utils.dastern.lint.foreign_keys import without_index
+from ansible.module_utils.dastern.lint.lint import lint_folder
 from migrating import ROOT, Database
 
 DROP = "CREATE TABLE u (id int PRIMARY KEY);\nDROP TABLE IF EXISTS gone;\nCREATE INDEX i ON t (n);\n"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern.baseline import ARGUMENT_SPEC as BASELINE
-from ansible.module_utils.dastern.baseline import baseline
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.migrations.baseline import ARGUMENT_SPEC as BASELINE
+from ansible.module_utils.dastern.migrations.baseline import baseline
+from ansible.module_utils.dastern.migrations.resolve import ARGUMENT_SPEC, resolve
 from migrating import Database
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import drift_run
-from ansible.module_utils.dastern import rollback as module
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.migration_files import read_down
-from ansible.module_utils.dastern.new_migration import DOWN_TEXT
-from ansible.module_utils.dastern.resolve import resolve
-from ansible.module_utils.dastern.rollback import ARGUMENT_SPEC, rollback
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import read_down
+from ansible.module_utils.dastern.migrations import drift as drift_run
+from ansible.module_utils.dastern.migrations import rollback as module
+from ansible.module_utils.dastern.migrations.new_migration import DOWN_TEXT
+from ansible.module_utils.dastern.migrations.resolve import resolve
+from ansible.module_utils.dastern.migrations.rollback import ARGUMENT_SPEC, rollback
 from catalogue import catalogue
 from migrating import Database
 from test_migration_resolve import params as resolve_params

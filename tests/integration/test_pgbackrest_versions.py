@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.dastern import backup_health, pgbackrest_version
-from ansible.module_utils.dastern.backup_health import examine
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.backups import health
+from ansible.module_utils.dastern.backups.health import examine
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server import pgbackrest_version
 from conftest import IMAGE, Play, docker, instance_variables, remove_instance
 from migrating import wait_until
 from test_backup import (  # noqa: F401 - fixtures, and tests that run here once more
@@ -92,7 +93,7 @@ def test_backups_and_status_name_only_a_version_that_is_newer_than_those_tried(
     told = pgbackrest_version.untested(version)
     assert bool(told) == (pgbackrest_version.release(version) > pgbackrest_version.NEWEST)
     assert [line for line in backups.take("incr")["lines"] if "pgBackRest" in line] == told
-    params = backups.params(backup_health.ARGUMENT_SPEC, wal_archive=True, drill_days=0)
+    params = backups.params(health.ARGUMENT_SPEC, wal_archive=True, drill_days=0)
     found = examine(params)
     assert (found.pgbackrest, found.problems) == (version, [])
     monkeypatch.setattr(pgbackrest_version, "NEWEST", (2, 55))

@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern.connection import connect
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server.connection import connect
 from conftest import Instance, Play
 from migrating import LOCK, Database, wait_until
 

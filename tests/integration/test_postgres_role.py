@@ -18,12 +18,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern.access_files import keep
-from ansible.module_utils.dastern.cluster import initialise, rehearse
-from ansible.module_utils.dastern.containers import Containers
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.settings import command
-from ansible.module_utils.dastern.survey import survey
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.docker.containers import Containers
+from ansible.module_utils.dastern.server.access_files import keep
+from ansible.module_utils.dastern.server.cluster import initialise, rehearse
+from ansible.module_utils.dastern.server.settings import command
+from ansible.module_utils.dastern.server.survey import survey
 from conftest import IMAGE, REPOSITORY, Instance, Play, docker, instance_variables, remove_instance
 
 Run = Callable[..., Play]

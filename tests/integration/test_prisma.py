@@ -18,9 +18,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.ledger import Ledger
-from ansible.module_utils.dastern.resolve import ARGUMENT_SPEC, resolve
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.migrations.ledger import Ledger
+from ansible.module_utils.dastern.migrations.resolve import ARGUMENT_SPEC, resolve
 from catalogue import catalogue
 from migrating import LOCK, ROOT, Database, refused, running, wait_until
 

@@ -12,20 +12,20 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import seed_volume
-from ansible.module_utils.dastern.containers import Containers, Output
-from ansible.module_utils.dastern.drift_run import superuser_of
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.ledger import Ledger
-from ansible.module_utils.dastern.migration_files import MigrationFile
-from ansible.module_utils.dastern.rehearsal import SAFE, WINDOW, record_path, rehearsed, target
-from ansible.module_utils.dastern.rehearsal_run import ARGUMENT_SPEC, rehearse
-from ansible.module_utils.dastern.scratch import scratch_database
+from ansible.module_utils.dastern.catalogue.scratch import scratch_database
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.migration_files import MigrationFile
+from ansible.module_utils.dastern.docker.containers import Containers, Output
+from ansible.module_utils.dastern.migrations.drift import superuser_of
+from ansible.module_utils.dastern.migrations.ledger import Ledger
+from ansible.module_utils.dastern.migrations.rehearsal import ARGUMENT_SPEC, rehearse
+from ansible.module_utils.dastern.migrations.rehearsal_record import SAFE, WINDOW, record_path, rehearsed, target
+from ansible.module_utils.dastern.seeds import volume
 from migrating import ROOT, Database, wait_until
 
 INIT = "20260208074559_init"
 PATIENTS, DAYS = 830, 400
-EVENTS = PATIENTS * seed_volume.events_per_patient(DAYS)
+EVENTS = PATIENTS * volume.events_per_patient(DAYS)
 
 
 def config_dir(database: Database) -> str:
@@ -86,8 +86,8 @@ def large(instance: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     database.write(**{f"_{INIT}": (ROOT / "files/sql/migrations" / INIT / "migration.sql").read_text()})
     database.migrate()
     with database.connect() as connection:
-        plan = seed_volume.plan(connection, "public", PATIENTS, DAYS)
-        seed_volume.fill(connection, "public", plan)
+        plan = volume.plan(connection, "public", PATIENTS, DAYS)
+        volume.fill(connection, "public", plan)
         connection.execute("VACUUM (ANALYZE)")
     yield database
     database.drop()
@@ -406,7 +406,7 @@ def test_killed_in_the_middle_the_next_one_removes_the_copy(small: Database) -> 
     small.write(_6_step="SELECT pg_sleep(60)")
     code = (
         "import json, sys; import ansible.module_utils as m; m.__path__.append(sys.argv[1]);"
-        "from ansible.module_utils.dastern.rehearsal_run import rehearse; rehearse(json.load(sys.stdin))"
+        "from ansible.module_utils.dastern.migrations.rehearsal import rehearse; rehearse(json.load(sys.stdin))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(ROOT / "plugins/module_utils")], stdin=subprocess.PIPE, text=True

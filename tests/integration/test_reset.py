@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import reset as module
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.reset import ARGUMENT_SPEC, reset
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.migrations import reset as module
+from ansible.module_utils.dastern.migrations.reset import ARGUMENT_SPEC, reset
 from migrating import Database
 
 ODD = """

@@ -15,15 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, backup_run, census, database_copy, pgbackrest, restore_run
-from ansible.module_utils.dastern.backup_health import examine
-from ansible.module_utils.dastern.backup_records import Check, Place, Record, now
-from ansible.module_utils.dastern.comparison import Comparison, compare
-from ansible.module_utils.dastern.drill import drill
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.keeper import Keeper
-from ansible.module_utils.dastern.pgbackrest import PgBackRest
-from ansible.module_utils.dastern.restore_run import State, expire_old, restore
+from ansible.module_utils.dastern.backups import kept, logical, pgbackrest
+from ansible.module_utils.dastern.backups import run as backup_run
+from ansible.module_utils.dastern.backups.health import examine
+from ansible.module_utils.dastern.backups.keeper import Keeper
+from ansible.module_utils.dastern.backups.kept import State, expire_old
+from ansible.module_utils.dastern.backups.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.backups.records import Check, Place, Record, now
+from ansible.module_utils.dastern.catalogue import census
+from ansible.module_utils.dastern.catalogue.comparison import Comparison, compare
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.migrations import resolve
+from ansible.module_utils.dastern.restores import database_copy, request, restored_server
+from ansible.module_utils.dastern.restores import plan as restore_plan
+from ansible.module_utils.dastern.restores import swap as restore_swap
+from ansible.module_utils.dastern.restores.drill import drill
+from ansible.module_utils.dastern.restores.run import restore
 from conftest import docker, remove_instance
 from migrating import wait_until
 
@@ -53,12 +60,13 @@ SEQUENCE = """SELECT last_value FROM "doseEvents_id_seq" """
 KILLED = """
 import json, os, signal, sys
 sys.path.insert(0, {utils!r})
-from dastern import restore_run
-from dastern.restored_server import RestoredServer, Site
+from dastern.backups import kept
+from dastern.restores import restored_server, run, swap, waiting
+from dastern.restores.restored_server import RestoredServer, Site
 def die(*arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 {where} = die
-restore_run.restore(json.loads(sys.argv[1]))
+run.restore(json.loads(sys.argv[1]))
 """
 
 
@@ -151,7 +159,7 @@ def served(
     conf = folder / "config" / "pgbackrest" / "pgbackrest.conf"
     conf.write_text(pgbackrest.configuration(1, 1, "", {}))
     os.chown(conf, 999, 999)
-    defaults = {name: option.get("default") for name, option in restore_run.ARGUMENT_SPEC.items()}
+    defaults = {name: option.get("default") for name, option in request.ARGUMENT_SPEC.items()}
     own = Server(
         {
             **defaults, "container": name, "database": "dastern", "volume": f"{name}-data", "image": image["postgres_image_id"],
@@ -245,7 +253,7 @@ def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, recor
     assert [entry["kept"] for entry in State(server.place).kept] == [
         name for name in server.entries() if name != "pgdata"
     ]
-    assert restore_run.UNDO in undone["next"]
+    assert request.UNDO in undone["next"]
 
 
 def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, record: Record) -> None:
@@ -288,7 +296,7 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
 def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     then = census.count(server.place.superuser, "dastern")
     with server.place.alone(60, "a test"):
-        record = backup_logical.take(server.place, "dastern", "", "", "10s")
+        record = logical.take(server.place, "dastern", "", "", "10s")
     server.sql("INSERT INTO users VALUES (0, 'later')")
     try:
         server.restore(target=record.label, what="database")
@@ -297,7 +305,7 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch
         server.restore(undo=True)
         server.sql("DELETE FROM users WHERE id = 0")
         with monkeypatch.context() as patch:  # the roles are known without the live server, too
-            patch.setattr(restore_run.Site, "answers", lambda site: False)
+            patch.setattr(restored_server.Site, "answers", lambda site: False)
             told = drill({**server.params, "target": record.label})
         assert "failed" not in told, told
         # One whose restore brings something else doesn't become the live one.
@@ -306,7 +314,7 @@ def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch
         assert "isn't what was backed up" in message
     finally:
         with server.place.alone(60, "a test"):
-            backup_logical.remove(server.place, record)
+            logical.remove(server.place, record)
 
 
 def test_targets_beside_the_live_database(server: Server, state: State) -> None:
@@ -317,7 +325,7 @@ def test_targets_beside_the_live_database(server: Server, state: State) -> None:
     moment = server.sql("SELECT clock_timestamp() AT TIME ZONE 'UTC'") + "+00"
     lsn = server.sql("INSERT INTO users VALUES (2003, 'c'); SELECT pg_current_wal_lsn()")
     server.sql("INSERT INTO users VALUES (2004, 'd')")
-    site = restore_run.Site(server.params, server.place)
+    site = restored_server.Site(server.params, server.place)
     result = restore(server.with_(what="table", table="users", into="copy", target=xid))
     assert server.sql("SELECT max(id) FROM users", "copy") == "2002"
     assert "copy holds users" in " ".join(result["lines"])
@@ -326,12 +334,12 @@ def test_targets_beside_the_live_database(server: Server, state: State) -> None:
     assert "exists already" in refused(server, what="database", into="copy").message
     server.sql("DROP DATABASE copy", "postgres")
     for target, setting in ((moment, "recovery_target_time"), (lsn, "recovery_target_lsn")):
-        goal, _ = restore_run.resolve(site, target, check_mode=False)
+        goal, _ = resolve(site, target, check_mode=False)
         assert setting in goal.recovery
         assert goal.timeline == 1
     for name in ("2026-11-30 before cleanup", "123456789"):  # which begin as a time and as a transaction do
         server.sql(f"SELECT pg_create_restore_point('{name}')")
-        goal, _ = restore_run.resolve(site, name, check_mode=False)
+        goal, _ = resolve(site, name, check_mode=False)
         assert goal.words.startswith(f"Restore point `{name}` (")
 
 
@@ -406,7 +414,7 @@ def put_back(server: Server) -> Iterator[Callable[..., dict[str, Any]]]:
     yield lambda table: server.restore(what="table", table=f"back.{table}", target=record.label)
     server.sql("SET client_min_messages = error; DROP SCHEMA back CASCADE")
     with server.place.alone(60, "a test"):
-        backup_logical.remove(server.place, record)
+        logical.remove(server.place, record)
 
 
 @pytest.mark.parametrize(
@@ -503,7 +511,7 @@ def test_a_database_that_lets_nobody_in_comes_back(server: Server) -> None:
     finally:
         server.sql("ALTER ROLE dastern_user CONNECTION LIMIT -1; DROP DATABASE IF EXISTS lets_nobody_in")
         with server.place.alone(60, "a test"):
-            backup_logical.remove(server.place, records[0])
+            logical.remove(server.place, records[0])
     assert server.left() == []
 
 
@@ -557,7 +565,7 @@ def test_what_is_refused(server: Server, record: Record, changes: dict[str, Any]
 
 def test_a_restore_that_is_killed_before_the_swap_is_removed_by_the_next(server: Server, record: Record) -> None:
     before = server.fingerprint()
-    server.killed("restore_run.checked", target=record.label)
+    server.killed("run.checked", target=record.label)
     assert server.fingerprint() == before
     assert server.left() != []
     told = restore(server.with_(target=record.label), check_mode=True)  # which touches nothing
@@ -640,18 +648,18 @@ def test_a_server_that_does_not_start_after_the_swap_is_put_back(
     server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = server.fingerprint()
-    started = restore_run.Site.start
+    started = restored_server.Site.start
     break_it = iter([True])
 
     def start(site: Any) -> None:
         if next(break_it, False):
             assert site.within("echo 'nonsense = on' > /var/lib/postgresql/data/pgdata/postgresql.conf").rc == 0
-            monkeypatch.setattr(restore_run, "START", 1.0)
+            monkeypatch.setattr(restore_swap, "START", 1.0)
         else:
-            monkeypatch.setattr(restore_run, "START", 60.0)
+            monkeypatch.setattr(restore_swap, "START", 60.0)
         started(site)
 
-    monkeypatch.setattr(restore_run.Site, "start", start)
+    monkeypatch.setattr(restored_server.Site, "start", start)
     with pytest.raises(DasTernError) as refusal:
         server.restore(target=record.label)
     assert "The former cluster is back and serves" in refusal.value.message
@@ -731,8 +739,8 @@ def test_a_swap_of_databases_whose_server_goes_away(
     """It takes connections again as soon as it is back; what happened unheard has happened."""
     incoming, kept = "dastern_restored_20260101_000000000", "dastern_before_x"
     server.sql(f"CREATE DATABASE {incoming}", "postgres")
-    site = restore_run.Site(server.params, server.place)
-    run = restore_run.Run(server.params, server.place, site, state, [], lambda words: None)
+    site = restored_server.Site(server.params, server.place)
+    run = request.Run(server.params, server.place, site, state, [], lambda words: None)
     run_sql = site.psql.run
 
     def cut(sql: str, database: str = "postgres", silence: float = 0) -> str:
@@ -744,19 +752,19 @@ def test_a_swap_of_databases_whose_server_goes_away(
         raise DasTernError("Cut.")
 
     monkeypatch.setattr(site.psql, "run", cut)
-    monkeypatch.setattr(restore_run, "START", 1.0 if how == "stopped" else 60.0)
+    monkeypatch.setattr(restore_swap, "START", 1.0 if how == "stopped" else 60.0)
     swap = entry(incoming=incoming, kept=kept)
     if how == "unheard":
-        restore_run._swap_databases(run, swap)
+        restore_swap.swap_databases(run, swap)
         assert State(server.place).kept[-1]["kept"] == kept
         server.sql(f"DROP DATABASE dastern; ALTER DATABASE {kept} RENAME TO dastern", "postgres")
         server.sql("ALTER DATABASE dastern ALLOW_CONNECTIONS true", "postgres")
     else:
         words = "wasn't replaced and serves as before" if how == "restarted" else "MAY REFUSE CONNECTIONS"
         with pytest.raises(DasTernError, match=words):
-            restore_run._swap_databases(run, swap)
+            restore_swap.swap_databases(run, swap)
         if how == "stopped":
-            monkeypatch.setattr(restore_run, "START", 60.0)  # that run starts it
+            monkeypatch.setattr(restore_swap, "START", 60.0)  # that run starts it
             assert "was taken back" in refused_after_healing(server)
     assert server.sql("SELECT 1") == "1"
     assert server.left() == []
@@ -764,17 +772,17 @@ def test_a_swap_of_databases_whose_server_goes_away(
 
 def test_a_helper_that_is_ended_in_the_swap(server: Server, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
-    site = restore_run.Site(server.params, server.place)
-    run = restore_run.Run(server.params, server.place, site, state, [], lambda words: None)
-    within = restore_run.Site.within
+    site = restored_server.Site(server.params, server.place)
+    run = request.Run(server.params, server.place, site, state, [], lambda words: None)
+    within = restored_server.Site.within
 
     def ended(self: Any, *words: str) -> Any:
         docker("kill", self.helper, check=False)
         return within(self, *words)
 
-    monkeypatch.setattr(restore_run.Site, "within", ended)
+    monkeypatch.setattr(restored_server.Site, "within", ended)
     with pytest.raises(DasTernError, match="The former cluster is back and serves"):
-        restore_run._swap_folders(run, entry("cluster", incoming="restored-x", kept="replaced-x"))
+        restore_swap.swap_folders(run, entry("cluster", incoming="restored-x", kept="replaced-x"))
     assert server.sql("SELECT 1") == "1"
     assert server.left() == []
 
@@ -836,9 +844,9 @@ def test_a_logical_backup_of_another_database_replaces_nothing(
     finally:
         server.place.forget(other.label)
     monkeypatch.setattr(server.place, "records", lambda: [other, bad, right])
-    site = restore_run.Site(server.params, server.place)
+    site = restored_server.Site(server.params, server.place)
     assert (
-        restore_run._logical(restore_run.Run(server.params, server.place, site, State(server.place), [], print))
+        restore_plan.logical_backup(request.Run(server.params, server.place, site, State(server.place), [], print))
         is right
     )
 
@@ -849,7 +857,7 @@ def test_a_copy_gets_its_name_last(server: Server, record: Record, monkeypatch: 
             server.sql(f"CREATE DATABASE {database}", "postgres")
         return Comparison(census.Census.of(record.census))
 
-    monkeypatch.setattr(restore_run.database_copy, "from_logical", filled)
+    monkeypatch.setattr(database_copy, "from_logical", filled)
     label = "20260101-000000L"
     server.place.save(replace(record, label=label, kind="logical"))
     try:
@@ -871,8 +879,8 @@ def test_an_interrupted_swap_leaves_the_live_one_serving(
 ) -> None:
     incoming = "dastern_restored_20260101_000000000"
     server.sql(f"CREATE DATABASE {incoming}", "postgres")
-    site = restore_run.Site(server.params, server.place)
-    run = restore_run.Run(server.params, server.place, site, state, [], lambda words: None)
+    site = restored_server.Site(server.params, server.place)
+    run = request.Run(server.params, server.place, site, state, [], lambda words: None)
     run_sql = site.psql.run
 
     def cut(sql: str, database: str = "postgres", silence: float = 0) -> str:
@@ -881,17 +889,17 @@ def test_an_interrupted_swap_leaves_the_live_one_serving(
 
     monkeypatch.setattr(site.psql, "run", cut)
     with pytest.raises(KeyboardInterrupt):
-        restore_run._swap_databases(run, entry(incoming=incoming, kept="dastern_before_x"))
+        restore_swap.swap_databases(run, entry(incoming=incoming, kept="dastern_before_x"))
     assert server.sql("SELECT count(*) >= 0 FROM users") == "t"  # it answers; others may have emptied it
     assert "was taken back" in refused_after_healing(server)
 
     docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
     run.state = State(server.place)  # as the next run reads it
-    within = restore_run.Site.within
+    within = restored_server.Site.within
     calls = iter([interrupted])
-    monkeypatch.setattr(restore_run.Site, "within", lambda *words: next(calls, within)(*words))
+    monkeypatch.setattr(restored_server.Site, "within", lambda *words: next(calls, within)(*words))
     with pytest.raises(KeyboardInterrupt):
-        restore_run._swap_folders(run, entry("cluster", incoming="restored-x", kept="replaced-x"))
+        restore_swap.swap_folders(run, entry("cluster", incoming="restored-x", kept="replaced-x"))
     assert server.sql("SELECT count(*) >= 0 FROM users") == "t"  # it answers; others may have emptied it
     assert State(server.place).pending is None
     docker("exec", NAME, "rmdir", "/var/lib/postgresql/data/restored-x")
@@ -926,7 +934,7 @@ def test_a_drill_that_the_engine_ends_says_nothing_of_the_backup(
     def gone(*words: Any) -> None:
         raise DasTernError("The Docker Engine doesn't answer.", status=0)
 
-    monkeypatch.setattr("ansible.module_utils.dastern.drill.RestoredServer.fill", gone)
+    monkeypatch.setattr("ansible.module_utils.dastern.restores.drill.RestoredServer.fill", gone)
     with pytest.raises(DasTernError, match="doesn't answer"):
         drill(server.with_(target=record.label))
     assert server.place.find(record.label) == record
@@ -938,7 +946,7 @@ def test_a_drill_whose_server_is_hit_by_a_kill_says_nothing_of_the_backup(
 ) -> None:
     """As by the memory limit: one process of it, while the rows are counted."""
     monkeypatch.setattr(
-        "ansible.module_utils.dastern.drill.checked",
+        "ansible.module_utils.dastern.restores.drill.checked",
         lambda psql, *_: psql.run("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'"),
     )
     with pytest.raises(DasTernError, match=f"closed the connection.* That says nothing of backup {record.label}"):
@@ -950,8 +958,8 @@ def test_a_drill_whose_server_is_hit_by_a_kill_says_nothing_of_the_backup(
 def test_a_dump_that_does_not_fit_into_the_backups_folder_is_refused(
     server: Server, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = restore_run.Site.look
-    monkeypatch.setattr(restore_run.Site, "look", lambda site: {**look(site), "free_backups": 4096})
+    look = restored_server.Site.look
+    monkeypatch.setattr(restored_server.Site, "look", lambda site: {**look(site), "free_backups": 4096})
     message = refused(server, target=record.label, what="database", confirm="dastern").message
     assert (
         f"4 kB free: that doesn't fit. Nothing was done. Make room on the disk of folder {server.place.folder}"
@@ -1007,7 +1015,7 @@ def test_a_drill_compares_and_is_recorded(server: Server, record: Record) -> Non
 def test_a_gap_in_the_archive_is_named(server: Server, record: Record) -> None:
     for _ in range(3):
         server.sql("SELECT pg_create_restore_point('p'); SELECT pg_switch_wal()")
-    goal, _ = restore_run.resolve(restore_run.Site(server.params, server.place), "latest", check_mode=False)
+    goal, _ = resolve(restored_server.Site(server.params, server.place), "latest", check_mode=False)
     segments = sorted((server.place.folder / "repository" / "archive").rglob(f"{goal.timeline:08X}*-*.zst"))
     gone = segments[-3]
     aside = server.place.folder / gone.name
@@ -1023,7 +1031,7 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     server.sql("INSERT INTO users VALUES (9001, 'last')")
     server.sql("CREATE DATABASE dastern_before_20250101_000000000 TEMPLATE template0")  # kept by a restore of long ago
     server.sql("SELECT pg_switch_wal()")
-    restore_run.resolve(restore_run.Site(server.params, server.place), "latest", check_mode=False)  # all is archived
+    resolve(restored_server.Site(server.params, server.place), "latest", check_mode=False)  # all is archived
     # Not the sequence: the log of one is up to 32 values ahead of it.
     before = server.glance()[0].split("|")[0]
     docker("rm", "-f", NAME, server.place.keeper)
@@ -1093,7 +1101,7 @@ REFUSED = ["REFRESH MATERIALIZED VIEW public.seen;: the gate is closed"]
 
 def take_logical(server: Server) -> Record:
     with server.place.alone(60, "a test"):
-        return backup_logical.take(server.place, "dastern", "", "", "10s")
+        return logical.take(server.place, "dastern", "", "", "10s")
 
 
 @pytest.fixture(scope="module")
@@ -1104,7 +1112,7 @@ def incomplete(server: Server) -> Iterator[Record]:
     server.sql("UPDATE gate SET open = true; INSERT INTO users VALUES (7000, 'later')")
     yield record
     with server.place.alone(60, "a test"):
-        backup_logical.remove(server.place, record)
+        logical.remove(server.place, record)
 
 
 def left_beside(server: Server, **changes: Any) -> DasTernError:
@@ -1205,7 +1213,7 @@ def test_a_copy_that_waits_is_looked_at_before_it_becomes_live(server: Server, i
 def test_a_swap_of_it_that_is_killed_is_healed(server: Server, incomplete: Record) -> None:
     asked = {"target": incomplete.label, "what": "database"}
     copy = left_beside(server, **asked).facts["waiting"]
-    server.killed("restore_run.Psql.run", **asked, accept_differences=True)
+    server.killed("waiting.Psql.run", **asked, accept_differences=True)
     with pytest.raises(DasTernError):
         restore(server.with_(target="nonsense"))
     assert State(server.place).pending is None
@@ -1215,7 +1223,7 @@ def test_a_swap_of_it_that_is_killed_is_healed(server: Server, incomplete: Recor
     assert state.waiting is not None
     state.waiting["until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
     state.save()
-    assert copy in " ".join(restore_run.would_expire(server.place))
+    assert copy in " ".join(kept.would_expire(server.place))
     assert copy in " ".join(expire_old(server.place))
     assert (State(server.place).waiting, copy in server.databases()) == (None, False)
 
@@ -1234,7 +1242,7 @@ def test_another_restore_takes_its_place(server: Server, incomplete: Record) -> 
     second = left_beside(server, target=incomplete.label, what="database").facts["waiting"]
     assert [name for name in server.databases() if name in (first, second)] == [second]
     with server.place.alone(60, "a test"):
-        restore_run._discarded(server.place, State(server.place))
+        kept.discard_waiting(server.place, State(server.place))
     assert server.left() == []
 
 
@@ -1281,7 +1289,7 @@ def test_a_cluster_that_waits_is_not_swapped_in_behind_another_restore(server: S
     waiting = State(server.place).waiting
     assert waiting is not None
     own = waiting["left"]["control"][-1]
-    server.killed("restore_run._discarded", target="latest")
+    server.killed("waiting.discard_waiting = run.discard_waiting", target="latest")
     assert (server.sql(timeline), folder in server.entries()) == (own, True)
     server.restore(target=record.label, accept_differences=True)
     assert (int(server.sql(timeline)), folder in server.entries()) == (int(own) + 1, False)

@@ -19,10 +19,10 @@ from typing import Any
 import migrating
 import psycopg
 import pytest
-from ansible.module_utils.dastern import seed_volume
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.seed_files import read_folder
-from ansible.module_utils.dastern.seed_run import ADVISORY_LOCK, ARGUMENT_SPEC, report, seed
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.seeds import volume
+from ansible.module_utils.dastern.seeds.files import read_folder
+from ansible.module_utils.dastern.seeds.run import ADVISORY_LOCK, ARGUMENT_SPEC, report, seed
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = ROOT / "files" / "sql" / "seeds"
@@ -307,7 +307,7 @@ def test_times_follow_the_day_and_another_day_moves_only_them(database: Database
 
 
 def seed_ids() -> dict[str, str]:
-    from ansible.module_utils.dastern.seed_rows import Declared
+    from ansible.module_utils.dastern.seeds.rows import Declared
 
     return {row.label: row.id for row in Declared(read_folder(str(SEEDS / "development"), "development")).rows}
 
@@ -664,7 +664,7 @@ def test_volume_check_real_again_again_in_check(database: Database) -> None:
     done = database.seed(scale=60, scale_days=30)
     assert done["changed"]
     assert done["volume"]["rebuilt"] is False
-    counts = {table: synthetic(database, table) for table in seed_volume.TABLES}
+    counts = {table: synthetic(database, table) for table in volume.TABLES}
     assert counts == done["volume"]["rows"] == planned["volume"]["rows"]
     assert counts == {"users": 62, "subscriptions": 60, "prescriptions": 120, "medications": 180, "dose_events": 12480}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import plain_sql
-from ansible.module_utils.dastern.drill import drill
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.restore_run import State, expire_old
+from ansible.module_utils.dastern.backups.kept import State, expire_old
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.restores import plain_sql
+from ansible.module_utils.dastern.restores.drill import drill
 from conftest import docker
 from test_restore import Server, served
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.restore_run import State, restore
+from ansible.module_utils.dastern.backups.kept import State
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.restores.run import restore
 from conftest import docker
 from test_restore import Server, served
 

@@ -12,9 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import backup_health, backup_run, restore_run, zero_loss
-from ansible.module_utils.dastern.backup_records import Place
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.backups import health, zero_loss
+from ansible.module_utils.dastern.backups import run as backup_run
+from ansible.module_utils.dastern.backups.records import Place
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.restores import request
+from ansible.module_utils.dastern.restores import run as restore_run
 from conftest import Play, docker, instance_variables, remove_instance
 from migrating import wait_until
 
@@ -51,12 +54,12 @@ class Server:
 
     def restore(self, **changes: Any) -> dict[str, Any]:
         own = {"volume": f"{NAME}-data", "image": self.variables["postgres_image_reference"], **changes}
-        return restore_run.restore(self.params(restore_run.ARGUMENT_SPEC, confirm="dastern", **own))
+        return restore_run.restore(self.params(request.ARGUMENT_SPEC, confirm="dastern", **own))
 
     def health(self, *, declared: bool = True) -> tuple[str, list[str]]:
         """What status says of zero loss: its line and its problems."""
-        params = self.params(backup_health.ARGUMENT_SPEC, drill_days=0, zero_loss=declared)
-        found = backup_health.examine(params)
+        params = self.params(health.ARGUMENT_SPEC, drill_days=0, zero_loss=declared)
+        found = health.examine(params)
         problems = [one.found for one in found.problems if one.kind == "zero_loss"]
         return next((line for line in found.lines() if line.startswith("zero loss")), ""), problems
 

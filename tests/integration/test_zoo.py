@@ -9,11 +9,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible.module_utils.dastern import backup_logical
-from ansible.module_utils.dastern.backup_records import Place, Record
-from ansible.module_utils.dastern.drill import drill
-from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC as RESTORE_SPEC
-from ansible.module_utils.dastern.restore_run import restore
+from ansible.module_utils.dastern.backups import logical
+from ansible.module_utils.dastern.backups.records import Place, Record
+from ansible.module_utils.dastern.restores.drill import drill
+from ansible.module_utils.dastern.restores.request import ARGUMENT_SPEC as RESTORE_SPEC
+from ansible.module_utils.dastern.restores.run import restore
 from conftest import docker
 from migrating import ROOT, Database
 
@@ -217,7 +217,7 @@ def asked(database: Database, **changes: Any) -> dict[str, Any]:
 def backed_up(database: Database) -> Record:
     place = Place(asked(database))
     with place.alone(60, "a test"):
-        return backup_logical.take(place, database.name, "", "", "10s")
+        return logical.take(place, database.name, "", "", "10s")
 
 
 def test_a_logical_backup_of_the_zoo_comes_back(zoo: Database) -> None:
@@ -242,7 +242,7 @@ def test_a_logical_backup_of_the_incomplete_zoo_comes_back_in_part(zoo_incomplet
     try:
         assert "failed" not in drilled, drilled["msg"]
         place = Place(asked(zoo_incomplete))
-        assert backup_logical.left_out(place, zoo_incomplete.name) == ["part.swallowed (extension citext)"]
+        assert logical.left_out(place, zoo_incomplete.name) == ["part.swallowed (extension citext)"]
         assert drilled["differences"] == told["differences"]
         for words in ("the rows of computed: ", "the rows of grown: ", "the rows of lax: ", "CREATE INDEX priced_amount",
                       "MATERIALIZED VIEW part.unqualified", "table part.grown has 0 rows instead of 1"):  # fmt: skip

@@ -33,7 +33,7 @@ OTHERWISE = {"a", "ask", "c", "keep", "%%", "--", "=>"}
 
 def _statements() -> Iterator[str]:
     """Every string in the code that has SQL in it, its literals emptied."""
-    for path in sorted(SOURCES.glob("*.py")):
+    for path in sorted(SOURCES.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):

@@ -16,29 +16,21 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))
 
-from ansible.module_utils.dastern import (
-    access_files,
-    backup_logical,
-    backup_run,
-    baseline,
-    census,
-    database_copy,
-    drift_run,
-    pgbackrest,
-    plain_sql,
-    read_back,
-    rehearsal_run,
-    restore_run,
-    rollback,
-    status,
-)
-from ansible.module_utils.dastern import drill as drill_module
-from ansible.module_utils.dastern.backup_records import Place, Record
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.keeper import Keeper
-from ansible.module_utils.dastern.pgbackrest import PgBackRest
-from ansible.module_utils.dastern.psql import Psql
-from ansible.module_utils.dastern.restored_server import Site
+from ansible.module_utils.dastern.backups import logical, pgbackrest
+from ansible.module_utils.dastern.backups import run as backup_run
+from ansible.module_utils.dastern.backups.keeper import Keeper
+from ansible.module_utils.dastern.backups.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.backups.records import Place, Record
+from ansible.module_utils.dastern.catalogue import census
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.migrations import baseline, rehearsal, rollback
+from ansible.module_utils.dastern.migrations import drift as drift_run
+from ansible.module_utils.dastern.restores import database_copy, plain_sql, request
+from ansible.module_utils.dastern.restores import drill as drill_module
+from ansible.module_utils.dastern.restores import run as restore_run
+from ansible.module_utils.dastern.restores.restored_server import Site
+from ansible.module_utils.dastern.server import access_files, read_back, status
+from ansible.module_utils.dastern.server.psql import Psql
 from attacks import CODE, MARKER, PATH, SPRING, Planter, hostile_settings, plant_code, plant_ledger, plant_names
 from integration.conftest import Instance, docker, image, instance_variables, play, remove_instance  # noqa: F401
 from migrating import Database
@@ -243,22 +235,22 @@ def _scratch_verbs(own: Struck, migrations: Database) -> None:
 
     downs = [{"name": file.name, "sql": file.sql, "down": 'DROP TABLE "second";'} for file in migrations.files()[:2]]
     # Its code replaces that function in the copy, before it is given away.
-    verb("rehearsal with a superuser's function", lambda: rehearsal_run.rehearse(with_(rehearsal_run.ARGUMENT_SPEC)))
+    verb("rehearsal with a superuser's function", lambda: rehearsal.rehearse(with_(rehearsal.ARGUMENT_SPEC)))
     server.superuser.run("DROP FUNCTION public.of_superuser()", "dastern")
     verb("drift", lambda: drift_run.drift(with_(drift_run.ARGUMENT_SPEC)))
     verb("baseline", lambda: baseline.baseline(with_(baseline.ARGUMENT_SPEC), check_mode=True))
     verb("rollback", lambda: rollback.rollback(
         with_(rollback.ARGUMENT_SPEC, to="1_begin", migrations=downs, confirm="dastern"), check_mode=True))  # fmt: skip
-    verb("backup for a rehearsal", lambda: _alone(place, lambda: backup_logical.take(place, "dastern", "", "", "10s")))
+    verb("backup for a rehearsal", lambda: _alone(place, lambda: logical.take(place, "dastern", "", "", "10s")))
     migrations.write(_3_next='CREATE TABLE "third" (id int PRIMARY KEY);')
-    verb("rehearsal", lambda: rehearsal_run.rehearse(with_(rehearsal_run.ARGUMENT_SPEC)))
-    verb("rehearsal of a backup", lambda: rehearsal_run.rehearse(with_(rehearsal_run.ARGUMENT_SPEC, source="backup")))
+    verb("rehearsal", lambda: rehearsal.rehearse(with_(rehearsal.ARGUMENT_SPEC)))
+    verb("rehearsal of a backup", lambda: rehearsal.rehearse(with_(rehearsal.ARGUMENT_SPEC, source="backup")))
 
 
 def _neutral_verbs(own: Struck) -> None:
     """All that has to come out as if the application had planted nothing."""
     server, place, verb = own.server, own.server.place, own.verb
-    restoring = server.with_(restore_run.ARGUMENT_SPEC)
+    restoring = server.with_(request.ARGUMENT_SPEC)
     command = json.loads(docker("inspect", "-f", "{{json .Config.Cmd}}", NAME).stdout)
     verb(
         "status",
@@ -270,7 +262,7 @@ def _neutral_verbs(own: Struck) -> None:
         **server.params, "command": command, "hba_path": str(server.config / "server" / "pg_hba.conf"), "reload": False}))  # fmt: skip
     verb("count", lambda: census.count(server.superuser, "dastern"))
     verb("count at a point", lambda: census.count_at(server.superuser, "dastern", "sprung"))
-    verb("logical backup", lambda: _alone(place, lambda: backup_logical.take(place, "dastern", "", "", "10s")))
+    verb("logical backup", lambda: _alone(place, lambda: logical.take(place, "dastern", "", "", "10s")))
     verb("physical backup", lambda: server.take("full"))
     verb("list", lambda: backup_run.listed(server.with_(backup_run.ARGUMENT_SPEC)))
     verb("verification", lambda: backup_run.verify(server.with_(backup_run.VERIFY_SPEC, nice=10), say=lambda _: None))

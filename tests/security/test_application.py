@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import census, status
-from ansible.module_utils.dastern.census import Census
-from ansible.module_utils.dastern.errors import DasTernError
+from ansible.module_utils.dastern.catalogue import census
+from ansible.module_utils.dastern.catalogue.census import Census
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.server import status
 from attacks import BY_RESTORE, CODE, NAMES, PATH, SETTINGS, assigned, called_names, tag, used_operators
 from conftest import PORT
 from integration.conftest import docker

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_run
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.backups import run as backup_run
+from ansible.module_utils.dastern.backups.pgbackrest import PgBackRest
+from ansible.module_utils.dastern.common.errors import DasTernError
 from conftest import Server
 from integration.conftest import docker
 from migrating import wait_until

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern import backup_logical, census, database_copy, plain_sql
-from ansible.module_utils.dastern.errors import DasTernError
-from ansible.module_utils.dastern.restore_run import ARGUMENT_SPEC, restore
-from ansible.module_utils.dastern.sql_values import identifier
+from ansible.module_utils.dastern.backups import logical
+from ansible.module_utils.dastern.catalogue import census
+from ansible.module_utils.dastern.common.errors import DasTernError
+from ansible.module_utils.dastern.common.sql_values import identifier
+from ansible.module_utils.dastern.restores import database_copy, plain_sql
+from ansible.module_utils.dastern.restores.request import ARGUMENT_SPEC
+from ansible.module_utils.dastern.restores.run import restore
 
 FILE = "/tmp/sprung-file"
 BACKDOOR = "CREATE ROLE backdoor SUPERUSER;"
@@ -180,7 +183,7 @@ def test_sql_in_a_list_through_a_backup(server: Any, lowly: None) -> None:
     assert _risen(server)
     _from_current(server, LISTS[0])
     with server.place.alone(60, "an attack"):
-        record = backup_logical.take(server.place, "listed", "", "", "10s")
+        record = logical.take(server.place, "listed", "", "", "10s")
         database_copy.from_logical(server.place, record, "listed_copy", "", "")
     assert _meant(_settings(server, "listed_copy")) == _meant(given)
     server.superuser.drop_database("listed_copy")
@@ -237,7 +240,7 @@ def test_an_event_trigger_whose_function_is_the_applications(server: Any, event:
             "eventful",
         )
         with server.place.alone(60, "an attack"):
-            backup_logical.take(server.place, "eventful", "", "", "10s")
+            logical.take(server.place, "eventful", "", "", "10s")
         assert server.sprung() == set()
     finally:
         server.superuser.drop_database("eventful")

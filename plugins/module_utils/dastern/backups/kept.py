@@ -1,0 +1,231 @@
+"""What restores keep beside the live database: former clusters and databases, and a copy that waits for a decision.
+
+`restore.json` in the folder of the backups records them, and the swap under way. Backups remove what is overdue, so this
+stands below the restores.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from ..catalogue.census import Census
+from ..common import swaps
+from ..common.commands import playbook
+from ..common.errors import DasTernError
+from ..common.files import write
+from ..common.quantities import local
+from ..docker.containers import ROLE_LABEL
+from ..server.survey import MOUNT
+from .records import UNREADABLE, Place
+
+COMMAND = playbook("restore")
+
+
+# Of the cluster in a folder of the volume, where its tablespaces are in the volume and no other cluster has them.
+REMOVE = rf"""
+set -eu
+cd {MOUNT}
+for cluster; do
+  for link in "$cluster"/pg_tblspc/*; do
+    [ -L "$link" ] || continue
+    target=$(readlink "$link")
+    case $target in {MOUNT}/pgdata | {MOUNT}/pgdata/* | */../* | */..) continue;; {MOUNT}/?*) ;; *) continue;; esac
+    for other in */pg_tblspc/*; do
+      [ "${{other%%/*}}" = "$cluster" ] || [ "$(readlink "$other" || :)" != "$target" ] || continue 2
+    done
+    rm -rf "$target"
+    rmdir -p --ignore-fail-on-non-empty "$(dirname "${{target#{MOUNT}/}}")" 2>/dev/null || :
+  done
+  rm -rf "./$cluster" "./tablespaces-${{cluster#restored-}}"
+done
+"""
+
+
+class State:
+    """`restore.json`: the former ones that are kept, the newest last, the swap under way, and the copy that waits for a decision."""
+
+    def __init__(self, place: Place) -> None:
+        self.path = place.folder / swaps.NOTE
+        try:
+            found = json.loads(self.path.read_text("utf-8"))
+            self.kept: list[dict[str, Any]] = [_checked_entry(one) for one in found["kept"]]
+            self.pending: dict[str, Any] | None = found["pending"] and _checked_entry(found["pending"])
+            waiting = found.get("waiting")
+            self.waiting: dict[str, Any] | None = waiting and _checked_waiting(waiting)
+        except FileNotFoundError:
+            self.kept, self.pending, self.waiting = [], None, None
+        except (OSError, *UNREADABLE) as error:
+            raise DasTernError(
+                f"{self.path} can't be read: {error}. Run the play as root; or move the file away: what restores replaced is then "
+                "kept until somebody removes it."
+            ) from None
+
+    def save(self, mend: str = "Make room there, then run again.") -> None:
+        noted = {"kept": self.kept, "pending": self.pending, "waiting": self.waiting}
+        text = json.dumps(noted, indent=2, ensure_ascii=False) + "\n"
+        try:
+            write(self.path, text.encode())
+        except OSError as error:
+            raise DasTernError(f"{self.path} can't be written: {error.strerror}. {mend}") from None
+
+    @property
+    def overdue_waiting(self) -> dict[str, Any] | None:
+        """The copy that waits, where its time is over."""
+        waiting = None if self.pending else self.waiting
+        return waiting if waiting and datetime.fromisoformat(waiting["until"]) <= datetime.now(UTC) else None
+
+    def begin(self, swap: dict[str, Any]) -> None:
+        self.pending = swap
+        self.save()
+
+    def done(self) -> None:
+        """The swap under way has happened: its former one is kept, and what came in isn't any more."""
+        swap = self.pending
+        assert swap is not None
+        came = next((one for one in self.kept if one["kept"] == swap["incoming"]), None)
+        self.kept = [one for one in self.kept if one is not came]
+        if self.waiting and self.waiting["incoming"] == swap["incoming"]:
+            self.waiting = None
+        elif self.waiting and not came:  # another restore has taken its place
+            self.waiting["until"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if swap["kept"]:
+            self.kept.append(swap)
+        kept = f", and the former one is kept as {swap['kept']}" if swap["kept"] else ""
+        self._settle(f"The swap has happened: the restored {swap['what']} is live{kept}.", came and came.get("within"))
+
+    def given_up(self, words: str, *, gone: bool = False) -> None:
+        """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay.
+
+        `gone` is said where what was to come in isn't there any more.
+        """
+        if gone and self.waiting and self.pending and self.waiting["incoming"] == self.pending["incoming"]:
+            self.waiting = None
+        self._settle(words, self.pending and self.pending.get("within"))
+
+    def _settle(self, words: str, within: dict[str, Any] | None) -> None:
+        """Note what came of the swap, also where that fails in `words`: the next run sees it by what is there.
+
+        `within` is a swap of databases that hasn't ended in the cluster that is live now.
+        """
+        self.pending = within
+        try:
+            self.save(
+                f"Make room there; the next run of `{COMMAND}` writes it, and without `confirm` does nothing else."
+            )
+        except DasTernError as refusal:
+            raise DasTernError(f"{words} Only the note of that is missing: {refusal.message}", unnoted=True) from None
+
+
+def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of `restore.json`; one of `UNREADABLE` where that isn't what was written."""
+    for name in ("what", "incoming", "kept", "words", "database", "volume", "at"):
+        entry[name].encode()
+    if entry.get("rows") is not None:
+        sum(entry["rows"].values())
+    _with_offset(entry["until"])
+    if entry.get("within"):
+        _checked_entry(entry["within"])
+    return entry
+
+
+def _checked_waiting(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a copy that waits, checked likewise."""
+    _with_offset(entry["moment"])
+    "".join([*entry["differences"], entry["asked"][0]])
+    if left := entry.get("left"):
+        if entry["what"] == "cluster":
+            "".join(left["control"])
+        else:
+            int(left["oid"]), int(left["limit"]), Census.of(left["census"])
+    return _checked_entry(entry)
+
+
+def _with_offset(moment: str) -> None:
+    if datetime.fromisoformat(moment).tzinfo is None:
+        raise ValueError(f"{moment} has no offset")
+
+
+def discard_waiting(place: Place, state: State) -> list[str]:
+    """Remove the copy that waits for a decision, as another restore has taken its place; in words."""
+    waiting = state.waiting
+    if waiting is None or not _removed(place, waiting, "incoming"):
+        return []
+    state.waiting = None
+    state.save()
+    return [
+        f"{waiting['what']} {waiting['incoming']}, which waited for a decision since {local(waiting['at'])}, was removed"
+    ]
+
+
+def overdue(state: State) -> list[dict[str, Any]]:
+    """What restores replaced and what was to be kept until now; nothing while a swap hasn't ended, which may need it."""
+    return (
+        []
+        if state.pending
+        else [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
+    )
+
+
+def would_expire(place: Place) -> list[str]:
+    """What `expire_old` would do."""
+    try:
+        state = State(place)
+    except DasTernError as refusal:
+        return [_cant_expire(refusal)]
+    told = [
+        f"would remove {one['what']} {one['kept']}, replaced by a restore at {local(one['at'])}"
+        for one in overdue(state)
+    ]
+    if waiting := state.overdue_waiting:
+        told.append(
+            f"would remove {waiting['what']} {waiting['incoming']}, which waits for a decision since {local(waiting['at'])}"
+        )
+    return told
+
+
+def _cant_expire(refusal: DasTernError) -> str:
+    return f"what restores replaced can't be removed: {refusal.message.rstrip('.')}"
+
+
+def expire_old(place: Place) -> list[str]:
+    """Remove what is overdue; in words, also where it can't be: what was done before is done. Under `Place.alone`."""
+    try:
+        state, told = State(place), []
+    except DasTernError as refusal:
+        return [_cant_expire(refusal)]
+    for entry in overdue(state):
+        words = f"{entry['what']} {entry['kept']}, replaced by a restore at {local(entry['at'])},"
+        try:
+            if _removed(place, entry):
+                state.kept.remove(entry)
+                state.save()
+                told.append(f"{words} was removed")
+        except DasTernError as refusal:
+            told.append(f"{words} can't be removed: {refusal.message.rstrip('.')}")
+    if state.overdue_waiting:
+        try:
+            told += discard_waiting(place, state)
+        except DasTernError as refusal:
+            told.append(f"{state.overdue_waiting['incoming']} can't be removed: {refusal.message.rstrip('.')}")
+    return told
+
+
+def _removed(place: Place, entry: dict[str, Any], which: str = "kept") -> bool:
+    """Remove the folder or database `which` of an entry; false where the server has to be there for it, and isn't."""
+    container = place.containers.inspect("container", place.container)
+    if container is None:
+        return False
+    if entry["what"] == "cluster":
+        done = place.containers.run_once(
+            container["Image"], REMOVE, [entry[which]], labels={ROLE_LABEL: "restore"},
+            host_config={"Binds": [f"{entry['volume']}:{MOUNT}"]},
+        )  # fmt: skip
+        if done.rc:
+            raise DasTernError(f"{entry[which]} in volume {entry['volume']} can't be removed: {done.last_words}.")
+        return True
+    if not container["State"]["Running"]:
+        return False
+    place.superuser.drop_database(entry[which])
+    return True

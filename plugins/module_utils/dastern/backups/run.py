@@ -1,0 +1,502 @@
+"""Takes, verifies, lists and deletes backups of both kinds; decides which may go."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from ..catalogue.census import EXACT, Locks
+from ..common import sql_values, swaps
+from ..common.commands import playbook
+from ..common.errors import DasTernError
+from ..common.files import write
+from ..common.quantities import amount, cut, local
+from ..common.text import shown
+from ..server import pgbackrest_version
+from ..server.backup_folders import refuse_another
+from . import keeper, physical
+from . import logical as backup_logical
+from . import records as backup_records
+from .health import AHEAD, VERIFICATION
+from .kept import expire_old, would_expire
+from .pgbackrest import PgBackRest, records_of
+from .records import Check, Place, Record, now
+
+TYPES = ("full", "diff", "incr", "logical")
+KEEP = {
+    "full": {"count": 2, "days": 14},
+    "diff": {"count": 4, "days": 14},
+    "incr": {"count": 14, "days": 7},
+    "logical": {"count": 5, "days": 30},
+}
+PROVISION = "ansible-playbook playbooks/provision.yml"
+BACKUP = "ansible-playbook playbooks/backup.yml"
+LIST = "ansible-playbook playbooks/list_backups.yml"
+DRILL = "ansible-playbook playbooks/restore_drill.yml"
+ARGUMENT_SPEC: dict[str, Any] = {
+    **backup_records.ARGUMENT_SPEC,
+    "backup_type": {"type": "str", "default": "", "choices": ["", *TYPES]},
+    "name": {"type": "str", "default": ""},
+    "reason": {"type": "str", "default": ""},
+    "keep": {"type": "dict", "default": {}},
+    "wait": {"type": "int", "default": 600},
+    "nice": {"type": "int", "default": 10},
+    "lock_timeout": {"type": "str", "default": "10s"},
+    "config_dir": {"type": "path", "default": ""},
+}
+"""The options of the module `backup`, of which the others have a part; `take` reads them."""
+VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_records.ARGUMENT_SPEC, "wait", "nice")}
+
+Say = Callable[[str], None]
+
+# As the target of a restore these mean something else: the newest state, a transaction, an LSN, a time, a backup's label.
+_NO_NAME = re.compile(r"latest|\d+|[\dA-F]{1,8}/[\dA-F]{1,8}|\d{4}-\d\d-\d\d.*|\d{8}-\d{6}[FL].*", re.IGNORECASE)
+
+
+def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
+    """Take a backup, verify it, and delete those that are too many and too old."""
+    if _NO_NAME.fullmatch(params["name"]) or any(unicodedata.category(one) == "Cc" for one in params["name"]):
+        raise DasTernError(
+            f"`label` is {params['name']!r}, which can't be told from other targets of a restore. Wanted is a name in words, in "
+            "one line: not `latest`, a number, an LSN, a time or another backup's label."
+        )
+    place, keep = Place(dict(params)), retention(params["keep"])
+    refuse_another(place.folder, params.get("config_dir", ""), "Nothing was backed up.")
+    sql_values.duration("backup_lock_timeout", params["lock_timeout"])
+    if not running(place):
+        if not check_mode:
+            raise not_running(place)
+        return {"changed": True, "lines": [f"would take a backup, once container {place.container} runs"], "next": []}
+    found = physical.server(place)
+    kind = params["backup_type"] or ("" if found.archiving else "logical")
+    if check_mode:
+        return _planned(place, keep, kind, params)
+    program = PgBackRest(place.containers, place.keeper, params["nice"])
+    lines: list[str] = []
+    if kind != "logical":
+        keeper.refuse_away(place)
+        lines += pgbackrest_version.untested(program.version())
+    with place.alone(params["wait"], "a backup"):
+        before = place.records()
+        if kind == "logical":
+            with physical.telling(lambda: "logical backup", say):
+                record = backup_logical.take(
+                    place, place.database, params["name"], params["reason"], params["lock_timeout"]
+                )
+        else:
+            program.alone(params["wait"], say)
+            found, info = physical.usable(place, program)
+            physical.forget_received(place, program)  # the disk that a backup needs may be full of it
+            swept = physical.sweep(place, program, info)
+            kind, why = physical.effective(place, info, kind)
+            if why:
+                lines.append(f"a full one, because {why}")
+            record = physical.take(place, program, found, kind, params["name"], params["reason"], params["wait"], say)
+            swept += physical.sweep(place, program, program.info())
+            lines += [f"deleted {label}, which a killed run left incomplete" for label in swept]
+        deleted = _delete(place, program, keep, kind)
+        if kind != "logical":
+            physical.forget_received(place, program)
+        lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
+        if kind == "logical" and (without := backup_logical.left_out(place, place.database)):
+            lines.append(
+                f"not in a logical backup: the rows of {', '.join(cut(without, 10))}; in a physical one they are, and "
+                "`ALTER EXTENSION ... DROP TABLE ...` makes the table the application's again"
+            )
+        lines += expire_old(place)
+        after = place.records()
+        if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:
+            lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
+        if record.uncounted and physical.good(record):
+            lines.append(f"its rows weren't counted, so that a restore can't be compared: {record.uncounted}")
+        elif physical.good(record) and kind != "logical":
+            lines += _compared_in_part(place, record)
+    failed = []
+    if kind != "logical":
+        failed = physical.further(place, program, found, kind, params["name"], params["reason"], say)
+    words = [] if physical.good(record) else [physical.damaged_pages(place, record)]
+    if failed:
+        words.append(
+            f"Backup {record.label} was taken{'' if words else ' and verified'}, but not in every repository: {'; '.join(failed)}"
+        )
+    if words:
+        raise DasTernError(" ".join(words), label=record.label, lines=lines)
+    if kind != "logical" and (others := program.further()):
+        lines.append(f"repository {', '.join(map(str, others))} has one as well")
+    return {
+        "changed": True, "label": record.label, "record": record.as_dict(), "lines": lines,
+        "deleted": [label for label, _ in deleted], "next": [LIST], "diff": _difference(before, after),
+    }  # fmt: skip
+
+
+def _compared_in_part(place: Place, record: Record) -> list[str]:
+    """What of a physical backup a restore can't be compared with, and why."""
+    if record.exact and record.census["schema"]:
+        return []
+    locks = Locks.of(place.superuser, place.database)
+    what = " and ".join([*([] if record.exact else ["its rows"]), *([] if record.census["schema"] else ["its schema"])])
+    if not locks.fit(EXACT):
+        return [
+            f"{what} can't be compared when it is restored: for {locks.tables} tables that takes {locks.wanted(EXACT)}"
+        ]
+    return ["the database was never quiet for 200 ms: its rows were counted a little later"]
+
+
+def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
+    """Read every backup, and keep in its record what came of it; gives `failed` with what is damaged and what to do."""
+    place = Place(dict(params))
+    nothing = {"changed": False, "lines": [f"no backups in {place.folder}"], "next": [BACKUP], "checks": {}}
+    empty = not place.records() and not place.damaged()
+    if not running(place):
+        if empty:
+            return nothing
+        raise not_running(place)
+    program = PgBackRest(place.containers, place.keeper, params["nice"])
+    lines: list[str] = []
+    if any(record.kind == "physical" for record in place.records()):
+        keeper.refuse_away(place)
+        lines += pgbackrest_version.untested(program.version())
+    further = program.further()
+    if empty and not further:
+        return nothing
+    with place.alone(params["wait"], "a verification"):
+        records, damaged = place.records(), place.damaged()
+        found = physical.Found()
+        own = [record for record in records if record.kind == "physical"]
+        there = bool(own or damaged) and bool(program.info().system)
+        if own or damaged:
+            if there:
+                with physical.telling(lambda: "verifying the repository", say):
+                    found = physical.verify(place, program, own)
+            else:
+                lost = Check(now(), False, 0, f"{place.folder} has no repository any more")
+                found.checks = {record.label: lost for record in own}
+        for record in records:
+            if record.kind == "logical":
+                with physical.telling(lambda label=record.label: f"verifying {label}", say):  # type: ignore[misc]
+                    found.checks[record.label] = backup_logical.verify(place, record)
+        for label, check in found.checks.items():
+            if not check_mode:
+                place.note(label, verified=check)
+    if further:  # over a slow line for hours, for which nobody waits
+        with physical.telling(lambda: "verifying the further repositories", say):
+            told = physical.verify_further(place, program, params["wait"], not check_mode)
+        found.problems += told.problems
+        found.notes += told.notes
+    if not check_mode:
+        found.problems += _remembered(place, found.problems)
+    lines += [
+        f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
+        for record in records if (check := found.checks[record.label])
+    ]  # fmt: skip
+    lines += [f"{label} HAS A DAMAGED RECORD, {place.records_folder}/{label}.json" for label in damaged]
+    lines += [f"DAMAGED: {problem}" for problem in found.problems] + [f"lost: {note}" for note in found.notes]
+    wrong = [label for label, check in found.checks.items() if not check.ok] + damaged
+    result: dict[str, Any] = {
+        "changed": bool(found.checks),
+        "checks": {label: check.__dict__ for label, check in found.checks.items()},
+        "damaged": wrong, "problems": found.problems, "notes": found.notes, "lines": lines, "next": [],
+    }  # fmt: skip
+    if wrong or found.problems:
+        words = [
+            f"{label}: {found.checks[label].message if label in found.checks else 'its record is damaged'}"
+            for label in wrong
+        ]
+        good = next((one.label for one in records if found.checks[one.label].ok), "none")
+        logical = not found.problems and all(label.endswith("L") for label in wrong)
+        again = playbook("backup", backup_type="logical" if logical else "full")
+        result |= {
+            "failed": True,
+            "msg": f"{'. '.join([*words, *found.problems])}. Take a new backup (`{again}`), and don't restore from what is damaged; the "
+            f"newest good one is {good}.",
+            "next": [again],
+        }
+    return result
+
+
+def _remembered(place: Place, problems: list[str]) -> list[str]:
+    """Keep for status what a verification found beside its checks, until one finds nothing; gives what went wrong."""
+    path = place.folder / VERIFICATION
+    try:
+        if problems:
+            write(path, (json.dumps({"at": now(), "problems": problems}, indent=2, ensure_ascii=False) + "\n").encode())
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        return [f"{path} can't be written: {error.strerror}"]
+    return []
+
+
+def listed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """All backups with what is known of each, the newest first; reads only."""
+    place = Place(dict(params))
+    backups = [_shown(record) for record in place.records()]
+    damaged, unfinished, going, others, lines = place.damaged(), [], [], [], []
+    dumps = backup_logical.unknown(place)
+    further: dict[str, list[dict[str, Any]]] = {}
+    try:
+        up = running(place)
+    except DasTernError as refusal:
+        if refusal.facts.get("status") != 0:
+            raise
+        up = False
+        lines.append(refusal.message)
+    if up and keeper.there(place):
+        info = None
+        program = PgBackRest(place.containers, place.keeper)
+        try:
+            info = program.info()
+        except DasTernError as refusal:
+            if backups:
+                lines.append(refusal.message)
+        if info is not None:
+            unfinished = physical.incomplete(place, info)
+            going = physical.leftovers(place, info, "full")  # where no full one is whole, the next one is
+            others = [label for label in physical.unknown(place, info) if label not in damaged]
+            there = {one["label"] for one in info.sets}
+            for backup in backups:
+                backup["missing"] = backup["kind"] == "physical" and backup["label"] not in there
+        for number in program.further():
+            further[str(number)], told = _further(program, number)
+            lines += told
+    elif backups and not lines:
+        lines.append(f"container {place.keeper} doesn't run: what is in its repository can't be compared")
+    if swap := place.pending_swap():
+        lines.append(swaps.refusal(place.container, swap).message)
+    total = _bytes(place.folder)
+    lines = [
+        *_table(backups), *lines,
+        *(
+            f"{label} is incomplete: it isn't a backup, and "
+            f"{'the next one deletes it' if label in going else 'stays while another set is built upon it'}"
+            for label in unfinished
+        ),
+        *(f"{label} has a damaged record, and isn't counted on" for label in damaged),
+        *(f"{label} has no record: somebody else made it, or the record was lost" for label in others),
+        *(
+            f"{label} has no record: the record was lost, and it isn't counted on; pg_restore reads "
+            f"{place.folder}/logical/{label}, which nothing deletes" for label in dumps
+        ),
+        f"{len(backups)} backups, {amount(total)} in {place.folder} with the WAL" if backups else f"no backups in {place.folder}",
+    ]  # fmt: skip
+    kinds = {backup["kind"] for backup in backups}
+    never = sorted(kinds - {backup["kind"] for backup in backups if backup["drilled"]})
+    lines += [f"no {kind} backup was ever restored for trial" for kind in never]
+    # With physical ones there, a logical one such as each migration takes needn't be.
+    never = [kind for kind in never if kind == "physical" or kinds == {kind}]
+    return {
+        "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
+        "further": further, "bytes": total, "lines": lines,
+        "next": [swaps.RESTORE] if swap else [DRILL] if never else [] if backups else [BACKUP],
+    }  # fmt: skip
+
+
+def retention(given: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """`backup_keep` with its defaults; refused in words where it says something else."""
+    if wrong := [kind for kind, of in given.items() if of and not isinstance(of, Mapping)]:
+        raise DasTernError(
+            f"`backup_keep.{wrong[0]}` is `{given[wrong[0]]}`; wanted is `count` and `days`, such as {{count: 2, days: 14}}."
+        )
+    keep = {kind: {**of, **(given.get(kind) or {})} for kind, of in KEEP.items()}
+    unknown = [name for name in given if name not in KEEP]
+    unknown += [f"{kind}.{name}" for kind, of in keep.items() for name in of if name not in KEEP[kind]]
+    if unknown:
+        raise DasTernError(
+            f"`backup_keep` has {', '.join(unknown)}; it takes {', '.join(KEEP)}, each with `count` and `days`."
+        )
+    for kind, of in keep.items():
+        for name, value in of.items():
+            if not str(value).isdecimal() or (name == "count" and int(value) < 1 and kind in ("full", "logical")):
+                least = 1 if name == "count" and kind in ("full", "logical") else 0
+                raise DasTernError(f"`backup_keep.{kind}.{name}` is `{value}`; wanted is a number from {least} on.")
+            of[name] = int(value)
+    return keep
+
+
+def surplus(
+    records: Sequence[Record], keep: Mapping[str, Mapping[str, int]], needed: Sequence[str] = (), at: str = ""
+) -> list[Record]:
+    """Which of `records`, the newest first, may go at the time `at`: those beyond their count and older than their days.
+
+    Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
+    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Logical ones from before migrations aren't
+    looked at: they have a retention of their own.
+
+    While pages of the live database are damaged each backup is a full one with them: these push out each other, too, by the
+    same count and days, and no good one.
+    """
+    moment = datetime.fromisoformat(at or now())
+    prior = {one.label: one.prior for one in records}
+    records = [one for one in records if one.kind == "physical" or one.reason not in backup_records.REASONS]
+    counted: dict[tuple[str, str, bool], int] = {}
+    kept: set[str] = set(needed)
+    newest: set[tuple[str, str, bool]] = set()
+    for record in records:
+        database = record.database if record.kind == "logical" else ""
+        pages = physical.with_damaged_pages(record)
+        began = datetime.fromisoformat(record.began)
+        age = (moment - began).total_seconds() / 86400
+        beyond = any(
+            (record.kind, database, one) in newest
+            and counted.get((record.type, database, one), 0) >= keep[record.type]["count"]
+            for one in {False, pages}
+        )
+        if not beyond or age <= keep[record.type]["days"]:
+            kept.add(record.label)
+        # One of a time when the clock was ahead stays, but stands for none of those that are really newer.
+        if (physical.good(record) or pages) and began <= moment + AHEAD:
+            group = (record.type, database, pages)
+            counted[group] = counted.get(group, 0) + 1
+            newest.add((record.kind, database, pages))
+    for label in list(kept):  # by its time, what is built upon another may seem older, where the clock was put back
+        while label := prior.get(label, ""):
+            kept.add(label)
+    return [record for record in records if record.label not in kept]
+
+
+def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], taken: str) -> list[tuple[str, str]]:
+    """Delete what may go, physical ones behind a physical one that was `taken`; label and words of each."""
+    records = [record for record in place.records() if record.kind == "logical" or taken != "logical"]
+    info = None if taken == "logical" else program.info()
+    gone = surplus(records, keep, physical.needed(place, info) if info else ())
+    for record in gone:
+        if record.kind == "logical":
+            backup_logical.remove(place, record)
+    if info:
+        physical.remove(place, program, [record.label for record in gone if record.kind == "physical"])
+        physical.trim(program)
+    return [(record.label, _described(record)) for record in gone]
+
+
+def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What `take` would do."""
+    before = place.records()
+    lines, records, program = [], before, PgBackRest(place.containers, place.keeper)
+    info = None
+    if kind == "logical":
+        records = [record for record in records if record.kind == "logical"]
+    else:
+        _, info = physical.usable(place, program)
+        kind, why = physical.effective(place, info, kind)
+        lines = pgbackrest_version.untested(program.version()) + ([f"a full one, because {why}"] if why else [])
+        left = physical.leftovers(place, info, kind)
+        lines += [f"would delete {label}, which a killed run left incomplete" for label in left]
+    base = next((one for one in records if one.kind == "physical" and physical.good(one)), None)
+    full = next((one for one in records if one.type == "full" and physical.good(one)), None)
+    prior = {"incr": base, "diff": full}.get(kind)
+    new = Record(
+        label="the new one", kind="logical" if kind == "logical" else "physical", type=kind, database=place.database,
+        system="", server="", tool="", began=now(), seconds=0, bytes=0, stored=0, census={}, exact=True,
+        prior=prior.label if prior else "", verified=Check(now(), True, 0), name=params["name"],
+    )  # fmt: skip
+    gone = surplus([new, *records], keep, physical.needed(place, info) if info else ())
+    called = f" called {params['name']}" if params["name"] else ""
+    lines = [
+        f"would take {'an' if kind == 'incr' else 'a'} {kind} backup{called}",
+        *lines,
+        *(f"would delete {_described(one)}" for one in gone),
+        *would_expire(place),
+    ]
+    return {
+        "changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": [],
+        "diff": _difference(before, [new, *(one for one in before if one not in gone)]),
+    }  # fmt: skip
+
+
+def _difference(before: Sequence[Record], after: Sequence[Record]) -> dict[str, str]:
+    """For --diff."""
+
+    def text(records: Sequence[Record]) -> str:
+        return "".join(f"{shown(one.called)}, {one.type}\n" for one in records)
+
+    return {"before_header": "backups", "after_header": "backups", "before": text(before), "after": text(after)}
+
+
+def running(place: Place) -> bool:
+    """Whether the server's container is there, running, and not paused; an engine that can't be asked is a refusal."""
+    return place.containers.runs(place.container)
+
+
+def not_running(place: Place) -> DasTernError:
+    if swap := place.pending_swap():
+        return swaps.refusal(place.container, swap)
+    return DasTernError(
+        f"Container {place.container} doesn't run, and its programs are needed. Start it: `docker start {quote(place.container)}`, or "
+        f"`{PROVISION}`."
+    )
+
+
+def _bytes(folder: Path) -> int:
+    """Size of all files in `folder`, where a server or a run may be at work: what goes meanwhile isn't counted."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(inside, name)).st_size
+    return total
+
+
+def _described(record: Record) -> str:
+    return (
+        f"{record.called}, {record.type}, {amount(record.bytes)} in {amount(record.stored)}, {record.seconds:.1f} s, "
+        f"taken {_when(record.began)}"
+    )
+
+
+def _when(at: str) -> str:
+    return local(at, datetime.now(UTC))
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    """A record without the census, and what follows from it."""
+    shown = {name: value for name, value in record.as_dict().items() if name not in ("census", "files")}
+    ratio = round(record.bytes / record.stored, 1) if record.stored else None
+    return {**shown, "ratio": ratio, "rows": sum(record.census["tables"].values()), "good": physical.good(record)}
+
+
+def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each."""
+    if not backups:
+        return []
+    rows = [("label", "name", "type", "taken", "size", "stored", "ratio", "verified", "drilled", "restored in")]
+    rows += [
+        (
+            one["label"], one["name"] or "-", one["type"], _when(one["began"]), amount(one["bytes"]), amount(one["stored"]),
+            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"], when=False), _checked(one["drilled"]),
+            f"{one['restore_seconds']:.1f} s" if one["restore_seconds"] is not None else "-",
+        )
+        for one in backups
+    ]  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The backups in a further repository, and the same in words."""
+    try:
+        sets = program.info(repository=number).sets
+        backups = [_shown(record) for record in records_of(sets)]
+    except DasTernError as refusal:
+        return [], [refusal.message]
+    lacking = {one["label"] for one in sets} - {backup["label"] for backup in backups}
+    return backups, [
+        f"repository {number}: {len(backups)} backups", *_table(backups),
+        *(f"{label} has no record: it wasn't copied whole, is being counted, or the record is damaged" for label in sorted(lacking)),
+    ]  # fmt: skip
+
+
+def _checked(check: Mapping[str, Any] | None, *, when: bool = True) -> str:
+    if check is None:
+        return "never"
+    if not check["ok"]:
+        return "DAMAGED"
+    judged = f"with {len(check['differences'])} differences, " if check["differences"] else ""
+    return f"{judged}{_when(check['at'])}" if when else "yes"

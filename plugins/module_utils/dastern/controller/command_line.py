@@ -1,0 +1,87 @@
+"""The command line of this run of ansible-playbook, on the controller: what the commands that it shows have to repeat."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from ansible import constants, context
+from ansible.cli.playbook import PlaybookCLI
+from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.splitter import parse_kv
+
+from ..common.commands import again, all_completed, completed, near, of_one_run, repeated, target_options
+from .variables import FOREIGN, is_foreign, role_names
+
+
+class CommandLine:
+    """`root` is the project's folder, `extra` what all `-e` together set."""
+
+    def __init__(self, root: Path, extra: Mapping[str, Any]) -> None:
+        self._root, self._extra, self._here = root, extra, os.getcwd()
+
+    def complete(self, value: Any) -> Any:
+        """The same text, or report, with each command of a playbook acting where this run does."""
+        return all_completed(value, lambda text: completed(text, self._options, self._located))
+
+    def again(self, confirm: str = "") -> str:
+        """This very command line without `--check`, with the confirmation that it lacks."""
+        return again(sys.argv[1:], _parsed, confirm)
+
+    def _located(self, path: str) -> str:
+        if not (self._root / path).is_file() or Path(self._here) == self._root:
+            return path
+        return os.path.relpath(self._root / path, self._here)
+
+    @cached_property
+    def _options(self) -> str:
+        given = dict(context.CLIARGS)
+        blank = PlaybookCLI(["ansible-playbook", "x"])
+        blank.init_parser()
+        defaults = vars(blank.parser.parse_args(["x"]))
+        # A variable of the environment may have been given for this run alone.
+        if "ANSIBLE_INVENTORY" not in os.environ:
+            defaults["inventory"] = constants.DEFAULT_HOST_LIST
+        words = target_options({**given, "inventory": _as_list(given.get("inventory"))}, defaults, self._here)
+        return " ".join([*words, *self._variables(list(given.get("extra_vars") or []))])
+
+    def _variables(self, given: list[str]) -> list[str]:
+        """A file is repeated whole if all of it describes the instance, else what does of it, one by one."""
+        names = role_names(self._root) | {FOREIGN} if self._extra else set()
+
+        def setting(name: str) -> bool:
+            ours = name in names or name.startswith("ansible_") or is_foreign(name, self._extra.get(FOREIGN))
+            return ours and not of_one_run(name)
+
+        files: list[str] = []
+        covered: set[str] = set()
+        for one in given:
+            if one.startswith("@") and (held := _parsed(one)) and all(map(setting, held)):
+                files.append(f"-e {quote('@' + near(one[1:], self._here))}")
+                covered |= held.keys()
+        single = {name: value for name, value in self._extra.items() if name not in covered}
+        return [*files, *repeated(single, setting)]
+
+
+def _as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def _parsed(word: str) -> dict[str, Any]:
+    """What one `-e` sets, as Ansible reads it; a file that can't be read a second time sets nothing."""
+    try:
+        if word.startswith("@"):
+            found = DataLoader().load_from_file(word[1:])
+        elif word[:1] in ("{", "["):
+            found = DataLoader().load(word)
+        else:
+            found = parse_kv(word)
+    except (AnsibleError, OSError):
+        return {}
+    return {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}

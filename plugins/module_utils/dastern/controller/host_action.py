@@ -1,0 +1,146 @@
+"""What the action plugins share: where to work, refusals as results, and a section of the play's summary.
+
+A module in a process of its own costs a Python start and the import of psycopg (0.7 s of a 2.6 s playbook on a
+small machine). Where the host is the controller itself, the action plugin calls the same function in its own
+process and saves both; everywhere else the module runs on the host. The result is the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ..common import swaps
+from ..common.errors import DasTernError
+from ..common.migration_files import as_sent
+from ..common.text import presentable, shown
+from ..server.advisory_lock import who
+
+
+class HostAction(ActionBase):
+    """An action plugin beside the module `MODULE`, whose options are `ARGUMENT_SPEC`.
+
+    A subclass says in `here` how the module's function is called; one that has more to do on the controller overrides
+    `act`, and one that has something for the summary `section`.
+    """
+
+    supports_check_mode = True
+    MODULE: str
+    ARGUMENT_SPEC: dict[str, Any]
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        _, params = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
+        try:
+            if "instance" in params:
+                params["instance"] = self._instance()
+            result = self.act(params)
+        except DasTernError as refusal:
+            result = {"failed": True, "msg": refusal.message, **refusal.facts}
+        if _gone(result):
+            found = self._swap()
+            result |= {**found, "message": found["msg"]} if found and not result.get("failed") else found
+        result.pop("invocation", None)  # all that was sent to the host, over again
+        if sections := self.sections(params, result):
+            result["ansible_stats"] = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
+        return presentable(result)
+
+    def _instance(self) -> str:
+        """`environment/host`, which a confirmation has to name."""
+        host = self._vars["inventory_hostname"]
+        environment = self._templar.template(self._vars.get("dastern_environment", ""))
+        if not environment:
+            raise DasTernError(
+                f"`dastern_environment` isn't set for host {host}, and nothing destructive is done without knowing it: "
+                "development, staging or production, in its inventory."
+            )
+        return f"{environment}/{host}"
+
+    def _swap(self) -> dict[str, Any]:
+        """What is said instead where the server is away because a restore's swap hasn't ended."""
+        names = {"container": "postgres_container_name", "backup_dir": "postgres_backup_dir"}
+        if not self._vars.keys() >= set(names.values()):
+            return {}
+        params: dict[str, Any] = {option: self._templar.template(self._vars[name]) for option, name in names.items()}
+        if not runs_here(self._connection, self._vars, bool(self._play_context.become)):
+            found: dict[str, Any] = self._execute_module(
+                module_name="pending_swap", module_args=params, task_vars=self._vars
+            )
+            return {name: found[name] for name in ("msg", "swap")} if found.get("swap") else {}
+        try:
+            swaps.refuse_pending(params)
+        except DasTernError as refusal:
+            return {"msg": refusal.message, **refusal.facts}
+        return {}
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The task's result; `DasTernError` is a refusal."""
+        return self.on_host(params)
+
+    def on_host(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What the module returns for `params`."""
+        if runs_here(self._connection, self._vars, bool(self._play_context.become)):
+            return self.here(params)
+        result: dict[str, Any] = self._execute_module(
+            module_name=self.MODULE, module_args=as_sent(params), task_vars=self._vars
+        )
+        return result
+
+    def on_host_in_turn(self, params: dict[str, Any]) -> dict[str, Any]:
+        """`on_host`; for one who has to wait for the migration lock it is first said whom it waits for."""
+        if not self._task.check_mode and params["lock_wait"]:
+            try:
+                result = self.on_host({**params, "lock_wait": 0})
+            except DasTernError as refusal:
+                if refusal.facts.get("code") != "P1002":
+                    raise
+                result = {"code": "P1002", **refusal.facts}
+            if result.get("code") != "P1002":
+                return result
+            say(f"A migration run is at work: waiting for {who(result.get('locked_by'))} ...", color="yellow")
+        return self.on_host(params)
+
+    def here(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What the module returns for `params`, worked out in this process."""
+        raise NotImplementedError
+
+    def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        """What the play's summary says of `result`, by section."""
+        return {}
+
+
+def _gone(result: dict[str, Any]) -> bool:
+    """Whether no server answers, its container doesn't run, or its database takes no connections."""
+    away = result.get("code") == "P1001" or result.get("status") in (404, 409) or "closed" in result
+    return bool(away and (result.get("failed") or "message" in result))
+
+
+def say(words: str, color: str | None = None) -> None:
+    """A line for the operator while the task is at work."""
+    Display().display(shown(words), color=color)
+
+
+def warn(words: str) -> None:
+    """A warning in Ansible's form."""
+    Display().warning(shown(words))
+
+
+def refused_lines(refused: list[str]) -> list[str]:
+    """What the summary of a check says of what would refuse the run itself."""
+    lines = []
+    for words in refused:
+        first, *more = words.splitlines()
+        lines += [f"would be refused: {first}", *(f"  {line.strip()}" for line in more)]
+    return lines
+
+
+def runs_here(connection: Any, task_vars: dict[str, Any], become: bool) -> bool:
+    """Whether the host is this very process's machine, user and Python."""
+    if connection.transport != "local" or become:
+        return False
+    interpreter = task_vars.get("ansible_python_interpreter")
+    return interpreter in (sys.executable, "{{ ansible_playbook_python }}")

@@ -1,0 +1,4 @@
+"""Docker Engine's API: containers, streams and images.
+
+Imports: common.
+"""

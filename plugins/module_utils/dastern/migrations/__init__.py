@@ -1,0 +1,4 @@
+"""The life of a migration: new, rehearsed, backed up, applied, resolved, rolled back; Prisma Migrate's ledger; drift.
+
+Imports: common, docker, server, catalogue, lint, backups, restores.
+"""

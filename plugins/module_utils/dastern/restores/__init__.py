@@ -1,0 +1,4 @@
+"""Restores of clusters, databases and tables, and their drills.
+
+Imports: common, docker, server, catalogue, backups.
+"""

@@ -1,0 +1,223 @@
+"""What a restore would do, what is newer in the live database, and the requests that are refused before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from shlex import quote
+from typing import Any
+
+from ..backups.physical import good
+from ..backups.records import Record
+from ..catalogue.census import Census, count
+from ..common.commands import playbook
+from ..common.errors import DasTernError
+from ..common.quantities import amount, duration, local
+from ..common.sql_values import new_database
+from ..common.text import shown
+from .request import UNDO, Run, kept_words
+from .target import Target
+
+_WAITS = """
+SELECT to_json(current_setting('synchronous_standby_names') <> ''
+  AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming'))
+"""
+
+
+def refuse_another(run: Run, record: Record, *, own: bool) -> None:
+    """Refuse the own end of a physical backup whose database had another name: what it holds couldn't be compared."""
+    if own and record.kind == "physical" and record.database != run.database:
+        command = playbook(
+            "restore", target=run.params["target"], what=run.params["what"], postgres_database=record.database
+        )
+        raise DasTernError(
+            f"In backup {record.label} the database is called {record.database}, and this run is for {run.database}. Nothing was "
+            f"done. `{command}` restores it under its name of then."
+        )
+
+
+def refuse_senseless(run: Run) -> None:
+    what, into, table = run.params["what"], run.params["into"], run.params["table"]
+    if what == "cluster" and into:
+        raise DasTernError(
+            "A copy beside the live one (`into`) is a database or a table: "
+            f"`{playbook('restore', what='database', into=into)}`. Nothing was done."
+        )
+    if (what == "table") != bool(table):
+        raise DasTernError(
+            "A table is named by `table`, and wanted by `what`. To have the rows that the live one lacks put back: "
+            f"`{playbook('restore', what='table', table=table or 'public.users')}`; beside it: "
+            f"`{playbook('restore', what='table', table=table or 'public.users', into=into or 'users_of_monday')}`. Nothing was done."
+        )
+    if what != "cluster" and not run.site.answers():
+        raise DasTernError(
+            f"The live server in container {run.site.name} doesn't answer, and a {what} is restored into it. Nothing was done. "
+            f"`ansible-playbook playbooks/provision.yml` starts it; `{playbook('restore', what='cluster')}` restores all of it."
+        )
+    if what != "cluster" and run.site.psql.value(_WAITS):
+        raise DasTernError(
+            f"Commits in container {run.site.name} wait for the receiver of zero loss, which is away, and so would this restore: a "
+            "waiting commit keeps PostgreSQL from dropping a database. Nothing was done. `ansible-playbook playbooks/provision.yml` "
+            "starts the receiver; with `-e backup_zero_loss_away=continue` commits go on without it."
+        )
+    if into:
+        new_database("into", into)
+    if into and into in run.site.psql.databases():
+        raise DasTernError(
+            f"`into` is a new database, and {into} exists already. Nothing was done; choose another name. "
+            f"`docker exec -u postgres {quote(run.site.name)} psql -l` shows what there is."
+        )
+
+
+def logical_backup(run: Run) -> Record | None:
+    """The logical backup that is meant, if it is one that is meant."""
+    records = run.place.records() if run.site.repository == 1 else []
+    if run.params["target"] == "latest":
+        own = (record for record in records if record.database == run.database and good(record))
+        return None if any(record.kind == "physical" for record in records) else next(own, None)
+    named = [
+        record
+        for record in records
+        if run.params["target"] in (record.label, record.name or None)
+        and (run.params["into"] or record.database == run.database)
+    ]
+    return next((record for record in named[:1] if record.kind == "logical"), None)
+
+
+def refuse_logical(run: Run) -> None:
+    for record in run.place.records():
+        if run.params["target"] in (record.label, record.name or None) and record.kind == "logical":
+            if run.params["what"] != "cluster":
+                raise DasTernError(
+                    f"Backup {record.label} is of database {record.database}, and {run.database} would be replaced. Nothing was "
+                    f"done. As a copy beside it: `{record.restore_command}`."
+                )
+            raise DasTernError(
+                f"Backup {record.label} is a logical one of database {record.database}; a cluster is restored from a physical "
+                f"one. Nothing was done. `{playbook('restore', target=record.label, what='database')}`."
+            )
+        if run.params["target"] in (record.label, record.name or None):
+            return
+
+
+def preflight(run: Run, goal: Target | None, record: Record, words: str) -> list[str]:
+    """What will be done, what is newer in the live database, disk; a refusal where that doesn't fit."""
+    site, params = run.site, run.params
+    told = [f"target: {words} (taken {local(record.began, datetime.now(UTC))}, {amount(record.bytes)})"]
+    look = site.look()
+    live = site.answers() and run.database in site.psql.databases()
+    if live and params["what"] != "table" and not params["into"]:
+        try:
+            run.live, own = count(site.psql, run.database), goal is None or goal.own
+        except DasTernError as refusal:  # that may be why somebody restores
+            told.append(f"the live database can't be counted: {refusal.message.rstrip('.')}")
+        else:
+            if record.uncounted:
+                told.append(
+                    f"what is newer in the live database isn't known: the backup's rows weren't counted ({record.uncounted.rstrip('.')})"
+                )
+            else:
+                told += _newer(run.live, record, own=own)
+                if own:  # otherwise it is known when it was restored
+                    note_difference(run, Census.of(record.census), words)
+        if since := goal.moment if goal else datetime.fromisoformat(record.began):
+            told.append(
+                f"the live database is {duration((datetime.now(UTC) - since).total_seconds())} younger than the target"
+            )
+    elif not live:
+        told.append("the live database doesn't answer: what is newer in it isn't known")
+    size = record.bytes
+    if live and goal and not goal.own:  # it has grown since
+        grown = site.psql.value("SELECT sum(pg_database_size(oid)) FROM pg_database")
+        if params["target"] != "latest" and grown > size:
+            told.append(f"the live cluster has grown to {amount(grown)} since: a late moment needs as much more")
+        elif params["target"] == "latest":
+            size = max(size, grown)
+    needed = int(size * (1.1 if params["what"] == "cluster" or goal is None else 2.2)) + 64 * 1024**2
+    disks = [(f"volume {site.volume}", needed, look["free"])]
+    if goal and params["what"] != "cluster":  # its dump goes through there
+        disks.append((f"folder {site.backups}", Census.of(record.census).bytes, look["free_backups"]))
+    for where, needs, free in disks:
+        told.append(f"disk of {where}: {amount(needs)} needed, {amount(free)} free")
+        if free < needs:
+            raise DasTernError(
+                f"{'; '.join(told)}: that doesn't fit. Nothing was done. Make room on the disk of {where} "
+                "(`docker system df` shows what Docker holds)."
+            )
+    kept = kept_words(params["keep_old_hours"])
+    if not (live if params["what"] == "database" else "pgdata" in look["entries"]):
+        kept = f"no {params['what']} is live that would be kept"
+    if params["what"] == "table" and not params["into"]:
+        told.append(
+            f"done: restored beside {run.database}; those rows of {params['table']} whose key isn't there are inserted by the owner, "
+            "in one transaction, and its triggers fire; rows that are there stay as they are"
+        )
+    elif params["what"] == "cluster":
+        told.append(f"done: restored beside the live cluster, checked, then swapped within seconds; {kept}")
+    elif params["into"]:
+        told.append(f"done: restored into the new database {params['into']}; {run.database} isn't touched")
+    else:
+        told.append(f"done: restored into a database beside {run.database}, checked, then swapped; {kept}")
+    return told
+
+
+def _newer(live: Census, record: Record, *, own: bool) -> list[str]:
+    """What is otherwise in the live database than in the record."""
+    changes = _changes(live.tables, Census.of(record.census).tables, "only in the backup")
+    behind = "" if own else ", of which the target keeps what was committed before it"
+    if not changes:
+        return [f"the live database has as many rows in each table as backup {record.label}"]
+    return [f"rows of the live database against backup {record.label}{behind}:", *changes]
+
+
+def _changes(live: Mapping[str, int], before: Mapping[str, int], gone: str) -> list[str]:
+    """Rows by table that the live database has more or fewer, a line each; `gone` is said of a table that it lacks."""
+    changes = []
+    for table in sorted(live.keys() | before.keys()):
+        difference = live.get(table, 0) - before.get(table, 0)
+        if table not in before or table not in live:
+            changes.append(f"  {table} {'only in the live one' if table in live else gone}")
+        elif difference:
+            changes.append(f"  {table} {difference:+d}")
+    return changes[:12] + ([f"  and {len(changes) - 12} more tables"] if len(changes) > 12 else [])
+
+
+def note_difference(run: Run, restored: Census, words: str) -> None:
+    """For --diff."""
+    if run.live is None:
+        return
+
+    def text(census: Census) -> str:
+        lines = [f"{table}: {rows} rows" for table, rows in sorted(census.tables.items())]
+        lines += [f"migration {one.partition(' ')[0]}" for one in census.migrations]
+        return "".join(f"{shown(line)}\n" for line in lines)
+
+    run.diff = {
+        "before_header": f"the live database {run.database}", "before": text(run.live),
+        "after_header": words, "after": text(restored),
+    }  # fmt: skip
+
+
+def written_since(run: Run, last: Mapping[str, Any]) -> list[str]:
+    """What taking a restore back takes away: rows written since, where they were counted then and can be now."""
+    if not _is_live(run, last["what"]):
+        return [f"no {last['what']} is live that would be kept"]
+    told = [f"what was written since {last['at']} isn't in it"]
+    if last.get("rows") is not None:
+        try:
+            live = count(run.site.psql, run.database).tables
+        except DasTernError as refusal:
+            told.append(f"the live database can't be counted: {refusal.message.rstrip('.')}")
+        else:
+            changes = _changes(live, last["rows"], "dropped since")
+            told += [f"rows of {run.database} since then:", *(changes or ["  as many in each table"])]
+    hours = run.params["keep_old_hours"]
+    if not hours:
+        return [*told, kept_words(hours)]
+    until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+    return [*told, f"what is live now would be kept for {hours} h, until {until}, and `{UNDO}` brings it back"]
+
+
+def _is_live(run: Run, what: str) -> bool:
+    """Whether there is something that a swap would replace, and keep."""
+    return "pgdata" in run.site.look()["entries"] if what == "cluster" else run.database in run.site.psql.databases()

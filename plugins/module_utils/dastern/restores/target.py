@@ -1,0 +1,651 @@
+"""Which backup and which point of the write-ahead log a restore goes to, from what an operator asks for.
+
+Whatever is asked for becomes a named target. What can't be reached is refused here where it can be seen (older than the
+oldest backup, newer than the archive, behind a gap of it), else by PostgreSQL itself at the end of its recovery.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ..backups.pgbackrest import CRYPTO, SEGMENT, WAL_FILE, position, segment_name, segment_number
+from ..backups.physical import PAGES, fault, needs, wait_until_archived
+from ..backups.received import GET, Received, forks
+from ..backups.records import Record
+from ..common.commands import playbook
+from ..common.errors import DasTernError
+from ..common.quantities import cut, local
+from ..common.sql_values import literal
+from ..server.survey import PGDATA
+from .restored_server import RestoredServer, Site, errors_of, info
+
+TARGETS = "`latest`, a backup's label or name, a time with its offset, an LSN, a transaction's number, or the name of a restore point"
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_LIKE_A_TIME = re.compile(r"[-+0-9TZ:., ]+")
+_WRITTEN = 'Written so it is 10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00 +07:00"`.'
+_OFFSET = re.compile(r" ?(Z|[+-]\d\d(:?\d\d)?)$")
+# A transaction that has a number is there so that a recovery to a time has a commit to stop before.
+_MARK = """
+SELECT json_build_object('xid', pg_current_xact_id()::text);
+SELECT json_build_object('lsn', pg_create_restore_point({point})::text, 'timeline', timeline_id) FROM pg_control_checkpoint();
+SELECT json_build_object('file', pg_walfile_name(pg_switch_wal()));
+"""
+# The newest first; the one behind stays for a record that reaches into it. /tmp holds four.
+_SEARCH = rf"""
+{GET}
+former=
+while read -r segment; do
+  get "$2" "$segment" "/tmp/$segment" || exit 3
+  found=$(pg_waldump "/tmp/$segment" 2>/dev/null | grep -E -m 1 -- "$1")
+  if [ -n "$found" ]; then printf '%s %s\n' "$segment" "$found"; exit 0; fi
+  rm -f "/tmp/$former"
+  former=$segment
+done
+"""
+_CLUSTER = """
+SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_control_system()),
+  'timeline', ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int)
+"""
+_CONTROL = r"""
+LC_ALL=C pg_controldata "$1" | sed -En "s/^(Database system identifier|Latest checkpoint's TimeLineID): *//p"
+"""
+# When the first and the last transaction of a segment ended, by its own records: a file's time is lost by a copy. Where a
+# timeline begins, its first segment has the end of the former one in front.
+_TIMES = rf"""
+{GET}
+while read -r segment from; do
+  get "$1" "$segment" "/tmp/$segment" || exit 3
+  printf '%s|' "$segment"
+  TZ=UTC pg_waldump -r Transaction ${{from:+-s "$from"}} "/tmp/$segment" 2>/dev/null |
+    sed -En 's/.* desc: (COMMIT|ABORT)(_PREPARED [0-9]+:)? ([0-9-]+ [0-9:.]+) UTC.*/\3/p' | sed -n '1p;$p' | tr '\n' '|'
+  echo
+  rm -f "/tmp/$segment"
+done
+"""
+_PROBES = 8
+"""Segments of a timeline that are read at once in search of a moment."""
+_LATE = 600.0
+"""Seconds between the end of a backup and its last segment's arrival in the archive: with more, the files' times aren't those of
+archiving."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to; `words` say it to a person."""
+
+    label: str
+    """The physical backup that it begins with."""
+    words: str
+    timeline: int
+    recovery: dict[str, str]
+    """PostgreSQL's settings; empty for the end of `segment`, which is only known when the files are there."""
+    own: bool = False
+    """Whether this is the backup's own restore point, so that its census has to be found."""
+    segment: str = ""
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """`Archive.sums`"""
+    moment: datetime | None = None
+
+    def settings(self, server: RestoredServer) -> dict[str, str]:
+        recovery = self.recovery or {"recovery_target_lsn": server.end_of(self.segment, self.sums)}
+        return {**recovery, "recovery_target_timeline": str(self.timeline)}
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A segment of a timeline's own, and when the first and the last transaction in it ended, in seconds since 1970."""
+
+    number: int
+    first: float
+    last: float
+
+    def overlaps(self, other: Stretch) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+Around = tuple[Stretch | None, Stretch | None]
+"""The last stretch of a timeline that began before a moment, and the first that began after it."""
+
+
+def live_at(moment: float, around: Mapping[int, Around]) -> int | None:
+    """The timeline that was the live one at a moment; None where more than one may have been, or none was there yet.
+
+    One cluster is live at a time, so that their stretches stand behind each other, whatever was restored and taken back.
+    Where they overlap a clock was put back, or two clusters ran.
+    """
+    began = {line: before for line, (before, _) in around.items() if before}
+    if not began:
+        return None
+    line = max(began, key=lambda one: (min(began[one].last, moment), began[one].first))
+    for other in began.keys() - {line}:
+        if any(one and began[line].overlaps(one) for one in around[other]):
+            return None
+    return line
+
+
+class Archive:
+    """The archived segments and those received, by timeline and number, and pgBackRest's own list of backups."""
+
+    def __init__(self, site: Site) -> None:
+        told = info(site)
+        self.site = site
+        self.backups: list[dict[str, Any]] = told["backup"]
+        self.id = str(told["archive"][-1]["id"])
+        listing = json.loads(site.pgbackrest("repo-ls", "--recurse", "--output=json", "archive/dastern") or "{}")
+        self.segments: dict[int, dict[int, float]] = {}
+        """When each was archived or received, in seconds since 1970."""
+        self.sums: dict[str, str] = {}
+        """SHA-1 of each that is complete; '' for one that only the receiver has, which keeps none."""
+        self.forks: dict[int, list[tuple[int, int]]] = {}
+        """For each timeline that began at another: its ancestors, and where each was left."""
+        self.system = str(told["db"][-1]["system-id"])
+        """Identifier of the cluster whose log it takes."""
+        received = Received(site.backups, self.system)
+        self.forks |= received.forks
+        self.damaged = {timeline: str(path) for timeline, path in received.damaged.items()}
+        """Histories of timelines that can't be read."""
+        for path, entry in listing.items():
+            if (found := WAL_FILE.search(path)) and found[1] == self.id:
+                self.segments.setdefault(int(found[2][:8], 16), {})[segment_number(found[2])] = float(
+                    entry.get("time", 0)
+                )
+                self.sums[found[2]] = found[3]
+            elif path.startswith(self.id) and path.endswith(".history"):
+                timeline = int(path[-16:-8], 16)
+                try:
+                    self.forks[timeline] = forks(site.pgbackrest("repo-get", f"archive/dastern/{path}"), timeline)
+                    self.damaged.pop(timeline, None)
+                except ValueError:
+                    self.damaged[timeline] = f"{path[-16:]} in the archive"
+                except DasTernError as refusal:  # encrypted, it can't even be read
+                    if "status" in refusal.facts or (site.repository != 1 and f"[{CRYPTO}]" not in refusal.message):
+                        raise  # it was ended, or the line broke
+                    self.damaged[timeline] = f"{path[-16:]} in the archive"
+        self.received: set[tuple[int, int]] = set()
+        """Those of them that only the receiver of zero loss has."""
+        for line, numbers in received.times().items():
+            for number in numbers.keys() - self.segments.get(line, {}).keys():
+                self.segments.setdefault(line, {})[number] = numbers[number]
+                self.received.add((line, number))
+                if (name := segment_name(line, number)) in received.complete:
+                    self.sums[name] = ""
+
+    @property
+    def dated(self) -> bool:
+        """Whether the files' times are those of their archiving, as far as the backups tell: a copy without times has others."""
+        stops = [(one["archive"]["stop"], float(one["timestamp"]["stop"])) for one in self.backups]
+        found = [
+            abs(self.segments[int(name[:8], 16)][segment_number(name)] - at)
+            for name, at in stops if segment_number(name) in self.segments.get(int(name[:8], 16), {})
+        ]  # fmt: skip
+        return bool(found) and max(found) < _LATE
+
+    def refuse_empty(self) -> None:
+        """Refuse an archive without a segment: even a backup's own end needs the log that was written while it was taken."""
+        if not self.segments:
+            where = f"in {self.site.backups}" if self.site.repository == 1 else f"of repository {self.site.repository}"
+            raise DasTernError(
+                f"The archive {where} has no segment of the write-ahead log, and without it no physical backup can be restored. Nothing was "
+                "done. Another repository may have it (`-e repository=NUMBER`), and a logical backup needs none: "
+                "`ansible-playbook playbooks/list_backups.yml` shows what there is.",
+                timelines=[],
+            )
+
+    def newest(self) -> int | None:
+        """The timeline of the segment that came last; None where the files' times don't tell."""
+        times = [(max(one.values()), line) for line, one in self.segments.items()]
+        return max(times)[1] if self.dated or len(times) == 1 else None
+
+    def line_at(self, moment: float) -> int | None:
+        """The timeline whose log holds a moment, by the files' times: of the first segment that was archived after it."""
+        times = [(at, line) for line, one in self.segments.items() for at in one.values() if at >= moment]
+        return min(times)[1] if times else None
+
+    def stretches(self, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Stretch | None]:
+        """Read segments, each given by timeline and number; None for one in which no transaction ended."""
+        asked = {}
+        for line, number in wanted:
+            start = max((end for _, end in self.forks.get(line, [])), default=0)
+            begins = f" {start >> 32:X}/{start & 0xFFFFFFFF:X}" if number == start // SEGMENT else ""
+            asked[segment_name(line, number)] = (line, number), begins
+        listed = "".join(f"{name}{begins}\n" for name, (_, begins) in asked.items())
+        done = self.site.once(_TIMES, PGDATA, stdin=listed)
+        if done.rc:
+            raise DasTernError(f"The archive can't be searched: {errors_of(done)}.", **done.outside)
+        found: dict[tuple[int, int], Stretch | None] = dict.fromkeys(wanted)
+        for told in done.out.splitlines():
+            name, *times, _ = told.split("|")
+            if times:
+                (key, _), moments = asked[name], [_parsed(f"{time}+00:00").timestamp() for time in times]
+                found[key] = Stretch(key[1], moments[0], moments[-1])
+        return found
+
+    def around(self, moment: float) -> dict[int, Around]:
+        """What each timeline has around a moment, by the log's own records."""
+        left = {line: sorted(numbers) for line, numbers in self.segments.items()}
+        read: dict[tuple[int, int], Stretch] = {}
+        result: dict[int, Around] = {}
+        while left.keys() - result.keys():
+            probes = []
+            for line, numbers in left.items():
+                known = [i for i, number in enumerate(numbers) if (line, number) in read]
+                low = max((i for i in known if read[line, numbers[i]].first <= moment), default=-1)
+                high = min(
+                    (i for i in known if i > low and read[line, numbers[i]].first > moment), default=len(numbers)
+                )
+                if high - low == 1:
+                    before, after = (read[line, numbers[i]] if 0 <= i < len(numbers) else None for i in (low, high))
+                    result[line] = before, after
+                else:
+                    step = max((high - low) // (_PROBES + 1), 1)
+                    probes += [(line, number) for number in numbers[low + 1 : high : step]]
+            for (line, number), stretch in (self.stretches(probes) if probes else {}).items():
+                if stretch is None:
+                    left[line].remove(number)
+                else:
+                    read[line, number] = stretch
+        return result
+
+    def described(self, again: Callable[[int], str], around: Mapping[int, Around] | None = None) -> list[str]:
+        """A line for each timeline: where it began, its backups, what it has around a moment; and the command that names it."""
+        told = []
+        for line in sorted(self.segments):
+            origin = f"left timeline {self.forks[line][-1][0]}" if self.forks.get(line) else "the first"
+            labels = [one["label"] for one in self.backups if int(one["archive"]["start"][:8], 16) == line]
+            words = f"timeline {line} ({origin}): backups {', '.join(cut(labels, 4)) or 'none'}"
+            for when, one in zip(("before", "after"), (around or {}).get(line, ()), strict=False):
+                if one:
+                    words += f"; {when} it, transactions from {local(one.first)} to {local(one.last)}"
+            told.append(f"{words}: `{again(line)}`")
+        return told
+
+    def ambiguous(
+        self, what: str, again: Callable[[int], str], around: Mapping[int, Around] | None = None
+    ) -> DasTernError:
+        """The refusal of a target that more than one timeline may have."""
+        why = (
+            "their transactions overlap, as where a clock was put back"
+            if around else "there is no data directory to read them with, and the files' times aren't those of their archiving"
+        )  # fmt: skip
+        return DasTernError(
+            [
+                f"{what} may be on more than one timeline: {why}. Nothing was done. Name the one that is meant:",
+                *self.described(again, around),
+            ],
+            timelines=sorted(self.segments),
+        )
+
+    def end_of_line(self, timeline: int, line: int) -> int | None:
+        """Where the history of `timeline` left `line`; None for itself, -1 for one that isn't in its history."""
+        return None if line == timeline else dict(self.forks.get(timeline, [])).get(line, -1)
+
+    def holder(self, timeline: int, number: int) -> int:
+        """The timeline whose files hold segment `number` for a recovery along `timeline`."""
+        for line, end in self.forks.get(timeline, []):
+            if number < end // SEGMENT:
+                return line
+        return timeline
+
+    def reach(self, label: str, timeline: int) -> tuple[int, bool]:
+        """The last segment that can be reached from a backup, and whether others are behind a gap."""
+        number = segment_number(self.backup(label)["archive"]["start"])
+        last = max(self.segments.get(timeline, {0: 0}))
+        while number < last and number + 1 in self.segments.get(self.holder(timeline, number + 1), {}):
+            number += 1
+        return number, number < last
+
+    def faults(self, records: list[Record]) -> dict[str, str]:
+        """What is known to be wrong with backups, or with what they are built upon, by label."""
+        found = {record.label: why for record in records if (why := fault(record))}
+        for one in self.backups:
+            if one.get("error"):  # of a time when nobody looked at that
+                found.setdefault(one["label"], PAGES)
+            for base in needs(one):
+                if base in found:
+                    found.setdefault(one["label"], f"it needs {base}, which isn't right")
+        return found
+
+    def refuse_unknown(self, timeline: int) -> None:
+        """Refuse where it can't be said which backups lead to a timeline."""
+        if path := self.damaged.get(timeline):
+            raise DasTernError(
+                f"{path}, the history of timeline {timeline}, isn't what was written: by it is known which backups lead there. Nothing "
+                "was done. Put the file of that name there that is in `pg_wal` of the data directory or in another repository, into the "
+                "archive by `pgbackrest archive-push`; or "
+                "restore a backup from before that timeline at its own end (`-e target=LABEL`)."
+            )
+
+    def choose(
+        self, records: list[Record], timeline: int, before: Callable[[dict[str, Any]], bool], number: int, what: str
+    ) -> tuple[dict[str, Any], str]:
+        """The newest backup that is complete before the target in segment `number` and on the way to it, and words that name it.
+
+        One that is known not to be right is passed over where another leads there without a gap.
+        """
+        self.refuse_unknown(timeline)
+        known = {record.label for record in records}
+        usable = [one for one in self.backups if one["label"] in known]
+        there = []
+        for backup in reversed(usable):
+            end = self.end_of_line(timeline, int(backup["archive"]["start"][:8], 16))
+            if before(backup) and (end is None or position(backup["lsn"]["stop"]) <= end):
+                there.append(backup)
+        if there:
+            bad = self.faults(records)
+            backup = max(
+                there, key=lambda one: (self.reach(one["label"], timeline)[0] >= number, one["label"] not in bad)
+            )
+            words = f"from backup {backup['label']}"
+            if why := bad.get(backup["label"]):
+                return backup, f"{words}, which isn't good, as no other that leads there is: {why}"
+            passed = [one["label"] for one in there[: there.index(backup)]]
+            if passed:
+                words += f"; {', '.join(passed)} {'is' if len(passed) == 1 else 'are'} damaged and passed over"
+            return backup, words
+        if not usable:
+            raise DasTernError(
+                f"None of the {len(self.backups)} backups in the repository has a record, by which what is restored is compared. "
+                "Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what is in the first repository."
+            )
+        raise DasTernError(
+            f"{what} is older than the oldest backup that leads there: {usable[0]['label']} was complete at {_time(usable[0])} "
+            f"({usable[0]['lsn']['stop']}). Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
+        )
+
+    def backup(self, label: str) -> dict[str, Any]:
+        for backup in self.backups:
+            if backup["label"] == label:
+                return backup
+        raise DasTernError(
+            f"Backup {label} has a record, but isn't in pgBackRest's repository any more. Take another one: "
+            "`ansible-playbook playbooks/list_backups.yml`."
+        )
+
+
+def resolve(
+    site: Site, target: str, *, check_mode: bool, timeline: int | str = 0, again: Callable[[int], str] = str
+) -> tuple[Target, Record]:
+    """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first.
+
+    `timeline` is the one along which is recovered, 0 for the one that was live; text is one that nobody has. `again` gives the
+    command that names one.
+    """
+    goal, record = _resolved(site, target, check_mode, timeline, again)
+    return replace(goal, words=f"{goal.words}; along timeline {goal.timeline}"), record
+
+
+def _resolved(
+    site: Site, target: str, check_mode: bool, timeline: int | str, again: Callable[[int], str]
+) -> tuple[Target, Record]:
+    archive = Archive(site)
+    archive.refuse_empty()
+    records = site.records(archive.backups)
+    named = next((record for record in records if target in (record.label, record.name or None)), None)
+    moment = None if named else _moment(target)
+    if timeline and timeline not in archive.segments:
+        raise DasTernError(
+            [
+                f"`timeline` is {timeline}, which the archive doesn't have. Nothing was done. There are:",
+                *archive.described(again),
+            ],
+            timelines=sorted(archive.segments),
+        )
+    timeline = int(timeline or 0)
+    if named:
+        backup = archive.backup(named.label)
+        own = int(backup["archive"]["start"][:8], 16)
+        if timeline not in (0, own):
+            raise DasTernError(
+                f"Backup {named.label} is of timeline {own}, and `timeline` is {timeline}. Nothing was done. Leave it out: a backup's own "
+                "restore point is on its own."
+            )
+        words = f"backup {named.label} at its own restore point"
+        if why := archive.faults(records).get(named.label):
+            words += f", which isn't good: {why}"
+        return Target(
+            named.label,
+            words,
+            own,
+            {"recovery_target_name": named.restore_point},
+            True,
+            moment=_parsed(named.began),
+        ), named
+    mark = None
+    answers = site.answers()
+    # One that was made after the archive's own was lost archives nothing into it, and isn't what is to come back.
+    here = _timeline_of(site, archive, answers)
+    live = answers and here is not None
+    if live and not check_mode:
+        mark = _archived(site, target == "latest")
+        archive = Archive(site)
+        here = mark["timeline"]
+    if moment is not None:
+        return _at(archive, records, target, moment, _Ways(timeline, here, live and check_mode, again))
+    along = timeline or (here if live or here in archive.segments else archive.newest())
+    if along is None:
+        raise archive.ambiguous(f"Target `{target}`", again)
+    live = live and along == here
+    if target == "latest":
+        return _latest(site, archive, records, along, mark if live else None, live)
+    lsn, what = target.upper(), f"LSN {target}"
+    if not _LSN.fullmatch(target):
+        lsn, what = _found(site, archive, along, target, here is not None)
+    backup, origin = archive.choose(
+        records, along, lambda one: position(one["lsn"]["stop"]) <= position(lsn), position(lsn) // SEGMENT, what
+    )
+    last, gap = archive.reach(backup["label"], along)
+    # A check archives nothing: what the live server has written will be there.
+    written = check_mode and live and not gap and position(lsn) <= position(_written(site))
+    if position(lsn) // SEGMENT > last and not written:
+        raise DasTernError(
+            f"{what} is "
+            + (f"behind a gap of the archive, in which {segment_name(along, last + 1)} is missing" if gap
+               else f"newer than the archive, which ends with {segment_name(archive.holder(along, last), last)}")
+            + ". Nothing was done. An earlier target can be reached."
+        )  # fmt: skip
+    words = f"{what} ({lsn}), {origin}" if lsn != target else f"{what}, {origin}"
+    return Target(backup["label"], words, along, {"recovery_target_lsn": lsn}), _record(records, backup)
+
+
+def _timeline_of(site: Site, archive: Archive, answers: bool) -> int | None:
+    """The timeline of the live cluster, stopped or not; None where none is there, or another one than the archive's."""
+    if answers:
+        found = site.psql.value(_CLUSTER)
+    elif site.look()["cluster"]:
+        told = site.seen(_CONTROL, PGDATA).out.split()
+        if len(told) != 2:  # its pg_control can't be read
+            return None
+        found = {"system": told[0], "timeline": int(told[1])}
+    else:
+        return None
+    return int(found["timeline"]) if found["system"] == archive.system else None
+
+
+def _latest(
+    site: Site, archive: Archive, records: list[Record], timeline: int, mark: dict[str, Any] | None, live: bool
+) -> tuple[Target, Record]:
+    backup, words = archive.choose(
+        records, timeline, lambda one: True, max(archive.segments.get(timeline, {0: 0})), "The newest state"
+    )
+    last, gap = archive.reach(backup["label"], timeline)
+    if gap:
+        lsn = f"{last * SEGMENT >> 32:X}/{last * SEGMENT & 0xFFFFFFFF:X}"
+        raise DasTernError(
+            f"The archive has a gap behind backup {backup['label']}: {segment_name(archive.holder(timeline, last + 1), last + 1)} is "
+            "missing, and what comes later can't be reached. Nothing was done. What is before the gap: "
+            f"`{playbook('restore', target=lsn)}`, a time before it, or `{playbook('restore', target=backup['label'])}`."
+        )
+    record = _record(records, backup)
+    if mark or live:
+        name = mark["name"] if mark else "the restore point written then"
+        return Target(
+            backup["label"], f"what the live server holds now, {words}", timeline, {"recovery_target_name": name}
+        ), record
+    return _end(archive, backup, timeline, words), record
+
+
+def _end(archive: Archive, backup: Mapping[str, Any], timeline: int, words: str) -> Target:
+    """All that can be reached along a timeline."""
+    last, _ = archive.reach(backup["label"], timeline)
+    holder = archive.holder(timeline, last)
+    end = segment_name(holder, last)
+    what = "what the receiver has" if (holder, last) in archive.received else "the archive"
+    return Target(backup["label"], f"the end of {what} ({end}), {words}", timeline, {}, segment=end, sums=archive.sums)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How a moment is looked for: along a timeline that was named, or by the live cluster's, `here`."""
+
+    named: int
+    here: int | None
+    later: bool
+    """Whether what the archive doesn't have yet will be there."""
+    again: Callable[[int], str]
+
+
+def _at(archive: Archive, records: list[Record], text: str, moment: datetime, ways: _Ways) -> tuple[Target, Record]:
+    at = moment.timestamp()
+    before: Stretch | None = None
+    after: Stretch | None = None
+    over = False
+    what = f"Time {text}"
+    if ways.here is not None:  # there is a data directory, with which the log can be read
+        around = archive.around(at)
+        if not any(first for first, _ in around.values()):  # from before all of them
+            timeline = ways.named or min(archive.segments)
+        elif (found := ways.named or live_at(at, around)) is None:
+            raise archive.ambiguous(what, ways.again, around)
+        else:
+            timeline = found
+        before, after = around[timeline]
+        # Where nothing came later anywhere, nobody knows whether that is all.
+        newer = any(one and one.last >= at for pair in around.values() for one in pair)
+        over = newer and not after and before is not None and before.last < at
+    else:
+        found = (
+            ways.named
+            or (archive.newest() if len(archive.segments) == 1 else archive.dated and archive.line_at(at))
+            or None
+        )
+        newer = not archive.dated or archive.line_at(at) is not None
+        if found is None and newer:
+            raise archive.ambiguous(what, ways.again)
+        timeline = found or min(archive.segments)
+    if not newer and not ways.later:
+        raise DasTernError(
+            f"{text} is newer than the archive, in which the last transaction ended at or before that. Nothing was done; "
+            "`-e target=latest` restores all of it."
+        )
+    if not newer and not ways.named:
+        timeline = ways.here or timeline
+    inside = before if before and before.last >= at else after
+    number = (
+        max(archive.segments[timeline]) if over
+        else inside.number if inside
+        else min((n for n, when in archive.segments.get(timeline, {}).items() if when >= at), default=0)
+    )  # fmt: skip
+    backup, words = archive.choose(records, timeline, lambda one: float(one["timestamp"]["stop"]) < at, number, what)
+    record = _record(records, backup)
+    words = f"{local(moment, exact=True)}, {words}"
+    if over:  # its cluster was replaced before a transaction came that a recovery to that time could stop at
+        return replace(_end(archive, backup, timeline, words), moment=moment), record
+    return Target(
+        backup["label"], words, timeline, {"recovery_target_time": moment.isoformat(sep=" ")}, moment=moment
+    ), record
+
+
+def _moment(text: str) -> datetime | None:
+    """A time of the operator's; None if it isn't written as one, such as the name of a restore point that begins with a date.
+
+    One without an offset would be read as the server's own zone.
+    """
+    if not _DATE.match(text):
+        return None
+    moment = None
+    try:
+        moment = datetime.fromisoformat(_OFFSET.sub(r"\1", text))
+    except ValueError:
+        if not _LIKE_A_TIME.fullmatch(text):
+            return None
+    if moment is None or not _OFFSET.search(text[10:]) or moment.tzinfo is None:
+        raise DasTernError(
+            f"Target time `{text}` {'is not a time' if moment is None else 'says no offset from UTC'}. {_WRITTEN} Nothing was done."
+        )
+    if moment > datetime.now(UTC):
+        raise DasTernError(f"Target time {text} is in the future. Nothing was done; `-e target=latest` is now.")
+    return moment
+
+
+def _archived(site: Site, latest: bool) -> dict[str, Any]:
+    """Mark the live server's log, and wait until all up to there is in the archive."""
+    name = f"das-tern-{'latest' if latest else 'restore'}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+    mark: dict[str, Any] = {"name": name}
+    for line in site.psql.run(_MARK.format(point=literal(name))).split("\n"):
+        mark |= json.loads(line) if line.strip() else {}
+    if site.psql.run("SHOW archive_mode;").strip() == "off":
+        raise DasTernError(
+            "The live server doesn't archive its write-ahead log (archive_mode is off): there is nothing to recover with but "
+            "each backup's own end. Name a backup (`-e target=LABEL`), or set `postgres_wal_archive: true` for the next time."
+        )
+    wait_until_archived(
+        site.place, mark["file"], site.repository,
+        "Nothing was restored; a backup's own end can be, without what lacks (`-e target=LABEL`).",
+    )  # fmt: skip
+    return mark
+
+
+def _written(site: Site) -> str:
+    return site.psql.run("SELECT pg_current_wal_lsn();").strip()
+
+
+def _found(site: Site, archive: Archive, timeline: int, target: str, readable: bool) -> tuple[str, str]:
+    """Where the restore point or the commit of the transaction begins that `target` names, and words for it.
+
+    The archived log is searched from the newest segment backwards. A name of digits alone can be either; the newer is taken.
+    """
+    point, pattern = f"Restore point `{target}`", rf"desc: RESTORE_POINT {re.escape(target)}$"
+    what, commit = point, f"The commit of transaction {target}"
+    if target.isascii() and target.isdigit():
+        what, pattern = f"{commit} or a restore point of that name", rf"{pattern}|tx: +{target}, .*desc: COMMIT"
+    archive.refuse_unknown(timeline)
+    if not archive.backups or not readable:
+        raise DasTernError(
+            f"{what} can't be looked for without the data directory of its cluster. Nothing was done; name a backup, a time or an LSN."
+        )
+    first = segment_number(archive.backups[0]["archive"]["start"])
+    last = max(archive.segments.get(timeline, {0: 0}))
+    names = [
+        segment_name(archive.holder(timeline, number), number)
+        for number in range(last, first - 1, -1)
+        if number in archive.segments.get(archive.holder(timeline, number), {})
+    ]
+    done = site.once(_SEARCH, pattern, PGDATA, stdin="\n".join(names) + "\n")
+    hit = re.search(r" lsn: ([0-9A-F]+/[0-9A-F]+),", done.out)
+    if done.rc:
+        raise DasTernError(f"The archive can't be searched: {errors_of(done)}.")
+    if hit is None:
+        there = ", ".join(cut([record.called for record in site.records(archive.backups)], 10))
+        raise DasTernError(
+            f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
+            f"Nothing was done. A target is {TARGETS}.{f' {_WRITTEN}' if _DATE.match(target) else ''}"
+        )
+    return hit[1], point if "desc: RESTORE_POINT" in done.out else commit
+
+
+def _record(records: list[Record], backup: dict[str, Any]) -> Record:
+    return next(record for record in records if record.label == backup["label"])
+
+
+def _time(backup: dict[str, Any]) -> str:
+    return local(float(backup["timestamp"]["stop"]))
+
+
+def _parsed(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,4 @@
+"""Seeds: files with rows, what they would change, and large volumes of rows.
+
+Imports: common, server.
+"""

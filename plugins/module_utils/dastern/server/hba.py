@@ -1,0 +1,74 @@
+"""The server's pg_hba.conf and pg_ident.conf as this project wants them, as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..common.errors import DasTernError
+from ..common.sql_values import identifier, name_pattern
+
+_HEADING = """\
+# Written by the postgres role; a line for more goes into postgres_hba_extra.
+# Read from the top, the first line that fits decides. Passwords are only ever compared by SCRAM.
+"""
+
+
+MAP = "das_tern"
+"""Name of the map in pg_ident.conf that lets the container's own superuser log in as any role."""
+IDENT = f"""\
+# Written by the postgres role. Whoever is the superuser inside the container can log in as any role there, so that what
+# belongs to a role is done by that role: a session that logged in as it can't become the superuser again.
+{MAP} postgres all
+"""
+BACKUP_ROLE = "das_tern_backup"
+"""Role that pgBackRest asks the server as, from the backup container."""
+RECEIVER = "das_tern_receiver"
+"""Role of the receiver of zero loss; the name of its slot and its connection, too."""
+
+
+def content(
+    superuser: str,
+    database: str,
+    app_user: str,
+    readonly_user: str,
+    extra: Sequence[str],
+    *,
+    createdb: bool,
+) -> str:
+    """The whole file. With `createdb` the application's user may enter the databases that it makes (Prisma's shadow).
+
+    Without, only its own and the scratch databases that the superuser makes for it. The receiver of zero loss has its line
+    whatever is declared: a run that is cut short mustn't leave commits that wait for one which can't come back. Without
+    zero loss there is no such role.
+    """
+    for line in extra:
+        if not isinstance(line, str) or not line.strip() or "\n" in line or "\r" in line:
+            raise DasTernError(
+                f"postgres_hba_extra holds {line!r}, which isn't one line of pg_hba.conf. "
+                "An entry is one line, such as `host all monitor 10.0.0.0/8 scram-sha-256`."
+            )
+    # Quoted, a name has not the meaning that `all`, `replication` or `+role` would have.
+    own = f"{identifier(database)},{identifier('/' + name_pattern(database))}"
+    lines = [
+        f"local all {identifier(superuser)} peer",
+        f"local all all peer map={MAP}",
+        f"host all {identifier(superuser)} all reject",
+        f"host replication {RECEIVER} samenet scram-sha-256",
+        f"host postgres {BACKUP_ROLE} samenet scram-sha-256",
+        *(line.strip() for line in extra),
+        f"host {'all' if createdb else own} {identifier(app_user)} all scram-sha-256",
+        f"host {identifier(database)} {identifier(readonly_user)} all scram-sha-256",
+        "host all all all reject",
+    ]
+    return _HEADING + "\n".join(lines) + "\n"
+
+
+_READERS_LINE = re.compile(r'^host "((?:[^"]|"")+)" "(?:[^"]|"")+" all scram-sha-256$', re.MULTILINE)
+
+
+def database_of(text: str) -> str | None:
+    """Return the database that a file made by `content` is for, None where it isn't such a file."""
+    # A further line of the inventory may look alike; the read-only role's stands behind them.
+    found = _READERS_LINE.findall(text)
+    return found[-1].replace('""', '"') if found else None

@@ -1,0 +1,238 @@
+"""What runs: engine, image, container, server, as far as each can be asked. Never fails because something is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from ..common import swaps
+from ..common.errors import DasTernError
+from ..common.quantities import amount, local
+from ..common.sql_values import identifier, literal
+from ..common.text import told
+from ..docker.containers import ROLE_LABEL, Containers
+from ..docker.engine import denied
+from . import settings
+from .psql import Psql
+from .survey import bracketed, form
+
+PROVISION = "ansible-playbook playbooks/provision.yml"
+
+_INSIDE = """
+SELECT pg_catalog.json_build_object(
+  'bytes', pg_catalog.pg_database_size(pg_catalog.current_database()),
+  'environment', pg_catalog.current_setting('dastern.environment', true),
+  'tables', (SELECT coalesce(pg_catalog.json_agg(t), '[]') FROM (
+     SELECT c.oid::pg_catalog.regclass::pg_catalog.text AS name, pg_catalog.pg_total_relation_size(c.oid) AS bytes, greatest(c.reltuples, 0)::pg_catalog.int8 AS rows
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+     ORDER BY 2 DESC LIMIT 5) t),
+  'connections', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()),
+  'checksum_failures', (SELECT pg_catalog.sum(checksum_failures) FROM pg_catalog.pg_stat_database))
+"""
+
+# What a database or role gives its sessions, but for what provisioning gives.
+_BY_HAND = """
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('database', datname, 'role', rolname, 'setting', one,
+  'resettable', 'NO_RESET' <> ALL (coalesce(pg_catalog.pg_settings_get_flags(pg_catalog.split_part(one, '=', 1)), '{{}}'))) ORDER BY datname, rolname, one), '[]')
+FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole,
+  pg_catalog.unnest(setconfig) AS one
+WHERE coalesce(datname, {database}) = {database} AND one NOT LIKE 'dastern.environment=%'
+  AND NOT (datname IS NULL AND one = 'default_transaction_read_only=on'
+           AND s.setrole NOT IN (0, (SELECT datdba FROM pg_catalog.pg_database WHERE pg_database.datname = {database})))
+"""
+
+
+def moment(text: str) -> datetime | None:
+    """A time as the engine writes it (RFC 3339, nine digits of seconds); None for its `0001-01-01`."""
+    found = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)$", text)
+    if found is None or text.startswith("0001"):
+        return None
+    zone = "+00:00" if found[3] == "Z" else found[3]
+    fraction = (found[2] or ".0").ljust(7, "0")
+    return datetime.fromisoformat(f"{found[1]}{fraction}{zone}")
+
+
+def healthy_after(container: Mapping[str, Any] | None) -> float | None:
+    """Seconds from the container's start to the end of its first good health check that is still on record."""
+    if not container:
+        return None
+    started = moment(container["State"].get("StartedAt", ""))
+    for check in (container["State"].get("Health") or {}).get("Log") or []:
+        ended = moment(check["End"])
+        if check["ExitCode"] == 0 and started and ended and ended >= started:
+            return round((ended - started).total_seconds(), 1)
+    return None
+
+
+def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str, Any]]:
+    """The report's sections engine, image and postgres; the last has `running`."""
+    if not params["endpoint"]:
+        return {
+            "postgres": {"lines": ["not there: the host has no Docker Engine"], "next": [PROVISION], "running": False}
+        }
+    containers = Containers(params["endpoint"], timeout=15)
+    try:
+        version = containers.version()
+    except PermissionError as error:
+        raise DasTernError(denied(containers.endpoint) or str(error), status=403, denied=True) from None
+    except (DasTernError, OSError, ValueError) as error:
+        return {
+            "engine": {
+                "lines": [f"Docker Engine at {params['endpoint']} doesn't answer: {error}"],
+                "next": [PROVISION],
+            },
+            "postgres": {"lines": ["unknown: the engine doesn't answer"], "running": False},
+        }
+    report: dict[str, dict[str, Any]] = {
+        "engine": {
+            "lines": [f"Docker Engine {version['Version']} at {params['endpoint']}"],
+            "version": version["Version"], "endpoint": params["endpoint"],
+        }
+    }  # fmt: skip
+    container = containers.inspect("container", params["container"])
+    folder = params.get("backup_dir")
+    swap = swaps.noted(Path(os.path.expanduser(folder)), "pending") if folder else None
+    words = f"problem: {swaps.refusal(params['container'], swap).message}" if swap else ""
+    if container is None:
+        volume = containers.inspect("volume", params["volume"])
+        line = f"container {params['container']} doesn't exist"
+        line += f"; volume {params['volume']} with its data does" if volume else ""
+        return {**report, "postgres": {
+            "lines": [line, *([words] if words else [])], "next": [swaps.RESTORE if swap else PROVISION],
+            "running": False, "state": "absent",
+        }}  # fmt: skip
+    image = containers.inspect("image", container["Image"])
+    report["image"] = {
+        "lines": [
+            f"{container['Config']['Image']} ({container['Image'][7:19]}"
+            + (f", {amount(image['Size'])}, made {_made(image)})" if image else ")")
+        ],
+        "reference": container["Config"]["Image"],
+        "id": container["Image"],
+    }
+    report["postgres"] = found = _container(containers, container, params, command)
+    if swap:
+        found["lines"].append(words)
+        found["next"] = [swaps.RESTORE, *(one for one in found["next"] if one != PROVISION)]
+    return report
+
+
+def _made(image: Mapping[str, Any]) -> str:
+    made = moment(image.get("Created") or "")
+    return local(made, datetime.now(timezone.utc)) if made else "at a time that it doesn't tell"
+
+
+def _container(
+    containers: Containers, container: Mapping[str, Any], params: Mapping[str, Any], command: list[str]
+) -> dict[str, Any]:
+    name, state = params["container"], container["State"]
+    health = (state.get("Health") or {}).get("Status", "without health check")
+    began = moment(state["StartedAt"] if state["Running"] else state["FinishedAt"])
+    since = f"since {local(began, datetime.now(timezone.utc))}" if began else "never run"
+    line = f"container {name} {state['Status']}" + (f", {health}" if state["Running"] else f" ({state['ExitCode']})")
+    line += f", {since}, {container['RestartCount']} restarts"
+    result: dict[str, Any] = {
+        "container": name, "state": state["Status"], "health": health if state["Running"] else "", "running": False,
+        "restarts": container["RestartCount"], "lines": [line], "next": [],
+    }  # fmt: skip
+    if (container["Config"]["Labels"] or {}).get(ROLE_LABEL) != "postgres":
+        result["lines"].append(f"it isn't ours: no label {ROLE_LABEL}=postgres")
+        result["next"].append(f"docker rename {quote(name)} {quote(f'{name}-old')}")
+        return result
+    if not state["Running"] or state.get("Paused"):
+        result["next"].append(PROVISION)
+        return result
+    try:
+        result["running"] = True
+        result["published"] = [port.removesuffix(":5432") for port in form(container)["published_ports"]]
+        _server(Psql(containers, name), params, command, result)
+    except DasTernError as error:
+        result["running"] = False
+        result["lines"].append(f"the server can't be asked: {error.message}")
+        result["next"].append(f"docker logs --tail 20 {quote(name)}")
+    return result
+
+
+def _elsewhere(params: Mapping[str, Any], result: dict[str, Any]) -> str:
+    """Where the container publishes something else than is declared, a problem, and the command that asks there; else ""."""
+    address = params["listen_address"]
+    wanted = f"{bracketed(address)}:{params['port']}"
+    if result["published"] == [wanted]:
+        return ""
+    found = " and ".join(result["published"]) or "no port"
+    result["lines"].append(
+        f"problem: container {params['container']} publishes {found}, and declared is {wanted} (postgres_listen_address, "
+        f"postgres_port). What connects by the declaration meets another server or none; {PROVISION} publishes as declared"
+    )
+    if not result["published"]:
+        return PROVISION
+    other, _, port = result["published"][0].rpartition(":")
+    words = [f"-e postgres_port={port}"]
+    if other != bracketed(address):
+        words.append(f"-e postgres_listen_address={quote(other.strip('[]'))}")
+    return " ".join(["ansible-playbook playbooks/status.yml", *words])
+
+
+def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: dict[str, Any]) -> None:
+    found = psql.settings()
+    declared = settings.of_command(command)
+    differences = settings.differences(declared, found)
+    rows = {row["name"]: row for row in found["settings"]}
+    result["server_version"] = found["version"]
+    result["differences"] = differences
+    result["settings"] = {name: rows[name]["shown"] for name in declared if name in rows}
+    result["lines"].append(
+        f"PostgreSQL {found['version']} at {' and '.join(result['published']) or 'no port of the host'}"
+    )
+    if asking := _elsewhere(params, result):
+        result["next"].append(asking)
+    if differences:
+        for row in differences:
+            result["lines"].append(f"setting {settings.worded(row)}")
+        result["next"].append(PROVISION)
+    else:
+        result["lines"].append(f"{len(declared)} settings as declared")
+    database = params["database"]
+    if not psql.value(f"SELECT to_json(EXISTS (SELECT FROM pg_database WHERE datname = {literal(database)}))"):
+        result["lines"].append(f"database {database} doesn't exist")
+        result["next"].append(PROVISION)
+        return
+    inside = psql.value(_INSIDE, database)
+    limit = int(rows["max_connections"]["setting"])
+    result |= {
+        "environment": inside["environment"], "database_bytes": inside["bytes"], "tables": inside["tables"],
+        "connections": inside["connections"], "max_connections": limit,
+        "checksum_failures": inside["checksum_failures"] or 0,
+    }  # fmt: skip
+    tables = ", ".join(f"{table['name']} {amount(table['bytes'])}" for table in inside["tables"])
+    result["lines"].append(
+        f"database {database} ({inside['environment'] or 'no environment set'}) {amount(inside['bytes'])}"
+        + (f"; largest: {tables}" if tables else ", no tables")
+    )
+    result["lines"].append(f"{inside['connections']} of {limit} connections used")
+    result["settings_by_hand"] = psql.value(_BY_HAND.format(database=literal(database)))
+    result["lines"] += [_by_hand(one, params["container"]) for one in result["settings_by_hand"]]
+    if inside["checksum_failures"]:
+        result["lines"].append(
+            f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes"
+        )
+        result["next"].append(f"docker logs {quote(params['container'])} 2>&1 | grep -i checksum")
+
+
+def _by_hand(found: Mapping[str, Any], container: str) -> str:
+    """Say what somebody gave to a database, or to a role, and the command that takes it back."""
+    given = [f"{kind} {identifier(found[kind.lower()])}" for kind in ("ROLE", "DATABASE") if found[kind.lower()]]
+    of = " IN ".join(given) or "ROLE ALL"
+    name, _, value = found["setting"].partition("=")
+    reset = f"ALTER {of} RESET {identifier(*name.split('.')) if found['resettable'] else 'ALL'}"
+    besides = f" (with all others of it; `{PROVISION}` gives it those that are declared)"
+    return (
+        f"set by hand: {name} = {told(value)} for every session of {of}; if that isn't wanted: "
+        f"`docker exec -u postgres {quote(container)} psql -c {quote(reset)}`{'' if found['resettable'] else besides}"
+    )

@@ -1,0 +1,63 @@
+"""What is read from the programs' output, whatever names are in it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from ansible.module_utils.dastern.backups.logical import _COUNT, _wanted, beyond_owner
+from ansible.module_utils.dastern.catalogue.census import lines_of
+
+NAMES = (
+    "plain",
+    "a b",
+    "a\nb",
+    "x\n\\.\ny",
+    'a"; COPY y FROM stdin;',
+    "x FROM stdin;\nCOPY y FROM stdin;",
+    "it's",
+    "\\",
+    "-- a\n-- b",
+)
+
+
+def counted(text: str) -> dict[str, int]:
+    """What the awk program says of what pg_restore writes."""
+    done = subprocess.run(
+        ["bash", "-c", f"pg_restore() {{ cat; }}\n{_COUNT}"], input=text, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {header: int(number) for number, _, header in (line.partition(" ") for line in lines_of(done.stdout))}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_are_counted_whatever_a_table_is_called(name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    literal = quoted.replace("'", "''")
+    text = (
+        "--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\nSET row_security = off;\n"
+        f"--\n-- Data for Name: x; Type: TABLE DATA\n--\n\nCOPY public.{quoted} (x) FROM stdin;\n1\nCOPY z FROM stdin;\n\\\\.\n\\.\n\n\n"
+        f"SELECT pg_catalog.setval('public.{literal}', 1, true);\n\nCOPY public.last (x) FROM stdin;\n\\.\n\n\n\\unrestrict abc\n"
+    )
+    header = f"COPY public.{quoted} (x) FROM stdin;".replace("\n", "\\n")
+    assert counted(text) == {header: 3, "COPY public.last (x) FROM stdin;": 0}
+
+
+def test_a_line_ends_where_a_program_ends_it() -> None:
+    assert lines_of("") == []
+    assert lines_of("a\x85b\u2028c\x0b\x1cd\n\ne\n") == ["a\x85b\u2028c\x0b\x1cd", "", "e"]
+
+
+def test_an_entry_is_chosen_and_judged_by_all_of_its_name() -> None:
+    entry = "7; 0 16400 TABLE DATA public a b dastern_user"  # as pg_restore lists a name with a line's end
+    assert _wanted(entry, ['public."a\nb"'])
+    assert not _wanted(entry, ['public."b"'])
+    # A name may hold what another entry begins with.
+    for name in ("a FK CONSTRAINT b", "a MATERIALIZED VIEW DATA b", "a TABLE DATA b"):
+        assert _wanted(f"3; 1259 16398 TABLE public {name} dastern_user", [f'public."{name}"'])
+        assert _wanted(f"4; 0 16398 TABLE DATA public {name} dastern_user", [f'public."{name}"'])
+    assert not _wanted("4; 0 16398 TABLE DATA public a TABLE DATA public b dastern_user", ["public.b"])
+    assert not _wanted("6; 2606 16402 FK CONSTRAINT public b b_fk dastern_user", ["public.b"])
+    odd = "5; 1259 16399 TABLE public a\u2028b\x0bc dastern_user"
+    assert beyond_owner(lines_of(f"{odd}\n"), "dastern_user") == []
+    assert beyond_owner([odd], "somebody") == ["TABLE public a\u2028b\x0bc dastern_user"]
