@@ -44,29 +44,18 @@ RETURN = r"""
 section: {description: The section backup of the report., returned: success, type: dict}
 """
 
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.dastern.backups.health import ARGUMENT_SPEC as HEALTH
-from ansible.module_utils.dastern.backups.health import examine
+from ansible.module_utils.dastern.backups.health import STATUS_SPEC, status
 from ansible.module_utils.dastern.common.errors import DasTernError
-from ansible.module_utils.dastern.common.text import presentable
-
-ARGUMENT_SPEC: dict[str, Any] = {**HEALTH, "exit_code": {"type": "bool", "default": False}}
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=STATUS_SPEC, supports_check_mode=True)
     try:
-        section = examine(module.params).as_dict()
-        wrong = bool(section["problems"])
+        module.exit_json(**status(module.params))
     except DasTernError as refusal:
-        section, wrong = {"lines": [f"not known: {refusal.message}"], "next": []}, True
-    if module.params["exit_code"]:
-        section["exit_code"] = 2 if wrong else 0
-    report = {"dastern_report": {"backup": section}}
-    stats = {"data": report, "per_host": True, "aggregate": True}
-    module.exit_json(**presentable({"changed": False, "section": section, "ansible_stats": stats}))
+        module.fail_json(msg=refusal.message, **refusal.facts)
 
 
 if __name__ == "__main__":

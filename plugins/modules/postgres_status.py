@@ -59,42 +59,15 @@ log: {description: Last lines of the container's log., returned: success, type: 
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.common.errors import DasTernError
-from ansible.module_utils.dastern.common.text import presentable
-from ansible.module_utils.dastern.docker.containers import Containers
-from ansible.module_utils.dastern.server.status import collect
-from ansible.module_utils.dastern.server.survey import declared_command
+from ansible.module_utils.dastern.server.status import ARGUMENT_SPEC, status
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "endpoint": {"type": "str", "default": ""},
-            "container": {"type": "str", "required": True},
-            "volume": {"type": "str", "required": True},
-            "listen_address": {"type": "str", "required": True},
-            "port": {"type": "int", "required": True},
-            "database": {"type": "str", "required": True},
-            "memory": {"type": "str", "required": True},
-            "shm_size": {"type": "str", "required": True},
-            "settings": {"type": "dict", "required": True},
-            "settings_extra": {"type": "dict", "default": {}},
-            "wal_archive": {"type": "bool", "default": False},
-            "archive_timeout": {"type": "str", "default": "60s"},
-            "backup_dir": {"type": "path", "default": ""},
-            "log_lines": {"type": "int", "default": 0},
-        },
-        supports_check_mode=True,
-    )
-    params = module.params
-    log: list[str] = []
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        sections = collect(params, declared_command(params))
-        if params["log_lines"] and "container" in sections["postgres"]:
-            log = Containers(params["endpoint"]).logs(params["container"], params["log_lines"]).splitlines()
+        module.exit_json(**status(module.params))
     except DasTernError as refusal:
-        module.fail_json(msg=refusal.message)
-    stats = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
-    module.exit_json(**presentable({"changed": False, "sections": sections, "log": log, "ansible_stats": stats}))
+        module.fail_json(msg=refusal.message, **refusal.facts)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,6 @@ lines: {description: The same in words., returned: always, type: list}
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.dastern.common.errors import DasTernError
-from ansible.module_utils.dastern.common.text import presentable
 from ansible.module_utils.dastern.restores.drill import ARGUMENT_SPEC, drill
 
 
@@ -63,12 +62,10 @@ def main() -> None:
     try:
         result = drill(module.params, check_mode=module.check_mode)
     except DasTernError as refusal:
-        module.fail_json(**presentable({"failed": True, "msg": refusal.message, **refusal.facts}))
-    said = {name: value for name, value in result.items() if name not in ("changed", "failed", "msg")}
-    stats = {"data": {"dastern_report": {"drill": said}}, "per_host": True, "aggregate": True}
+        module.fail_json(msg=refusal.message, **refusal.facts)
     if result.get("failed"):
-        module.fail_json(**presentable({**result, "ansible_stats": stats}))
-    module.exit_json(**presentable({**result, "ansible_stats": stats}))
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

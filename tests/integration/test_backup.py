@@ -654,9 +654,7 @@ def test_the_container_restarted_meanwhile(backups: Backups, slow: None) -> None
 
 
 def test_the_run_killed_and_its_pgbackrest_left_behind(backups: Backups, slow: None) -> None:
-    script = (
-        "import json, sys; from dastern.backups import run; run.take(json.load(sys.stdin), say=lambda _: None)"
-    )
+    script = "import json, sys; from dastern.backups import run; run.take(json.load(sys.stdin), say=lambda _: None)"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "plugins/module_utils")},

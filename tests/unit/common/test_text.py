@@ -83,8 +83,9 @@ def test_an_action_escapes_what_its_function_returns(monkeypatch: pytest.MonkeyP
             return {"backups": {"lines": result["lines"]}}
 
     monkeypatch.setattr("ansible.plugins.action.ActionBase.run", lambda *_: {})
-    monkeypatch.setattr(Action, "validate_argument_spec", lambda *_, **__: (None, {}))
+    monkeypatch.setattr(Action, "validate_argument_spec", lambda *_, **__: (SimpleNamespace(_no_log_values=set()), {}))
     action = Action.__new__(Action)
+    action._task = SimpleNamespace(args={}, _role=None)
     result = action.run()
     assert result["lines"] == [ESCAPED]
     # Ansible prints it where a task fails.

@@ -42,6 +42,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "config_dir": {"type": "path", "default": ""},
     "zero_loss": {"type": "bool", "default": False},
 }
+STATUS_SPEC: dict[str, Any] = {**ARGUMENT_SPEC, "exit_code": {"type": "bool", "default": False}}
+"""The options of the module `backup_status`."""
 AHEAD = timedelta(minutes=5)
 """By so much a backup may be newer than the clock: one that is more so was taken while the clock was wrong."""
 
@@ -231,6 +233,18 @@ class Health:
                 f"restored and not live: {waiting['what']} {waiting['incoming']}, which has differences, kept until {local(waiting['until'])}"
             )
         return lines + [f"problem: {one}" for one in self.problems]
+
+
+def status(params: dict[str, Any]) -> dict[str, Any]:
+    """Return what the module `backup_status` returns: the summary's section, also where the backups can't be examined."""
+    try:
+        section = examine(params).as_dict()
+        wrong = bool(section["problems"])
+    except DasTernError as refusal:
+        section, wrong = {"lines": [f"not known: {refusal.message}"], "next": []}, True
+    if params["exit_code"]:
+        section["exit_code"] = 2 if wrong else 0
+    return {"changed": False, "section": section}
 
 
 def examine(params: dict[str, Any], now: datetime | None = None) -> Health:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -19,9 +20,35 @@ from ..common.migration_files import as_sent
 from ..common.text import presentable, shown
 from ..server.advisory_lock import who
 
+INSTANCE = {
+    "backup_dir": "postgres_backup_dir",
+    "config_dir": "postgres_config_dir",
+    "container": "postgres_container_name",
+    "database": "postgres_database",
+    "environment": "dastern_environment",
+    "host": "postgres_host",
+    "image": "postgres_image_reference",
+    "network": "postgres_network_name",
+    "port": "postgres_port",
+    "readonly_user": "postgres_readonly_user",
+    "user": "postgres_app_user",
+    "volume": "postgres_volume_name",
+    "wal_archive": "postgres_wal_archive",
+    "zero_loss": "backup_zero_loss",
+}
+"""The variables that describe the instance, by the option which carries them in every module."""
+ENDPOINTS = ("docker_engine_endpoint", "docker_engine_host")
+"""What the role docker_engine found, and before it ran what is declared."""
+PASSWORD = "app_password"
+"""The file in the folder of the configuration that holds the application's password."""
+
 
 class HostAction(ActionBase):
     """An action plugin beside the module `MODULE`, whose options are `ARGUMENT_SPEC`.
+
+    An option that the task doesn't give is the variable that `INSTANCE` names for it, else `<role>_<option>`. So a new
+    option is declared by the role (meta/argument_specs.yml and defaults/main.yml) and by `ARGUMENT_SPEC`; no task hands
+    it over.
 
     A subclass says in `here` how the module's function is called; one that has more to do on the controller overrides
     `act`, and one that has something for the summary `section`.
@@ -34,7 +61,9 @@ class HostAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
-        _, params = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
+        self._task.args = self._given = {**self._options(), **self._task.args}
+        validated, params = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
+        self._validated = dict(params)
         try:
             if "instance" in params:
                 params["instance"] = self._instance()
@@ -47,7 +76,25 @@ class HostAction(ActionBase):
         result.pop("invocation", None)  # all that was sent to the host, over again
         if sections := self.sections(params, result):
             result["ansible_stats"] = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
-        return presentable(result)
+        # A module masks what it was given as secret; what this process returns is masked by the same function.
+        masked: dict[str, Any] = presentable(remove_values(result, validated._no_log_values))
+        return masked
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options that variables declare: the instance's by `INSTANCE`, the others by the name of the task's role."""
+        role = f"{self._task._role.get_name(include_role_fqcn=False)}_" if self._task._role else ""
+        options: dict[str, Any] = {}
+        for option in self.ARGUMENT_SPEC:
+            for name in (INSTANCE.get(option, ""), role + option if role else ""):
+                if name in self._vars and option not in options and option not in self._task.args:
+                    options[option] = self._templar.template(self._vars[name])
+        if "endpoint" in self.ARGUMENT_SPEC:
+            endpoints = [self._templar.template(self._vars.get(name, "")) for name in ENDPOINTS]
+            absent = self._templar.template(self._vars.get("docker_engine_absent", False))
+            options["endpoint"] = "" if absent else next(filter(None, endpoints), "")
+        if "password_file" in self.ARGUMENT_SPEC and "postgres_config_dir" in self._vars:
+            options["password_file"] = f"{self._templar.template(self._vars['postgres_config_dir'])}/{PASSWORD}"
+        return options
 
     def _instance(self) -> str:
         """`environment/host`, which a confirmation has to name."""
@@ -66,7 +113,7 @@ class HostAction(ActionBase):
         if not self._vars.keys() >= set(names.values()):
             return {}
         params: dict[str, Any] = {option: self._templar.template(self._vars[name]) for option, name in names.items()}
-        if not runs_here(self._connection, self._vars, bool(self._play_context.become)):
+        if not self._runs_here():
             found: dict[str, Any] = self._execute_module(
                 module_name="pending_swap", module_args=params, task_vars=self._vars
             )
@@ -83,12 +130,27 @@ class HostAction(ActionBase):
 
     def on_host(self, params: dict[str, Any]) -> dict[str, Any]:
         """What the module returns for `params`."""
-        if runs_here(self._connection, self._vars, bool(self._play_context.become)):
+        if self._runs_here():
             return self.here(params)
+        # The validation has replaced `~` in paths by the controller's home; on the host it means the host's.
+        paths = {
+            name: self._given[name]
+            for name, option in self.ARGUMENT_SPEC.items()
+            if option["type"] == "path" and name in self._given and params[name] == self._validated[name]
+        }
         result: dict[str, Any] = self._execute_module(
-            module_name=self.MODULE, module_args=as_sent(params), task_vars=self._vars
+            module_name=self.MODULE, module_args=as_sent({**params, **paths}), task_vars=self._vars
         )
         return result
+
+    def _runs_here(self) -> bool:
+        """Return whether the host is this very process's machine, user and Python, and the task needs no other environment."""
+        if self._connection.transport != "local" or self._play_context.become:
+            return False
+        environment: dict[str, Any] = {}
+        self._compute_environment_string(environment)
+        interpreter = self._vars.get("ansible_python_interpreter")
+        return not environment and interpreter in (sys.executable, "{{ ansible_playbook_python }}")
 
     def on_host_in_turn(self, params: dict[str, Any]) -> dict[str, Any]:
         """`on_host`; for one who has to wait for the migration lock it is first said whom it waits for."""
@@ -136,11 +198,3 @@ def refused_lines(refused: list[str]) -> list[str]:
         first, *more = words.splitlines()
         lines += [f"would be refused: {first}", *(f"  {line.strip()}" for line in more)]
     return lines
-
-
-def runs_here(connection: Any, task_vars: dict[str, Any], become: bool) -> bool:
-    """Whether the host is this very process's machine, user and Python."""
-    if connection.transport != "local" or become:
-        return False
-    interpreter = task_vars.get("ansible_python_interpreter")
-    return interpreter in (sys.executable, "{{ ansible_playbook_python }}")

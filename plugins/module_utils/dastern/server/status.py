@@ -19,8 +19,24 @@ from ..docker.containers import ROLE_LABEL, Containers
 from ..docker.engine import denied
 from . import settings
 from .psql import Psql
-from .survey import bracketed, form
+from .survey import bracketed, declared_command, form
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "endpoint": {"type": "str", "default": ""},
+    "container": {"type": "str", "required": True},
+    "volume": {"type": "str", "required": True},
+    "listen_address": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "database": {"type": "str", "required": True},
+    "memory": {"type": "str", "required": True},
+    "shm_size": {"type": "str", "required": True},
+    "settings": {"type": "dict", "required": True},
+    "settings_extra": {"type": "dict", "default": {}},
+    "wal_archive": {"type": "bool", "default": False},
+    "archive_timeout": {"type": "str", "default": "60s"},
+    "backup_dir": {"type": "path", "default": ""},
+    "log_lines": {"type": "int", "default": 0},
+}
 PROVISION = "ansible-playbook playbooks/provision.yml"
 
 _INSIDE = """
@@ -68,6 +84,15 @@ def healthy_after(container: Mapping[str, Any] | None) -> float | None:
         if check["ExitCode"] == 0 and started and ended and ended >= started:
             return round((ended - started).total_seconds(), 1)
     return None
+
+
+def status(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the module `postgres_status` returns: the summary's sections, and the server's last `log_lines` lines."""
+    sections = collect(params, declared_command(params))
+    log: list[str] = []
+    if params["log_lines"] and "container" in sections["postgres"]:
+        log = Containers(params["endpoint"]).logs(params["container"], params["log_lines"]).splitlines()
+    return {"changed": False, "sections": sections, "log": log}
 
 
 def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str, Any]]:
