@@ -21,7 +21,7 @@ PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 CODE = re.compile(r"^```\w*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE = re.compile(
-    r"(?<![\w./-])(?:\.ci|\.github|docs|files|inventories|playbooks|plugins|roles|scripts|tests)/[\w./-]*"
+    r"(?<![\w./-])(?:\.ci|\.github|docs|inventories|playbooks|plugins|roles|scripts|tests)/[\w./-]*"
 )
 MAKE = re.compile(r"\bmake (?!NAME)([\w-]+)")
 WORDS = re.compile(r"""(?<= )(?:-e )?['"]?([a-z_]\w*)=""")
