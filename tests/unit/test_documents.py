@@ -20,9 +20,7 @@ DOCUMENTS = sorted(
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 CODE = re.compile(r"^```\w*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-FILE = re.compile(
-    r"(?<![\w./-])(?:\.ci|\.github|docs|inventories|playbooks|plugins|roles|scripts|tests)/[\w./-]*"
-)
+FILE = re.compile(r"(?<![\w./-])(?:\.ci|\.github|docs|inventories|playbooks|plugins|roles|scripts|tests)/[\w./-]*")
 MAKE = re.compile(r"\bmake (?!NAME)([\w-]+)")
 WORDS = re.compile(r"""(?<= )(?:-e )?['"]?([a-z_]\w*)=""")
 
