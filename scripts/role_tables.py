@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Write the tables of variables into the READMEs, from the roles' argument specifications, and those of lint.
+"""Write the tables of variables into docs/roles/, from the roles' argument specifications, and those of lint.
 
 Usage: scripts/role_tables.py [--check]
 
-Between `<!-- variables -->` and `<!-- /variables -->` a role's README gets its own table, the README at the top the
-tables of all roles. Between `<!-- statements -->` and `<!-- /statements -->` docs/lint.md gets what
-docs/lint_statements.yml says. With --check nothing is written and the exit code is 1 if a table is not current.
+Between `<!-- variables -->` and `<!-- /variables -->` docs/roles/<role>.md gets the role's table. Between
+`<!-- statements -->` and `<!-- /statements -->` docs/lint.md gets the examples of docs/lint_statements.yml. With --check
+nothing is written and the exit code is 1 if a table is not current.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("docker_engine", "postgres_image", "postgres", "migrations", "backup", "restore", "seed")
 MARKUP = re.compile(r"\b[CVO]\(([^)]*)\)")
 
 
 def options(role: Path) -> dict[str, dict[str, Any]]:
-    """The options of all entry points of a role, each once, in the order in which they are first named."""
+    """Return the options of all entry points of a role, each once, in the order in which they first appear."""
     specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text("utf-8"))["argument_specs"]
-    found: dict[str, dict[str, Any]] = {}
+    collected: dict[str, dict[str, Any]] = {}
     for entry_point in specs.values():
         for name, option in entry_point.get("options", {}).items():
-            found.setdefault(name, option)
-    return found
+            collected.setdefault(name, option)
+    return collected
 
 
 def table(role: Path) -> str:
-    """A Markdown table: name, type or choices, default, meaning."""
+    """Return a Markdown table: name, type or choices, default, meaning."""
     rows = ["| Variable | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
     for name, option in options(role).items():
         kind = ", ".join(f"`{choice}`" for choice in option["choices"]) if "choices" in option else option["type"]
-        default = "required" if option.get("required") else f"`{shown(option.get('default'))}`"
+        default = "required" if option.get("required") else shown(option.get("default"), role)
         text = option["description"]
         meaning = " ".join((" ".join(text) if isinstance(text, list) else text).split()).replace("|", "\\|")
         meaning = MARKUP.sub(r"`\1`", meaning)
@@ -46,32 +45,32 @@ def table(role: Path) -> str:
     return "\n".join(rows) + "\n"
 
 
-def shown(value: Any) -> str:
-    """A default as one would write it in an inventory; long dictionaries are left to the role's defaults."""
+def shown(value: Any, role: Path) -> str:
+    """Return a default as an inventory would have it; for a long dictionary, a link to the role's defaults."""
     if isinstance(value, str):
-        return value.replace("|", "\\|") or '""'
+        text = value.replace("|", "\\|")
+        return f"`{text}`" if text else '`""`'
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else "see defaults/main.yml"
+    return f"`{text}`" if len(text) <= 80 else f"[defaults](../../roles/{role.name}/defaults/main.yml)"
 
 
 def lint_statements() -> str:
-    """Markdown tables of all kinds of statements: example, kind in the grammar, class with its rules, and why."""
+    """Return Markdown tables of all kinds of statements: example, kind in the grammar, class with its rules, and why."""
     sections = yaml.safe_load((ROOT / "docs" / "lint_statements.yml").read_text("utf-8"))
     rows = []
     for section, examples in sections.items():
         rows += [f"### {section}\n", "| Example | Kind | Finding | Why |", "| --- | --- | --- | --- |"]
-        for one in examples:
-            sql = " ".join(one["sql"].split()).replace("|", "\\|")
-            found = ", ".join(f"{severity}: `{rule}`" for rule, severity in one.get("finds", {}).items())
-            rows.append(f"| `{sql}` | {one['kind']} | {found or 'none'} | {one['why']} |")
+        for example in examples:
+            sql = " ".join(example["sql"].split()).replace("|", "\\|")
+            findings = ", ".join(f"{severity}: `{rule}`" for rule, severity in example.get("finds", {}).items())
+            rows.append(f"| `{sql}` | {example['kind']} | {findings or 'none'} | {example['why']} |")
         rows.append("")
     return "\n".join(rows)
 
 
 def main() -> int:
-    roles = [ROOT / "roles" / name for name in ORDER]
-    wanted = [(role / "README.md", "variables", table(role)) for role in roles]
-    wanted.append((ROOT / "README.md", "variables", "\n".join(f"### {role.name}\n\n{table(role)}" for role in roles)))
+    roles = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+    wanted = [(ROOT / "docs" / "roles" / f"{role.name}.md", "variables", table(role)) for role in roles]
     wanted.append((ROOT / "docs" / "lint.md", "statements", lint_statements()))
     stale = []
     for path, name, text in wanted:

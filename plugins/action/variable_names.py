@@ -73,7 +73,8 @@ class ActionModule(ActionBase):
         ]
         if refused.keys() - {LEFT_OVER}:
             words.append(
-                f"The README lists every variable; one that belongs to somebody else is listed in `{FOREIGN}`."
+                "`docs/playbooks.md` lists the variables of each playbook, and `docs/roles/` those of each role. List a variable "
+                f"that belongs to somebody else in `{FOREIGN}`."
             )
         return {
             "failed": True,

@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleError
+from ansible.module_utils.dastern import VERSION
 from ansible.module_utils.dastern.common.commands import near
 from ansible.module_utils.dastern.common.text import shown, shown_json
 from ansible.module_utils.dastern.controller.command_line import CommandLine
@@ -172,6 +173,7 @@ class CallbackModule(CallbackBase):
             self._write(
                 Path(str(self._report_file)),
                 {
+                    "version": VERSION,
                     "playbook": self._playbook,
                     "check": self._check,
                     "seconds": seconds,
@@ -192,7 +194,7 @@ class CallbackModule(CallbackBase):
     def _show(self, host: str, summary: dict[str, Any], seconds: float) -> None:
         outcome = "failed" if summary["failed"] else f"{summary['changed']} changed"
         check = ", check mode: nothing was done" if self._check else ""
-        self._line(f"Das Tern · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
+        self._line(f"Das Tern {VERSION} · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
         told: list[str] = []
         for name in sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one)):
             section = summary["sections"][name]

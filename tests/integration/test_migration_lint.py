@@ -358,7 +358,7 @@ def test_new_is_refused(tmp_path: Path, arguments: list[str], words: str) -> Non
         assert done.returncode == 2
         assert words in flat(done)
         assert "Traceback" not in flat(done)
-        summary = done.stdout[done.stdout.index("Das Tern · playbooks/new_migration.yml · ") :]
+        summary = done.stdout[done.stdout.index(" · playbooks/new_migration.yml · ") :]
         assert "\n  failed       " in summary
         assert words in summary
     assert list(tmp_path.iterdir()) == []

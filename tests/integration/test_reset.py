@@ -124,7 +124,7 @@ def test_playbook(chain: Database, tmp_path_factory: pytest.TempPathFactory) -> 
     play = {"playbook": "playbooks/reset.yml", "seed_allowed": False}
     report = tmp_path_factory.mktemp("report") / "report.json"
     refused = chain.play(**play, report_file=report)
-    summary = refused.stdout[refused.stdout.index("Das Tern ·") :]
+    summary = refused.stdout[refused.stdout.index(" · playbooks/reset.yml · ") :]
     assert (
         refused.returncode,
         f"  failed       A reset deletes everything in schema public of database {chain.name}" in summary,

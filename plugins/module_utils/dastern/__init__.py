@@ -11,3 +11,6 @@ room imports only rooms below it:
                 docker
                 common
 """
+
+VERSION = "0.1.0"
+"""The version in each summary and report. CHANGELOG.md says what it brought."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible import context
+from ansible.module_utils.dastern import VERSION
 from ansible.utils.context_objects import CLIArgs
 from samples import callback
 
@@ -33,7 +34,7 @@ class Summary:
         changed: int = 0,
         **options: Any,
     ) -> list[str]:
-        """The lines behind the first; the same as JSON is in `report`."""
+        """Return the lines behind the first, which is in `header`; the same as JSON is in `report`."""
         self._monkeypatch.setattr(context, "CLIARGS", CLIArgs(options))
         self._monkeypatch.setattr("sys.argv", ["/somewhere/ansible-playbook", *shlex.split(argv)])
         callback, lines = self._module.CallbackModule(), list[str]()
@@ -49,6 +50,7 @@ class Summary:
         (callback.v2_runner_on_failed if failure else callback.v2_runner_on_ok)(result)
         totals = {"changed": changed, "failures": int(bool(failure)), "unreachable": 0}
         callback.v2_playbook_on_stats(SimpleNamespace(processed=["here"], summarize=lambda _: totals))
+        self.header = lines[0]
         return [line.strip() for line in lines[1:]]
 
     @property
@@ -86,6 +88,12 @@ def test_commands_act_where_the_run_did(summary: Summary) -> None:
     host = summary.report["hosts"]["here"]
     assert host["next"] == host["sections"]["backup"]["next"] == [whole]
     assert summary.report["failures"][0]["message"] == f"Run `{whole}`."
+
+
+def test_summary_and_report_name_the_version(summary: Summary) -> None:
+    summary.of({})
+    assert summary.header.startswith(f"Das Tern {VERSION} · ")
+    assert summary.report["version"] == VERSION
 
 
 def test_a_secret_is_wanted_from_the_environment(summary: Summary) -> None:

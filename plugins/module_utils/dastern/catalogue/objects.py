@@ -5,7 +5,7 @@ search path is the first schema, so that names in it are written without the sch
 databases, or two servers, give equal texts. Left out: the ledger, what belongs to an extension (the extension stands for
 it), versions of extensions (the image decides them), whether a materialized view is filled, and the value that a sequence
 has reached. What has no query of its own here (operators, text search and their like) is listed by name; of those only
-existence and owner-independent identity are compared. roles/migrations/README.md lists what isn't looked at.
+existence and owner-independent identity are compared. docs/roles/migrations.md lists what isn't looked at.
 """
 
 from __future__ import annotations
