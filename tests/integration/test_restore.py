@@ -25,12 +25,12 @@ from ansible.module_utils.dastern.backups.records import Check, Place, Record, n
 from ansible.module_utils.dastern.catalogue import census
 from ansible.module_utils.dastern.catalogue.comparison import Comparison, compare
 from ansible.module_utils.dastern.common.errors import DasTernError
-from ansible.module_utils.dastern.migrations import resolve
 from ansible.module_utils.dastern.restores import database_copy, request, restored_server
 from ansible.module_utils.dastern.restores import plan as restore_plan
 from ansible.module_utils.dastern.restores import swap as restore_swap
 from ansible.module_utils.dastern.restores.drill import drill
 from ansible.module_utils.dastern.restores.run import restore
+from ansible.module_utils.dastern.restores.target import resolve
 from conftest import docker, remove_instance
 from migrating import wait_until
 
