@@ -12,7 +12,7 @@ EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(ARGS)
 PYTEST = pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup setup-dev test lint unit prepare security integration molecule faults docs bench clean
+.PHONY: help up setup setup-dev test lint unit mutants prepare security integration molecule faults docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
 
 unit: setup-dev ## Tests of the pure logic
 	$(PYTEST) --numprocesses 2 tests/unit
+
+mutants: setup-dev ## Break important lines one by one; each has to fail a unit test
+	@python scripts/mutants.py $(ARGS)
 
 prepare: setup-dev
 	@ansible-playbook tests/prepare.yml
