@@ -35,7 +35,7 @@ override of_instance = $(call shell_word,$(or $(value $(1)),$(2)))
 .DEFAULT_GOAL := help
 .PHONY: help up provision status migrate migration-status new-migration resolve-migration baseline rollback rehearse reset \
 	seed drift schema console backup list-backups verify-backups restore restore-drill backup-schedule plain-sql \
-	save-image remove setup setup-dev format test test-all lint unit prepare security integration molecule faults docs \
+	save-image remove setup setup-dev format test test-all lint unit mutants prepare security integration molecule faults docs \
 	bench clean
 
 help: ## Show this list
@@ -126,6 +126,9 @@ lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
 
 unit: setup-dev ## Tests of the pure logic
 	$(PYTEST) --numprocesses 2 tests/unit
+
+mutants: setup-dev ## Break important lines one by one; each has to fail a unit test
+	@python scripts/mutants.py $(ARGS)
 
 prepare: setup-dev
 	@ansible-playbook tests/prepare.yml

@@ -25,7 +25,7 @@ options:
     type: dict
     default: {}
   wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
-  nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+  nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
   config_dir: {description: "The server's folder of configuration, which knows the one of its backups.", type: path, default: ""}
   lock_timeout: {description: How long a logical backup waits for a locked table., type: str, default: 10s}
 extends_documentation_fragment: [backups]

@@ -14,7 +14,7 @@ options:
   config_dir: {description: Directory of the host for the job's configuration., type: path, required: true}
   state: {description: Whether there is to be a schedule., type: str, choices: [present, absent], default: present}
   time: {description: Time of day in Asia/Phnom_Penh., type: str, default: "02:30"}
-  full: {description: Weekday of the full backup, or V(daily)., type: str, default: sunday}
+  full: {description: "Weekday of the full backup, or V(daily).", type: str, default: sunday}
   delay: {description: Seconds by which hosts spread their beginnings., type: int, default: 900}
   drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
   expected_hours: {description: Hours within which there is to be a backup., type: int, default: 26}

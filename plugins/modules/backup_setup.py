@@ -28,7 +28,7 @@ options:
     type: dict
     default: {}
   wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
-  nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+  nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
   lost:
     description: Write the configuration where there is none, and do nothing else; for a restore where the server is lost.
     type: bool

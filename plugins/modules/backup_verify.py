@@ -11,7 +11,7 @@ description:
     keeps the result in each record. Fails if anything is damaged, after everything was looked at.
 options:
   wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
-  nice: {description: How far pgBackRest gives way to other processes, 0 to 19., type: int, default: 10}
+  nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
 extends_documentation_fragment: [backups]
 attributes:
   check_mode:

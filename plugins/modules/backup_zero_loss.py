@@ -15,7 +15,7 @@ extends_documentation_fragment: [backups]
 options:
   config_dir: {description: "The server's configuration folder; the receiver's is receiver in it.", type: path, required: true}
   network: {description: The server's network., type: str, required: true}
-  wal_archive: {description: Whether the server archives its WAL, which is needed., type: bool, required: true}
+  wal_archive: {description: "Whether the server archives its WAL, which is needed.", type: bool, required: true}
   enabled: {description: Whether there is to be a receiver., type: bool, default: false}
   away:
     description: Whether commits wait while the receiver is away, or go on without it.

@@ -11,7 +11,7 @@ description:
     next run finishes the swap or takes it back; until then nothing else may be made or removed there.
 options:
   container: {description: Name of the server's container., type: str, required: true}
-  backup_dir: {description: Folder of the backups, which has the note of it., type: path, required: true}
+  backup_dir: {description: "Folder of the backups, which has the note of it.", type: path, required: true}
 attributes:
   check_mode:
     support: full

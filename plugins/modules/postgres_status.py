@@ -19,9 +19,9 @@ options:
   memory: {description: Memory limit as declared., type: str, required: true}
   shm_size: {description: Shared memory as declared., type: str, required: true}
   settings: {description: Settings as declared., type: dict, required: true}
-  settings_extra: {description: More settings, over O(settings)., type: dict, default: {}}
+  settings_extra: {description: "More settings, over O(settings).", type: dict, default: {}}
   wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
-  backup_dir: {description: Folder of the backups, which has the note of a swap that hasn't ended., type: path, default: ""}
+  backup_dir: {description: "Folder of the backups, which has the note of a swap that hasn't ended.", type: path, default: ""}
   archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
   log_lines: {description: Return so many last lines of the container's log., type: int, default: 0}
 attributes:

@@ -20,14 +20,14 @@ options:
   memory: {description: Memory limit of the container., type: str, required: true}
   shm_size: {description: Size of its shared memory file system., type: str, required: true}
   settings: {description: Settings of the server., type: dict, required: true}
-  settings_extra: {description: More settings, over O(settings)., type: dict, default: {}}
+  settings_extra: {description: "More settings, over O(settings).", type: dict, default: {}}
   hba_extra: {description: More lines of pg_hba.conf., type: list, elements: str, default: []}
   database: {description: Name of the database., type: str, required: true}
   app_user: {description: Role that owns the database., type: str, required: true}
   app_createdb: {description: Whether that role may make databases., type: bool, default: false}
   readonly_user: {description: Role that may only read., type: str, required: true}
-  app_password: {description: The inventory's password for O(app_user), if any., type: str, default: ""}
-  readonly_password: {description: The inventory's password for O(readonly_user), if any., type: str, default: ""}
+  app_password: {description: "The inventory's password for O(app_user), if any.", type: str, default: ""}
+  readonly_password: {description: "The inventory's password for O(readonly_user), if any.", type: str, default: ""}
   config_dir: {description: Directory of the host that holds secrets and pg_hba.conf., type: path, required: true}
   backup_dir: {description: Directory of the host for backups., type: path, required: true}
   wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
@@ -72,7 +72,7 @@ RETURN = r"""
 exists: {description: Whether the container exists., returned: always, type: bool}
 running: {description: Whether it runs., returned: always, type: bool}
 swap: {description: What to say of a swap of databases that a restore has to finish once the server runs; empty where there is none., returned: always, type: str}
-status: {description: Its state in Docker's words, or V(absent)., returned: always, type: str}
+status: {description: "Its state in Docker's words, or V(absent).", returned: always, type: str}
 image_present: {description: Whether the image is there., returned: always, type: bool}
 network_exists: {description: Whether the network exists., returned: always, type: bool}
 volume_exists: {description: Whether the volume exists., returned: always, type: bool}
@@ -81,7 +81,7 @@ reasons: {description: "Why the container will be made anew, such as V(max_conne
 rehearse: {description: Whether settings or rules should be tried before they are used., returned: always, type: bool}
 command: {description: The server's command line., returned: always, type: list}
 hba: {description: Content of pg_hba.conf., returned: always, type: str}
-server_files: {description: Content of all files in its folder, by name., returned: always, type: dict}
+server_files: {description: "Content of all files in its folder, by name.", returned: always, type: dict}
 session: {description: PGOPTIONS of a neutral session of the superuser., returned: always, type: str}
 hba_path: {description: Its path on the host., returned: always, type: str}
 folders: {description: What is to be done to the folders of backups and configuration., returned: always, type: list}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
+from ansible.plugins.action import ActionBase
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 MODULES = sorted((PLUGINS / "modules").glob("*.py"))
@@ -27,6 +29,7 @@ def load(path: Path) -> Any:
 
 
 def documented(module: Any) -> dict[str, Any]:
+    """The options that a module documents."""
     documentation = yaml.safe_load(module.DOCUMENTATION)
     options: dict[str, Any] = documentation.get("options", {})
     for fragment in documentation.get("extends_documentation_fragment", []):
@@ -36,17 +39,86 @@ def documented(module: Any) -> dict[str, Any]:
     return options
 
 
+@cache
+def taken(path: Path) -> dict[str, Any]:
+    """The options that a module takes; of one that is documentation alone those that its action plugin takes."""
+    got: list[dict[str, Any]] = []
+
+    def build(*_: Any, argument_spec: dict[str, Any], **__: Any) -> None:
+        got.append(argument_spec)
+        raise SystemExit
+
+    module = load(path)
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(module, "main"):
+            patch.setattr(module, "HostModule" if hasattr(module, "HostModule") else "AnsibleModule", build)
+            run = module.main
+        else:
+            plugin = load(PLUGINS / "action" / path.name).ActionModule
+            patch.setattr(ActionBase, "run", lambda *_: {})
+            patch.setattr(ActionBase, "validate_argument_spec", build)
+            run = plugin.__new__(plugin).run
+        with pytest.raises(SystemExit):
+            run()
+    (spec,) = got
+    return spec
+
+
+OF_OPTION = {"description", "type", "default", "required", "choices", "elements", "suboptions"}
+OF_RESULT = {"description", "type", "returned", "sample", "elements", "contains"}
+OF_ATTRIBUTE = {"description", "support"}
+
+
+def malformed(entries: dict[str, Any], keys: set[str], within: str = "") -> list[str]:
+    """Entries with a key that isn't one of `keys`, or a description that isn't text.
+
+    `{description: One, two., type: str}` is a description `One` and a key `two.` without a value to YAML.
+    """
+    found = []
+    for name, entry in entries.items():
+        path = f"{within}{name}"
+        found += [f"{path}: {key}" for key in entry if key not in keys]
+        texts = entry.get("description")
+        if not texts or not all(isinstance(text, str) for text in (texts if isinstance(texts, list) else [texts])):
+            found.append(f"{path}: description")
+        found += malformed(entry.get("suboptions") or entry.get("contains") or {}, keys, f"{path}.")
+    return found
+
+
+def differing(options: dict[str, Any], spec: dict[str, Any], within: str = "") -> list[str]:
+    """What of the documented `options` isn't as in `spec`."""
+    found = [f"{within}{name}" for name in options.keys() ^ spec.keys()]
+    for name in options.keys() & spec.keys():
+        said, wanted = options[name], spec[name]
+        for key in ("type", "default", "required", "choices", "elements"):
+            one, other = said.get(key), wanted.get(key)
+            if key == "required":
+                one, other = bool(one), bool(other)
+            if (type(one), one) != (type(other), other):
+                found.append(f"{within}{name}: {key}")
+        found += differing(said.get("suboptions") or {}, wanted.get("options") or {}, f"{within}{name}.")
+    return found
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_the_documentation_is_the_argument_spec(path: Path) -> None:
+    assert differing(documented(load(path)), taken(path)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_the_documentation_is_read_as_it_was_written(path: Path) -> None:
     module = load(path)
-    options = documented(module)
-    if not hasattr(module, "ARGUMENT_SPEC"):
-        return  # said once, in `main`
-    assert set(options) == set(module.ARGUMENT_SPEC)
-    for name, option in module.ARGUMENT_SPEC.items():
-        for key in ("type", "default", "required", "choices"):
-            wanted = option.get(key)
-            assert options[name].get(key) == wanted or (key == "required" and not wanted), (name, key)
+    assert malformed(documented(module), OF_OPTION) == []
+    assert malformed(yaml.safe_load(module.DOCUMENTATION)["attributes"], OF_ATTRIBUTE) == []
+    assert malformed(yaml.safe_load(module.RETURN) or {}, OF_RESULT) == []
+
+
+def test_a_description_that_a_comma_cuts_is_found() -> None:
+    assert malformed(yaml.safe_load("{a: {description: One, two., type: str}}"), OF_OPTION) == ["a: two."]
+    assert malformed(yaml.safe_load('{a: {description: "One, two.", type: str}}'), OF_OPTION) == []
+    assert malformed(yaml.safe_load("{a: {description: [One: two.]}}"), OF_OPTION) == ["a: description"]
+    inside = "{a: {description: One., suboptions: {b: {description: One, two.}}}}"
+    assert malformed(yaml.safe_load(inside), OF_OPTION) == ["a.b: two."]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +151,7 @@ TEXTS: dict[str, Any] = {
     "former": ["SELECT 'text of former';"],
     "declared": '[{"file": "users.yml", "row": "text of a row"}]',
 }
-WITH_TEXTS = [path for path in MODULES if TEXTS.keys() & getattr(load(path), "ARGUMENT_SPEC", {}).keys()]
+WITH_TEXTS = [path for path in MODULES if TEXTS.keys() & taken(path).keys()]
 
 
 def logged(path: Path, monkeypatch: pytest.MonkeyPatch, replaced: type | None = None) -> tuple[str, dict[str, Any]]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible.module_utils.dastern.backups import logical
 from ansible.module_utils.dastern.backups.logical import _COUNT, _wanted, beyond_owner
 from ansible.module_utils.dastern.catalogue.census import lines_of
+from ansible.module_utils.dastern.common.errors import DasTernError
 
 NAMES = (
     "plain",
@@ -61,3 +68,32 @@ def test_an_entry_is_chosen_and_judged_by_all_of_its_name() -> None:
     odd = "5; 1259 16399 TABLE public a\u2028b\x0bc dastern_user"
     assert beyond_owner(lines_of(f"{odd}\n"), "dastern_user") == []
     assert beyond_owner([odd], "somebody") == ["TABLE public a\u2028b\x0bc dastern_user"]
+
+
+@pytest.mark.parametrize(("free", "fits"), [(1000, True), (999, False), (0, False)])
+def test_a_backup_that_may_fill_the_disk_isnt_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, fits: bool
+) -> None:
+    """Asked is the disk that the folder is or will be on."""
+    asked: list[Path] = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=free))
+    if fits:
+        logical.refuse_full_disk(tmp_path / "not" / "yet", 1000, "d")
+    else:
+        with pytest.raises(DasTernError) as refusal:
+            logical.refuse_full_disk(tmp_path / "not" / "yet", 1000, "d")
+        assert refusal.value.facts == {"needed": 1000, "free": free}
+    assert asked == [tmp_path]
+
+
+def test_the_files_of_a_backup_are_on_disk_before_its_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
+    for name in ("1.dat.zst", "toc.dat"):
+        (tmp_path / name).write_bytes(b"rows")
+    files = logical._synced(tmp_path)
+    assert synced == [str(tmp_path / "1.dat.zst"), str(tmp_path / "toc.dat"), str(tmp_path)]
+    each = {"bytes": 4, "sha256": hashlib.sha256(b"rows").hexdigest()}
+    assert files == {"1.dat.zst": each, "toc.dat": each}

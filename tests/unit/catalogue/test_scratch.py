@@ -7,6 +7,7 @@ from ansible.module_utils.dastern.catalogue import scratch
 from ansible.module_utils.dastern.catalogue.scratch import refuse_outside, without_shared
 from ansible.module_utils.dastern.common.errors import DasTernError
 from ansible.module_utils.dastern.common.migration_files import MigrationFile
+from fake_session import Rows, Session
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,53 @@ def test_rows_of_a_big_file_are_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert without_shared(MigrationFile("1_a", rows + computed), "the/path")[0].sql == rows + computed
     with pytest.raises(DasTernError, match="line 1002\\."):
         refuse_outside(MigrationFile("1_a", f"{rows}{computed}DO $$ BEGIN EXECUTE 'DROP ROLE r'; END $$"), "the/path")
+
+
+NOW = 1_800_000_000
+LIKE_LIVE = ("UTF8", "b", "C.UTF-8", "C.UTF-8", "C.UTF-8", None, True, "app", NOW, "2027-01-15T08:00:00Z")
+MARKED = f"{scratch.MARK}d, made 2027-01-15T07:00:00Z"
+
+
+def name_of(age: int, database: str = "d", digits: str = "0badcafe") -> str:
+    return f"{database}_scratch_{NOW - age:08x}{digits}"
+
+
+def made(monkeypatch: pytest.MonkeyPatch, *there: tuple[str, str | None]) -> list[str]:
+    """What is sent while a scratch database is made and dropped, beside databases with their comments."""
+
+    def answer(query: str) -> Rows:
+        if "shobj_description" in query:
+            return [(name, comment, NOW) for name, comment in there]
+        return [LIKE_LIVE] if "daticurules" in query else []
+
+    live = Session(answer=answer)
+    monkeypatch.setattr(scratch, "connect", lambda *_: Session())
+    with scratch.scratch_database(live, {"database": "d", "user": "app"}):  # type: ignore[arg-type]
+        live.sent.append("used")
+    return [one for one in live.sent if one == "used" or " DATABASE " in one]
+
+
+def test_a_scratch_database_is_dropped_whatever_is_at_work_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, comment, revoke, used, drop = made(monkeypatch)
+    name = create.split()[2]
+    assert create.startswith(f'CREATE DATABASE {name} OWNER "app" TEMPLATE template0')
+    assert comment.startswith(f"COMMENT ON DATABASE {name} IS '{scratch.MARK}d, made ")
+    assert revoke == f"REVOKE ALL ON DATABASE {name} FROM PUBLIC"
+    assert (used, drop) == ("used", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    ("name", "comment", "dropped"),
+    [
+        (name_of(3600), MARKED, True), (name_of(9999), None, True), (name_of(3599), MARKED, False), (name_of(-9999), MARKED, False),
+        (name_of(9999), "mine", False), (name_of(9999), f"{scratch.MARK}d2, made 2027-01-15T07:00:00Z", False),
+        (name_of(9999, "d2"), None, False), (name_of(9999, digits="0BADCAFE"), None, False), (f"{name_of(9999)}_kept", None, False),
+    ],
+)  # fmt: skip
+def test_only_what_killed_runs_left_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, name: str, comment: str | None, dropped: bool
+) -> None:
+    """Ours by name, with our comment or none, and an hour old."""
+    first = made(monkeypatch, (name, comment))[0]
+    assert (first == f'DROP DATABASE IF EXISTS "{name}"') is dropped
+    assert dropped or first.startswith("CREATE DATABASE")

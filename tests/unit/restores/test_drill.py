@@ -22,11 +22,13 @@ ENDED = "The server made of the backup doesn't start: terminating."
 RUNS, STOPPED, REFUSED = ({"Running": runs, "ExitCode": code} for runs, code in ((True, 0), (False, 0), (False, 1)))
 
 
-def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: DasTernError, state: Any, log: str) -> Record:
+def tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: DasTernError, state: Any, log: str, free: int = 1 << 40
+) -> Record:
     """The record after a drill that failed so, with the trial server in that state; raises as the drill does."""
     containers = SimpleNamespace(inspect=lambda *_: state and {"State": state}, logs=lambda *_: log)
     site = SimpleNamespace(
-        helper="pg-restore", volume="pg-data", repository=1, containers=containers, look=lambda: {"free": 1 << 40},
+        helper="pg-restore", volume="pg-data", repository=1, containers=containers, look=lambda: {"free": free},
         remove_helper=lambda: None, remove_volume=lambda _: True,
     )  # fmt: skip
 
@@ -189,3 +191,16 @@ def test_without_a_target_the_one_that_is_due_is_drilled(tmp_path: Path) -> None
     assert due(tmp_path, wal_archive=False) == "07", "the newest of this database"
     place.note("05", drilled=good)
     assert due(tmp_path, wal_archive=True) == "06", "the newest physical one"
+
+
+@pytest.mark.parametrize(("free", "begun"), [(64 * 1024**2 + 1, True), (64 * 1024**2, False)])
+def test_a_drill_that_may_fill_the_disk_isnt_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, begun: bool
+) -> None:
+    """The live server's data may be on it. That says nothing of the backup."""
+    failure = DasTernError("What was restored isn't what backup 07 held.")
+    if begun:
+        assert tried(tmp_path, monkeypatch, failure, RUNS, "", free).drilled
+    else:
+        with pytest.raises(DasTernError, match="A drill of backup 07 needs .* Nothing was done"):
+            tried(tmp_path, monkeypatch, failure, RUNS, "", free)

@@ -21,7 +21,9 @@ from ansible.module_utils.dastern.restores import run as restore_run
 from ansible.module_utils.dastern.restores import swap as restore_swap
 from ansible.module_utils.dastern.restores import waiting as restore_waiting
 from ansible.module_utils.dastern.restores.request import Run
+from ansible.module_utils.dastern.restores.target import Target
 from ansible.module_utils.dastern.server import survey
+from samples import record
 
 MEND = "the next run of `ansible-playbook playbooks/restore.yml` writes it, and without `confirm` does nothing else"
 
@@ -520,3 +522,69 @@ def test_a_plan_promises_to_keep_only_what_is_live(
     run.site.psql.databases = lambda: there
     run.site.look = lambda: {"entries": there}
     assert restore_plan.written_since(run, waiting(run, what)) == [f"no {what} is live that would be kept"]
+
+
+def asked(run: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[str]:
+    """Make a restore ready to be confirmed; returns what is made of the backup then."""
+    done: list[str] = []
+    options = {name: option.get("default") for name, option in request.ARGUMENT_SPEC.items()}
+    run.params = {**options, "endpoint": "", "container": "pg", "database": "d", **changes}
+    goal = Target("07", "the newest state", 1, {"recovery_target_name": "x"})
+    kept = record(7, census=Census("d", {}, "", {}, [], 1).as_dict())
+    for name, answer in (
+        ("refuse_senseless", None), ("logical_backup", None), ("refuse_logical", None), ("refuse_version", None),
+        ("refuse_another", None), ("waiting_copy", None), ("preflight", ["told"]), ("resolve", (goal, kept)),
+    ):  # fmt: skip
+        monkeypatch.setattr(restore_run, name, lambda *_, answer=answer, **__: answer)
+    for name in ("_cluster", "_database"):
+        monkeypatch.setattr(restore_run, name, lambda *_: done.append("made") or {})
+    return done
+
+
+@pytest.mark.parametrize(
+    ("changes", "confirmed"),
+    [
+        ({}, False), ({"confirm": "other"}, False), ({"confirm": "d"}, True), ({"confirm": "true"}, False),
+        ({"confirm": "d", "instance": "development/db1"}, True), ({"confirm": "d", "instance": "production/db1"}, False),
+        ({"confirm": "staging/db1/d", "instance": "production/db1"}, False),
+        ({"confirm": "production/db1/d", "instance": "production/db1"}, True),
+        ({"what": "database", "into": "copy"}, True), ({"what": "database"}, False),
+    ],
+)  # fmt: skip
+def test_what_is_live_is_replaced_only_by_the_word_that_names_it(
+    run: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], confirmed: bool
+) -> None:
+    done = asked(run, monkeypatch, **changes)
+    word = f"{changes['instance']}/d" if "production" in changes.get("instance", "") else "d"
+    plan = restore_run._restore(run, check_mode=True)
+    assert (plan.get("confirm"), done) == (None if confirmed else word, [])
+    if confirmed:
+        restore_run._restore(run, check_mode=False)
+        assert done == ["made"]
+        return
+    with pytest.raises(DasTernError, match="Nothing was done") as refusal:
+        restore_run._restore(run, check_mode=False)
+    assert refusal.value.facts == {"preflight": ["told"], "confirm": word}
+    assert done == []
+
+
+ROOM = 64 * 1024**2
+"""What a restore wants besides the backup's own size."""
+
+
+@pytest.mark.parametrize(("what", "needed"), [("cluster", 1100 + ROOM), ("database", 2200 + ROOM)])
+@pytest.mark.parametrize(("lacking", "backups", "fits"), [(0, 0, True), (1, 0, False), (0, -1, False)])
+def test_a_restore_that_may_fill_a_disk_isnt_begun(
+    run: Any, what: str, needed: int, lacking: int, backups: int, fits: bool
+) -> None:
+    """A database's dump goes through the folder of the backups, too."""
+    run.params = {"what": what, "into": "", "table": "", "target": "07", "keep_old_hours": 72}
+    kept = record(7, bytes=1000, census=Census("d", {}, "", {}, [], 1000).as_dict())
+    run.site.backups = "/backups"
+    run.site.look = lambda: {"entries": ["pgdata"], "free": needed - lacking, "free_backups": 1000 + backups}
+    goal = Target("07", "backup 07", 1, {"recovery_target_name": "x"}, own=True)
+    if fits or (what == "cluster" and not lacking):
+        assert restore_plan.preflight(run, goal, kept, "backup 07")[-1].startswith("done: ")
+    else:
+        with pytest.raises(DasTernError, match="that doesn't fit. Nothing was done"):
+            restore_plan.preflight(run, goal, kept, "backup 07")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.module_utils.dastern.backups.pgbackrest import position
 from ansible.module_utils.dastern.backups.records import Check, Record
 from ansible.module_utils.dastern.common.errors import DasTernError
 from ansible.module_utils.dastern.docker.containers import Output
@@ -264,3 +265,50 @@ def test_an_archive_without_segments_is_refused_in_words(
     with pytest.raises(DasTernError, match="no segment of the write-ahead log") as refusal:
         restore_target.resolve(site, target, check_mode=check_mode, timeline=0)
     assert refusal.value.facts == {"timelines": []}
+
+
+def forked() -> Archive:
+    """Timeline 2 left timeline 1 in the middle of segment 2: `a` and `b` end before that, `c` and `d` behind it."""
+    own = archive("", "", "", "")
+    own.forks = {2: [(1, position("0/2800000"))]}
+    own.segments = {1: dict.fromkeys(range(9), 0.0), 2: dict.fromkeys(range(2, 9), 0.0)}
+    own.backups[2]["lsn"]["stop"] = "0/2900000"
+    return own
+
+
+@pytest.mark.parametrize(("timeline", "label"), [(1, "d"), (2, "b")])
+def test_a_backup_from_behind_the_end_of_its_timeline_leads_to_no_other(timeline: int, label: str) -> None:
+    own = forked()
+    backup, words = own.choose([record(one) for one in "abcd"], timeline, lambda _: True, 8, "The newest state")
+    assert (backup["label"], words) == (label, f"from backup {label}")
+
+
+def test_a_backup_that_ends_where_its_timeline_was_left_leads_to_the_next() -> None:
+    own = forked()
+    own.backups[2]["lsn"]["stop"] = "0/2800000"
+    backup, _ = own.choose([record(one) for one in "abcd"], 2, lambda _: True, 8, "The newest state")
+    assert backup["label"] == "c"
+
+
+def test_a_timeline_that_isnt_in_the_history_leads_nowhere() -> None:
+    with pytest.raises(DasTernError, match="is older than the oldest backup that leads there"):
+        forked().choose([record(one) for one in "abcd"], 3, lambda _: True, 8, "The newest state")
+
+
+@pytest.mark.parametrize(("number", "line"), [(0, 1), (1, 1), (2, 2), (3, 2)])
+def test_the_segment_in_which_a_timeline_was_left_is_read_from_its_heir(number: int, line: int) -> None:
+    """PostgreSQL copies the beginning of that segment into the new timeline's own."""
+    assert forked().holder(2, number) == line
+    assert forked().holder(1, number) == 1
+
+
+def test_what_is_reached_goes_over_to_the_heir_and_ends_before_a_gap() -> None:
+    own = forked()
+    assert own.reach("a", 2) == (8, False)
+    del own.segments[2][2]
+    assert own.reach("a", 2) == (1, True)
+
+
+def test_a_backup_without_a_record_is_none() -> None:
+    with pytest.raises(DasTernError, match="None of the 4 backups in the repository has a record"):
+        forked().choose([], 1, lambda _: True, 8, "The newest state")

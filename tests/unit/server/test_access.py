@@ -10,7 +10,7 @@ from ansible.module_utils.dastern.common import scram
 from ansible.module_utils.dastern.common.errors import DasTernError
 from ansible.module_utils.dastern.common.sql_values import identifier, literal
 from ansible.module_utils.dastern.server import hba
-from ansible.module_utils.dastern.server.access import Declared, plan
+from ansible.module_utils.dastern.server.access import Declared, apply, plan
 from ansible.module_utils.dastern.server.survey import check_zero_loss
 
 PASSWORDS = {"app": "application-password", "ro": "read-only-password"}
@@ -161,3 +161,43 @@ def test_what_zero_loss_cant_be_with_is_refused_before_anything_is_touched() -> 
         check_zero_loss(True, False, {})
     with pytest.raises(DasTernError, match="has synchronous_standby_names `other`.*Take it out"):
         check_zero_loss(True, True, {"synchronous_standby_names": "other"})
+
+
+class Server:
+    """A server that keeps what it is sent, by database."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+
+    def run(self, sql: str, database: str = "postgres") -> str:
+        self.sent.append((database, sql))
+        return ""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["log_statement = 'none'", "log_min_duration_statement = -1", "log_min_error_statement = 'panic'", "synchronous_commit = local"],
+)  # fmt: skip
+def test_a_verifier_is_sent_only_where_no_log_gets_it_and_no_receiver_is_waited_for(setting: str) -> None:
+    server = Server()
+    steps = plan(DECLARED, found(roles__app__rolpassword=None))
+    apply(server, DECLARED, steps)  # type: ignore[arg-type]
+    ((database, sent),) = server.sent
+    before, verifier, _ = sent.partition("SCRAM-SHA-256$")
+    assert (database, verifier) == ("db", "SCRAM-SHA-256$")
+    assert before.startswith("BEGIN READ WRITE;")
+    assert f"SET LOCAL {setting};" in before
+    assert sent.endswith("COMMIT;")
+
+
+def test_a_database_is_made_between_two_transactions() -> None:
+    server = Server()
+    empty = {"roles": {"postgres": {"rolpassword": None}}, "database": None, "inside": None}
+    apply(server, DECLARED, plan(DECLARED, empty))  # type: ignore[arg-type]
+    assert [database for database, _ in server.sent] == ["postgres", "postgres", "db"]
+    roles, create, within = (sql for _, sql in server.sent)
+    assert roles.count("CREATE ROLE") == 2
+    assert create.startswith('CREATE DATABASE "db"')
+    assert "REVOKE ALL ON DATABASE" in within
+    for text in (roles, within):
+        assert "SET LOCAL log_statement = 'none';" in text
