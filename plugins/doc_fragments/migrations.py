@@ -19,8 +19,4 @@ options:
       name: {description: Name of the directory., type: str, required: true}
       sql: {description: Text of its C(migration.sql)., type: str, required: true}
       down: {description: "Text of its C(down.sql), where that is asked for.", type: str}
-  schema:
-    description: Schema that holds the tables and the ledger; what Prisma's URL calls C(?schema=).
-    type: str
-    default: public
 """

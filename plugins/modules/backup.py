@@ -16,19 +16,8 @@ options:
     type: str
     choices: ["", full, diff, incr, logical]
     default: ""
-  name: {description: What the operator calls it., type: str, default: ""}
-  reason: {description: What it is taken for., type: str, default: ""}
-  keep:
-    description:
-      - What is kept, by type (V(full), V(diff), V(incr), V(logical)), each with C(count) and C(days). A backup goes when it is
-        beyond both. What isn't given has its default.
-    type: dict
-    default: {}
-  wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
-  config_dir: {description: "The server's folder of configuration, which knows the one of its backups.", type: path, default: ""}
-  lock_timeout: {description: How long a logical backup waits for a locked table., type: str, default: 10s}
-extends_documentation_fragment: [backups]
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -8,7 +8,8 @@ module: backup_list
 short_description: List all backups with what is known of each
 description:
   - Reads the records and asks the repository what is in it; a stopped server is fine.
-extends_documentation_fragment: [backups]
+options: {}
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -14,6 +14,8 @@ description:
     psql's own commands are forbidden in it.
   - With O(into) the live database's own name the new one takes its place, by the swap of a restore, once O(confirm) says so.
 options:
+  repository: {description: "From which repository; a further one is for when the first is lost.", type: int, default: 1}
+  wait: {description: Seconds to wait for another run that works with the backups., type: int, default: 60}
   out:
     description: New file on the host for all of O(database); one that ends in C(.gz) is compressed.
     type: path
@@ -29,7 +31,7 @@ options:
   confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is replaced.", type: str, default: ""}
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
   keep_old_hours: {description: How long what was replaced is kept., type: int, default: 72}
-extends_documentation_fragment: [backups, restore]
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -11,19 +11,11 @@ description:
   - Where systemd runs, a hardened service and a timer; elsewhere a file in C(/etc/cron.d).
   - The code is read on the controller by the action plugin of the same name.
 options:
-  config_dir: {description: Directory of the host for the job's configuration., type: path, required: true}
+  drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
   state: {description: Whether there is to be a schedule., type: str, choices: [present, absent], default: present}
   time: {description: Time of day in Asia/Phnom_Penh., type: str, default: "02:30"}
   full: {description: "Weekday of the full backup, or V(daily).", type: str, default: sunday}
   delay: {description: Seconds by which hosts spread their beginnings., type: int, default: 900}
-  drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
-  expected_hours: {description: Hours within which there is to be a backup., type: int, default: 26}
-  size_factor: {description: How far a size may be from its predecessors., type: float, default: 3.0}
-  disk_free: {description: Per cent of the disk that are to be free., type: int, default: 10}
-  archive_lag: {description: Seconds that a WAL segment may wait to be archived., type: int, default: 300}
-  wal_archive: {description: Whether the server archives its WAL., type: bool, default: false}
-  zero_loss: {description: Whether every commit is to wait for a receiver., type: bool, default: false}
-  metrics_file: {description: Prometheus' text file; empty for one in O(backup_dir)., type: str, default: ""}
   on_failure: {description: Command line to run after a failure., type: str, default: ""}
   take: {description: Further parameters of a backup., type: dict, default: {}}
   drill: {description: Further parameters of a trial restore., type: dict, default: {}}
@@ -34,7 +26,7 @@ options:
     elements: str
     default: []
   sources: {description: The code. Filled by the action plugin., type: str, default: ""}
-extends_documentation_fragment: [backups]
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

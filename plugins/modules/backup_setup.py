@@ -10,31 +10,14 @@ description:
   - Writes pgbackrest.conf in one step, makes or upgrades the stanza, and takes a full backup where no verified one is there.
   - A configuration that can't read the repository, such as one with another password, is refused before anything is changed.
 options:
-  config_dir: {description: "The server's configuration folder; the file is pgbackrest/pgbackrest.conf in it.", type: path, required: true}
-  wal_archive: {description: Whether the server archives its WAL; nothing is done without., type: bool, required: true}
-  compress_level: {description: Level of zstd., type: int, default: 1}
-  processes: {description: How many processes compress and copy., type: int, default: 2}
-  cipher_pass: {description: Password of the repository; empty is no encryption., type: str, default: ""}
-  repository_options: {description: "pgBackRest's options of further repositories, by name, such as repo2-type.", type: dict, default: {}}
   repository_secrets: {description: Those of them that nobody is to see., type: dict, default: {}}
-  network: {description: Network of the server's container., type: str, required: true}
-  cpus: {description: "How many processors the backup container may use at most; 0 is as many as there are.", type: float, default: 0.0}
-  new_cluster: {description: "Whether a cluster without backups may take the place of the one that the repository has backups of.", type: bool, default: false}
-  repository_files: {description: "Content of files that these options name, by name; the server sees them in /etc/pgbackrest/files.", type: dict, default: {}}
-  keep:
-    description:
-      - What is kept, by type (V(full), V(diff), V(incr), V(logical)), each with C(count) and C(days). A backup goes when it is
-        beyond both. What isn't given has its default.
-    type: dict
-    default: {}
-  wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
+  assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
   lost:
     description: Write the configuration where there is none, and do nothing else; for a restore where the server is lost.
     type: bool
     default: false
-  assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
-extends_documentation_fragment: [backups]
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

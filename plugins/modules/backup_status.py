@@ -9,16 +9,8 @@ short_description: Report what is wrong with the backups, and the numbers behind
 description:
   - Asks as far as it gets; an absent engine, container or folder isn't an error.
 options:
-  expected_hours: {description: Hours within which there is to be a backup., type: int, default: 26}
   drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
-  size_factor: {description: How far a size may be from its predecessors., type: float, default: 3.0}
-  disk_free: {description: Per cent of the disk that are to be free., type: int, default: 10}
-  archive_lag: {description: Seconds that a WAL segment may wait to be archived., type: int, default: 300}
-  wal_archive: {description: Whether the server is to archive its WAL., type: bool, default: false}
-  config_dir: {description: "The server's folder of configuration, which knows the one of its backups.", type: path, default: ""}
-  zero_loss: {description: Whether every commit is to wait for a receiver., type: bool, default: false}
-  exit_code: {description: End the play with 2 where something is wrong., type: bool, default: false}
-extends_documentation_fragment: [backups]
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -10,9 +10,8 @@ description:
   - Compares every file of every backup and every WAL segment with its checksum, looks for segments that are missing, and
     keeps the result in each record. Fails if anything is damaged, after everything was looked at.
 options:
-  wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
-extends_documentation_fragment: [backups]
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -11,19 +11,23 @@ description:
     and has commits wait for it once it has all of the WAL.
   - The server's healthcheck then looks after it; with O(away=continue) commits go on without a receiver that is away.
   - Nothing is restarted, neither to turn it on nor to turn it off.
-extends_documentation_fragment: [backups]
 options:
-  config_dir: {description: "The server's configuration folder; the receiver's is receiver in it.", type: path, required: true}
-  network: {description: The server's network., type: str, required: true}
-  wal_archive: {description: "Whether the server archives its WAL, which is needed.", type: bool, required: true}
   enabled: {description: Whether there is to be a receiver., type: bool, default: false}
   away:
     description: Whether commits wait while the receiver is away, or go on without it.
     type: str
     choices: [block, continue]
     default: block
-  wait: {description: Seconds to wait for somebody else who works with these backups., type: int, default: 600}
   assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
+options:
+  enabled: {description: Whether there is to be a receiver., type: bool, default: false}
+  away:
+    description: Whether commits wait while the receiver is away, or go on without it.
+    type: str
+    choices: [block, continue]
+    default: block
+  assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -23,94 +23,11 @@ options:
     type: str
     choices: [latest, status, plan]
     default: latest
-  on_edited:
-    description: What to do about an applied migration whose file has another checksum now.
-    type: str
-    choices: [fail, warn, ignore]
-    default: fail
-  on_missing:
-    description: What to do about an applied migration that is not in the folder.
-    type: str
-    choices: [fail, warn, ignore]
-    default: fail
-  on_out_of_order:
-    description: What to do about a pending migration that is older than the newest applied one.
-    type: str
-    choices: [fail, warn, ignore]
-    default: warn
-  allow_empty:
-    description: Whether a pending migration without a statement is applied as it is; otherwise it is refused.
-    type: bool
-    default: false
-  environment:
-    description: What the inventory says this is; V(development) is told of C(reset.yml) where a file was edited.
-    type: str
-    default: ""
-  lock_timeout:
-    description: PostgreSQL's C(lock_timeout) for every statement, such as C(10s).
-    type: str
-    default: 10s
-  statement_timeout:
-    description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none.
-    type: str
-    default: "0"
-  window:
-    description: Times of day in Asia/Phnom_Penh, such as V(22:00-05:00), outside of which nothing is applied; empty is always.
-    type: str
-    default: ""
-  require_approval:
-    description: Whether O(approved) has to name the newest pending migration.
-    type: bool
-    default: false
-  approved:
-    description: The newest migration that somebody read and approved.
-    type: str
-    default: ""
-  require_rehearsal:
-    description: Whether C(migration_rehearsal) has to have run through with exactly the pending files.
-    type: bool
-    default: false
-  lock_retries:
-    description: How often a migration that couldn't have its lock in time, or met a deadlock, is tried again, after 1, 2, 4 ... 30 seconds.
-    type: int
-    default: 0
-  lock_wait:
-    description: Seconds to wait for another migration run. V(0) returns RV(locked_by) at once.
-    type: int
-    default: 300
-  backup:
-    description:
-      - Whether a logical backup of the database is taken, and read back, under the migration lock and before the first
-        statement. Nothing is applied where that fails.
-    type: bool
-    default: false
-  backup_dir: {description: "Folder on the host for backups, which the container sees as C(/backups).", type: path, default: ""}
-  backup_keep: {description: Of how many histories of migrations the newest of those backups is kept., type: int, default: 5}
-  backup_drill:
-    description: Whether that backup is restored for trial, too, in a container without network, and compared with its record.
-    type: bool
-    default: false
-  config_dir: {description: "Folder of the host that holds C(pgbackrest/pgbackrest.conf), for O(backup_drill).", type: path, default: ""}
-  endpoint: {description: "URL of the Docker Engine, for O(backup). Empty is the host's own.", type: str, default: ""}
-  container: {description: "Name of the server's container, for O(backup).", type: str, default: ""}
-  exit_code:
-    description: With O(state=status) show each migration, and end the play with 3 if something is pending, 2 if something is
-      wrong, 4 if there is no server.
-    type: bool
-    default: false
   assume_empty:
     description: Plan against an empty database without connecting; for check mode before the database exists.
     type: bool
     default: false
-  lint:
-    description:
-      - What to do about findings in pending files. V(fail) refuses those of the class danger before anything is applied
-        and warns about the others, V(warn) warns about all, V(off) doesn't look. Works on the controller.
-      - The file C(lint.yml) in O(folder) says which are not to be reported.
-    type: str
-    choices: [warn, fail, "off"]
-    default: warn
-extends_documentation_fragment: [dastern, migrations]
+extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full

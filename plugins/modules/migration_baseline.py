@@ -17,8 +17,7 @@ options:
   ignore: {description: "What may differ, as for M(migration_drift).", type: list, elements: str, default: []}
   upto: {description: "The last migration that the database has; empty finds out.", type: str, default: ""}
   anyway: {description: "Mark up to O(upto), without which it is refused, although the catalogues differ.", type: bool, default: false}
-  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-extends_documentation_fragment: [dastern, migrations, scratch]
+extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full

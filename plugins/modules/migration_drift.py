@@ -31,7 +31,7 @@ options:
     description: Name for a migration that is written from the difference, under the rules of M(new_migration). Empty writes none.
     type: str
     default: ""
-extends_documentation_fragment: [dastern, migrations, scratch]
+extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full

@@ -19,37 +19,11 @@ description:
     identifier, database, schema, and exactly these files.
   - The files are read on the controller by the action plugin of the same name.
 options:
-  on_edited: &policy
-    description: What to do about such a migration, as in M(migration).
-    type: str
-    choices: [fail, warn, ignore]
-    default: fail
-  on_missing: *policy
-  on_out_of_order:
-    description: The same of one that is older than the newest applied one.
-    type: str
-    choices: [fail, warn, ignore]
-    default: warn
-  allow_empty:
-    description: Whether a pending migration without a statement is applied as it is; otherwise it is refused.
-    type: bool
-    default: false
-  environment:
-    description: What the inventory says this is; V(development) is told of C(reset.yml) where a file was edited.
-    type: str
-    default: ""
-  lock_timeout: {description: PostgreSQL's C(lock_timeout) for every statement., type: str, default: 10s}
-  statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement., type: str, default: "0"}
-  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-  endpoint: {description: "URL of the Docker Engine; empty is the host's own.", type: str, default: ""}
-  container: {description: Name of the server's container., type: str, required: true}
-  config_dir: {description: Folder on the host for the record., type: path, required: true}
   source:
     description: What is copied, the database itself or the newest logical backup in O(backup_dir) that fits.
     type: str
     choices: [live, backup]
     default: live
-  backup_dir: {description: "Folder on the host for backups, which the container sees as C(/backups).", type: path, default: ""}
   limit:
     description: How long a lock may keep writers or readers out of a table before a window is needed.
     type: str
@@ -61,7 +35,7 @@ options:
         triggers, index expressions) then runs with them.
     type: bool
     default: false
-extends_documentation_fragment: [dastern, migrations]
+extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full

@@ -21,10 +21,9 @@ options:
     choices: [applied, rolled_back, adopt, repair]
     required: true
   name: {description: The migration's directory., type: str, required: true}
-  anyway: {description: Repair a checksum although nothing shows that the file does the same., type: bool, default: false}
   former: {description: Former texts of the file. Filled by the action plugin., type: list, elements: str, default: []}
-  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-extends_documentation_fragment: [dastern, migrations]
+  anyway: {description: Repair a checksum although nothing shows that the file does the same., type: bool, default: false}
+extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full

@@ -15,36 +15,9 @@ description:
   - The files are read on the controller by the action plugin of the same name.
 options:
   to: {description: The migration that stays as the newest., type: str, required: true}
-  window:
-    description: Times of day in Asia/Phnom_Penh, such as V(22:00-05:00), outside of which nothing is taken back; empty is always.
-    type: str
-    default: ""
-  require_approval: {description: Whether O(approved) has to be O(to)., type: bool, default: false}
-  approved: {description: The O(to) that somebody approved., type: str, default: ""}
-  backup:
-    description: Whether the database is backed up, and the backup read back, before the first statement.
-    type: bool
-    default: false
-  backup_dir:
-    description: Folder on the host for backups, which the container sees as C(/backups). The one that fits is named where a C(down.sql) is missing.
-    type: path
-    default: ""
-  backup_keep: {description: Of how many histories of migrations the newest of those backups is kept., type: int, default: 5}
-  backup_drill:
-    description: Whether that backup is restored for trial, too, in a container without network, and compared with its record.
-    type: bool
-    default: false
-  config_dir: {description: "Folder of the host that holds C(pgbackrest/pgbackrest.conf), for O(backup_drill).", type: path, default: ""}
-  lock_timeout: {description: "PostgreSQL's C(lock_timeout) for every statement, such as C(10s).", type: str, default: 10s}
-  statement_timeout: {description: PostgreSQL's C(statement_timeout) for every statement; V(0) is none., type: str, default: "0"}
   confirm: {description: "C(environment/host/database), in development the database's name, without which no row and no value is deleted.", type: str, default: ""}
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
-  allow_empty:
-    description: Whether a C(down.sql) without a statement takes back; otherwise it is refused.
-    type: bool
-    default: false
-  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-extends_documentation_fragment: [dastern, migrations, scratch]
+extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full

@@ -11,17 +11,8 @@ description:
   - Passwords are kept on this host in files of mode 0600, generated where none is given. The server's stored SCRAM
     verifier tells whether a password has to be set, and a verifier computed here is what is sent, so that the plain
     password reaches neither the server nor its log.
-options:
-  endpoint: {description: URL of the Docker Engine., type: str, required: true}
-  container: {description: Name of the server's container., type: str, required: true}
-  database: {description: Name of the database., type: str, required: true}
-  app_user: {description: Role that owns the database., type: str, required: true}
-  app_createdb: {description: Whether that role may make databases., type: bool, default: false}
-  app_password: {description: Its password; empty keeps the one in the file or generates one., type: str, default: ""}
-  readonly_user: {description: Role that may only read., type: str, required: true}
-  readonly_password: {description: Its password; empty keeps the one in the file or generates one., type: str, default: ""}
-  config_dir: {description: Directory of this host for the files C(app_password) and C(readonly_password)., type: path, required: true}
-  environment: {description: "What the database says it is (C(dastern.environment)); never changed from V(production).", type: str, required: true}
+options: {}
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

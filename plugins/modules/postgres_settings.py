@@ -12,11 +12,10 @@ description:
   - Checks pg_hba.conf through C(pg_hba_file_rules), and has the server reload it if the file is newer than what the
     server loaded; a run that was killed between writing and reloading is mended so.
 options:
-  endpoint: {description: URL of the Docker Engine., type: str, required: true}
-  container: {description: Name of the server's container., type: str, required: true}
   command: {description: The server's command line as declared., type: list, elements: str, required: true}
   hba_path: {description: Path of pg_hba.conf on the host., type: path, required: true}
   reload: {description: Reload whatever the file's time says., type: bool, default: false}
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -10,20 +10,8 @@ description:
   - Asks as far as it gets, and says what is missing; a stopped or absent container isn't an error.
   - What the container publishes is read from it; where that isn't as declared, that is a problem with its command.
 options:
-  endpoint: {description: URL of the Docker Engine; empty if there is none., type: str, default: ""}
-  container: {description: Name of the container., type: str, required: true}
-  volume: {description: Name of its volume., type: str, required: true}
-  listen_address: {description: Address that is to be published., type: str, required: true}
-  port: {description: Port that is to be published., type: int, required: true}
-  database: {description: Name of the database., type: str, required: true}
-  memory: {description: Memory limit as declared., type: str, required: true}
-  shm_size: {description: Shared memory as declared., type: str, required: true}
-  settings: {description: Settings as declared., type: dict, required: true}
-  settings_extra: {description: "More settings, over O(settings).", type: dict, default: {}}
-  wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
-  backup_dir: {description: "Folder of the backups, which has the note of a swap that hasn't ended.", type: path, default: ""}
-  archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
   log_lines: {description: Return so many last lines of the container's log., type: int, default: 0}
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

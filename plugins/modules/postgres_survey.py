@@ -10,30 +10,9 @@ description:
   - Compares what is there with what is declared, and refuses what can't be, each with its reason. Changes nothing.
   - Where a volume's content has to be known, a container without network reads it and is removed again.
 options:
-  endpoint: {description: URL of the Docker Engine., type: str, required: true}
-  container: {description: Name of the container., type: str, required: true}
-  volume: {description: Name of its volume., type: str, required: true}
-  network: {description: Name of its network., type: str, required: true}
-  image: {description: Image to run; empty if there is none yet., type: str, default: ""}
-  listen_address: {description: Address of the host to publish on., type: str, required: true}
-  port: {description: Port of the host to publish on., type: int, required: true}
-  memory: {description: Memory limit of the container., type: str, required: true}
-  shm_size: {description: Size of its shared memory file system., type: str, required: true}
-  settings: {description: Settings of the server., type: dict, required: true}
-  settings_extra: {description: "More settings, over O(settings).", type: dict, default: {}}
-  hba_extra: {description: More lines of pg_hba.conf., type: list, elements: str, default: []}
-  database: {description: Name of the database., type: str, required: true}
-  app_user: {description: Role that owns the database., type: str, required: true}
-  app_createdb: {description: Whether that role may make databases., type: bool, default: false}
-  readonly_user: {description: Role that may only read., type: str, required: true}
-  app_password: {description: "The inventory's password for O(app_user), if any.", type: str, default: ""}
-  readonly_password: {description: "The inventory's password for O(readonly_user), if any.", type: str, default: ""}
-  config_dir: {description: Directory of the host that holds secrets and pg_hba.conf., type: path, required: true}
-  backup_dir: {description: Directory of the host for backups., type: path, required: true}
-  wal_archive: {description: Whether WAL is archived with pgBackRest., type: bool, default: false}
-  archive_timeout: {description: PostgreSQL's C(archive_timeout)., type: str, default: 60s}
   zero_loss: {description: Whether commits will wait for a receiver of the WAL., type: bool, default: false}
   new_folder: {description: "Whether O(backup_dir) may begin anew where this server's backups were in another.", type: bool, default: false}
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -11,44 +11,12 @@ description:
     is kept, and O(undo) brings it back by the same swap.
   - A run that was killed is healed by the next one, which says so.
 options:
-  target:
-    description:
-      - C(latest), a backup's label or name, a time with its offset from UTC, an LSN, the number of a transaction, or the name
-        of a restore point.
-    type: str
-    default: latest
-  what:
-    description: C(cluster) is everything the server holds, and needs a physical backup. C(database) and C(table) take any.
-    type: str
-    choices: [cluster, database, table]
-    default: cluster
-  into: {description: "A new database beside the live one, which then isn't touched.", type: str, default: ""}
-  table: {description: "Which table, with its schema, for O(what=table).", type: str, default: ""}
-  confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is replaced.", type: str, default: ""}
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
-  undo: {description: Bring back what the last restore replaced., type: bool, default: false}
-  timeline:
-    description: Along which timeline is recovered, where several have the target; 0 is the one that was live.
-    type: str
-    default: "0"
   unconfigured:
     description: Say no more than that it would be done, where a check hasn't written pgBackRest's configuration.
     type: bool
     default: false
-  keep_old_hours: {description: How long what was replaced is kept., type: int, default: 72}
-  as_superuser:
-    description:
-      - Restore a database or a table with the rights of the superuser instead of its owner's. The backup's own code
-        (constraints, triggers, index expressions) then runs with them.
-    type: bool
-    default: false
-  accept_differences:
-    description:
-      - Make live what was restored although it isn't in all what was backed up. Without it such a copy stays beside the live
-        one, its differences are shown, and the run fails. Damage, such as rows that are missing for no reason, is never accepted.
-    type: bool
-    default: false
-extends_documentation_fragment: [backups, restore]
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

@@ -10,14 +10,8 @@ description:
   - Restores into a volume of its own, starts a server on it, compares catalogue and rows with the record, and has
     C(pg_amcheck) read every page. The live server isn't touched; what is made for the drill is removed in every case.
   - The record keeps when, whether it held, and how long it took until the server answered. A failing drill is a failure.
-options:
-  target:
-    description: A backup's label or name. Empty is the one whose drill is due, the newest that was never drilled of those
-      that count, which are the physical ones where O(wal_archive) is set.
-    type: str
-    default: ""
-  wal_archive: {description: "Whether the write-ahead log is archived, so that physical backups count.", type: bool, default: true}
-extends_documentation_fragment: [backups, restore]
+options: {}
+extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full

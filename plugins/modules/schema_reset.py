@@ -10,12 +10,9 @@ description:
   - In one transaction, under the migration lock. The schema stays with its grants, and so do extensions of another owner.
   - Refused unless O(environment) is V(development) and the database's own setting C(dastern.environment) says so, too.
 options:
-  schema: {description: The schema., type: str, default: public}
-  environment: {description: What the inventory says this is., type: str, required: true}
   confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is deleted.", type: str, default: ""}
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
-  lock_wait: {description: Seconds to wait for a migration run., type: int, default: 300}
-extends_documentation_fragment: [dastern]
+extends_documentation_fragment: [variables, dastern]
 attributes:
   check_mode:
     support: full

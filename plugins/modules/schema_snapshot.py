@@ -12,22 +12,6 @@ description:
     and writes those that differ.
   - The SQL is loaded for trial into a scratch database of the same server by the role that owns the database.
 options:
-  schema:
-    description: Schema whose names are written without it in the description.
-    type: str
-    default: public
-  endpoint:
-    description: URL of the Docker Engine that runs the server. Empty is the host's own.
-    type: str
-    default: ""
-  container:
-    description: Name of the server's container, in which C(pg_dump) runs.
-    type: str
-    default: ""
-  readonly_user:
-    description: Role whose privileges are provisioned and therefore not written down. Empty if there is none.
-    type: str
-    default: ""
   sql_file:
     description: File on the controller for the SQL. A relative path counts from the root of this project.
     type: str
@@ -40,7 +24,7 @@ options:
     description: Fail where a file isn't current, and write nothing.
     type: bool
     default: false
-extends_documentation_fragment: [dastern]
+extends_documentation_fragment: [variables, dastern]
 attributes:
   check_mode:
     support: full

@@ -16,21 +16,10 @@ description:
   - The files are read on the controller by the action plugin of the same name and sent along; the connection is made from
     the host that the task runs on.
 options:
-  environment:
-    description:
-      - What the inventory says this is. V(production) is always refused.
-      - So is a database whose own setting C(dastern.environment) says production or something else than this.
-    type: str
-    choices: [development, staging, production]
-    required: true
   seed_environment:
     description: The environment whose files are used, a folder under O(folder). V(production) is always refused.
     type: str
     required: true
-  allowed:
-    description: Whether this environment is declared as seedable.
-    type: bool
-    default: false
   folder:
     description: The folder of the seed folders on the controller. A relative path counts from the root of this project.
     type: str
@@ -39,35 +28,15 @@ options:
     description: The files as JSON. Filled by the action plugin; a secret because rows hold password hashes.
     type: str
     default: "[]"
-  schema:
-    description: Schema that holds the tables.
-    type: str
-    default: public
   today:
     description: The day of seeding, as C(YYYY-MM-DD), from which relative times count. Empty means the server's day in Asia/Phnom_Penh.
     type: str
     default: ""
-  scale:
-    description: How many synthetic patients there are to be. A smaller number than before deletes nothing.
-    type: int
-    default: 0
-  scale_days:
-    description: Days of past dose events for synthetic patients that are added; each gets 6 x days + 28 dose events.
-    type: int
-    default: 90
-  lock_timeout:
-    description: PostgreSQL's C(lock_timeout) for every statement, such as C(10s).
-    type: str
-    default: 10s
-  lock_wait:
-    description: Seconds to wait for another seed.
-    type: int
-    default: 300
   assume_empty:
     description: Plan against an empty database without connecting; for check mode before the database exists.
     type: bool
     default: false
-extends_documentation_fragment: [dastern]
+extends_documentation_fragment: [variables, dastern]
 attributes:
   check_mode:
     support: full

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.dastern.controller.host_action import INSTANCE
 from ansible.module_utils.testing import patch_module_args
 from ansible.plugins.action import ActionBase
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+INSTANCE_CHOICES = ["development", "staging", "production"]
 MODULES = sorted((PLUGINS / "modules").glob("*.py"))
 
 
@@ -34,7 +36,7 @@ def documented(module: Any) -> dict[str, Any]:
     options: dict[str, Any] = documentation.get("options", {})
     for fragment in documentation.get("extends_documentation_fragment", []):
         shared = load(PLUGINS / "doc_fragments" / f"{fragment}.py").ModuleDocFragment.DOCUMENTATION
-        options = {**options, **yaml.safe_load(shared)["options"]}
+        options = {**options, **yaml.safe_load(shared).get("options", {})}
     assert {"check_mode", "diff_mode", "idempotent"} <= set(documentation["attributes"])
     return options
 
@@ -57,7 +59,9 @@ def taken(path: Path) -> dict[str, Any]:
             plugin = load(PLUGINS / "action" / path.name).ActionModule
             patch.setattr(ActionBase, "run", lambda *_: {})
             patch.setattr(ActionBase, "validate_argument_spec", build)
-            run = plugin.__new__(plugin).run
+            action = plugin.__new__(plugin)
+            action._task = SimpleNamespace(args={}, _role=None)
+            run = action.run
         with pytest.raises(SystemExit):
             run()
     (spec,) = got
@@ -100,9 +104,36 @@ def differing(options: dict[str, Any], spec: dict[str, Any], within: str = "") -
     return found
 
 
+def variables(module: str) -> dict[str, dict[str, Any]]:
+    """Return what the roles whose tasks call `module` declare, by the option that an action plugin gives it as."""
+    options: dict[str, dict[str, Any]] = {}
+    declared: dict[str, dict[str, Any]] = {}
+    for role in sorted((PLUGINS.parent / "roles").iterdir()):
+        specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text("utf-8"))["argument_specs"]
+        own = {name: option for spec in specs.values() for name, option in spec.get("options", {}).items()}
+        declared |= own
+        if any(f"\n  {module}:" in path.read_text("utf-8") for path in (role / "tasks").glob("*.yml")):
+            options |= {name.removeprefix(f"{role.name}_"): option for name, option in own.items()}
+    options |= {option: declared[name] for option, name in INSTANCE.items() if name in declared}
+    return {**options, "endpoint": {"type": "str"}, "password_file": {"type": "path"}, "image": {"type": "str"}}
+
+
+def alike(variable: dict[str, Any], option: dict[str, Any]) -> bool:
+    """Return whether a variable may be handed over as an option: a path is text to a role."""
+    types = {variable["type"], option["type"]}
+    same = len(types) == 1 or types == {"str", "path"}
+    return same and variable.get("choices") in (option.get("choices"), INSTANCE_CHOICES)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_the_documentation_is_the_argument_spec(path: Path) -> None:
-    assert differing(documented(load(path)), taken(path)) == []
+def test_an_option_is_documented_once_by_the_module_or_by_a_role(path: Path) -> None:
+    options, spec = documented(load(path)), taken(path)
+    rest = {name: option for name, option in spec.items() if name not in options}
+    assert differing(options, {name: option for name, option in spec.items() if name in options}) == []
+    if rest:
+        assert "variables" in yaml.safe_load(load(path).DOCUMENTATION)["extends_documentation_fragment"]
+    known = variables(path.stem)
+    assert [name for name, option in rest.items() if name not in known or not alike(known[name], option)] == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
