@@ -168,7 +168,7 @@ def told(database: Database, **changes: Any) -> str:
 
 
 def test_nothing_is_applied_without_it(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "wanted is an absolute path" in told(small, backup_dir="backups")
+    assert "expected an absolute path" in told(small, backup_dir="backups")
     assert "`postgres_container_name` is empty" in told(small, container="")
     assert "No such container" in told(small, container="dastern-test-none")
     (small.folder.parent / "plain").write_text("")

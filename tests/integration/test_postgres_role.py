@@ -233,8 +233,8 @@ def test_a_changed_setting_makes_the_container_anew_and_keeps_the_data(role: Rol
         ({"readonly_user": "dastern_user"}, "they have different rights"),
         ({"database": "template1"}, "this database belongs to the server itself"),
         ({"database": "a=b"}, "libpq a database with `=` for parameters"),
-        ({"config_dir": "etc"}, "postgres_config_dir is `etc`; wanted is an absolute path"),
-        ({"backup_dir": "backups"}, "postgres_backup_dir is `backups`; wanted is an absolute path"),
+        ({"config_dir": "etc"}, "postgres_config_dir is `etc`; expected an absolute path"),
+        ({"backup_dir": "backups"}, "postgres_backup_dir is `backups`; expected an absolute path"),
         ({"app_user": "/a"}, "takes a name with `/` in front for a pattern"),
         ({"readonly_password": "ពាក្យសម្ងាត់វែង"}, "postgres_readonly_password has to be printable ASCII"),
         ({"listen_address": "203.0.113.7"}, "isn't an address of this host"),
@@ -706,10 +706,10 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     fresh.done()
     fresh.sql("CREATE TABLE kept (i int)")
     remove = entry("remove")
-    fresh.refused(f"wanted is '{fresh.name}-data'", playbook=remove, postgres_remove_volume=True)
+    fresh.refused(f"expected '{fresh.name}-data'", playbook=remove, postgres_remove_volume=True)
     fresh.refused("`confirm` is 'x'", playbook=remove, postgres_remove_volume=True, postgres_remove_volume_confirm="x")
     short = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{fresh.name}-data"}
-    wanted = f"wanted is 'production/localhost/{fresh.name}-data'"
+    wanted = f"expected 'production/localhost/{fresh.name}-data'"
     fresh.refused(wanted, playbook=remove, dastern_environment="production", **short)
     # As a restore that was killed leaves them.
     docker("volume", "create", "--label", "org.dastern.role=restore", f"{fresh.name}-restore-data")
