@@ -504,9 +504,7 @@ def test_a_database_that_lets_nobody_in_comes_back(server: Server) -> None:
             assert server.sql("SELECT datconnlimit FROM pg_database WHERE datname = 'lets_nobody_in'") == "0"
             server.sql("DROP DATABASE lets_nobody_in")
         server.sql("ALTER ROLE dastern_user CONNECTION LIMIT 0")
-        with pytest.raises(
-            DasTernError, match="psql -c 'ALTER ROLE \"dastern_user\" CONNECTION LIMIT -1'` takes it away"
-        ):
+        with pytest.raises(DasTernError, match="psql -c 'ALTER ROLE \"dastern_user\" CONNECTION LIMIT -1'` removes it"):
             server.restore(target=records[0].label, what="database", into="lets_nobody_in")
     finally:
         server.sql("ALTER ROLE dastern_user CONNECTION LIMIT -1; DROP DATABASE IF EXISTS lets_nobody_in")
