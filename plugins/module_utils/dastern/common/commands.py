@@ -114,12 +114,12 @@ def repeated(extra: Mapping[str, Any], settings: Callable[[str], bool]) -> list[
 
 
 def of_one_run(name: str) -> bool:
-    """Return whether a role's variable is about a single run, so that it is never repeated in a command for another run."""
+    """Return whether a role's variable is about a single run and is never repeated in a command for another one."""
     return bool(_OF_ONE_RUN.match(name))
 
 
 def shown(name: str, value: Any) -> str:
-    """Return `-e` for one variable without showing a secret: the shell refuses the command until its environment has that."""
+    """Return `-e` for one variable, without a secret: the shell refuses the command until its environment has it."""
     return f'-e {name}="${{{name.upper()}:?}}"' if is_secret(name) else variable(name, value, own=True)
 
 

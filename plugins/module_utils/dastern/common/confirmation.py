@@ -17,7 +17,10 @@ SPEC: dict[str, Any] = {
 
 
 def word(params: Mapping[str, Any], name: str) -> str:
-    """Return the word that confirms the loss of `name`, a database or a volume. Without `instance` no playbook is the caller."""
+    """Return the word that confirms the loss of `name`, a database or a volume.
+
+    Without an `instance` the caller is no playbook.
+    """
     instance = str(params["instance"])
     return name if not instance or instance.startswith("development/") else f"{instance}/{name}"
 

@@ -24,7 +24,7 @@ def absolute(variable: str, path: str) -> None:
 
 
 def write(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Replace the file `path` in one step; it is on disk afterwards. A crash leaves either the old content or the new."""
+    """Replace the file `path` in one step; it is on disk afterwards. A crash leaves the old content or the new."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -60,7 +60,7 @@ class GuardedFile:
         return 0o600 if self.found is None else self.found.st_mode & 0o700
 
     def replace(self, content: bytes) -> None:
-        """Replace the whole content in one step; it is on disk afterwards. Owner and group stay, others can't read it."""
+        """Replace the content in one step; it is on disk afterwards. Owner and group stay, others can't read it."""
         temporary = f".{self.name}.{secrets.token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o600, dir_fd=self._folder)
@@ -91,7 +91,7 @@ class GuardedFile:
     def _reach(self, path: Path) -> tuple[int, str, Path]:
         """Return the descriptor of the file's folder, the file's name there, and its path."""
         folder, at = self._kept_open(os.open("/", os.O_PATH | os.O_CLOEXEC)), Path("/")
-        # A pair is a link's path and owner; it stands behind the parts of the link's target, to be checked once these are reached.
+        # A pair is a link's path and owner. It follows the parts of the link's target and is checked once these are reached.
         todo: list[str | tuple[Path, int]] = list(reversed(path.parts[1:]))
         links, name = 0, ""
         while todo:

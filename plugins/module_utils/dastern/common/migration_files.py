@@ -113,7 +113,7 @@ class MigrationFile:
         return {"name": self.name, "sql": self.sql, **({} if self.down is None else {"down": self.down})}
 
     def matches(self, checksum: str) -> bool:
-        """Return whether `checksum` is that of this file, its CRLF form or its LF form (git may change line endings)."""
+        """Return whether `checksum` is that of this file in any form (git may change line endings to LF or CRLF)."""
         if checksum == self.checksum:
             return True
         unix = self.content.replace(b"\r\n", b"\n")

@@ -1,4 +1,6 @@
-"""SCRAM-SHA-256 verifiers as PostgreSQL stores them, so that passwords are compared and set without being sent in plain text.
+"""SCRAM-SHA-256 verifiers as PostgreSQL stores them.
+
+With them passwords are compared and set without being sent in plain text.
 
 Form (PostgreSQL, catalog pg_authid): `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, the last three in
 base64. Passwords here are printable ASCII, which SASLprep (RFC 4013) leaves unchanged.

@@ -150,7 +150,10 @@ def _of_called(names: Iterable[str], made: Made) -> list[Item]:
 
 
 def _evaluated(statement: Statement) -> Iterator[str]:
-    """Yield the texts that a CREATE or an ALTER evaluates at once: a new table's query, actions on an existing table or domain."""
+    """Yield the texts that a CREATE or an ALTER evaluates at once.
+
+    These are a new table's query, and the actions on an existing table or domain.
+    """
     words = statement.words[1:3]
     if statement.first == "ALTER" and words[:1] in (("TABLE",), ("DOMAIN",)):
         for part in split(list(tokens(statement.text))):
@@ -218,7 +221,7 @@ def _held(statement: Statement) -> Iterator[Statement]:
 
 
 def _body(statement: Statement) -> tuple[str, str, int]:
-    """Return language, text and offset of the body of a DO block or a function; the language is '' if there is no body to read."""
+    """Return language, text and offset of the body of a DO block or a function; the language is '' if it has none."""
     parts = list(tokens(statement.text))
     words = [text.upper() if kind == "word" else "" for kind, text, _ in parts]
     block = words[0] == "DO"
@@ -269,7 +272,7 @@ def _of_plpgsql(body: str) -> list[Statement]:
 
 
 def _spans(body: str) -> Iterator[tuple[int, int]]:
-    """Yield where the statements in a body of PL/pgSQL begin and end, without the words that control which of them run."""
+    """Yield where the statements in a body of PL/pgSQL begin and end, without the words that control their flow."""
     parts = list(tokens(body))
     at = 0
     while at < len(parts):

@@ -43,8 +43,8 @@ _CODES = {
 }
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
-# Rows as programs write them: inserted constants, and a row that constants change or delete. Each of these matches in one
-# way only, so that no text makes the search slow. PostgreSQL cuts longer names, which lint reports.
+# Rows as programs write them: inserted constants, and a row that constants change or delete. Each of these matches in
+# one way only, so that no text makes the search slow. PostgreSQL cuts longer names, which lint reports.
 _CALLED = ("now", "gen_random_uuid")
 _BLANK, _GAP = r"[ \t\n\r\f\v]*", r"[ \t\n\r\f\v]+"
 _ENDS = r"""(?=[ \t\n\r\f\v"'(),.:;=])"""
@@ -81,7 +81,7 @@ _PIECE = r"""'[^'\\]*'|"[^"]*"|-(?!-)|/(?!\*)"""
 _INNER = rf"\({_PLAIN}(?:(?:{_PIECE}){_PLAIN})*\)"
 _GROUP = rf"\({_PLAIN}(?:(?:{_PIECE}|{_INNER}){_PLAIN})*\)"
 _SIMPLE = re.compile(rf"{_PLAIN}(?:(?:{_PIECE}|{_GROUP}){_PLAIN})*;")
-"""A statement without comments, backslashes, dollars and a third level of parentheses. One match finds most statements."""
+"""A statement without comments, backslashes, dollars and a third level of parentheses. It matches most statements."""
 _ADDS = re.compile(r"\badd\b", re.IGNORECASE)
 _BEGINS = re.compile("begin", re.IGNORECASE)
 _SIMPLE_LENGTH = 4096
@@ -98,7 +98,7 @@ def tokens(sql: str, position: int = 0) -> Iterator[tuple[str, str, int]]:
     The kinds are `word`, `ident`, `string`, `escape`, `dollar` and `other`. A dollar-quoted string is one token.
     """
     while position < len(sql):
-        # A pattern can't find the end of a block comment or a dollar quote: the search stops there and resumes behind it.
+        # A pattern can't find the end of a block comment or a dollar quote: the search stops and resumes behind it.
         for match in _TOKEN.finditer(sql, position):
             kind = match.lastgroup or "other"
             if kind == "space":
@@ -156,7 +156,7 @@ class Statement:
 
 
 def statements(sql: str) -> list[Statement]:
-    """Return the statements of `sql` in order, without empty ones (only comments or blanks), which the server skips, too."""
+    """Return the statements of `sql` in order. Like the server, skip empty ones (only comments or blanks)."""
     return list(each_statement(sql))
 
 
@@ -265,12 +265,12 @@ def _runs_of_rows(sql: str) -> Iterator[tuple[int, int, int]]:
 
 @cache
 def _patterns() -> list[re.Pattern[str]]:
-    """Return the patterns of rows, compiled when first needed: that takes longer than importing the rest of this module."""
+    """Return the patterns of rows, compiled when needed: that takes longer than importing the rest of this module."""
     return [re.compile(text, re.VERBOSE | re.DOTALL) for text in (_ROW, _FURTHER_ROW, _END_OF_ROWS)]
 
 
 def _rows(sql: str, position: int) -> tuple[int, int, int] | None:
-    """Return the ends of the first row, the last row and the statement itself, if a statement at `position` writes rows."""
+    """Return the ends of the first row, the last row and the statement, if a statement at `position` writes rows."""
     row, further_row, end_of_rows = _patterns()
     if not (first := row.match(sql, position)):
         return None
@@ -296,7 +296,7 @@ def _holds(text: str, needles: Collection[str]) -> bool:
 
 
 def _matters_in_rows(text: str) -> Iterator[str]:
-    """Yield the calls of functions and the enum values that a text makes, in lower case, as they would stand in a row."""
+    """Yield the calls of functions and the enum values that a text makes, in lower case, as they stand in a row."""
     for statement in each_statement(text):
         makes = statement.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(statement.words)
         if makes:
@@ -340,7 +340,7 @@ def literal_value(token: str) -> str:
 
 
 def pieces(token: str) -> Iterator[tuple[str, str]]:
-    """Yield the value of a string constant or quoted name in pieces, each with its spelling between the outer quotes."""
+    """Yield the value of a string constant or quoted name in pieces, each with its spelling within the quotes."""
     if token.startswith("$"):
         edge = token.index("$", 1) + 1
         yield token[edge:-edge], token[edge:-edge]

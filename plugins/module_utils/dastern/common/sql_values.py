@@ -66,5 +66,5 @@ def scratch_stem(database: str) -> str:
 
 
 def name_pattern(database: str) -> str:
-    """Return a regular expression, for Python and PostgreSQL alike, that matches the scratch databases of `database`."""
+    """Return a regular expression, for Python and PostgreSQL, that matches the scratch databases of `database`."""
     return f"^{re.escape(scratch_stem(database))}_scratch_[0-9a-f]{{16}}$"

@@ -22,7 +22,7 @@ RESTORE = playbook("restore")
 
 
 def noted(folder: Path, state: str) -> dict[str, Any] | None:
-    """Return the noted swap whose `state` is `pending` or `waiting`; None if there is none or the note can't be read."""
+    """Return the swap noted as `pending` or `waiting`; None if there is none or the note can't be read."""
     try:
         swap = dict(json.loads((folder / NOTE).read_text("utf-8")).get(state) or {})
         return {"what": "cluster", "incoming": "", "at": "", "until": "", **swap} if swap else None
@@ -48,8 +48,7 @@ def refuse_pending(params: Mapping[str, Any]) -> None:
 
 
 def left_to_restore(params: Mapping[str, Any], *, serves: bool) -> str:
-    """Refuse as `refuse_pending` does, except for a swap of databases whose server is down: return a notice of that swap.
-
+    """Refuse as `refuse_pending` does, but return a notice of a swap of databases if the server is down.
     Such a swap can only be finished in a running server, and starting it is safe: all data is where the server expects it.
     """
     swap = noted(Path(os.path.expanduser(params["backup_dir"])), "pending")

@@ -47,7 +47,7 @@ class Output:
 
     @property
     def outside(self) -> dict[str, int]:
-        """Return a refusal's facts: `status` 0, as for an engine that doesn't answer, if the command was ended from outside."""
+        """Return a refusal's facts: `status` 0, as for a silent engine, if the command was ended from outside."""
         return {"status": 0} if self.rc in (137, 143, -1) else {}
 
     @property
@@ -92,7 +92,7 @@ class Containers(Engine):
             ) from None
 
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
-        """Return what the engine knows of `name`, None if it doesn't exist; `kind` is container, volume, network or image."""
+        """Return the engine's facts on a container, volume, network or image (`kind`), None if it doesn't exist."""
         paths = {
             "container": f"/containers/{quote(name)}/json",
             "volume": f"/volumes/{quote(name)}",

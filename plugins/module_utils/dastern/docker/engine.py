@@ -131,7 +131,7 @@ class Engine:
     def request(
         self, method: str, path: str, body: Iterable[bytes] | None = None, headers: Mapping[str, str] | None = None
     ) -> http.client.HTTPResponse:
-        """Return the unread answer. Raise `OSError` if there is none, `DasTernError` with the engine's words if it refuses."""
+        """Return the unread answer. Raise `OSError` if there is none, `DasTernError` if the engine refuses."""
         connection: http.client.HTTPConnection
         if self.endpoint.path is not None:
             connection = _SocketConnection(self.endpoint.path, self.timeout)

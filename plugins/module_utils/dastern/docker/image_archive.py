@@ -38,7 +38,7 @@ def compressed(path: str) -> bool:
 
 
 def read(path: str) -> list[ArchivedImage]:
-    """Return the images of an archive. It is read to its end, so that a cut or damaged file is refused, not half-loaded."""
+    """Return the images of an archive. It is read to its end, so that no cut or damaged file is half-loaded later."""
     small: dict[str, bytes] = {}
     try:
         # "r|*" reads forward only and finds the compression by itself.
@@ -83,7 +83,7 @@ def save(engine: Engine, name: str, path: str, mode: int = 0o644) -> None:
         response = engine.request("GET", f"/images/{name}/get")
         with open(part, "wb") as raw:
             os.fchmod(raw.fileno(), mode)
-            # Level 1 gives nearly the best size in a third of the time. Without name and time the bytes can be compared.
+            # Level 1 gives nearly the best size in a third of the time. Without name and time, bytes can be compared.
             sink = (
                 gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0)
                 if compressed(path)

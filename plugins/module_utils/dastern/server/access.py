@@ -24,7 +24,7 @@ BEGIN = (
     "BEGIN READ WRITE",
     # With zero loss and its receiver away, the commit would wait for the receiver that this same play brings back.
     "SET LOCAL synchronous_commit = local",
-    # A verifier isn't the password, but it can be attacked offline: it is kept out of the server's log, whatever happens.
+    # A verifier isn't the password, but it can be attacked offline: it is always kept out of the server's log.
     "SET LOCAL log_statement = 'none'",
     "SET LOCAL log_min_duration_statement = -1",
     "SET LOCAL log_min_error_statement = 'panic'",
@@ -76,7 +76,7 @@ class Step:
 
 
 def read(psql: Psql, declared: Declared) -> dict[str, Any]:
-    """Return `roles` by name, `database` (None if it doesn't exist), and `inside`, the facts that only the database shows."""
+    """Return `roles` by name, `database` (None if it doesn't exist), and `inside`, the facts within the database."""
     roles = ", ".join(literal(name) for name in (declared.app_user, declared.readonly_user, declared.superuser))
     state = psql.value(f"""
 SELECT json_build_object(

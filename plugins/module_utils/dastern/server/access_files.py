@@ -29,7 +29,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 def keep(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """Return the result of the module `postgres_access`. Raise `DasTernError` where a change is impossible or forbidden."""
+    """Return the result of the module `postgres_access`. Raise `DasTernError` if a change is impossible or forbidden."""
     folder = Path(params["config_dir"])
     if check_mode:
         return _keep(params, folder, check_mode=True)

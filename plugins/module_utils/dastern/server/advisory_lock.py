@@ -42,7 +42,7 @@ class AdvisoryLock:
         self._try = "SELECT pg_try_advisory_xact_lock(%s)" if transaction else "SELECT pg_try_advisory_lock(%s)"
 
     def take(self, seconds: float, waiting: Callable[[str], None] | None = None) -> dict[str, Any] | None:
-        """Take the lock within `seconds`, else raise `Held`. Return the holder that it waited for, and how many `seconds`.
+        """Take the lock within `seconds`, else raise `Held`. Return the holder it waited for, and how many `seconds`.
 
         `waiting` is called once, with the holder in words.
         """
@@ -68,7 +68,7 @@ class AdvisoryLock:
         return self._try.removeprefix("SELECT ").replace("%s", str(self._key))
 
     def holder(self) -> dict[str, Any] | None:
-        """Return the holder's pid, application_name, client address and time of connection; None if the lock is free."""
+        """Return the holder's pid, application_name, client and time of connection; None if the lock is free."""
         row = self._row(_HOLDER)
         if row is None:
             return None

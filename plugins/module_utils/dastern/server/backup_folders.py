@@ -39,7 +39,7 @@ OURS = {".", "..", LOGICAL, RECORDS, TRANSFER, RECEIVED}
 """Names that no further repository may have."""
 OF_CONTAINERS = (REPOSITORY, TRANSFER, RECEIVED)
 PGBACKREST, ARCHIVED = "pgbackrest", "archived"
-"""Folders of `postgres_config_dir`: pgBackRest's configuration, which the backup container reads, and its notes on the log."""
+"""Folders of `postgres_config_dir`: the backup container's configuration of pgBackRest, and its notes on the log."""
 IDENTITY = "identity.json"
 """Name of a file that holds the same `id` in the folder of the backups and in its server's `postgres_config_dir`."""
 PROVISION = "ansible-playbook playbooks/provision.yml"
@@ -142,7 +142,7 @@ def further(text: str) -> list[int]:
 
 
 def refuse_another(folder: Path, config_dir: str, nothing: str) -> None:
-    """Refuse a folder that doesn't hold this server's backups; `nothing` is the sentence on the work that wasn't done."""
+    """Refuse a folder without this server's backups; `nothing` is the sentence on the work that wasn't done."""
     if config_dir and (message := elsewhere(folder, Path(os.path.expanduser(config_dir)))):
         raise DasTernError(f"{message} {nothing}".strip(), elsewhere=str(folder))
 
@@ -271,7 +271,7 @@ def opened(folder: Path, name: str) -> Iterator[int]:
 
 
 def adopt(folder: Path, name: str, into: Path) -> None:
-    """Move the files that a container wrote into folder `name` of `transfer/` to the new folder `into`, which is root's.
+    """Move a container's files from folder `name` of `transfer/` to the new folder `into`, which is root's.
 
     Only plain files without a second name are taken: nothing is known of the target of a link, or of a file that somebody
     else still has a name for. Raise `DasTernError` for others, and `OSError`.

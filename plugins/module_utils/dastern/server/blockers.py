@@ -32,8 +32,8 @@ FROM pg_catalog.pg_stat_activity w, LATERAL (SELECT DISTINCT pid FROM unnest(pg_
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 WHERE w.pid = %s AND w.wait_event_type = 'Lock' ORDER BY 1
 """
-# Sessions that have locked a table of this database against everybody, or wait to, and the sessions that these wait for. A
-# prepared transaction holds its locks without a session.
+# Sessions that have locked a table of this database against everybody, or wait to, and the sessions that these wait
+# for. A prepared transaction holds its locks without a session.
 _IN_THE_WAY = """
 WITH asked AS (
   SELECT coalesce(l.pid, 0) AS pid, bool_and(l.granted) AS granted FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
@@ -115,7 +115,7 @@ class Blockers:
 def watching(
     params: Mapping[str, Any], connection: psycopg.Connection[Any], lock_timeout: str, doing: str
 ) -> Iterator[None]:
-    """Refuse, naming the blockers, if a statement of `connection` gets no lock; `doing` is the clause about the failure."""
+    """Refuse, naming the blockers, if a statement of `connection` gets no lock; `doing` begins the message."""
     with Blockers(params, connection.info.backend_pid, lock_timeout) as blockers:
         try:
             yield

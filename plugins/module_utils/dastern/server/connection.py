@@ -70,7 +70,7 @@ def connect(
     where = f"{params['host']}:{params['port']}"
     # The server notices within two seconds that its client was killed, and releases the client's locks.
     options = {"client_connection_check_interval": "2s", **(settings or {})}
-    # libpq would take parameters that aren't given here from PGHOSTADDR, PGSERVICE, PGSSLMODE and others of the operator's shell.
+    # libpq would take other parameters from PGHOSTADDR, PGSERVICE, PGSSLMODE and others of the operator's shell.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     connection = None
@@ -183,7 +183,7 @@ def _pooler(params: dict[str, Any], where: str) -> DasTernError:
 
 def _refusal(error: psycopg.Error, params: dict[str, Any], where: str) -> DasTernError:
     text = " ".join(str(error).split())
-    # libpq gives no SQLSTATE for a connection that was never established (psycopg issue 40), only the server's English text.
+    # For a connection that was never established libpq gives the server's English text, no SQLSTATE (psycopg issue 40).
     if "password authentication failed" in text or "no pg_hba.conf entry" in text or "pg_hba.conf rejects" in text:
         return DasTernError(
             f"The server at {where} doesn't let {params['user']} in (P1000): {text}. The password is read from "

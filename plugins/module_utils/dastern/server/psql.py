@@ -1,4 +1,4 @@
-"""Sessions inside the server's own container, over its socket, where `peer` identifies the user: no password is involved.
+"""Sessions inside the server's own container, over its socket, where `peer` identifies the user without a password.
 
 A session is neutral: settings that the application can attach to its database or its role (`ALTER DATABASE ... SET`, `ALTER
 ROLE ... SET`) have no effect in it. The settings below travel in the startup packet, which beats both. A superuser's session
@@ -48,7 +48,7 @@ _NEUTRAL = {
     "client_min_messages": "notice",
     "datestyle": "ISO,YMD",
     "intervalstyle": "postgres",
-    # A timestamptz is written with its offset, so that the zone doesn't change a dump's meaning, and UTC is the cheapest to write.
+    # A timestamptz is written with its offset, so that no zone changes a dump's meaning. UTC is the cheapest to write.
     "timezone": "UTC",
     "bytea_output": "hex",
     "extra_float_digits": "1",
@@ -120,7 +120,7 @@ def superuser_of(params: Mapping[str, Any]) -> Psql | None:
 
 
 def superuser_there(params: Mapping[str, Any], connection: psycopg.Connection[Any], product: str) -> Psql:
-    """Return access to the superuser of the server that `connection` leads to; refuse if `product` would be another's."""
+    """Return access to the superuser of the connection's server; refuse if `product` would be another server's."""
     superuser = superuser_of(params)
     if superuser is None:
         raise DasTernError(
@@ -135,7 +135,7 @@ def superuser_there(params: Mapping[str, Any], connection: psycopg.Connection[An
 
 
 def words_of(done: Output) -> str:
-    """Return the first error that psql, with `VERBOSITY=verbose`, wrote about a statement on rows, without values of the rows.
+    """Return the first error that psql, with `VERBOSITY=verbose`, wrote about a statement on rows, without their values.
 
     DETAIL and CONTEXT quote rows, and so does a data exception (class 22) itself. The server may write in any language.
     """
@@ -181,7 +181,7 @@ class Psql:
         return self.containers.execute(self.container, command, stdin, environment=environment, **options)
 
     def run(self, sql: str, database: str = "postgres", silence: float = 0) -> str:
-        """Return what psql prints, unaligned. Raise `DasTernError` with the server's message and SQLSTATE at the first error.
+        """Return psql's unaligned output. Raise `DasTernError` with the server's message and SQLSTATE at the first error.
 
         `silence` is as in `Containers.execute`: a statement that counts or copies prints nothing for long.
         """

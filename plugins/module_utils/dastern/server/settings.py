@@ -68,7 +68,7 @@ def rendered(name: str, value: Any) -> str:
 
 
 def merged(base: Mapping[Any, Any], extra: Mapping[Any, Any]) -> dict[str, str]:
-    """Return `base` overridden by `extra`, with names in lower case, as the server compares them, and values as strings."""
+    """Return `base` overridden by `extra`: names in lower case, as the server compares them, and values as strings."""
     result: dict[str, str] = {}
     for settings in (base, extra):
         for given, value in settings.items():
@@ -104,7 +104,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def number(text: str, unit: str | None = None) -> float | None:
-    """Return `text` in the setting's own `unit` (as pg_settings names it, such as `8kB`), or None if it isn't a number."""
+    """Return `text` in the setting's own `unit` (as in pg_settings, such as `8kB`), or None if it isn't a number."""
     parts = _NUMBER.fullmatch(text)
     if parts is None:
         return None
@@ -127,7 +127,7 @@ def number(text: str, unit: str | None = None) -> float | None:
 
 
 def size(text: str) -> int | None:
-    """Return the bytes of a size that Docker (`2g`, `512m`, `1.5GiB`) or PostgreSQL (`256MB`) writes; None for other text."""
+    """Return the bytes of a size in Docker's (`2g`, `512m`, `1.5GiB`) or PostgreSQL's (`256MB`) form; None for others."""
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:i?[bB])?\s*", text)
     if parts is None:
         return None
@@ -211,7 +211,7 @@ def worded(row: Mapping[str, str]) -> str:
 
 
 def check_memory(settings: Mapping[str, str], limit: str) -> None:
-    """Refuse a shared_buffers that leaves sessions too little of the container's memory: the kernel would kill the server."""
+    """Refuse a shared_buffers that leaves sessions too little memory: the kernel would kill the server."""
     allowed, buffers = size(limit), number(settings.get("shared_buffers", "0"), "B")
     if allowed is None:
         raise DasTernError(f"postgres_memory is `{limit}`, expected a size such as 2g. Correct it in the inventory.")

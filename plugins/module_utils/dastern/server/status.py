@@ -183,7 +183,7 @@ def _container(
 
 
 def _elsewhere(params: Mapping[str, Any], result: dict[str, Any]) -> str:
-    """Report a problem if the container doesn't publish the declared port, and return the command that asks there; else ""."""
+    """Report a port that isn't published as declared, and return the command that asks the published one; else ""."""
     address = params["listen_address"]
     declared = f"{bracketed(address)}:{params['port']}"
     if result["published"] == [declared]:

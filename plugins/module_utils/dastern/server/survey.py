@@ -165,7 +165,7 @@ def declared_command(params: Mapping[str, Any]) -> list[str]:
 
 
 def check_zero_loss(declared: bool, wal_archive: bool, own: Mapping[str, str]) -> None:
-    """Refuse, before anything is touched, settings that rule out zero loss; `own` are the server's declared settings."""
+    """Refuse settings that rule out zero loss, before anything is touched; `own` are the declared settings."""
     if declared and not wal_archive:
         raise DasTernError(
             "`backup_zero_loss` is true, but `postgres_wal_archive` is false: no backup would lead up to the received log. Set "
@@ -281,7 +281,7 @@ def mounted_folders(params: Mapping[str, Any]) -> dict[str, Path]:
 def stale_folders(
     containers: Containers, name: str, container: Mapping[str, Any] | None, folders: Mapping[str, Path]
 ) -> list[Path]:
-    """Return the `folders` that were replaced since the running container mounted them: it reads and writes the old ones."""
+    """Return the `folders` that were replaced since the running container mounted them: it still uses the old ones."""
     mounted = {mount["Destination"] for mount in (container or {}).get("Mounts", [])}
     targets = [target for target in folders if target in mounted]
     listed = containers.execute(name, ["stat", "-c", "%d %i", *targets]) if targets else None
