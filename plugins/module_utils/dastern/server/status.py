@@ -87,7 +87,7 @@ def healthy_after(container: Mapping[str, Any] | None) -> float | None:
 
 
 def status(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the module `postgres_status` returns: the summary's sections, and the server's last `log_lines` lines."""
+    """Return the result of the module `postgres_status`: the summary's sections, and the last lines of the log."""
     sections = collect(params, declared_command(params))
     log: list[str] = []
     if params["log_lines"] and "container" in sections["postgres"]:
