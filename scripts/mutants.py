@@ -93,7 +93,7 @@ MUTATIONS = [
         # The server, its catalogue and its rows
         ("server/access.py", "SET LOCAL log_statement = 'none'", "SET LOCAL log_statement = 'all'", "server/test_access.py"),
         ("server/connection.py", "if int(process) != connection.info.backend_pid", "if False", "server/test_connection.py"),
-        ("server/backup_folders.py", "found.st_nlink != 1:", "False:", "server/test_backup_folders.py"),
+        ("server/backup_folders.py", "status.st_nlink != 1:", "False:", "server/test_backup_folders.py"),
         ("catalogue/objects.py", "sorted(usual - actual)", "[]", "catalogue/test_privileges.py"),
         ("catalogue/objects.py", "if actual != usual", "if actual - usual", "catalogue/test_privileges.py"),
         ("catalogue/scratch.py", "int(name[-16:-8], 16) >= older_than", "int(name[-16:-8], 16) >= 0", "catalogue/test_scratch.py"),

@@ -168,12 +168,12 @@ def told(database: Database, **changes: Any) -> str:
 
 
 def test_nothing_is_applied_without_it(small: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "wanted is an absolute path" in told(small, backup_dir="backups")
+    assert "expected an absolute path" in told(small, backup_dir="backups")
     assert "`postgres_container_name` is empty" in told(small, container="")
     assert "No such container" in told(small, container="dastern-test-none")
     (small.folder.parent / "plain").write_text("")
     assert "Not a directory" in told(small, backup_dir=str(small.folder.parent / "plain" / "x"))
-    assert "isn't there. Is its disk mounted" in told(small, backup_dir=str(small.folder.parent / "elsewhere"))
+    assert "doesn't exist. Is its disk mounted" in told(small, backup_dir=str(small.folder.parent / "elsewhere"))
     monkeypatch.setattr(backup_logical, "_SHELL", "pg_dump --no-such-option")
     assert "pg_dump: " in told(small)
     assert small.migrate(**options(small, backup=False))["changed"] is True

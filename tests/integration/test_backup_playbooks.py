@@ -142,7 +142,7 @@ def test_a_moment_comes_back_and_so_does_what_it_replaced(server: Server) -> Non
     refused = server.run(*asked, "confirm=another")
     assert (refused.rc, refused.changed, server.rows) == (2, 0, FEW)
     (failure,) = refused.report["failures"]
-    assert "Nothing was done. `confirm` is 'another', wanted is 'dastern'." in failure["message"]
+    assert "Nothing was done. `confirm` is 'another', expected 'dastern'." in failure["message"]
     assert f"""-e '{{"target": "{moment}"}}' -e what=database -e confirm=dastern""" in failure["message"]
 
     restored = server.report("restore", 1, *asked, "confirm=dastern")

@@ -224,18 +224,18 @@ def test_a_changed_setting_makes_the_container_anew_and_keeps_the_data(role: Rol
     ("change", "message"),
     [
         ({"settings_extra": {"shared_buffers": "1900MB"}}, "leaves less than a quarter of postgres_memory 2g"),
-        ({"settings_extra": {"port": 5433}}, "port is decided by the role"),
-        ({"port": 70000}, "a port is 1 to 65535"),
-        ({"memory": "lots"}, "isn't a size such as 2g"),
-        ({"shm_size": "lots"}, "isn't a size such as 256m"),
-        ({"container": "with blank"}, "Docker wants letters"),
-        ({"app_user": "postgres"}, "PostgreSQL keeps this name for itself"),
+        ({"settings_extra": {"port": 5433}}, "the role itself decides port"),
+        ({"port": 70000}, "expected 1 to 65535"),
+        ({"memory": "lots"}, "expected a size such as 2g"),
+        ({"shm_size": "lots"}, "expected a size such as 256m"),
+        ({"container": "with blank"}, "expected letters"),
+        ({"app_user": "postgres"}, "PostgreSQL reserves this name for itself"),
         ({"readonly_user": "dastern_user"}, "they have different rights"),
         ({"database": "template1"}, "this database belongs to the server itself"),
-        ({"database": "a=b"}, "libpq a database with `=` for parameters"),
-        ({"config_dir": "etc"}, "postgres_config_dir is `etc`; wanted is an absolute path"),
-        ({"backup_dir": "backups"}, "postgres_backup_dir is `backups`; wanted is an absolute path"),
-        ({"app_user": "/a"}, "takes a name with `/` in front for a pattern"),
+        ({"database": "a=b"}, "libpq a database name with `=` as parameters"),
+        ({"config_dir": "etc"}, "postgres_config_dir is `etc`; expected an absolute path"),
+        ({"backup_dir": "backups"}, "postgres_backup_dir is `backups`; expected an absolute path"),
+        ({"app_user": "/a"}, "reads a name that begins with `/` as a pattern"),
         ({"readonly_password": "ពាក្យសម្ងាត់វែង"}, "postgres_readonly_password has to be printable ASCII"),
         ({"listen_address": "203.0.113.7"}, "isn't an address of this host"),
         ({"volume": "dastern-test-other"}, "keeps its data in volume dastern-test-pgrole-data"),
@@ -463,7 +463,7 @@ def test_a_membership_that_another_role_granted_is_taken_back(role: Role) -> Non
 
 def test_a_production_database_stays_one(role: Role) -> None:
     role.sql("ALTER DATABASE dastern SET dastern.environment = 'production'")
-    role.refused("says that it is production")
+    role.refused("is marked as production")
     role.sql("ALTER DATABASE dastern SET dastern.environment = 'development'")
 
 
@@ -520,12 +520,12 @@ def test_a_second_instance_needs_three_other_names(role: Role, fresh: Role) -> N
 
 
 def test_a_second_database_in_one_server_is_refused(role: Role) -> None:
-    words = "serves database dastern, and `postgres_database` is second"
+    words = "serves database dastern, but `postgres_database` is second"
     role.refused(words, "--check", postgres_database="second")
     role.refused(words, postgres_database="second")
     docker("stop", role.name)
-    role.refused("it doesn't run", postgres_database="second")
-    role.refused("it doesn't run", "--check", postgres_database="second")
+    role.refused("while it is down it can't be asked", postgres_database="second")
+    role.refused("while it is down it can't be asked", "--check", postgres_database="second")
     role.done()
     for user in ("dastern_user", "dastern_readonly"):
         with role.connect(user) as connection:
@@ -540,7 +540,7 @@ def test_a_renamed_database_is_served_by_its_new_name(role: Role) -> None:
     with role.connect("dastern_readonly", database="clinic") as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert role.done(postgres_database="clinic").changed == 0
-    role.refused("serves database clinic, and `postgres_database` is dastern")
+    role.refused("serves database clinic, but `postgres_database` is dastern")
     role.sql("ALTER DATABASE clinic RENAME TO dastern", "postgres")
     role.done()
     assert role.done().changed == 0
@@ -566,7 +566,7 @@ def test_a_port_that_is_taken_is_refused(role: Role, fresh: Role) -> None:
         ("mkdir pgdata; echo 16 > pgdata/PG_VERSION", "holds a cluster of PostgreSQL 16 (pgdata/PG_VERSION)"),
         ("echo 15 > PG_VERSION", "holds a cluster of PostgreSQL 15 (PG_VERSION)"),
         ("echo 17 > PG_VERSION", "holds a cluster that this role didn't make"),
-        ("echo x > photo.jpg", "holds something that isn't a PostgreSQL cluster: photo.jpg"),
+        ("echo x > photo.jpg", "holds entries that aren't a PostgreSQL cluster: photo.jpg"),
     ],
 )
 def test_a_volume_that_can_not_be_served_is_refused(
@@ -706,10 +706,10 @@ def test_remove_keeps_the_data_unless_it_is_confirmed(fresh: Role) -> None:
     fresh.done()
     fresh.sql("CREATE TABLE kept (i int)")
     remove = entry("remove")
-    fresh.refused(f"wanted is '{fresh.name}-data'", playbook=remove, postgres_remove_volume=True)
+    fresh.refused(f"expected '{fresh.name}-data'", playbook=remove, postgres_remove_volume=True)
     fresh.refused("`confirm` is 'x'", playbook=remove, postgres_remove_volume=True, postgres_remove_volume_confirm="x")
     short = {"postgres_remove_volume": True, "postgres_remove_volume_confirm": f"{fresh.name}-data"}
-    wanted = f"wanted is 'production/localhost/{fresh.name}-data'"
+    wanted = f"expected 'production/localhost/{fresh.name}-data'"
     fresh.refused(wanted, playbook=remove, dastern_environment="production", **short)
     # As a restore that was killed leaves them.
     docker("volume", "create", "--label", "org.dastern.role=restore", f"{fresh.name}-restore-data")

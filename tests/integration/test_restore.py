@@ -239,7 +239,7 @@ def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, recor
 
     server.sql("INSERT INTO users SELECT generate_series(5000, 5006), 'since'")
     plan = refused(server, undo=True, instance="production/a", confirm="dastern")
-    assert "`confirm` is 'dastern', wanted is 'production/a/dastern'" in plan.message
+    assert "`confirm` is 'dastern', expected 'production/a/dastern'" in plan.message
     assert "playbooks/restore.yml -e undo=true -e confirm=production/a/dastern`" in plan.message
     assert plan.facts["confirm"] == "production/a/dastern"
     checked = restore(server.with_(undo=True), check_mode=True)
@@ -504,9 +504,7 @@ def test_a_database_that_lets_nobody_in_comes_back(server: Server) -> None:
             assert server.sql("SELECT datconnlimit FROM pg_database WHERE datname = 'lets_nobody_in'") == "0"
             server.sql("DROP DATABASE lets_nobody_in")
         server.sql("ALTER ROLE dastern_user CONNECTION LIMIT 0")
-        with pytest.raises(
-            DasTernError, match="psql -c 'ALTER ROLE \"dastern_user\" CONNECTION LIMIT -1'` takes it away"
-        ):
+        with pytest.raises(DasTernError, match="psql -c 'ALTER ROLE \"dastern_user\" CONNECTION LIMIT -1'` removes it"):
             server.restore(target=records[0].label, what="database", into="lets_nobody_in")
     finally:
         server.sql("ALTER ROLE dastern_user CONNECTION LIMIT -1; DROP DATABASE IF EXISTS lets_nobody_in")
@@ -727,7 +725,7 @@ def test_provisioning_starts_the_server_of_a_cut_swap_and_leaves_its_databases(
     assert "not currently accepting connections" not in done.flat
     assert server.sql("SELECT datallowconn FROM pg_database WHERE datname = 'dastern'", "postgres") == "f"
     again = play("playbooks/provision.yml", server.variables)  # now it serves, and nothing is left to start
-    assert "Nothing was done. Unless it still runs" in again.flat, again.stdout
+    assert "Nothing was done. Unless the restore still runs" in again.flat, again.stdout
     assert "was taken back" in refused_after_healing(server)
     assert server.sql("SELECT 1") == "1"
 
@@ -1075,7 +1073,7 @@ def test_the_playbooks(server: Server, play: Callable[..., Any], record: Record)
     assert (asked.rc, asked.changed) == (2, 0)
     assert asked.section("restore")["confirm"] == "production/localhost/dastern"
     assert len(asked.section("restore")["lines"]) > 3
-    assert "wanted is 'production/localhost/dastern'" in asked.report["failures"][0]["message"]
+    assert "expected 'production/localhost/dastern'" in asked.report["failures"][0]["message"]
     assert f"backup {record.label} at its own restore point" in done.section("restore")["target"]
     done = play("playbooks/restore_drill.yml", {**server.variables, "target": record.label}, "--check")
     assert done.rc == 0, done.stdout

@@ -476,7 +476,7 @@ def test_a_broken_sql_file_leaves_nothing_behind(database: Database, text: str, 
         ({"scale": -1}, "`seed_scale` is -1"),
         ({"scale_days": 0}, "`seed_scale_days` is 0"),
         ({"today": "tomorrow"}, "wanted is a day"),
-        ({"lock_timeout": "long"}, "wanted is a duration"),
+        ({"lock_timeout": "long"}, "expected a duration"),
         ({"port": 1}, "(P1001)"),
     ],
 )

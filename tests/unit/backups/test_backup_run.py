@@ -243,7 +243,7 @@ def test_a_name_that_is_another_target_is_refused(params: dict[str, Any], name: 
 
 
 def test_a_time_that_is_none_is_refused_before_it_is_needed(params: dict[str, Any]) -> None:
-    with pytest.raises(DasTernError, match="`backup_lock_timeout` is 'soon'; wanted is a duration"):
+    with pytest.raises(DasTernError, match="`backup_lock_timeout` is 'soon'; expected a duration"):
         backup_run.take({**params, "lock_timeout": "soon"}, check_mode=True)
 
 

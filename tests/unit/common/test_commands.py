@@ -249,7 +249,7 @@ def test_a_confirmation_names_environment_host_and_database(
         params = {"confirm": given_word, "instance": instance}
         assert is_confirmed(params, "d") is (given_word in confirms), given_word
         assert word(params, "d") == confirms[0]
-        assert wanted(params, "d") == f"`confirm` is {given_word!r}, wanted is {confirms[0]!r}."
+        assert wanted(params, "d") == f"`confirm` is {given_word!r}, expected {confirms[0]!r}."
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_it_is_never_readable_for_a_moment(home: Path, monkeypatch: pytest.Monke
 def test_a_stranger_s_link_to_a_file_of_root_is_refused(home: Path, tmp_path: Path) -> None:
     victim = made(tmp_path / "zz.sh", 0, 0o644, "echo\n")
     for path in (link(home / ".env", victim, BACKEND), link(home / "second", ".env", 0)):
-        with pytest.raises(DasTernError, match=r"\.env is a link that 1234 set, and what it leads to belongs to root"):
+        with pytest.raises(DasTernError, match=r"\.env is a link that 1234 set, and its target belongs to root"):
             write(path)
     folder = link(home / "config", tmp_path, BACKEND)
     with pytest.raises(DasTernError, match="config is a link that 1234 set"):
@@ -152,7 +152,7 @@ def test_what_isn_t_a_file_is_refused(home: Path) -> None:
     for path, words in (
         (home, "it is a directory"),
         (home / "pipe", "isn't a file"),
-        (home / "loop", "leads nowhere"),
+        (home / "loop", "leads only to itself"),
         (home / "nowhere", r"none\.env, which doesn't exist"),
         (home / "none" / ".env", "has no directory none"),
         (home / "file" / ".env", "isn't a directory"),

@@ -130,7 +130,7 @@ def test_all_directories_without_a_migration_are_named_at_once(tmp_path: Path) -
     with pytest.raises(DasTernError) as refusal:
         read_folder(tmp_path)
     *shown, more = refusal.value.message.splitlines()
-    assert (len(shown), more) == (20, "The same of 7 more directories.")
+    assert (len(shown), more) == (20, "7 more directories are refused, too.")
     assert all(f"rmdir {tmp_path}/{number:02}_empty" in line for number, line in enumerate(shown))
     for number in range(25):
         (tmp_path / f"{number:02}_empty").rmdir()

@@ -253,10 +253,10 @@ def test_from_cron_to_systemd(host: Host) -> None:
         ({"drill_days": 10**9}, "`backup_schedule_drill_days` is 1000000000; wanted is a number up to 3660"),
         ({"expected_hours": 0}, "`backup_expected_hours` is 0"),
         ({"size_factor": 1.0}, "`backup_size_factor` is 1.0; wanted is a number above 1"),
-        ({"take": {"lock_timeout": "soon"}}, "`backup_lock_timeout` is 'soon'; wanted is a duration"),
+        ({"take": {"lock_timeout": "soon"}}, "`backup_lock_timeout` is 'soon'; expected a duration"),
         ({"take": {"keep": {"full": {"count": 0}}}}, "`backup_keep.full.count` is `0`"),
         ({"metrics_file": "/srv/dastern.txt"}, "ends in .prom"),
-        ({"metrics_file": "dastern.prom"}, "backup_metrics_file is `dastern.prom`; wanted is an absolute path"),
+        ({"metrics_file": "dastern.prom"}, "backup_metrics_file is `dastern.prom`; expected an absolute path"),
     ],
 )
 def test_what_is_refused(host: Host, changes: dict[str, Any], words: str) -> None:

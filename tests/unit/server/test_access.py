@@ -104,9 +104,9 @@ def test_a_password_that_differs_is_set_as_a_verifier_and_named_without_its_valu
 @pytest.mark.parametrize(
     ("declared", "changes", "message"),
     [
-        (DECLARED, {"database__encoding": "LATIN1"}, "Database db is in LATIN1"),
+        (DECLARED, {"database__encoding": "LATIN1"}, "Database db has encoding LATIN1"),
         (DECLARED, {"database__owner": "other"}, 'ALTER DATABASE "db" OWNER TO "app"'),
-        (DECLARED, {"database__config": ["dastern.environment=production"]}, "says that it is production"),
+        (DECLARED, {"database__config": ["dastern.environment=production"]}, "is marked as production"),
     ],
 )
 def test_what_must_not_be_changed_is_refused(declared: Declared, changes: dict[str, Any], message: str) -> None:
@@ -159,7 +159,7 @@ def test_what_zero_loss_cant_be_with_is_refused_before_anything_is_touched() -> 
     check_zero_loss(False, False, {"synchronous_standby_names": "other"})
     with pytest.raises(DasTernError, match="`postgres_wal_archive` is false"):
         check_zero_loss(True, False, {})
-    with pytest.raises(DasTernError, match="has synchronous_standby_names `other`.*Take it out"):
+    with pytest.raises(DasTernError, match="sets synchronous_standby_names to `other`.*Take it out"):
         check_zero_loss(True, True, {"synchronous_standby_names": "other"})
 
 

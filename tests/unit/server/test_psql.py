@@ -65,5 +65,5 @@ def test_a_copy_that_fails_shows_no_rows(said: str, words: str) -> None:
 def test_a_connection_limit_is_named_with_the_command_that_lifts_it(text: str, command: str) -> None:
     refusal = refusal_of_limit(f"pg_restore: error: connection to server failed: {text}", "pg")
     assert refusal is not None
-    assert f"`{command}` takes it away." in refusal.message
+    assert f"`{command}` removes it." in refusal.message
     assert refusal_of_limit("FATAL:  sorry, too many clients already", "pg") is None

@@ -1,4 +1,4 @@
-"""Text, names, files, refusals and commands: what every other room needs.
+"""Text, names, files, refusals and commands that every other room needs.
 
 Imports: nothing.
 """

@@ -1,8 +1,8 @@
-"""Commands that an operator is shown: quoted for the shell, and complete, so that pasting one does what it says.
+"""Commands shown to an operator: quoted for the shell, and complete, so that pasting one does what it says.
 
-Modules write `ansible-playbook playbooks/backup.yml` with the variables of the step itself, by `playbook`. What selects
-the target (inventory, limit, the instance's variables, the way to connect) only the controller knows: the callbacks
-add it with `completed`.
+Modules write `ansible-playbook playbooks/backup.yml` with the variables of the step itself, by `playbook`. Only the
+controller knows the options that select the target (inventory, limit, the instance's variables, the way to connect): the
+callbacks add them with `completed`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from shlex import quote
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-]*")
-"""A value that neither the shell nor Ansible's `key=value` reads as anything else."""
+"""A value that the shell and Ansible's `key=value` both take literally."""
 _TEMPLATE = re.compile(r"\{[{%#]")
 _SECRET = re.compile(r"pass|secret|token|private_key(?!_file)|repository_options|repository_files")
-"""Names of variables whose value isn't shown. A path to a password file matches as well, and is hidden to no harm."""
+"""Names of variables whose value isn't shown. A path to a password file matches, too; hiding it does no harm."""
 _PLAYBOOK = re.compile(r"ansible-playbook ((?:\.{0,2}/)?(?:[\w.-]+/)*(?!save_image)[\w-]+\.yml)\b")
-"""A command without options before its playbook: with some it is complete already, or means another target.
+"""A command without options before its playbook. A command that has some is complete, or means another target.
 
-An image is always saved on another machine than the one that lacks it.
+`save_image.yml` is left out because an image is always saved on another machine than the one that lacks it.
 """
 _CHECK = re.compile(r"-[bkKJDvC]*C[bkKJDvC]*|--ch(e(c(k)?)?)?")
-"""`--check` in all forms that argparse takes, among other flags (`-DC`) too."""
+"""`--check` in all forms that argparse takes, also among other flags (`-DC`)."""
 _OF_ONE_RUN = re.compile(
     r"restore_(?!keep_old_hours$|wait$)|\w+_confirm$|\w+_as_superuser$|postgres_remove_|postgres_image_(refresh|archive)$"
     r"|backup_(new_cluster|type|name|reason|schedule_state|exit_code)$"
@@ -51,14 +51,14 @@ _TARGET_OPTIONS = {
     "vault_ids": "--vault-id",
     "vault_password_files": "--vault-password-file",
 }
-"""By Ansible's name of an option, how it is written."""
+"""Spelling of each option on the command line, by Ansible's name of it."""
 
 
 def variable(name: str, value: Any, *, own: bool = False) -> str:
-    """`-e` for one variable, as the shell and Ansible read it back unchanged: JSON where `key=value` would lose something.
+    """Return `-e` for one variable so that the shell and Ansible read it back unchanged.
 
-    Ansible evaluates templates in what stands there. Unless it is the operator's `own`, a value with the marks of one is data:
-    YAML says so with `!unsafe`.
+    It is JSON where `key=value` would lose something. Ansible evaluates templates in such a value. Unless it is the operator's
+    `own`, a value that looks like a template is data, which YAML marks with `!unsafe`.
     """
     if isinstance(value, bool):
         value = str(value).lower()
@@ -71,9 +71,9 @@ def variable(name: str, value: Any, *, own: bool = False) -> str:
 
 
 def _as_data(value: Any) -> str:
-    """A value as YAML on one line, whose texts are no templates."""
+    """Return a value as YAML on one line, with its texts marked as no templates."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {_as_data(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {_as_data(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_as_data, value)) + "]"
     if isinstance(value, (bool, int, float)) or value is None:
@@ -82,44 +82,44 @@ def _as_data(value: Any) -> str:
 
 
 def playbook(name: str, **variables: Any) -> str:
-    """The command of one of the project's playbooks; variables that are None or empty are left out."""
+    """Return the command of one of the project's playbooks, without variables that are None or empty."""
     path = "migrate.yml" if name == "migrate" else f"playbooks/{name}.yml"
     given = [variable(key, value) for key, value in variables.items() if value not in (None, "")]
     return " ".join(["ansible-playbook", path, *given])
 
 
 def completed(text: str, options: str, located: Callable[[str], str] = lambda path: path) -> str:
-    """`text` with `options` in each of its plain commands, whose playbooks lie where `located` says."""
+    """Return `text` with `options` added to each plain command; `located` gives the path of a command's playbook."""
 
-    def complete(found: re.Match[str]) -> str:
-        return " ".join(["ansible-playbook", *([options] if options else []), quote(located(found[1]))])
+    def complete(command: re.Match[str]) -> str:
+        return " ".join(["ansible-playbook", *([options] if options else []), quote(located(command[1]))])
 
     return _PLAYBOOK.sub(complete, text)
 
 
 def all_completed(value: Any, complete: Callable[[str], str]) -> Any:
-    """The same for every text in a structure of a report."""
+    """Return a report's structure with `complete` applied to every text in it."""
     if isinstance(value, str):
         return complete(value)
     if isinstance(value, Mapping):
-        return {key: all_completed(one, complete) for key, one in value.items()}
+        return {key: all_completed(item, complete) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [all_completed(one, complete) for one in value]
+        return [all_completed(item, complete) for item in value]
     return value
 
 
 def repeated(extra: Mapping[str, Any], settings: Callable[[str], bool]) -> list[str]:
-    """`-e` for those of the extra variables that are `settings`: they select or describe the instance."""
+    """Return `-e` for each extra variable that is one of the `settings`, which select or describe the instance."""
     return [shown(name, value) for name, value in extra.items() if settings(name)]
 
 
 def of_one_run(name: str) -> bool:
-    """Return whether a role's variable says what one run does; it is never repeated in a command for another run."""
+    """Return whether a role's variable is about a single run and is never repeated in a command for another one."""
     return bool(_OF_ONE_RUN.match(name))
 
 
 def shown(name: str, value: Any) -> str:
-    """`-e` for one variable; a secret's value isn't shown, and the shell refuses the command until its environment has it."""
+    """Return `-e` for one variable, without a secret: the shell refuses the command until its environment has it."""
     return f'-e {name}="${{{name.upper()}:?}}"' if is_secret(name) else variable(name, value, own=True)
 
 
@@ -129,9 +129,9 @@ def is_secret(name: str) -> bool:
 
 
 def target_options(given: Mapping[str, Any], defaults: Mapping[str, Any], folder: str) -> list[str]:
-    """The options of a command line that say where it acts and how it gets there.
+    """Return the options of a command line that say where it acts and how it connects.
 
-    `given` and `defaults` are Ansible's parsed options, with and without an operator's; `folder` is the working directory.
+    `given` and `defaults` are Ansible's parsed options with and without the operator's, `folder` is the working directory.
     """
     words = []
     for name, option in _TARGET_OPTIONS.items():
@@ -141,21 +141,21 @@ def target_options(given: Mapping[str, Any], defaults: Mapping[str, Any], folder
         if value is True:
             words.append(option)
             continue
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            text = quote(near(str(one), folder))
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            text = quote(near(str(item), folder))
             words.append(f"{option}={text}" if text.startswith(("-", "'-")) else f"{option} {text}")
     return words
 
 
 def near(path: str, folder: str) -> str:
-    """An absolute path below `folder` from there on; anything else as it is."""
+    """Return an absolute path below `folder` relative to it, and anything else as it is."""
     return path.removeprefix(f"{folder.rstrip('/')}/") if path.startswith("/") else path
 
 
 def again(arguments: Sequence[str], parsed: Callable[[str], Mapping[str, Any]], confirm: str = "") -> str:
-    """The command line of this run without `--check`, with the confirmation that it lacks.
+    """Return the command line of this run without `--check` and with the confirmation that it lacks.
 
-    `arguments` are those of the process behind its name; `parsed` reads what stands behind an `-e`.
+    `arguments` are the process's arguments without its name; `parsed` reads the argument of an `-e`.
     """
     words: list[str] = []
     rest = iter(arguments)
@@ -171,10 +171,10 @@ def again(arguments: Sequence[str], parsed: Callable[[str], Mapping[str, Any]], 
         value = value or next(rest, "")
         variables = {} if value.startswith("@") else parsed(value)
         rewritten = {
-            name: one for name, one in variables.items() if not (confirm and re.fullmatch(r"(\w+_)?confirm", name))
+            key: item for key, item in variables.items() if not (confirm and re.fullmatch(r"(\w+_)?confirm", key))
         }
         if rewritten == variables and not any(map(is_secret, variables)):
             words.append(f"-e {quote(value)}")
         else:
-            words += [shown(name, one) for name, one in rewritten.items()]
+            words += [shown(key, item) for key, item in rewritten.items()]
     return " ".join(["ansible-playbook", *words, *([variable("confirm", confirm)] if confirm else [])])

@@ -1,8 +1,8 @@
-"""One variable of a `.env` file set, everything else left byte for byte.
+"""Sets one variable of a `.env` file and leaves everything else as it is, byte for byte.
 
 A file is read as the dotenv package reads it (its README, "What rules does the parsing engine follow?"): `export` may
-stand before the name, a value may be in ', " or ` and then go over several lines, the last of several assignments
-counts. Text is latin-1 here, one character for each byte, so that no encoding is assumed of the rest.
+stand before the name, a value in ', " or ` may span several lines, and the last of several assignments counts. Text is
+latin-1 here, one character for each byte, so that no encoding of the rest is assumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ASSIGNMENT = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.ASCII,
 )
-# Parameters of Prisma's URL that say how to connect, not where and as whom.
+# Parameters of Prisma's URL that say how to connect, not where to and as whom.
 _PARAMETER = re.compile(
     r"(connection_limit|pool_timeout|connect_timeout|socket_timeout|pgbouncer|statement_cache_size|application_name"
     r"|max_idle_connection_lifetime|single_use_connections|options)=[\w.~%+-]*",
@@ -32,7 +32,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("latin-1")
 
 @dataclass(frozen=True)
 class Edited:
-    """The file's new content; `lines` are those (from 1) that assigned the variable before."""
+    """The file's new content; `lines` are the numbers (from 1) of the lines that assigned the variable before."""
 
     content: bytes
     changed: bool
@@ -40,9 +40,9 @@ class Edited:
 
 
 def url(user: str, password: str, host: str, port: int, database: str, schema: str, former: str = "") -> str:
-    """A URL as Prisma reads it; everything that means something in a URL is percent-encoded.
+    """Return a URL as Prisma reads it, with every special character percent-encoded.
 
-    Of the URL that stood there before (`former`) those parameters are kept that say how to connect (`connection_limit`).
+    It keeps the parameters of the `former` URL that say how to connect, such as `connection_limit`.
     """
     host = f"[{host}]" if ":" in host else host
     query = former.partition("?")[2] if re.match(r"postgres(ql)?://", former) else ""
@@ -52,7 +52,7 @@ def url(user: str, password: str, host: str, port: int, database: str, schema: s
 
 
 def value_of(content: bytes, name: str) -> str:
-    """What `name` is set to, empty if it isn't."""
+    """Return the value of `name`; '' if it isn't set."""
     _, _, matches = _read(content, name)
     return _plain(matches[-1]["value"]) if matches else ""
 
@@ -62,12 +62,12 @@ def _encoded(text: str) -> str:
 
 
 def edited(content: bytes, name: str, value: str) -> Edited:
-    """`content` with `name` set to `value` (which has to do without quotes, `$` and backslashes).
+    """Return `content` with `name` set to `value`, which mustn't hold quotes, `$` or backslashes.
 
-    The last assignment is the one that counts, so that is the one replaced; without any, a line is added at the end.
+    The last assignment is replaced, because it is the one that counts. Without any, a line is added at the end.
     """
     if b"\0" in content:
-        raise DasTernError("it holds NUL bytes, so it isn't a text file in UTF-8 (UTF-16?)")
+        raise DasTernError("it holds NUL bytes, so it isn't UTF-8 text (perhaps UTF-16)")
     mark, text, matches = _read(content, name)
     lines = [text.count("\n", 0, match.start()) + 1 for match in matches]
     if matches:
@@ -84,7 +84,7 @@ def edited(content: bytes, name: str, value: str) -> Edited:
 
 
 def _read(content: bytes, name: str) -> tuple[str, str, list[re.Match[str]]]:
-    """The byte order mark, the text behind it, and the assignments of `name`."""
+    """Return the byte order mark, the text behind it, and the assignments of `name`."""
     text = content.decode("latin-1")
     start = len(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else 0
     mark, text = text[:start], text[start:]

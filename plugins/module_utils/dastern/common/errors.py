@@ -1,4 +1,4 @@
-"""The one exception that this project's own code raises towards an operator."""
+"""The only exception that this project's own code raises to an operator."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .text import shown
 
 
 class DasTernError(Exception):
-    """A refusal or failure in words for an operator.
+    """A refusal or failure, worded for an operator.
 
-    `message` names the thing, the value found, the value wanted and the command that mends it: one line, or `lines` where
-    a sequence is given. A name or a server's words in it can't begin a line of their own, nor move the cursor.
-    `facts` are the same in machine-readable form; a module returns them beside `msg`.
+    `message` names the thing, the value found, the value expected and the command that fixes it: one line, or several
+    where a sequence is given. A name or a server's text within it can neither begin a line of its own nor move the cursor.
+    `facts` say the same in machine-readable form; a module returns them beside `msg`.
     """
 
     def __init__(self, message: str | Sequence[str], **facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""Files of the host: secrets, written whole or not at all, and the lock of a provisioning run."""
+"""Files of the host: secrets, which are written whole or not at all, and the lock of a provisioning run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .errors import DasTernError
 
 
 def absolute(variable: str, path: str) -> None:
-    """Refuse a relative path of the host: nobody could say what it is relative to there."""
+    """Refuse a relative path on the host, where nobody could say what it is relative to."""
     if not os.path.isabs(os.path.expanduser(path)):
-        raise DasTernError(f"{variable} is `{path}`; wanted is an absolute path of the host, such as /srv/{path}.")
+        raise DasTernError(f"{variable} is `{path}`; expected an absolute path on the host, such as /srv/{path}.")
 
 
 def write(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Replace `path` in one step, on disk when this returns; a crash leaves the old content or the new."""
+    """Replace the file `path` in one step; it is on disk afterwards. A crash leaves the old content or the new."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -42,7 +42,7 @@ def write(path: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] 
 
 
 def sync_folder(path: Path) -> None:
-    """Have what was renamed within `path` on disk."""
+    """Ensure that renames within the folder `path` are on disk."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -51,14 +51,17 @@ def sync_folder(path: Path) -> None:
 
 
 def open_lock(path: Path) -> IO[str]:
-    """Open the file of a lock, made if need be; a link in its place is not followed (`OSError`)."""
+    """Open the file of a lock, creating it if needed. Raise `OSError` for a link in its place."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     return os.fdopen(descriptor, "a+", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def alone(folder: Path, seconds: float = 120) -> Iterator[None]:
-    """One run at a time that provisions from `folder`, which is made if need be; another is waited for."""
+    """Hold the lock that lets one run at a time provision from `folder`, waiting for another run.
+
+    The folder is created if needed.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open_lock(folder / ".lock")
@@ -81,7 +84,7 @@ def alone(folder: Path, seconds: float = 120) -> Iterator[None]:
 
 
 class Secret:
-    """A password in a file of its own. `given` is the inventory's, '' if it doesn't say."""
+    """A password in a file of its own. `given` is the inventory's password, '' if it has none."""
 
     def __init__(self, path: Path, given: str) -> None:
         self.path = path
@@ -94,7 +97,7 @@ class Secret:
         if stored and not given and not scram.acceptable(stored):
             raise DasTernError(
                 f"The password file {path} doesn't hold printable ASCII of {scram.MINIMUM_LENGTH} characters or more. "
-                f"Correct it, or delete it (`rm {quote(str(path))}`): then a new password is generated and set."
+                f"Correct it, or delete it (`rm {quote(str(path))}`) to have a new password generated and set."
             )
         self.stored = stored
         self.generated = not given and not stored
@@ -102,7 +105,7 @@ class Secret:
 
     @property
     def loose(self) -> bool:
-        """Whether others may read the file."""
+        """Return whether anybody but its owner may read or write the file."""
         return self.path.exists() and self.path.stat().st_mode & 0o077 != 0
 
     @property
@@ -110,6 +113,6 @@ class Secret:
         return self.value != self.stored or self.loose
 
     def save(self) -> None:
-        """Write the file, and make its folder, where they aren't as they should be."""
+        """Write the file, and create its folder if needed."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write(self.path, f"{self.value}\n".encode())

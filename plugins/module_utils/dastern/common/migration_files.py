@@ -1,4 +1,4 @@
-"""A migrations folder as Prisma reads it: which directories are migrations, in which order, with which checksum.
+"""A migrations folder as Prisma reads it: which directories are migrations, their order and their checksums.
 
 Source of the rules: Prisma's schema engine (`migration_directory.rs`, `checksum.rs`).
 """
@@ -23,12 +23,12 @@ SCRIPT = "migration.sql"
 DOWN = "down.sql"
 LOCK_FILE = "migration_lock.toml"
 LEDGER = "_prisma_migrations"
-"""Name of the table in which Prisma Migrate records migrations."""
+"""Name of the table in which Prisma Migrate records the applied migrations."""
 ADVISORY_LOCK = 72707369
-"""Number of the advisory lock under which Prisma Migrate and this project migrate."""
+"""Key of the advisory lock that Prisma Migrate and this project hold while they migrate."""
 _CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare"}
 _SHOWN = 20
-"""How many wrong directories are named."""
+"""Largest number of wrong directories that a refusal names."""
 ARGUMENT_SPEC: dict[str, Any] = {
     "folder": {"type": "str", "required": True},
     "migrations": {
@@ -48,15 +48,15 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 @dataclass(frozen=True, init=False)
 class MigrationFile:
-    """One migration: the name of its directory and its `migration.sql`, line endings as they are.
+    """One migration: the name of its directory and its `migration.sql` with unchanged line endings.
 
-    The file is held once, as the bytes that are sent; a big one takes several times its size otherwise.
+    The file is held once, as the bytes that are sent. Otherwise a big file would take several times its size.
     """
 
     name: str
     content: bytes = field(repr=False)
     down: str | None = field(repr=False)
-    """The text of its `down.sql`, where that was read and is there."""
+    """Text of its `down.sql`; None if the migration has none or it wasn't read."""
 
     def __init__(self, name: str, sql: str | bytes, down: str | None = None) -> None:
         content = sql.encode("utf-8") if isinstance(sql, str) else sql
@@ -65,55 +65,55 @@ class MigrationFile:
 
     @property
     def sql(self) -> str:
-        """Its text."""
+        """Return the file's text."""
         return self.content.decode("utf-8")
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of the file's bytes, 64 lower-case hex digits."""
+        """Return the SHA-256 of the file's bytes as 64 lower-case hex digits."""
         return _sha256(self.content)
 
     @cached_property
     def outline(self) -> Outline:
-        """What is read to judge the file. Its lines and columns are those of the file, its offsets aren't."""
+        """Return the text by which the file is judged. Lines and columns are those of the file, offsets aren't."""
         return outline(self.sql)
 
     @cached_property
     def places(self) -> Places:
-        """Lines and columns of the outline."""
+        """Return the lines and columns of the outline."""
         return Places(self.outline.text)
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """Every word of the outline in lower case, those in comments and strings too.
+        """Return all words of the outline in lower case, including those in comments and strings.
 
-        A file without a word holds no statement with it: a thousand files needn't be read token by token.
+        A file that lacks a word has no statement with it, so that a thousand files needn't be read token by token.
         """
         return frozenset(match[0] for match in re.finditer(r"\w+", self.outline.text.lower()))
 
     @cached_property
     def control(self) -> list[Statement]:
-        """The statements that begin and end transactions."""
+        """Return the statements that begin and end transactions."""
         if not _CONTROL & self.words:
             return []
-        return [one for one in each_statement(self.outline.text) if one.transaction_control]
+        return [statement for statement in each_statement(self.outline.text) if statement.transaction_control]
 
     @cached_property
     def psql(self) -> list[tuple[int, str]]:
-        """Offset in the outline and text of what begins with a backslash outside of quotes: commands of psql."""
+        """Return psql's commands, which begin with a backslash outside of quotes: offset in the outline, and text."""
         return list(psql_commands(self.outline.text))
 
     @cached_property
     def empty(self) -> bool:
-        """Whether it holds no statement, only comments and blanks."""
+        """Return whether the file holds no statement, only comments and blanks."""
         return all(token == ";" for _, token, _ in tokens(self.outline.text))
 
     def as_option(self) -> dict[str, str]:
-        """The file as a module is told of it."""
+        """Return the file in the form of a module's option."""
         return {"name": self.name, "sql": self.sql, **({} if self.down is None else {"down": self.down})}
 
     def matches(self, checksum: str) -> bool:
-        """Whether `checksum` is that of this file, of its CRLF or of its LF form (git may change line endings)."""
+        """Return whether `checksum` is that of this file in any form (git may change line endings to LF or CRLF)."""
         if checksum == self.checksum:
             return True
         unix = self.content.replace(b"\r\n", b"\n")
@@ -121,14 +121,14 @@ class MigrationFile:
 
 
 def folder_of(given: str, root: Path) -> Path:
-    """The migrations folder as given in `migrations_dir`; a relative path counts from `root`, the project's."""
+    """Return the folder that `migrations_dir` names. A relative path starts at `root`, the project's folder."""
     if not given.strip():
-        raise DasTernError("`migrations_dir` is empty; wanted is a folder, such as files/sql/migrations.")
+        raise DasTernError("`migrations_dir` is empty; expected a folder, such as files/sql/migrations.")
     return root / os.path.expanduser(given)
 
 
 def read_into(params: dict[str, Any], root: Path, *, down: bool = False) -> list[MigrationFile]:
-    """Put the files of the folder, with `down` their `down.sql` too, into the options of a module."""
+    """Put the files of the folder into a module's options; `down` includes each `down.sql`."""
     folder = folder_of(params["folder"], root)
     files = read_folder(folder)
     if down:
@@ -139,13 +139,13 @@ def read_into(params: dict[str, Any], root: Path, *, down: bool = False) -> list
 
 
 def as_sent(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a module as its process on the host takes them."""
+    """Return a module's options in the form that its process on the host takes."""
     files = {"migrations": [file.as_option() for file in params["migrations"]]} if "migrations" in params else {}
     return {name: value for name, value in {**params, **files}.items() if value is not None}
 
 
 def of_params(params: Mapping[str, Any]) -> list[MigrationFile]:
-    """The files in the options of a module; where they were read in this process, with what is known of them."""
+    """Return the files in a module's options. Files that this process has read keep their cached properties."""
     return [
         item if isinstance(item, MigrationFile) else MigrationFile(item["name"], item["sql"], item.get("down"))
         for item in params["migrations"]
@@ -153,9 +153,9 @@ def of_params(params: Mapping[str, Any]) -> list[MigrationFile]:
 
 
 def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
-    """All migrations under `path`, in the byte order of their names.
+    """Return all migrations under `path`, in the byte order of their names.
 
-    Raises `DasTernError` for a folder or a file that can't be read or sent to the server as it is.
+    Raise `DasTernError` for a folder or a file that can't be read, or can't be sent to the server unchanged.
     """
     folder = Path(path)
     try:
@@ -169,26 +169,26 @@ def read_folder(path: str | os.PathLike[str]) -> list[MigrationFile]:
         raise DasTernError(f"`migrations_dir` is {folder}, which is not a folder.") from None
     except PermissionError:
         raise DasTernError(
-            f"The migrations folder {folder} can't be read by this user: `chmod -R u+rX {quote(str(folder))}`, run as its owner, mends it."
+            f"The migrations folder {folder} can't be read by this user: `chmod -R u+rX {quote(str(folder))}`, run as its owner, fixes it."
         ) from None
     except OSError as error:
         raise DasTernError(f"The migrations folder {folder} can't be read: {error.strerror}.") from None
     _check_provider(folder / LOCK_FILE)
     names = sorted((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), key=os.fsencode)
-    found, wrong = [], []
+    files, refusals = [], []
     for name in names:
         try:
-            found.append(_read(folder, name))
+            files.append(_read(folder, name))
         except DasTernError as refusal:
-            wrong.append(refusal.message)
-    if wrong:
-        more = [f"The same of {len(wrong) - _SHOWN} more directories."] if len(wrong) > _SHOWN else []
-        raise DasTernError([*wrong[:_SHOWN], *more])
-    return found
+            refusals.append(refusal.message)
+    if refusals:
+        more = [f"{len(refusals) - _SHOWN} more directories are refused, too."] if len(refusals) > _SHOWN else []
+        raise DasTernError([*refusals[:_SHOWN], *more])
+    return files
 
 
 def read_down(folder: Path, name: str) -> str | None:
-    """The text of the migration's `down.sql`, which takes it back; None if it has none."""
+    """Return the text of the migration's `down.sql`, which reverts it; None if there is none."""
     path = folder / name / DOWN
     try:
         return decoded(path.read_bytes(), path)
@@ -199,12 +199,12 @@ def read_down(folder: Path, name: str) -> str | None:
 
 
 def links(path: str | os.PathLike[str]) -> list[str]:
-    """Symbolic links to migrations, which count for nothing, here as in Prisma."""
+    """Return the symbolic links to migrations. They are ignored, as in Prisma."""
     return sorted(entry.name for entry in os.scandir(path) if entry.is_symlink() and Path(entry.path, SCRIPT).is_file())
 
 
 def look_alikes(names: list[str]) -> list[list[str]]:
-    """Groups of names with one time stamp that differ only in case or punctuation.
+    """Return the groups of names that differ only in case or punctuation.
 
     Versions of Prisma order such names differently.
     """
@@ -224,26 +224,24 @@ def _read(folder: Path, name: str) -> MigrationFile:
         ) from None
     except PermissionError:
         raise DasTernError(
-            f"{path} can't be read by this user: `chmod -R u+rX {quote(str(folder))}`, run as its owner, mends it."
+            f"{path} can't be read by this user: `chmod -R u+rX {quote(str(folder))}`, run as its owner, fixes it."
         ) from None
     except OSError as error:
         raise DasTernError(f"{path} can't be read: {error.strerror}. Put a plain file there.") from None
-    decoded(content, path)  # refuses what can't be sent as it is
+    decoded(content, path)  # refuses content that can't be sent unchanged
     return MigrationFile(_checked_name(folder, name), content)
 
 
 def _instead(directory: Path) -> str:
-    """What to do about a directory without a migration; nothing that is in it is to be lost."""
+    """Return the advice on a directory without a migration; following it loses nothing that the directory holds."""
     if nested := sorted(path.parent.name for path in directory.glob(f"*/{SCRIPT}")):
         return (
-            f"It holds {len(nested)} directories that have one ({', '.join(nested[:3])}{', ...' if nested[3:] else ''}): if these are the "
-            f"migrations, `{variable('migrations_dir', str(directory))}`; otherwise move them to where the others are."
+            f"It holds {len(nested)} directories that have one ({', '.join(nested[:3])}{', ...' if nested[3:] else ''}). If these are the "
+            f"migrations, add `{variable('migrations_dir', str(directory))}`; otherwise move them to the other migrations."
         )
     if any(directory.iterdir()):
-        return (
-            f"Write one; or move the directory away (`mv {quote(str(directory))} ELSEWHERE`), if it is something else."
-        )
-    return f"Write one; or remove the directory, which is empty: `rmdir {quote(str(directory))}`."
+        return f"Write one, or move the directory away if it is no migration: `mv {quote(str(directory))} ELSEWHERE`."
+    return f"Write one, or remove the empty directory: `rmdir {quote(str(directory))}`."
 
 
 def _checked_name(folder: Path, name: str) -> str:
@@ -261,16 +259,16 @@ def _checked_name(folder: Path, name: str) -> str:
 
 
 def decoded(content: bytes, path: str | os.PathLike[str]) -> str:
-    """`content` as text; refuses what PostgreSQL would refuse or Prisma silently alter."""
+    """Return `content` as text. Refuse content that PostgreSQL would refuse or Prisma would silently alter."""
     if content.startswith(b"\xef\xbb\xbf"):
         raise DasTernError(
-            f"{path} begins with a byte order mark (EF BB BF), which PostgreSQL takes for a syntax error. "
+            f"{path} begins with a byte order mark (EF BB BF), which PostgreSQL reports as a syntax error. "
             f"`sed -i '1s/^\\xEF\\xBB\\xBF//' {quote(str(path))}` removes it."
         )
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DasTernError(
-            f"{path} is UTF-16; wanted is UTF-8 without a byte order mark. "
-            f"`iconv -f UTF-16 -t UTF-8 {quote(str(path))}` converts it (to another file; then move that into place)."
+            f"{path} is UTF-16; expected UTF-8 without a byte order mark. "
+            f"`iconv -f UTF-16 -t UTF-8 {quote(str(path))}` prints the converted text: write that to another file and move it here."
         )
     try:
         text = content.decode("utf-8")
@@ -282,7 +280,7 @@ def decoded(content: bytes, path: str | os.PathLike[str]) -> str:
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DasTernError(f"{path}, line {line}: a NUL byte, which PostgreSQL can't take. Remove it.")
+        raise DasTernError(f"{path}, line {line}: a NUL byte, which PostgreSQL can't store. Remove it.")
     return text
 
 
@@ -296,7 +294,7 @@ def _check_provider(path: Path) -> None:
     line = next((line.strip() for line in text.splitlines() if re.match(r"\s*provider\b", line)), "no provider line")
     if line != 'provider = "postgresql"':
         raise DasTernError(
-            f'{path} says `{line}`; wanted is `provider = "postgresql"` (P3019). These migrations are for another '
+            f'{path} says `{line}`; expected `provider = "postgresql"` (P3019). These migrations are for another '
             "database: set `migrations_dir` to the right folder."
         )
 

@@ -1,4 +1,4 @@
-"""Times, sizes and lists in words."""
+"""Times, sizes and lists as text."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 ZONE = "Asia/Phnom_Penh"
-"""Where backups are scheduled and people read the clock, whatever the zone of a host."""
-# Seven hours, summer and winter, since 1920; a small host has no zone files to ask.
+"""Time zone of the backup schedule and of the times that people read, whatever the zone of a host."""
+# The offset has been seven hours, summer and winter, since 1920. A small host has no zone files to read it from.
 CLOCK = timezone(timedelta(hours=7), ZONE)
 _OFFSET = "+07:00"
 
 
 def duration(seconds: float) -> str:
-    """`3 d 4 h`, `5 min`: the two largest units that matter."""
+    """Return a duration in its one or two largest units, such as `3 d 4 h` or `5 min`."""
     minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
     if days:
         return f"{days} d {hours % 24} h"
@@ -23,19 +23,19 @@ def duration(seconds: float) -> str:
 
 
 def local(when: datetime | str | float, now: datetime | None = None, *, exact: bool = False) -> str:
-    """A moment for a person, in the form that a restore takes as its target: `2026-11-30 13:38:00 +07:00`.
+    """Return a time for people to read, in the form that a restore takes as its target: `2026-11-30 13:38:00 +07:00`.
 
-    `when` may be ISO 8601 with an offset, or seconds since 1970; a text that isn't a moment is given back as it is. With
-    `now` the age is added: `... (16 min ago)`. `exact` keeps fractions of a second.
+    `when` may be ISO 8601 with an offset, or seconds since 1970. A text that isn't such a time is returned as it is. `now`
+    adds the age: `... (16 min ago)`. `exact` keeps fractions of a second.
     """
     if isinstance(when, str):
         try:
-            found = datetime.fromisoformat(when)
+            parsed = datetime.fromisoformat(when)
         except ValueError:
             return when
-        if found.tzinfo is None:
+        if parsed.tzinfo is None:
             return when
-        when = found
+        when = parsed
     elif not isinstance(when, datetime):
         when = datetime.fromtimestamp(when, timezone.utc)
     at = when.astimezone(CLOCK)
@@ -48,7 +48,7 @@ def local(when: datetime | str | float, now: datetime | None = None, *, exact: b
 
 
 def amount(size: float) -> str:
-    """Bytes in words, in steps of 1024 as PostgreSQL's `pg_size_pretty`."""
+    """Return a number of bytes as text, in steps of 1024 like PostgreSQL's `pg_size_pretty`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1024:
             return f"{size:.0f} {unit}"
@@ -57,5 +57,5 @@ def amount(size: float) -> str:
 
 
 def cut(words: Sequence[str], most: int) -> list[str]:
-    """The first of `words`, `most` of them, and how many more there are."""
+    """Return the first `most` of `words`, and how many more there are."""
     return [*words[:most], f"... and {len(words) - most} more"] if len(words) > most else list(words)

@@ -1,8 +1,9 @@
 """The statements that the code in a file runs, as far as they are literal.
 
-Read are the bodies of `DO` blocks and of functions and procedures that the file makes and calls, in PL/pgSQL and SQL; the
-queries of cursors; what `EXECUTE` is given as one string, also through a `format` without a `%`; and what stands behind
-`EXPLAIN ANALYZE` and `PREPARE`. What is put together at run time isn't: it stays one statement that begins with EXECUTE.
+Four kinds of code are read: the bodies of `DO` blocks and of functions and procedures that the file makes and calls, in
+PL/pgSQL and SQL; the queries of cursors; a single string given to `EXECUTE`, also through a `format` without a `%`; and the
+statements behind `EXPLAIN ANALYZE` and `PREPARE`. A statement that is put together at run time isn't read: it stays a
+statement that begins with EXECUTE.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Item = tuple[Statement | str, int]
 Made = dict[str, dict[str, Item]]
 """The functions and procedures that a file makes, by name and by arguments.
 
-An empty name is a key if a name isn't a plain word.
+The empty name is a key, too, if any name isn't a plain word.
 """
 _STRINGS = ("string", "escape", "dollar")
 _QUERY = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "EXECUTE", "EXPLAIN"}
@@ -41,139 +42,142 @@ class Unread(Statement):
     """A statement whose code isn't read because it is nested too deeply."""
 
 
-def with_code(found: Iterable[Statement]) -> Iterator[tuple[Statement, list[Statement]]]:
-    """Each statement of a file, with those that its code runs, in the order in which the server runs them.
+def with_code(of_file: Iterable[Statement]) -> Iterator[tuple[Statement, list[Statement]]]:
+    """Yield each statement of a file with those that its code runs, in the order in which the server runs them.
 
-    Offsets and lines are those of the file; a function counts where it is called first.
+    Offsets and lines are those of the file. A function's statements belong to its first call.
     """
     made: Made = {}
     by_rows: set[str] = set()
-    for one in found:
-        yield one, _run_by(one, made, by_rows)
+    for statement in of_file:
+        yield statement, _run_by(statement, made, by_rows)
 
 
 def holds_code(sql: str) -> bool:
-    """Whether a file may hold code at all."""
+    """Return whether a file may hold code at all."""
     return _HOLDS_CODE.search(sql) is not None
 
 
 def _run_by(top: Statement, made: Made, by_rows: set[str]) -> list[Statement]:
     """Return the statements that the code in a statement runs, including those of code inside that code.
 
-    `by_rows` collects the functions that defaults and checks of this file call when rows are written.
+    `by_rows` collects the functions that this file's defaults and checks call when rows are written.
     """
-    found: list[Statement] = []
+    run: list[Statement] = []
     ahead: list[Item] = [(top, 0)]
     while ahead:
-        one, depth = ahead.pop()
-        if isinstance(one, str):
-            inner = _of_called(_called(one, made), made)
+        item, depth = ahead.pop()
+        if isinstance(item, str):
+            inner = _of_called(_called(item, made), made)
         else:
-            if depth >= DEEPEST and (one.first in ("DO", "EXPLAIN", "PREPARE") or makes_function(one)):
-                one = Unread(one.text, one.start, one.end, one.line)
-            if one is not top:
-                found.append(one)
-            inner = [] if isinstance(one, Unread) else _directly(one, depth, made, by_rows)
+            if depth >= DEEPEST and (item.first in ("DO", "EXPLAIN", "PREPARE") or makes_function(item)):
+                item = Unread(item.text, item.start, item.end, item.line)
+            if item is not top:
+                run.append(item)
+            inner = [] if isinstance(item, Unread) else _directly(item, depth, made, by_rows)
         ahead += reversed(inner)
-    return found
+    return run
 
 
-def makes_function(one: Statement) -> bool:
-    return one.first == "CREATE" and bool({"FUNCTION", "PROCEDURE"} & set(one.words[1:4]))
+def makes_function(statement: Statement) -> bool:
+    return statement.first == "CREATE" and bool({"FUNCTION", "PROCEDURE"} & set(statement.words[1:4]))
 
 
-def _directly(one: Statement, depth: int, made: Made, by_rows: set[str]) -> list[Item]:
-    """Return what the code in a statement runs, without what that code runs in turn."""
-    if one.first == "DO":
-        return _of_body(one, depth)
-    if one.first in ("EXPLAIN", "PREPARE"):
-        return [(inner, depth + 1) for inner in _held(one)]
-    if makes_function(one):
-        name, arguments = _function(one)
-        made.setdefault(name, {})[arguments] = one, depth
+def _directly(statement: Statement, depth: int, made: Made, by_rows: set[str]) -> list[Item]:
+    """Return the items that the code in a statement runs, without those that they run in turn."""
+    if statement.first == "DO":
+        return _of_body(statement, depth)
+    if statement.first in ("EXPLAIN", "PREPARE"):
+        return [(inner, depth + 1) for inner in _held(statement)]
+    if makes_function(statement):
+        name, arguments = _function(statement)
+        made.setdefault(name, {})[arguments] = statement, depth
         if not _WORD.fullmatch(name):
             made.setdefault("", {})
-    if one.words[:2] == ("CREATE", "SCHEMA"):
-        # What else stands in it is about the new schema.
-        return [(inner, depth + 1) for inner in _elements(one) if inner.first == "GRANT"]
+    if statement.words[:2] == ("CREATE", "SCHEMA"):
+        # Its other elements concern only the new schema.
+        return [(inner, depth + 1) for inner in _elements(statement) if inner.first == "GRANT"]
     if not made:
         return []
-    if one.first in _FILLS:
-        return _of_called([*_called(one.text, made), *(by_rows & made.keys())], made)
-    if one.first not in _CALLS_NOTHING:
-        return _of_called(_called(one.text, made), made)
-    if one.first in ("CREATE", "ALTER"):
-        now = [name for text in _evaluated(one) for name in _called(text, made)]
-        if "TABLE" in one.words[1:4]:
-            by_rows.update(_called(one.text, made))
+    if statement.first in _FILLS:
+        return _of_called([*_called(statement.text, made), *(by_rows & made.keys())], made)
+    if statement.first not in _CALLS_NOTHING:
+        return _of_called(_called(statement.text, made), made)
+    if statement.first in ("CREATE", "ALTER"):
+        now = [name for text in _evaluated(statement) for name in _called(text, made)]
+        if "TABLE" in statement.words[1:4]:
+            by_rows.update(_called(statement.text, made))
         return _of_called(now, made)
     return []
 
 
-def _of_body(one: Statement, depth: int) -> list[Item]:
+def _of_body(statement: Statement, depth: int) -> list[Item]:
     """Return the statements of a body, and its whole text last: conditions and assignments may call functions, too."""
-    language, text, offset = _body(one)
-    line = one.line + one.text.count("\n", 0, offset)
-    found = _of_plpgsql(text) if language == "plpgsql" else statements(text) if language == "sql" else []
-    inner: list[Item] = [(each, depth + 1) for each in _moved(found, one.start + offset, line)]
+    language, text, offset = _body(statement)
+    line = statement.line + statement.text.count("\n", 0, offset)
+    in_body = _of_plpgsql(text) if language == "plpgsql" else statements(text) if language == "sql" else []
+    inner: list[Item] = [(each, depth + 1) for each in _moved(in_body, statement.start + offset, line)]
     return [*inner, (text, depth)] if language == "plpgsql" else inner
 
 
 def _called(text: str, made: Made) -> list[str]:
-    """Return the names of those functions in `made` that a text calls."""
+    """Return the names of the functions in `made` that a text calls."""
     words = _WORD.findall(text) if made else []
     quoted = '"' in text and ("" in made or 'u&"' in text.lower())
     if not quoted and not any(word in made or word.lower() in made for word in words):
         return []
-    found = []
-    of, before = "", ""  # the word in front of a name with its schema, and the token in front
+    names = []
+    keyword, before = "", ""  # the word in front of a name with its schema, and the token in front
     for token, behind in pairwise(tokens(text)):
         if "." not in (token[1], before):
-            of = before.upper()
+            keyword = before.upper()
         before = token[1]
-        named = token[0] in ("word", "ident") and of not in ("FUNCTION", "PROCEDURE")
+        named = token[0] in ("word", "ident") and keyword not in ("FUNCTION", "PROCEDURE")
         if named and behind[1] == "(" and name_of(token) in made:
-            found.append(name_of(token))
-    return found
+            names.append(name_of(token))
+    return names
 
 
 def _of_called(names: Iterable[str], made: Made) -> list[Item]:
-    """Return what functions run, and take them out of `made`: each counts once."""
+    """Return the items that functions run, and take the functions out of `made`, so that each counts once."""
     return [
         item
         for name in dict.fromkeys(names)
-        for one, depth in made.pop(name, {}).values()
-        if isinstance(one, Statement)
-        for item in _of_body(one, depth)
+        for statement, depth in made.pop(name, {}).values()
+        if isinstance(statement, Statement)
+        for item in _of_body(statement, depth)
     ]
 
 
-def _evaluated(one: Statement) -> Iterator[str]:
-    """What a CREATE or an ALTER evaluates at once: the query of a new table, what is done to a table or domain that is there."""
-    words = one.words[1:3]
-    if one.first == "ALTER" and words[:1] in (("TABLE",), ("DOMAIN",)):
-        for part in split(list(tokens(one.text))):
+def _evaluated(statement: Statement) -> Iterator[str]:
+    """Yield the texts that a CREATE or an ALTER evaluates at once.
+
+    These are a new table's query, and the actions on an existing table or domain.
+    """
+    words = statement.words[1:3]
+    if statement.first == "ALTER" and words[:1] in (("TABLE",), ("DOMAIN",)):
+        for part in split(list(tokens(statement.text))):
             if ("SET", "DEFAULT") not in pairwise(upper(part)):
                 yield " ".join(text for _, text, _ in part)
-    elif one.first == "CREATE" and ({"TABLE", "MATERIALIZED"} & set(one.words[1:4])):
-        parts = list(tokens(one.text))
+    elif statement.first == "CREATE" and ({"TABLE", "MATERIALIZED"} & set(statement.words[1:4])):
+        parts = list(tokens(statement.text))
         queries = [offset for kind, text, offset in outside(parts) if kind == "word" and text.upper() == "AS"]
         if queries and upper(parts)[-3:] != ["WITH", "NO", "DATA"]:
-            yield one.text[queries[0] :]
+            yield statement.text[queries[0] :]
 
 
-def _function(one: Statement) -> tuple[str, str]:
-    """The name of the function or procedure that a statement makes, and its arguments."""
-    reader = Reader(one.text)
+def _function(statement: Statement) -> tuple[str, str]:
+    """Return the name of the function or procedure that a statement makes, and its arguments."""
+    reader = Reader(statement.text)
     reader.take("CREATE")
     reader.take("OR", "REPLACE")
     reader.skip()
     return reader.name(), ", ".join(" ".join(text for _, text, _ in part) for part in reader.group())
 
 
-def _elements(one: Statement) -> Iterator[Statement]:
-    """The statements inside a CREATE SCHEMA."""
-    parts = outside(list(tokens(one.text)))
+def _elements(statement: Statement) -> Iterator[Statement]:
+    """Yield the statements inside a CREATE SCHEMA."""
+    parts = outside(list(tokens(statement.text)))
     words = upper(parts)
     starts = [
         parts[at][2]
@@ -181,15 +185,15 @@ def _elements(one: Statement) -> Iterator[Statement]:
         if at and word in ("CREATE", "GRANT") and words[at - 1] not in (".", "AS")
     ]
     line = counted = 0
-    for start, end in pairwise([*starts, len(one.text)]):
-        line += one.text.count("\n", counted, start)
+    for start, end in pairwise([*starts, len(statement.text)]):
+        line += statement.text.count("\n", counted, start)
         counted = start
-        yield from _moved(statements(one.text[start:end])[:1], one.start + start, one.line + line)
+        yield from _moved(statements(statement.text[start:end])[:1], statement.start + start, statement.line + line)
 
 
-def _held(one: Statement) -> Iterator[Statement]:
-    """The statement behind EXPLAIN ANALYZE or PREPARE."""
-    parts = list(tokens(one.text))
+def _held(statement: Statement) -> Iterator[Statement]:
+    """Yield the statement behind EXPLAIN ANALYZE or PREPARE."""
+    parts = list(tokens(statement.text))
     reader = Reader(parts)
     if reader.take("PREPARE"):
         if reader.word == "TRANSACTION":
@@ -212,13 +216,13 @@ def _held(one: Statement) -> Iterator[Statement]:
             return
     if not reader.done:
         start = reader.rest[0][2]
-        line = one.line + one.text.count("\n", 0, start)
-        yield from _moved(statements(one.text[start:]), one.start + start, line)
+        line = statement.line + statement.text.count("\n", 0, start)
+        yield from _moved(statements(statement.text[start:]), statement.start + start, line)
 
 
-def _body(one: Statement) -> tuple[str, str, int]:
-    """Language, text and offset of the body of a DO block or a function; no language where there is none to read."""
-    parts = list(tokens(one.text))
+def _body(statement: Statement) -> tuple[str, str, int]:
+    """Return language, text and offset of the body of a DO block or a function; the language is '' if it has none."""
+    parts = list(tokens(statement.text))
     words = [text.upper() if kind == "word" else "" for kind, text, _ in parts]
     block = words[0] == "DO"
     language, at = "plpgsql" if block else "sql", -1
@@ -235,36 +239,40 @@ def _body(one: Statement) -> tuple[str, str, int]:
         0,
     )
     if begin and not block:
-        end = next((parts[place][2] for place in range(len(parts) - 1, 0, -1) if words[place] == "END"), len(one.text))
-        return language, one.text[begin:end], begin
+        end = next(
+            (parts[place][2] for place in range(len(parts) - 1, 0, -1) if words[place] == "END"), len(statement.text)
+        )
+        return language, statement.text[begin:end], begin
     for place, (kind, text, offset) in enumerate(parts):
         if kind in _STRINGS and place != at and (block or words[place - 1] == "AS"):
             return language, _value(text), offset + edge_of(text)
     returned = [offset for kind, text, offset in outside(parts) if kind == "word" and text.upper() == "RETURN"]
-    return (language, one.text[returned[0] :], returned[0]) if returned and not block else ("", "", 0)
+    return (language, statement.text[returned[0] :], returned[0]) if returned and not block else ("", "", 0)
 
 
 def _moved(inner: Sequence[Statement], offset: int, line: int) -> Iterator[Statement]:
-    """Statements of a text that itself begins at `offset`, in `line`."""
-    for one in inner:
-        yield replace(one, start=one.start + offset, end=one.end + offset, line=one.line + line - 1)
+    """Yield the statements of a text with the places that they have if the text begins at `offset`, in `line`."""
+    for statement in inner:
+        yield replace(
+            statement, start=statement.start + offset, end=statement.end + offset, line=statement.line + line - 1
+        )
 
 
 def _of_plpgsql(body: str) -> list[Statement]:
-    """The statements of SQL in a body of PL/pgSQL, those that EXECUTE is given, and declarations and assignments."""
-    found: list[Statement] = []
+    """Return the SQL statements in a body of PL/pgSQL, those given to EXECUTE, and its declarations and assignments."""
+    in_body: list[Statement] = []
     line, counted = 1, 0
     for begin, end in _spans(body):
         line += body.count("\n", counted, begin)
         counted = begin
-        for one in statements(body[begin:end])[:1]:
-            executed = _executed(one) if one.first == "EXECUTE" else None
-            found += _moved([one] if executed is None else executed, begin, line)
-    return found
+        for statement in statements(body[begin:end])[:1]:
+            executed = _executed(statement) if statement.first == "EXECUTE" else None
+            in_body += _moved([statement] if executed is None else executed, begin, line)
+    return in_body
 
 
 def _spans(body: str) -> Iterator[tuple[int, int]]:
-    """Where the statements in a body of PL/pgSQL begin and end, without the words that control which of them run."""
+    """Yield where the statements in a body of PL/pgSQL begin and end, without the words that control their flow."""
     parts = list(tokens(body))
     at = 0
     while at < len(parts):
@@ -305,8 +313,8 @@ def _spans(body: str) -> Iterator[tuple[int, int]]:
             at = end + 1
 
 
-def _next(parts: list[Token], at: int, *wanted: str) -> int:
-    """Return where one of `wanted` stands next outside of parentheses.
+def _next(parts: list[Token], at: int, *ends: str) -> int:
+    """Return the position of the next of `ends` outside of parentheses.
 
     PL/pgSQL ends an expression there, even within a CASE or behind a dot.
     """
@@ -314,7 +322,7 @@ def _next(parts: list[Token], at: int, *wanted: str) -> int:
     for place in range(at, len(parts)):
         kind, text, _ = parts[place]
         word = text.upper() if kind == "word" else text
-        if depth <= 0 and word in wanted:
+        if depth <= 0 and word in ends:
             return place
         depth += {"(": 1, ")": -1}.get(text, 0)
         if word == ";" and depth <= 0:
@@ -327,9 +335,9 @@ def _span(parts: list[Token], at: int, end: int) -> tuple[int, int]:
     return parts[at][2], start + len(text)
 
 
-def _executed(one: Statement) -> list[Statement] | None:
-    """The statements that an EXECUTE is given as one string; None where it is put together at run time."""
-    parts = list(tokens(one.text))[1:]
+def _executed(statement: Statement) -> list[Statement] | None:
+    """Return the statements given to an EXECUTE as a single string; None if the string is put together at run time."""
+    parts = list(tokens(statement.text))[1:]
     given, rest = parts, []
     for place, (kind, text, _) in enumerate(parts):
         if kind == "word" and text.upper() in ("INTO", "USING"):
@@ -346,14 +354,20 @@ def _executed(one: Statement) -> list[Statement] | None:
     if called and "%" in value:
         return None
     edge = edge_of(text)
-    return list(_moved(statements(value), one.start + offset + edge, one.line + one.text.count("\n", 0, offset + edge)))
+    return list(
+        _moved(
+            statements(value),
+            statement.start + offset + edge,
+            statement.line + statement.text.count("\n", 0, offset + edge),
+        )
+    )
 
 
 def _value(token: str) -> str:
     """Return the value of a string constant, padded so that each word stands where it stands in the file.
 
-    A piece that is shorter than its spelling is filled up with blanks behind the word or string that holds it, which itself may
-    move by that much. An escaped line break becomes a carriage return: it ends a comment as well, and lines stay as counted.
+    Where a piece is shorter than its spelling, blanks follow the word or string that holds it, which itself may move by that
+    much. An escaped line break becomes a carriage return, which also ends a comment and doesn't change the count of lines.
     """
     parts: list[str] = []
     missing: list[tuple[int, str]] = []
@@ -367,11 +381,11 @@ def _value(token: str) -> str:
     if not missing:
         return text
     filled, at, place = [], 0, 0
-    found = [*((start, start + len(one)) for _, one, start in tokens(text)), (length, length)]
+    edges = [*((start, start + len(token)) for _, token, start in tokens(text)), (length, length)]
     for where, blanks in missing:
-        while found[place][1] < where:
+        while edges[place][1] < where:
             place += 1
-        begin, end = found[place]
+        begin, end = edges[place]
         where = end if begin < where < end else where
         filled += [text[at:where], blanks]
         at = where

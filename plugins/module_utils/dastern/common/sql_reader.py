@@ -1,15 +1,15 @@
-"""Reading a statement word by word, as far as lint needs to understand it."""
+"""A reader that takes a statement word by word, as far as lint needs to understand it."""
 
 from __future__ import annotations
 
 from .sql_text import literal_value, tokens
 
 Token = tuple[str, str, int]
-"""Kind, text and offset, as `sql_text.tokens` gives them."""
+"""Kind, text and offset, as `sql_text.tokens` yields them."""
 
 
 class Reader:
-    """Reads the tokens of a statement, or a part of them, from left to right."""
+    """A reader of a statement's tokens, or of a part of them, from left to right."""
 
     def __init__(self, source: str | list[Token]) -> None:
         self._tokens = list(tokens(source)) if isinstance(source, str) else source
@@ -25,7 +25,7 @@ class Reader:
 
     @property
     def word(self) -> str:
-        """The word at hand in upper case; empty where it is something else."""
+        """Return the next word in upper case; '' if the next token is no word."""
         kind, text, _ = self._tokens[self._at] if not self.done else ("", "", 0)
         return text.upper() if kind == "word" else ""
 
@@ -33,7 +33,7 @@ class Reader:
         self._at += 1
 
     def take(self, *words: str) -> bool:
-        """Step over `words` if exactly these come next."""
+        """Step over `words` if exactly these come next; return whether they did."""
         ahead = self._tokens[self._at : self._at + len(words)]
         if [text.upper() if kind == "word" else "" for kind, text, _ in ahead] != list(words):
             return False
@@ -41,22 +41,22 @@ class Reader:
         return True
 
     def path(self) -> tuple[str, ...]:
-        """The next name with its schema; empty at the end."""
-        found: list[str] = []
+        """Take the next name with its schema; it is empty at the end."""
+        names: list[str] = []
         while not self.done:
-            found.append(name_of(self._tokens[self._at]))
+            names.append(name_of(self._tokens[self._at]))
             self.skip()
             if self.done or self._tokens[self._at][1] != ".":
                 break
             self.skip()
-        return tuple(found)
+        return tuple(names)
 
     def name(self) -> str:
-        """The next name, without its schema; empty at the end."""
+        """Take the next name and return it without its schema; it is '' at the end."""
         return (self.path() or ("",))[-1]
 
     def group(self) -> list[list[Token]]:
-        """The elements between the next pair of parentheses, if one opens here."""
+        """Take a pair of parentheses, if one opens here, and return the elements between them."""
         if self.done or self._tokens[self._at][1] != "(":
             return []
         depth, start = 0, self._at + 1
@@ -69,7 +69,7 @@ class Reader:
 
 
 def split(items: list[Token]) -> list[list[Token]]:
-    """`items` cut at the commas that stand outside of parentheses."""
+    """Cut `items` at the commas outside of parentheses."""
     parts: list[list[Token]] = [[]]
     depth = 0
     for token in items:
@@ -82,19 +82,19 @@ def split(items: list[Token]) -> list[list[Token]]:
 
 
 def outside(items: list[Token]) -> list[Token]:
-    """Those of `items` that stand outside of parentheses, up to one that closes around them."""
-    found, depth = [], 0
+    """Return the `items` outside of parentheses, up to a parenthesis that closes around them."""
+    kept, depth = [], 0
     for token in items:
         depth += {"(": 1, ")": -1}.get(token[1], 0)
         if depth < 0:
             break
         if depth == 0 and token[1] != ")":
-            found.append(token)
-    return found
+            kept.append(token)
+    return kept
 
 
 def altered(source: str | list[Token]) -> tuple[tuple[str, ...], list[list[Token]]]:
-    """The table of an ALTER TABLE, with its schema, and what is done to it."""
+    """Return the table of an ALTER TABLE, with its schema, and the actions on it."""
     reader = Reader(source)
     reader.take("ALTER")
     reader.take("FOREIGN")
@@ -106,16 +106,16 @@ def altered(source: str | list[Token]) -> tuple[tuple[str, ...], list[list[Token
 
 
 def upper(items: list[Token]) -> list[str]:
-    """The texts of `items`, words in upper case."""
+    """Return the texts of `items`, words in upper case."""
     return [text.upper() if kind == "word" else text for kind, text, _ in items]
 
 
 def line(items: list[Token]) -> str:
-    """The texts of `items` in one line for a pattern, words in upper case, each quoted name as `""` whatever is in it."""
+    """Return `items` as one line for a pattern: words in upper case, and `""` in place of each quoted name."""
     return " ".join('""' if kind == "ident" else text.upper() if kind == "word" else text for kind, text, _ in items)
 
 
 def name_of(token: Token) -> str:
-    """The name that a word or a quoted identifier stands for."""
+    """Return the name that a word or a quoted identifier stands for."""
     kind, text, _ = token
     return literal_value(text) if kind == "ident" else text.lower()

@@ -1,6 +1,6 @@
 """Where the statements of an SQL file begin and end, as far as diagnosis needs it.
 
-Files are always sent to the server whole; nothing here decides what is executed. The rules are those of the manual's
+Files are always sent to the server whole, so that nothing here decides what is executed. The rules are those of the manual's
 "Lexical Structure" chapter and of psql's scanner: quotes, escape strings, dollar quotes, nested comments, parentheses,
 and the `BEGIN ATOMIC ... END` body of an SQL-standard function.
 """
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
 
-# String constants separated only by blanks, comments and a line break are one constant. A comment matches in one way only, so
-# that no text makes the search slow.
+# String constants that only blanks, comments and a line break separate are one constant. A comment matches in one way
+# only, so that no text makes the search slow.
 _SPACE, _COMMENT = r"[ \t\n\r\f\v]", r"--[^\n\r]*(?=[\n\r])"
 _JOINT = rf"'(?:[ \t\f\v]|{_COMMENT})*[\n\r](?:{_SPACE}|{_COMMENT})*'"
 _BETWEEN = rf"(?:{_SPACE}|{_COMMENT}|/\*(?:[^*]|\*(?!/))*\*/)*"
@@ -43,8 +43,8 @@ _CODES = {
 }
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
-# Rows as programs write them: constants that are inserted, and one row that is changed or deleted by constants. There is one way
-# to match each of these, so that no text makes the search slow. A longer name is cut by PostgreSQL, which lint reports.
+# Rows as programs write them: inserted constants, and a row that constants change or delete. Each of these matches in
+# one way only, so that no text makes the search slow. PostgreSQL cuts longer names, which lint reports.
 _CALLED = ("now", "gen_random_uuid")
 _BLANK, _GAP = r"[ \t\n\r\f\v]*", r"[ \t\n\r\f\v]+"
 _ENDS = r"""(?=[ \t\n\r\f\v"'(),.:;=])"""
@@ -81,7 +81,7 @@ _PIECE = r"""'[^'\\]*'|"[^"]*"|-(?!-)|/(?!\*)"""
 _INNER = rf"\({_PLAIN}(?:(?:{_PIECE}){_PLAIN})*\)"
 _GROUP = rf"\({_PLAIN}(?:(?:{_PIECE}|{_INNER}){_PLAIN})*\)"
 _SIMPLE = re.compile(rf"{_PLAIN}(?:(?:{_PIECE}|{_GROUP}){_PLAIN})*;")
-"""A statement without comments, backslashes, dollars, and parentheses within those within others: most of them, found by one look."""
+"""A statement without comments, backslashes, dollars and a third level of parentheses. It matches most statements."""
 _ADDS = re.compile(r"\badd\b", re.IGNORECASE)
 _BEGINS = re.compile("begin", re.IGNORECASE)
 _SIMPLE_LENGTH = 4096
@@ -89,16 +89,16 @@ _WORDS = 6
 _FIRST_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?![A-Za-z0-9_$\u0080-\U0010ffff'])")
 _CONTROL = ("BEGIN", "COMMIT", "END", "ABORT", "START", "PREPARE", "ROLLBACK")
 _FEW = 1 << 14
-"""How long a text has to be before a look for its rows saves time."""
+"""Shortest text whose search for rows saves time, in characters."""
 
 
 def tokens(sql: str, position: int = 0) -> Iterator[tuple[str, str, int]]:
-    """Kind, text and character offset of each token of `sql` from `position` on, without blanks and comments.
+    """Yield kind, text and character offset of each token of `sql` from `position` on, without blanks and comments.
 
-    The kinds are `word`, `ident`, `string`, `escape`, `dollar` and `other`; a dollar-quoted string is one token.
+    The kinds are `word`, `ident`, `string`, `escape`, `dollar` and `other`. A dollar-quoted string is one token.
     """
     while position < len(sql):
-        # What a pattern can't tell the end of stops the search, which goes on behind it.
+        # A pattern can't find the end of a block comment or a dollar quote: the search stops and resumes behind it.
         for match in _TOKEN.finditer(sql, position):
             kind = match.lastgroup or "other"
             if kind == "space":
@@ -118,7 +118,7 @@ def tokens(sql: str, position: int = 0) -> Iterator[tuple[str, str, int]]:
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement: `text` without its semicolon, `start` and `end` as character offsets, `line` from 1."""
+    """One statement: `text` without its semicolon, the character offsets `start` and `end`, and `line` from 1."""
 
     text: str
     start: int
@@ -127,24 +127,24 @@ class Statement:
 
     @cached_property
     def first(self) -> str:
-        """The first of its words, empty where there is none."""
+        """Return the statement's first word, or '' if it has none."""
         word = _FIRST_WORD.match(self.text)
         return word[0].upper() if word else next(iter(self.words), "")
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """Its first unquoted words in upper case, six at the most."""
+        """Return the first unquoted words in upper case, six at most."""
         return tuple(islice((token.upper() for kind, token, _ in tokens(self.text) if kind == "word"), _WORDS))
 
     @cached_property
     def short(self) -> str:
-        """At most 60 characters of it in one line."""
+        """Return at most 60 characters of the statement, in one line."""
         text = " ".join(self.text.split())
         return text if len(text) <= 60 else text[:57] + "..."
 
     @property
     def transaction_control(self) -> bool:
-        """Whether it begins or ends a transaction (savepoints do neither)."""
+        """Return whether the statement begins or ends a transaction (savepoints do neither)."""
         if self.first not in _CONTROL:
             return False
         match self.words[:2]:
@@ -156,23 +156,23 @@ class Statement:
 
 
 def statements(sql: str) -> list[Statement]:
-    """The statements of `sql` in order; empty ones (only comments or blanks) are left out, as the server does."""
+    """Return the statements of `sql` in order. Like the server, skip empty ones (only comments or blanks)."""
     return list(each_statement(sql))
 
 
 def each_statement(sql: str) -> Iterator[Statement]:
-    """The statements of `sql` in order, one at a time: a list of those of a big file is several times its size."""
+    """Yield the statements of `sql` in order. A list of a big file's statements would be several times its size."""
     line, counted, position = 1, 0, 0
-    while found := statement_at(sql, position):
-        start, end, position = found
-        # Counted onwards from the statement before: from the start of the file it would be quadratic.
+    while edges := statement_at(sql, position):
+        start, end, position = edges
+        # Lines are counted from the previous statement on: counting from the start of the file would be quadratic.
         line += sql.count("\n", counted, start)
         counted = start
         yield Statement(sql[start:end], start, end, line)
 
 
 def statement_at(sql: str, position: int) -> tuple[int, int, int] | None:
-    """Where the next statement begins and ends, and the offset behind its semicolon."""
+    """Return the offsets where the next statement begins and ends, and the one behind its semicolon."""
     before = _BEFORE_STATEMENT.match(sql, position)
     position = before.end() if before else position
     if simple := _SIMPLE.match(sql, position, position + _SIMPLE_LENGTH):
@@ -211,24 +211,24 @@ def statement_at(sql: str, position: int) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class Outline:
-    """The text of a file with blanks for most of its rows, so that the rest stays in its lines and columns."""
+    """The text of a file with blanks in place of most of its rows, so that the rest keeps its lines and columns."""
 
     text: str
     left_out: int = 0
-    """How many statements aren't in it."""
+    """Number of statements that aren't in it."""
 
 
 def outline(sql: str, least: int = _FEW) -> Outline:
-    """`sql` without the rows that say nothing which isn't said by those that stay; a short text stays as it is.
+    """Return `sql` without the rows that add nothing to the rows that stay. A short text stays as it is.
 
-    Of statements on rows that follow each other two stay, and of an INSERT its first row: a text keeps one statement, or
-    several. Rows that call a function that the text makes, or hold an enum value that it adds, stay as well.
+    Two of several successive statements on rows stay, and the first row of an INSERT: one statement stays one statement,
+    and several stay several. Rows that call a function that the text makes, or hold an enum value that it adds, stay, too.
     """
     if len(sql) < least:
         return Outline(sql)
     runs = list(_runs_of_rows(sql))
     short = _blanked(sql, runs)
-    # Where a file makes functions and enum values, these few words of it say what its rows have to be searched for.
+    # Where a file makes functions and enum values, the words that stayed name what its rows have to be searched for.
     if needles := set(_matters_in_rows(short.text)):
         runs = [run for run in runs if not _holds(sql[run[0] : run[1]].lower(), needles)]
         short = _blanked(sql, runs)
@@ -236,18 +236,18 @@ def outline(sql: str, least: int = _FEW) -> Outline:
 
 
 def _runs_of_rows(sql: str) -> Iterator[tuple[int, int, int]]:
-    """What may be left out, from where to where, and how many statements that are."""
+    """Yield the start and end of each part that may be left out, and how many statements it holds."""
     position = kept = 0
     begun: tuple[int, int, int] | None = None
     while True:
         before = _BEFORE_STATEMENT.match(sql, position)
-        assert before is not None  # nothing, too
+        assert before is not None  # the empty string matches, too
         position = before.end()
         if begun and (";" in before[0] or "-" in before[0]):
             yield begun
             begun = None
-        if found := _rows(sql, position):
-            first, last, position = found
+        if ends := _rows(sql, position):
+            first, last, position = ends
             kept += 1
             if kept > 2:
                 begin, _, number = begun or (before.end(), 0, 0)
@@ -265,14 +265,14 @@ def _runs_of_rows(sql: str) -> Iterator[tuple[int, int, int]]:
 
 @cache
 def _patterns() -> list[re.Pattern[str]]:
-    """Compiled where they are needed: it takes longer than the import of all else here."""
+    """Return the patterns of rows, compiled when needed: that takes longer than importing the rest of this module."""
     return [re.compile(text, re.VERBOSE | re.DOTALL) for text in (_ROW, _FURTHER_ROW, _END_OF_ROWS)]
 
 
 def _rows(sql: str, position: int) -> tuple[int, int, int] | None:
-    """Where the first of the rows ends that a statement at `position` writes, where the last one, and the statement itself."""
-    a_row, further_row, end_of_rows = _patterns()
-    if not (first := a_row.match(sql, position)):
+    """Return the ends of the first row, the last row and the statement, if a statement at `position` writes rows."""
+    row, further_row, end_of_rows = _patterns()
+    if not (first := row.match(sql, position)):
         return None
     last = first.end()
     while further := further_row.match(sql, last):
@@ -296,26 +296,26 @@ def _holds(text: str, needles: Collection[str]) -> bool:
 
 
 def _matters_in_rows(text: str) -> Iterator[str]:
-    """Calls of functions, and enum values, that a text makes; in lower case as they stand in a row."""
-    for one in each_statement(text):
-        makes = one.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(one.words)
+    """Yield the calls of functions and the enum values that a text makes, in lower case, as they stand in a row."""
+    for statement in each_statement(text):
+        makes = statement.first == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(statement.words)
         if makes:
-            names = [token.strip('"') for kind, token, _ in islice(tokens(one.text), 12) if kind in ("word", "ident")]
-            # Behind that word stands the name, or its schema and the name.
+            heading = islice(tokens(statement.text), 12)
+            names = [token.strip('"') for kind, token, _ in heading if kind in ("word", "ident")]
+            # FUNCTION or PROCEDURE is followed by the name, or by its schema and the name.
             yield from (
                 f"{name.lower()}("
                 for before in (1, 2)
                 for kind, name in zip(names, names[before:], strict=False)
                 if kind.upper() in ("FUNCTION", "PROCEDURE") and name.lower() in _CALLED
             )
-        if (makes or one.first == "DO" or (one.first == "ALTER" and one.words[1:2] == ("TYPE",))) and _ADDS.search(
-            one.text
-        ):
-            yield from (f"'{value}'".lower() for value in _strings(one.text))
+        alters_type = statement.first == "ALTER" and statement.words[1:2] == ("TYPE",)
+        if (makes or alters_type or statement.first == "DO") and _ADDS.search(statement.text):
+            yield from (f"'{value}'".lower() for value in _strings(statement.text))
 
 
 def _strings(text: str, depth: int = 4) -> Iterator[str]:
-    """The constants in a text, and those in the code that is such a constant; quotes are doubled as in a text."""
+    """Yield the string constants in a text and in code that is itself such a constant, with quotes doubled."""
     if not depth:
         return
     for kind, token, _ in tokens(text):
@@ -326,7 +326,7 @@ def _strings(text: str, depth: int = 4) -> Iterator[str]:
 
 
 def psql_commands(sql: str) -> Iterator[tuple[int, str]]:
-    """Offset and text of what begins with a backslash outside of quotes and comments: to psql it is a command of its own."""
+    """Yield offset and text of psql's own commands, which begin with a backslash outside of quotes and comments."""
     if "\\" not in sql:
         return
     for kind, token, offset in tokens(sql):
@@ -335,23 +335,23 @@ def psql_commands(sql: str) -> Iterator[tuple[int, str]]:
 
 
 def literal_value(token: str) -> str:
-    """Return the value of a string constant or a quoted name."""
+    """Return the value of a string constant or of a quoted name."""
     return "".join(value for value, _ in pieces(token))
 
 
 def pieces(token: str) -> Iterator[tuple[str, str]]:
-    """Split the value of a string constant or a quoted name into pieces, each with its spelling between the outer quotes."""
+    """Yield the value of a string constant or quoted name in pieces, each with its spelling within the quotes."""
     if token.startswith("$"):
         edge = token.index("$", 1) + 1
         yield token[edge:-edge], token[edge:-edge]
         return
     escape = "\\"
-    if token[0] in "uU" and (said := _ENDS_IN_UESCAPE.search(token)):
-        escape, token = token[-2], token[: said.start()]
+    if token[0] in "uU" and (clause := _ENDS_IN_UESCAPE.search(token)):
+        escape, token = token[-2], token[: clause.start()]
     begin = edge_of(token)
     quote = token[begin - 1]
     for match in _pieces(token[0].upper(), quote, escape).finditer(token, begin, len(token) - 1):
-        yield _meant(match[0], token[0].upper(), quote, escape), match[0]
+        yield _unescaped(match[0], token[0].upper(), quote, escape), match[0]
 
 
 def edge_of(token: str) -> int:
@@ -369,7 +369,7 @@ def _pieces(kind: str, quote: str, escape: str) -> re.Pattern[str]:
     return re.compile(rf"{quote}{quote}|{_JOINT}|{code}|{other}|.", re.DOTALL)
 
 
-def _meant(written: str, kind: str, quote: str, escape: str) -> str:
+def _unescaped(written: str, kind: str, quote: str, escape: str) -> str:
     """Return the value of one piece of a string constant or a quoted name."""
     if written[0] == quote:
         return quote if written == quote * 2 else ""
@@ -389,25 +389,25 @@ def _character(number: str, base: int) -> str:
 
 
 class Places:
-    """Lines and columns of one text that is asked for many of them."""
+    """Lines and columns of a text in which many places are looked up."""
 
     def __init__(self, sql: str) -> None:
         self._newlines = [match.start() for match in re.finditer("\n", sql)]
 
     def line_and_column(self, offset: int) -> tuple[int, int]:
-        """What `line_and_column` gives for this text."""
+        """Return what the function `line_and_column` returns for this text."""
         before = bisect_left(self._newlines, offset)
         return before + 1, offset - (self._newlines[before - 1] if before else -1)
 
 
 def line_and_column(sql: str, offset: int) -> tuple[int, int]:
-    """Line and column, both from 1, of the character at `offset` (from 0)."""
+    """Return line and column, both from 1, of the character at `offset` (from 0)."""
     line = sql.count("\n", 0, offset) + 1
     return line, offset - (sql.rfind("\n", 0, offset) + 1) + 1
 
 
 def _after_block_comment(sql: str, position: int) -> int:
-    """The offset behind the comment that opened just before `position`; comments nest in PostgreSQL."""
+    """Return the offset behind the comment that opened just before `position`. Comments nest in PostgreSQL."""
     depth = 1
     while depth:
         edge = _BLOCK_EDGE.search(sql, position)

@@ -1,4 +1,4 @@
-"""A restore's swap that hasn't ended, as `restore.json` notes it, and the one sentence that says so."""
+"""A restore's swap that hasn't ended, as `restore.json` notes it, and the one sentence that reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import DasTernError
 from .quantities import local
 
 NOTE = "restore.json"
-"""In the folder of the backups."""
+"""Name of the note in the folder of the backups."""
 ARGUMENT_SPEC: dict[str, Any] = {
     "container": {"type": "str", "required": True},
     "backup_dir": {"type": "path", "required": True},
@@ -21,36 +21,35 @@ ARGUMENT_SPEC: dict[str, Any] = {
 RESTORE = playbook("restore")
 
 
-def noted(folder: Path, what: str) -> dict[str, Any] | None:
-    """Return what is `pending` or `waiting`; None also where the note can't be read."""
+def noted(folder: Path, state: str) -> dict[str, Any] | None:
+    """Return the swap noted as `pending` or `waiting`; None if there is none or the note can't be read."""
     try:
-        found = dict(json.loads((folder / NOTE).read_text("utf-8")).get(what) or {})
-        return {"what": "cluster", "incoming": "", "at": "", "until": "", **found} if found else None
+        swap = dict(json.loads((folder / NOTE).read_text("utf-8")).get(state) or {})
+        return {"what": "cluster", "incoming": "", "at": "", "until": "", **swap} if swap else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def refusal(container: str, swap: dict[str, Any] | None, found: str = "") -> DasTernError:
-    """What every entry point says then; `found` is what else tells of it."""
+def refusal(container: str, swap: dict[str, Any] | None, evidence: str = "") -> DasTernError:
+    """Return the refusal of every entry point during a swap; `evidence` names other signs of it than the note."""
     when = _when(swap or {})
-    what = f"the {swap['what']}" if swap and "what" in swap else "the cluster"
+    swapped = f"the {swap['what']}" if swap and "what" in swap else "the cluster"
     return DasTernError(
-        f"A restore began to swap {what} of container {container}{when}, and hasn't ended{found}. Nothing was done. Unless it still "
-        f"runs, `{RESTORE}` finishes the swap or takes it back; without `confirm` it does nothing else.",
+        f"A restore began to swap {swapped} of container {container}{when}, and hasn't ended{evidence}. Nothing was done. Unless the "
+        f"restore still runs, `{RESTORE}` finishes the swap or takes it back; without `confirm` it does nothing else.",
         swap=True,
     )
 
 
 def refuse_pending(params: Mapping[str, Any]) -> None:
-    """Refuse while a swap hasn't ended; `params` are those of `ARGUMENT_SPEC`."""
+    """Refuse while a swap hasn't ended; `params` has the options of `ARGUMENT_SPEC`."""
     if swap := noted(Path(os.path.expanduser(params["backup_dir"])), "pending"):
         raise refusal(params["container"], swap)
 
 
 def left_to_restore(params: Mapping[str, Any], *, serves: bool) -> str:
-    """Refuse as `refuse_pending`, except for a swap of databases whose server doesn't serve: return what to say of that.
-
-    Only in a server that runs can it be finished, and no data has another name than the server knows.
+    """Refuse as `refuse_pending` does, but return a notice of a swap of databases if the server is down.
+    Such a swap can only be finished in a running server, and starting it is safe: all data is where the server expects it.
     """
     swap = noted(Path(os.path.expanduser(params["backup_dir"])), "pending")
     if not swap:
@@ -59,8 +58,8 @@ def left_to_restore(params: Mapping[str, Any], *, serves: bool) -> str:
         raise refusal(params["container"], swap)
     return (
         f"A restore began to swap the database of container {params['container']}{_when(swap)}, and hasn't ended. Until it has, this play "
-        f"starts the server and does nothing to its databases. Now `{RESTORE}` finishes the swap or takes it back; without `confirm` it "
-        "does nothing else. Then run this again."
+        f"only starts the server and leaves its databases alone. Now `{RESTORE}` finishes the swap or takes it back; without `confirm` it "
+        "does nothing else. Then run this play again."
     )
 
 

@@ -1,4 +1,4 @@
-"""Docker Engine's API: containers, streams and images.
+"""The Docker Engine's API: containers, streams and images.
 
 Imports: common.
 """

@@ -1,7 +1,7 @@
-"""Looks at containers, runs commands in them, and runs containers for one command, over the engine's HTTP interface.
+"""Inspects containers, runs commands in them, and runs containers for one command, over the engine's HTTP interface.
 
-Nothing travels as a command line of this host: what a command reads comes over its standard input, where neither
-`ps` nor the engine's own log shows it. Source of the calls: the Docker Engine API 1.41.
+No command line of this host is involved: a command gets its input over its standard input, where neither `ps` nor the
+engine's own log shows it. Source of the calls: the Docker Engine API 1.41.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from ..common.errors import DasTernError
 from .engine import Endpoint, Engine, denied
 
 ROLE_LABEL = "org.dastern.role"
-"""The label that tells a container of ours; its value is the role's name."""
+"""Label that marks this project's containers; its value is the role's name."""
 
 _ENDED = "das-tern-exit:"
 _HEAD = struct.Struct(">BxxxL")
-"""Of a frame: which stream, and how many bytes follow."""
+"""Head of a frame: the stream's number, three zeros, and the number of bytes that follow."""
 _CHUNK = 1 << 20
 
 
 class Readable(Protocol):
-    """What a command's standard input can come from."""
+    """A source of a command's standard input."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a command left behind."""
+    """A command's exit code, output and error output."""
 
     rc: int
     out: str
@@ -47,12 +47,12 @@ class Output:
 
     @property
     def outside(self) -> dict[str, int]:
-        """Facts of a refusal: `status` 0, as where the engine doesn't answer, if the command was ended from outside."""
+        """Return a refusal's facts: `status` 0, as for a silent engine, if the command was ended from outside."""
         return {"status": 0} if self.rc in (137, 143, -1) else {}
 
     @property
     def last_words(self) -> str:
-        """The last lines of the error output, else of the output, as one paragraph."""
+        """Return the last lines of the error output, else of the output, as one paragraph."""
         lines = [line.strip() for line in (self.err.strip() or self.out.strip()).splitlines() if line.strip()]
         return " / ".join(lines[-6:])
 
@@ -64,7 +64,10 @@ class Containers(Engine):
         super().__init__(Endpoint(endpoint, "docker_engine_endpoint"), timeout)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Any:
-        """The parsed answer, None if it is empty; DasTernError with `status` if the engine refuses or doesn't answer."""
+        """Return the parsed answer, None if it is empty.
+
+        Raise `DasTernError` with the fact `status` if the engine refuses or doesn't answer.
+        """
         if query:
             path += "?" + urlencode(query)
         with self._answering():
@@ -77,7 +80,7 @@ class Containers(Engine):
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """An engine that is away, or goes away, is a refusal in words; so is one that this user may not ask (`denied`)."""
+        """Raise `DasTernError` if the engine is or goes away, or if this user may not ask it (fact `denied`)."""
         try:
             yield
         except PermissionError as error:
@@ -89,7 +92,7 @@ class Containers(Engine):
             ) from None
 
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
-        """What the engine knows of `name`; `kind` is container, volume, network or image. None if there is none."""
+        """Return the engine's facts on a container, volume, network or image (`kind`), None if it doesn't exist."""
         paths = {
             "container": f"/containers/{quote(name)}/json",
             "volume": f"/volumes/{quote(name)}",
@@ -104,16 +107,16 @@ class Containers(Engine):
             raise
 
     def runs(self, name: str) -> bool:
-        """Return whether the container `name` is there, running, and not paused."""
+        """Return whether the container `name` exists, is running and isn't paused."""
         container = self.inspect("container", name)
         return bool(container and container["State"]["Running"] and not container["State"]["Paused"])
 
     def listed(self, **filters: list[str]) -> list[dict[str, Any]]:
-        """Containers, the stopped ones too, that all `filters` fit."""
+        """Return the containers, including stopped ones, that match all `filters`."""
         return list(self.call("GET", "/containers/json", all=1, filters=json.dumps(filters)))
 
     def logs(self, name: str, lines: int = 15) -> str:
-        """The last `lines` lines that the container wrote."""
+        """Return the last `lines` lines that the container wrote."""
         path = f"/containers/{quote(name)}/logs?" + urlencode({"stdout": 1, "stderr": 1, "tail": lines})
         with self._answering():
             out, err = _demultiplexed(self.request("GET", path).read())
@@ -129,10 +132,10 @@ class Containers(Engine):
         into: BinaryIO | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Output:
-        """Run `command` in a running container; with `into` its output goes there and not into the answer.
+        """Run `command` in a running container; its output goes `into` a file if given, else into the result.
 
-        More than `silence` seconds without a word from it are a refusal; 0 is the time that the engine itself gets. A
-        failure to write `into` is an `OSError`.
+        Raise `DasTernError` after `silence` seconds in which no byte went either way; 0 stands for the engine's own timeout.
+        Raise `OSError` if `into` can't be written.
         """
         made = self.call("POST", f"/containers/{quote(container)}/exec", {
             "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "User": user, "Cmd": list(command),
@@ -157,10 +160,10 @@ class Containers(Engine):
         host_config: Mapping[str, Any] | None = None,
         silence: float = 900,
     ) -> Output:
-        """Run a shell script in a container of its own: no network, no capability, read-only root, gone afterwards.
+        """Run a shell script in a container of its own, which has no network, no capability and a read-only root.
 
-        The engine removes it when it ends, also if this process is killed meanwhile. More than `silence` seconds
-        without a word from it are a refusal.
+        The engine removes it when it ends, even if this process is killed meanwhile. Raise `DasTernError` after `silence`
+        seconds in which no byte went either way.
         """
         wrapped = f'( {script}\n)\ncode=$?\nprintf "\\n{_ENDED}%s\\n" "$code"\nexit "$code"'
         body = {
@@ -198,19 +201,19 @@ class Containers(Engine):
         return Output(int(ended), out, err)
 
     def remove(self, name: str) -> None:
-        """Remove a container with its anonymous volumes; none is fine."""
+        """Ensure that the container is gone, with its anonymous volumes."""
         try:
             self.call("DELETE", f"/containers/{quote(name)}", v=1, force=1)
         except DasTernError as refusal:
-            # 409: it is being removed already.
+            # 409 means that it is being removed already.
             if refusal.facts.get("status") not in (404, 409):
                 raise
 
     def wait_until_gone(self, name: str, seconds: float) -> bool:
-        """Whether the container ended within `seconds`; one that never started or stays behind is removed."""
+        """Return whether the container was gone within `seconds`. A container that isn't running is removed."""
         end = time.monotonic() + seconds
-        while (found := self.inspect("container", name)) is not None:
-            if found["State"]["Status"] not in ("running", "restarting", "removing"):
+        while (container := self.inspect("container", name)) is not None:
+            if container["State"]["Status"] not in ("running", "restarting", "removing"):
                 self.remove(name)
             if time.monotonic() > end:
                 return False
@@ -218,7 +221,7 @@ class Containers(Engine):
         return True
 
     def _hijack(self, path: str, body: Mapping[str, Any]) -> _Stream:
-        """A connection that the engine turns into the command's standard streams."""
+        """Open a connection that the engine turns into the command's standard streams."""
         with self._answering():
             return self._upgraded(path, body)
 
@@ -244,7 +247,7 @@ class Containers(Engine):
             connection.close()
             raise DasTernError(f"Docker Engine at {self.endpoint.url}: {text.strip()}", status=response.status)
         connection.setblocking(False)
-        received = response.fp.peek()  # what came behind the answer's own lines
+        received = response.fp.peek()  # bytes that came behind the answer's own lines
         response.close()
         return _Stream(connection, received)
 
@@ -255,13 +258,13 @@ class _Stream:
     def __init__(self, connection: socket.socket, received: bytes) -> None:
         self._connection = connection
         self._received = bytearray(received)
-        """What has come and isn't a whole frame yet."""
+        """Bytes that have come and aren't a whole frame yet."""
 
     def talk(self, stdin: str | Readable, silence: float, into: BinaryIO | None = None) -> tuple[str, str]:
-        """Send all of `stdin`, and read to the end: standard output, unless it goes `into` a file, and error output.
+        """Send all of `stdin`, and return standard output, unless it goes `into` a file, and error output.
 
-        Both at once: a command that writes much before it has read everything waits until somebody reads that. More than
-        `silence` seconds in which no byte goes either way are a refusal.
+        Sending and reading take turns: a command that writes much before it has read all its input waits until its output is
+        read. Raise `DasTernError` after `silence` seconds in which no byte went either way.
         """
         source: Readable = io.BytesIO(stdin.encode()) if isinstance(stdin, str) else stdin
         unsent = memoryview(b"")
@@ -277,7 +280,7 @@ class _Stream:
                         parts.setdefault(stream, []).append(content)
                 ready = sum(events for _, events in selector.select(silence))
                 if not ready:
-                    raise _broken(TimeoutError(f"nothing was said or read for {silence:g} s"))
+                    raise _broken(TimeoutError(f"no byte was sent or received for {silence:g} s"))
                 if ready & selectors.EVENT_READ and not self._receive():
                     break
                 if ready & selectors.EVENT_WRITE:
@@ -289,7 +292,7 @@ class _Stream:
         return b"".join(parts[1]).decode(errors="replace"), b"".join(parts[2]).decode(errors="replace")
 
     def _frames(self) -> Iterator[tuple[int, bytes]]:
-        """The whole frames that have come: the stream's number, three zeros, a length and as many bytes."""
+        """Yield stream number and content of each whole frame that has come, and drop these frames from the buffer."""
         position = 0
         while len(self._received) >= position + _HEAD.size:
             stream, length = _HEAD.unpack_from(self._received, position)
@@ -301,12 +304,14 @@ class _Stream:
         del self._received[:position]
 
     def _receive(self) -> bool:
-        """Return whether anything came; at the end nothing does."""
+        """Read the bytes that have come. Return False at the end of the stream."""
         try:
             content = self._connection.recv(_CHUNK)
         except BlockingIOError:
             return True
-        except ConnectionError:  # it ended with input unread; how, whoever calls asks the engine or sees by the output
+        except (
+            ConnectionError
+        ):  # the command ended with input unread; the caller learns how from the engine or the output
             return False
         except OSError as error:
             raise _broken(error) from None
@@ -314,7 +319,7 @@ class _Stream:
         return bool(content)
 
     def _send(self, content: memoryview) -> int:
-        """Return how much was sent: nothing at the end of the input, and where a command that says why ended early."""
+        """Send `content`, and return how many bytes went: 0 at the end of the input, or if the command ended early."""
         try:
             if content:
                 return self._connection.send(content)
@@ -331,7 +336,7 @@ def _broken(error: Exception) -> DasTernError:
 
 
 def _demultiplexed(data: bytes) -> tuple[str, str]:
-    """The engine's framing undone: each frame is the stream's number, three zeros, a length and as many bytes."""
+    """Return standard output and error output from data in the engine's framing."""
     parts: dict[int, list[bytes]] = {1: [], 2: []}
     position = 0
     while position + _HEAD.size <= len(data):

@@ -1,6 +1,6 @@
-"""Finds the Docker Engine of a host and speaks its HTTP interface, with the standard library alone.
+"""Finds a host's Docker Engine and speaks its HTTP interface, with the standard library alone.
 
-The command line client needn't be there: a socket is enough. The rules for the endpoint are the client's own
+A socket is enough; the command line client needn't be installed. The rules for the endpoint are the client's own
 (https://docs.docker.com/engine/manage-resources/contexts/): DOCKER_HOST, then DOCKER_CONTEXT, then the current
 context of the configuration file, then the default socket.
 """
@@ -29,39 +29,39 @@ from ..common.text import shown
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 
-# How the engine words that it got no answer, in contrast to an answer that it didn't like.
+# The engine's words for a registry that didn't answer, in contrast to an answer that it didn't like.
 NETWORK = re.compile(
     r"dial |lookup |no such host|timeout|Client\.Timeout|refused|unreachable|connection reset|EOF", re.I
 )
 
-# What `probe` finds.
+# States that `probe` returns.
 WORKING = "working"
-ABSENT = "absent"  # nobody asked for a particular endpoint, and none of the usual ones answers
-DENIED = "denied"  # there is a socket, and the user may not open it
-SILENT = "silent"  # the endpoint that was asked for by name doesn't answer
+ABSENT = "absent"  # nobody named an endpoint, and none of the usual ones answers
+DENIED = "denied"  # the socket exists, and the user may not open it
+SILENT = "silent"  # the endpoint that somebody named doesn't answer
 REMOTE = "remote"  # the endpoint is on another machine
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An engine's address, and which setting it came from."""
+    """An engine's address, and the setting that it came from."""
 
     url: str
     origin: str
 
     @property
     def chosen(self) -> bool:
-        """True if somebody named it, so that no other engine may stand in for it."""
+        """Return whether somebody named the endpoint, so that no other engine may stand in for it."""
         return self.origin != "default"
 
     @property
     def path(self) -> str | None:
-        """The socket's path, or None if the address isn't a socket's."""
+        """Return the socket's path, or None if the address isn't a socket's."""
         return self.url.removeprefix("unix://") if self.url.startswith("unix://") else None
 
     @property
     def local(self) -> bool:
-        """True for a socket and for the loopback interface: the host itself."""
+        """Return whether the endpoint is on the host itself: a socket, or on the loopback interface."""
         if self.path is not None:
             return True
         parts = urlsplit(self.url)
@@ -70,19 +70,19 @@ class Endpoint:
 
 
 def _context_host(config: Path, name: str) -> str:
-    """The engine address that context `name` stores; contexts live under the SHA-256 of their name."""
+    """Return the engine address stored in context `name`. A context's folder is named by the SHA-256 of its name."""
     meta = config / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
     try:
         return str(json.loads(meta.read_text())["Endpoints"]["docker"]["Host"])
     except (OSError, ValueError, KeyError, TypeError):
         raise DasTernError(
             f"Docker context '{name}' is selected, but {meta} doesn't hold it. "
-            "See the contexts with `docker context ls`, choose one with `docker context use default`."
+            "`docker context ls` shows the contexts, `docker context use default` selects another one."
         ) from None
 
 
 def resolve(environ: Mapping[str, str], home: str, uid: int, given: str = "") -> Endpoint:
-    """The endpoint that the docker client would use, with `given` (an inventory's choice) before everything else."""
+    """Return the endpoint that the docker client would use; `given`, the inventory's choice, beats everything else."""
     if given:
         return Endpoint(_normal(given), "docker_engine_host")
     if environ.get("DOCKER_HOST"):
@@ -104,12 +104,12 @@ def resolve(environ: Mapping[str, str], home: str, uid: int, given: str = "") ->
 
 
 def _normal(url: str) -> str:
-    """A bare path is a socket; everything else has to name its scheme."""
+    """Return an endpoint's URL. A bare path is a socket; anything else has to name its scheme."""
     return f"unix://{url}" if url.startswith("/") else url
 
 
 class _SocketConnection(http.client.HTTPConnection):
-    """HTTP over a UNIX socket."""
+    """An HTTP connection over a UNIX socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -122,7 +122,7 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 class Engine:
-    """The few calls of the engine's interface that this project makes. `timeout` is seconds without a byte."""
+    """The few calls of the engine's interface that this project makes; `timeout` is in seconds without a byte."""
 
     def __init__(self, endpoint: Endpoint, timeout: float = 10.0) -> None:
         self.endpoint = endpoint
@@ -131,7 +131,7 @@ class Engine:
     def request(
         self, method: str, path: str, body: Iterable[bytes] | None = None, headers: Mapping[str, str] | None = None
     ) -> http.client.HTTPResponse:
-        """The answer, unread. OSError if there is none; DasTernError with the engine's own words if it is a refusal."""
+        """Return the unread answer. Raise `OSError` if there is none, `DasTernError` if the engine refuses."""
         connection: http.client.HTTPConnection
         if self.endpoint.path is not None:
             connection = _SocketConnection(self.endpoint.path, self.timeout)
@@ -149,14 +149,14 @@ class Engine:
         return response
 
     def version(self) -> dict[str, Any]:
-        """The engine's `GET /version`; ValueError if what answers isn't an engine."""
+        """Return the engine's `GET /version`. Raise `ValueError` if something other than an engine answers."""
         answer = json.loads(self.request("GET", "/version").read())
         if not isinstance(answer, dict) or "ApiVersion" not in answer:
             raise ValueError("the answer isn't a Docker Engine's")
         return answer
 
     def image(self, name: str) -> dict[str, Any] | None:
-        """What `docker image inspect` says, or None if there is no such image."""
+        """Return what `docker image inspect` shows, or None if there is no such image."""
         try:
             return dict(json.loads(self.request("GET", f"/images/{quote(name, safe='/:@')}/json").read()))
         except DasTernError as refusal:
@@ -165,10 +165,10 @@ class Engine:
             raise
 
     def registry_failure(self, name: str) -> str:
-        """Why the registry of image `name` can't be reached, "" if it can.
+        """Return why the registry of image `name` can't be reached, "" if it can.
 
-        Asks the engine for the image's manifest, so that its proxies and mirrors count, and waits no longer than
-        `timeout`; a pull itself waits as long as the engine likes. A registry that wants a password is reached.
+        The engine is asked for the image's manifest, so that its proxies and mirrors count, and the wait ends after `timeout`;
+        a pull itself would wait as long as the engine likes. A registry that asks for a password counts as reached.
         """
         try:
             self.request("GET", f"/distribution/{quote(name, safe='/:@')}/json").read()
@@ -180,7 +180,7 @@ class Engine:
         return ""
 
     def messages(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-        """The lines of a progress stream; DasTernError at the first that is an error."""
+        """Yield the messages of a progress stream. Raise `DasTernError` at the first error among them."""
         for line in response:
             if not line.strip():
                 continue
@@ -191,33 +191,33 @@ class Engine:
 
 
 def denied(endpoint: Endpoint) -> str:
-    """What a user who may not open the engine's socket is told; "" where the endpoint isn't a socket."""
+    """Return the message for a user who may not open the engine's socket; "" if the endpoint isn't a socket."""
     if endpoint.path is None:
         return ""
-    who, whose, group = _name(pwd.getpwuid, os.geteuid()), "can't be seen by that user", ""
+    user, owner, group = _name(pwd.getpwuid, os.geteuid()), "can't be seen by that user", ""
     with contextlib.suppress(OSError):
-        found = os.stat(endpoint.path)
-        group = _name(grp.getgrgid, found.st_gid)
-        whose = f"belongs to {_name(pwd.getpwuid, found.st_uid)}:{group}, mode {stat.S_IMODE(found.st_mode):04o}"
-        if found.st_gid == 0 or found.st_mode & 0o060 != 0o060:
+        status = os.stat(endpoint.path)
+        group = _name(grp.getgrgid, status.st_gid)
+        owner = f"belongs to {_name(pwd.getpwuid, status.st_uid)}:{group}, mode {stat.S_IMODE(status.st_mode):04o}"
+        if status.st_gid == 0 or status.st_mode & 0o060 != 0o060:
             group = ""
-    joining = f"; or let {who} in: `sudo usermod -aG {group} {who}`, then log in anew" if group else ""
+    joining = f"; or give {user} access: `sudo usermod -aG {group} {user}`, then log in again" if group else ""
     return (
-        f"User {who} may not open the Docker Engine's socket {endpoint.path}, which {whose}. Run the play as root: `-b` (and `-K` "
+        f"User {user} may not open the Docker Engine's socket {endpoint.path}, which {owner}. Run the play as root: `-b` (and `-K` "
         f"where sudo asks for a password){joining}."
     )
 
 
-def _name(look: Callable[[int], Any], number: int) -> str:
-    """Of a user or group; the number where it has none."""
+def _name(look_up: Callable[[int], Any], number: int) -> str:
+    """Return the name of a user or group, or the number if it has none."""
     try:
-        return str(look(number)[0])
+        return str(look_up(number)[0])
     except KeyError:
         return str(number)
 
 
 def probe(endpoint: Endpoint, timeout: float = 10.0) -> tuple[str, str, dict[str, Any]]:
-    """State (one of the constants above), the reason in words, and the engine's answer to `GET /version`."""
+    """Return the state (one of the constants above), the reason in words, and the engine's answer to `GET /version`."""
     if not endpoint.local:
         return REMOTE, "the endpoint is on another machine", {}
     missing = SILENT if endpoint.chosen else ABSENT
@@ -229,7 +229,7 @@ def probe(endpoint: Endpoint, timeout: float = 10.0) -> tuple[str, str, dict[str
         if error.errno == errno.ENOENT:
             return missing, "no such socket", {}
         if isinstance(error, TimeoutError):
-            # Somebody holds the socket and doesn't answer: no reason to install a second engine.
+            # A process holds the socket and doesn't answer, which is no reason to install a second engine.
             return SILENT, f"no answer within {timeout:g} s", {}
         return missing, (error.strerror or str(error)).lower(), {}
     except (http.client.HTTPException, ValueError, DasTernError) as error:
@@ -237,10 +237,9 @@ def probe(endpoint: Endpoint, timeout: float = 10.0) -> tuple[str, str, dict[str
 
 
 def image_facts(inspected: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an inspected image what the roles decide by.
+    """Return the facts of an inspected image by which the roles decide.
 
-    The major version is told by PG_MAJOR, which the official image and ours set; an image without it isn't one that
-    keeps the contract.
+    PG_MAJOR, which the official image and ours set, gives the major version. An image without it doesn't keep the contract.
     """
     config = inspected.get("Config") or {}
     environment = dict(item.split("=", 1) for item in config.get("Env") or [] if "=" in item)

@@ -1,4 +1,4 @@
-"""Image archives as `docker save` writes them, plain or gzipped: what is in one, and the same image in or out."""
+"""Image archives as `docker save` writes them, plain or gzipped: reading their contents, saving and loading images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..common.errors import DasTernError
 from .engine import Engine
 
 CHUNK = 1 << 20
-# More than this of a member is never read into memory; a manifest or a configuration has a few kilobytes.
+# Most bytes of a member that are read into memory; a manifest or a configuration has a few kilobytes.
 SMALL = 4 << 20
 
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """One image of an archive: the ids that engines may give it, its tags, and PG_MAJOR of its environment.
+    """One image of an archive: the ids that engines may give it, its tags, and PG_MAJOR from its environment.
 
-    The id is the configuration's digest, or the manifest's where the engine stores images in containerd.
+    The id is the configuration's digest, or the manifest's if the engine stores images in containerd.
     """
 
     ids: tuple[str, ...]
@@ -33,12 +33,12 @@ class ArchivedImage:
 
 
 def compressed(path: str) -> bool:
-    """Whether the name asks for gzip."""
+    """Return whether the name asks for gzip."""
     return path.endswith((".gz", ".tgz"))
 
 
 def read(path: str) -> list[ArchivedImage]:
-    """The images of an archive, read to its end, so that a cut or damaged file is found here and not half-loaded."""
+    """Return the images of an archive. It is read to its end, so that no cut or damaged file is half-loaded later."""
     small: dict[str, bytes] = {}
     try:
         # "r|*" reads forward only and finds the compression by itself.
@@ -54,21 +54,21 @@ def read(path: str) -> list[ArchivedImage]:
     except FileNotFoundError:
         raise DasTernError(
             f"There is no image archive {path} on this host. Copy it there, or write one on a machine that has the image: "
-            "ansible-playbook playbooks/save_image.yml -e postgres_image_archive=PATH"
+            "`ansible-playbook playbooks/save_image.yml -e postgres_image_archive=PATH`."
         ) from None
     except KeyError:
         raise DasTernError(
-            f"{path} is no image archive: it has no manifest.json. Write one with `docker save`."
+            f"{path} isn't an image archive: it has no manifest.json. Write one with `docker save`."
         ) from None
     except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, TypeError) as error:
-        raise DasTernError(f"{path} can't be read as an image archive: {error}. Copy it anew.") from None
+        raise DasTernError(f"{path} can't be read as an image archive: {error}. Copy it again.") from None
 
 
 def _image(entry: dict[str, Any], small: dict[str, bytes]) -> ArchivedImage:
     config = str(entry["Config"])
     environment = (json.loads(small[config]).get("config") or {}).get("Env") or []
     major = next((item.split("=", 1)[1] for item in environment if item.startswith("PG_MAJOR=")), "")
-    # "<digest>.json" of the classic layout, "blobs/sha256/<digest>" of the OCI one.
+    # The classic layout has "<digest>.json", the OCI layout "blobs/sha256/<digest>".
     digest = config.rsplit("/", 1)[-1].removesuffix(".json")
     ids = [f"sha256:{digest}"]
     index = json.loads(small.get("index.json", b"{}"))
@@ -77,13 +77,13 @@ def _image(entry: dict[str, Any], small: dict[str, bytes]) -> ArchivedImage:
 
 
 def save(engine: Engine, name: str, path: str, mode: int = 0o644) -> None:
-    """Writes image `name` to `path`: to a file beside it first, so that no half-written archive bears the name."""
+    """Write image `name` to `path`, by way of a file beside it, so that no half-written archive bears the name."""
     part = f"{path}.part.{os.getpid()}"
     try:
         response = engine.request("GET", f"/images/{name}/get")
         with open(part, "wb") as raw:
             os.fchmod(raw.fileno(), mode)
-            # Level 1: the size is near the best one's and the time a third. No name and time, so that bytes compare.
+            # Level 1 gives nearly the best size in a third of the time. Without name and time, bytes can be compared.
             sink = (
                 gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0)
                 if compressed(path)
@@ -103,7 +103,7 @@ def save(engine: Engine, name: str, path: str, mode: int = 0o644) -> None:
 
 
 def load(engine: Engine, path: str) -> list[str]:
-    """Loads an archive; the engine's own lines about it."""
+    """Load an archive, and return the engine's own lines about it."""
     lines = []
     with open(path, "rb") as raw:
         response = engine.request(

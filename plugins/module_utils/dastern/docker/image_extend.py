@@ -1,4 +1,4 @@
-"""A package more in an image that somebody else made, by the image's own apt."""
+"""Adds a package to somebody else's image, with the image's own apt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .containers import ROLE_LABEL, Containers
 from .engine import image_facts
 
 BASE_LABEL = "org.dastern.base"
-"""Of an image that was extended: the id of the one that it was made from."""
+"""Label of an extended image; its value is the id of the image that it was made from."""
 _INSTALL = """
 set -e
 export DEBIAN_FRONTEND=noninteractive
@@ -22,17 +22,17 @@ _SECONDS = 900
 
 
 def extend(endpoint: str, base: str, name: str, package: str, *, check_mode: bool = False) -> dict[str, Any]:
-    """Have image `name`, which is image `base` with `package` in it and a label that says so; gives its facts."""
+    """Ensure that image `name` is image `base` with `package` installed and a label that says so; return its facts."""
     containers = Containers(endpoint, timeout=_SECONDS)
-    found, made = containers.inspect("image", base), containers.inspect("image", name)
-    if found is None:
+    base_image, extended = containers.inspect("image", base), containers.inspect("image", name)
+    if base_image is None:
         raise DasTernError(f"Image {base} is not on this host.")
-    if made and (made["Config"]["Labels"] or {}).get(BASE_LABEL) == found["Id"]:
-        return {"changed": False, "image": {"reference": name, **image_facts(made)}}
+    if extended and (extended["Config"]["Labels"] or {}).get(BASE_LABEL) == base_image["Id"]:
+        return {"changed": False, "image": {"reference": name, **image_facts(extended)}}
     if check_mode:
-        return {"changed": True, "image": {"reference": name, **image_facts(found)}}
+        return {"changed": True, "image": {"reference": name, **image_facts(base_image)}}
     body = {
-        "Image": found["Id"],
+        "Image": base_image["Id"],
         "User": "0:0",
         "Entrypoint": ["/bin/sh", "-c", _INSTALL, "sh"],
         "Cmd": [package],
@@ -43,18 +43,22 @@ def extend(endpoint: str, base: str, name: str, package: str, *, check_mode: boo
         containers.call("POST", f"/containers/{container}/start")
         ended = containers.call("POST", f"/containers/{container}/wait")
         if ended["StatusCode"] != 0:
-            said = " / ".join(containers.logs(container, 4).splitlines())
+            output = " / ".join(containers.logs(container, 4).splitlines())
             raise DasTernError(
-                f"{package} can't be installed in image {base}: {said or 'no word'}. Take an image that has it "
+                f"{package} can't be installed in image {base}: {output or 'apt wrote nothing'}. Use an image that has it "
                 "(`-e postgres_image_source=build`), or do without it: `-e postgres_wal_archive=false`."
             )
-        labels = {**(found["Config"]["Labels"] or {}), f"org.dastern.{package}": "installed", BASE_LABEL: found["Id"]}
+        labels = {
+            **(base_image["Config"]["Labels"] or {}),
+            f"org.dastern.{package}": "installed",
+            BASE_LABEL: base_image["Id"],
+        }
         repository, _, tag = name.rpartition(":")
         containers.call(
-            "POST", "/commit", {**found["Config"], "Labels": labels}, container=container, repo=repository, tag=tag
+            "POST", "/commit", {**base_image["Config"], "Labels": labels}, container=container, repo=repository, tag=tag
         )
     finally:
         containers.remove(container)
-    done = containers.inspect("image", name)
-    assert done is not None
-    return {"changed": True, "image": {"reference": name, **image_facts(done)}}
+    extended = containers.inspect("image", name)
+    assert extended is not None
+    return {"changed": True, "image": {"reference": name, **image_facts(extended)}}

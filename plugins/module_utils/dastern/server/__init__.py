@@ -1,4 +1,4 @@
-"""A running PostgreSQL server: connections, settings, roles and privileges, its folders, and what is found of it.
+"""A running PostgreSQL server: connections, settings, roles and privileges, its folders and its state.
 
 Imports: common, docker.
 """

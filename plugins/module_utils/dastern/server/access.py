@@ -1,4 +1,4 @@
-"""Roles, database and privileges: what is declared, what is found, and the SQL that makes the one into the other.
+"""Roles, database and privileges: their declared and their current state, and the SQL that turns one into the other.
 
 `plan` is pure; `read` asks the server once outside and once inside the database.
 """
@@ -18,18 +18,18 @@ from .psql import Psql
 PRODUCTION = "production"
 ENVIRONMENT = "dastern.environment"
 
-# Held while roles are changed, so that two runs don't create the same role; any number that is only ours.
+# Key of the lock that is held while roles are changed, so that two runs don't create the same role. Any number will do.
 _LOCK = 17050817
 BEGIN = (
     "BEGIN READ WRITE",
-    # With zero loss and its receiver away this would wait for the one that the same play mends.
+    # With zero loss and its receiver away, the commit would wait for the receiver that this same play brings back.
     "SET LOCAL synchronous_commit = local",
-    # A verifier isn't the password, but it can be attacked offline: the server's log doesn't get it, whatever happens.
+    # A verifier isn't the password, but it can be attacked offline: it is always kept out of the server's log.
     "SET LOCAL log_statement = 'none'",
     "SET LOCAL log_min_duration_statement = -1",
     "SET LOCAL log_min_error_statement = 'panic'",
 )
-"""What a transaction that changes roles begins with."""
+"""First statements of a transaction that changes roles."""
 _LOCK_TIMEOUT = "10s"
 
 _ATTRIBUTES = {
@@ -45,7 +45,7 @@ _ATTRIBUTES = {
 
 @dataclass(frozen=True)
 class Declared:
-    """What the inventory wants; passwords are plain text and stay in this process."""
+    """The state declared by the inventory; passwords are plain text and stay in this process."""
 
     database: str
     app_user: str
@@ -58,9 +58,9 @@ class Declared:
 
 @dataclass(frozen=True)
 class Step:
-    """One change: `thing` and `attribute` in words, values before and after, and the statement.
+    """One change: `thing` and `attribute` in words, the values before and after, and the statement.
 
-    `where` is `server` (any database will do), `create` (outside a transaction) or `database` (inside ours).
+    `where` is `server` (run in any database), `create` (outside a transaction) or `database` (inside the declared one).
     """
 
     where: str
@@ -76,9 +76,9 @@ class Step:
 
 
 def read(psql: Psql, declared: Declared) -> dict[str, Any]:
-    """`roles` by name, `database` (None if there is none), and `inside`, what only the database itself shows."""
+    """Return `roles` by name, `database` (None if it doesn't exist), and `inside`, the facts within the database."""
     roles = ", ".join(literal(name) for name in (declared.app_user, declared.readonly_user, declared.superuser))
-    found = psql.value(f"""
+    state = psql.value(f"""
 SELECT json_build_object(
   'roles', (SELECT coalesce(json_object_agg(a.rolname, json_build_object(
       {", ".join(f"'{name}', a.{name}" for name in _ATTRIBUTES)},
@@ -100,8 +100,8 @@ SELECT json_build_object(
                  ON s.setdatabase = d.oid AND s.setrole = 0))
     FROM pg_database d WHERE d.datname = {literal(declared.database)}))
 """)
-    found["inside"] = _inside(psql, declared) if found["database"] else None
-    return dict(found)
+    state["inside"] = _inside(psql, declared) if state["database"] else None
+    return dict(state)
 
 
 def _inside(psql: Psql, declared: Declared) -> dict[str, Any]:
@@ -133,61 +133,64 @@ SELECT pg_catalog.json_build_object(
     )
 
 
-def plan(declared: Declared, found: Mapping[str, Any]) -> list[Step]:
-    """The steps from `found` (of `read`) to `declared`; none if they agree. Refuses what can't or mustn't be changed."""
-    database = found["database"]
-    _refuse(declared, found)
+def plan(declared: Declared, current: Mapping[str, Any]) -> list[Step]:
+    """Return the steps from the `current` state (of `read`) to the declared one; none if they agree.
+
+    Raise `DasTernError` for differences that can't or mustn't be changed.
+    """
+    _refuse(declared, current)
     steps: list[Step] = []
     for name, createdb in ((declared.app_user, declared.createdb), (declared.readonly_user, False)):
-        steps += _role(name, found["roles"].get(name), createdb, declared.passwords[name])
-    steps += _readonly_role(declared.readonly_user, found["roles"].get(declared.readonly_user))
-    superuser = found["roles"].get(declared.superuser)
+        steps += _role(name, current["roles"].get(name), createdb, declared.passwords[name])
+    steps += _readonly_role(declared.readonly_user, current["roles"].get(declared.readonly_user))
+    superuser = current["roles"].get(declared.superuser)
     if superuser and superuser["rolpassword"] is not None:
         sql = f"ALTER ROLE {identifier(declared.superuser)} PASSWORD NULL"
         steps.append(Step("server", f"role {declared.superuser}", "password", "set", "none", sql))
-    steps += _database(declared, database)
-    steps += _within(declared, found["inside"])
+    steps += _database(declared, current["database"])
+    steps += _within(declared, current["inside"])
     return steps
 
 
-def _refuse(declared: Declared, found: Mapping[str, Any]) -> None:
-    database = found["database"]
+def _refuse(declared: Declared, current: Mapping[str, Any]) -> None:
+    database = current["database"]
     if not database:
         return
     name, owner = declared.database, database["owner"]
     if database["encoding"] != "UTF8":
         raise DasTernError(
-            f"Database {name} is in {database['encoding']}; it has to be UTF8, which can't be changed afterwards. Dump it "
+            f"Database {name} has encoding {database['encoding']}, expected UTF8; this can't be changed afterwards. Dump it "
             "with pg_dump, drop it, run again, and restore the dump."
         )
     if owner != declared.app_user and not database["owner_is_superuser"]:
-        if declared.app_user in found["roles"]:
-            mend = f"ALTER DATABASE {identifier(name)} OWNER TO {identifier(declared.app_user)}"
+        if declared.app_user in current["roles"]:
+            fix = f"ALTER DATABASE {identifier(name)} OWNER TO {identifier(declared.app_user)}"
         else:
-            mend = f"ALTER ROLE {identifier(owner)} RENAME TO {identifier(declared.app_user)}"
+            fix = f"ALTER ROLE {identifier(owner)} RENAME TO {identifier(declared.app_user)}"
         raise DasTernError(
-            f"Database {name} belongs to role {owner}, the inventory says {declared.app_user} (postgres_app_user). Whether "
-            f"the role was renamed or the database is another's, only you know. For the former, as superuser: `{mend}`."
+            f"Database {name} belongs to role {owner}, the inventory says {declared.app_user} (postgres_app_user). Only you "
+            "know whether the role was renamed or the database belongs to another application. If the role was renamed, run "
+            f"as superuser: `{fix}`."
         )
-    said = dict(item.split("=", 1) for item in database["config"]).get(ENVIRONMENT)
-    if said == PRODUCTION and declared.environment != PRODUCTION:
+    environment = dict(item.split("=", 1) for item in database["config"]).get(ENVIRONMENT)
+    if environment == PRODUCTION and declared.environment != PRODUCTION:
         raise DasTernError(
-            f"Database {name} says that it is {PRODUCTION} ({ENVIRONMENT}), the inventory says {declared.environment} "
-            "(dastern_environment). Run with the inventory of production. If this database really became another one, as "
-            f"superuser: `ALTER DATABASE {identifier(name)} SET {ENVIRONMENT} = '{declared.environment}'`."
+            f"Database {name} is marked as {PRODUCTION} ({ENVIRONMENT}), the inventory says {declared.environment} "
+            "(dastern_environment). Run with the inventory of production. If this database really changed its environment, run "
+            f"as superuser: `ALTER DATABASE {identifier(name)} SET {ENVIRONMENT} = '{declared.environment}'`."
         )
 
 
 def _role(name: str, role: Mapping[str, Any] | None, createdb: bool, password: str) -> list[Step]:
     thing, quoted = f"role {name}", identifier(name)
-    wanted = dict.fromkeys(_ATTRIBUTES, False)
-    wanted |= {"rolcanlogin": True, "rolinherit": True, "rolcreatedb": createdb}
+    expected = dict.fromkeys(_ATTRIBUTES, False)
+    expected |= {"rolcanlogin": True, "rolinherit": True, "rolcreatedb": createdb}
     if role is None:
-        words = " ".join(_ATTRIBUTES[attribute][0 if value else 1] for attribute, value in wanted.items())
+        words = " ".join(_ATTRIBUTES[attribute][0 if value else 1] for attribute, value in expected.items())
         sql = f"CREATE ROLE {quoted} {words} PASSWORD {literal(scram.verifier(password))}"
         return [Step("server", thing, "state", "absent", "present", sql)]
     steps = []
-    for attribute, value in wanted.items():
+    for attribute, value in expected.items():
         if role[attribute] != value:
             before, after = (_ATTRIBUTES[attribute][0 if flag else 1] for flag in (role[attribute], value))
             steps.append(Step("server", thing, "attribute", before, after, f"ALTER ROLE {quoted} {after}"))
@@ -198,7 +201,7 @@ def _role(name: str, role: Mapping[str, Any] | None, createdb: bool, password: s
         sql = f"ALTER ROLE {quoted} VALID UNTIL 'infinity'"
         steps.append(Step("server", thing, "valid until", role["rolvaliduntil"], "infinity", sql))
     for group, grantor in role["memberof"]:
-        # Without GRANTED BY only what the superuser granted would go.
+        # Without GRANTED BY only grants by the superuser would be revoked.
         sql = f"REVOKE {identifier(group)} FROM {quoted} GRANTED BY {identifier(grantor)} CASCADE"
         steps.append(Step("server", thing, "member of", group, "nothing", sql))
     if not scram.matches(password, role["rolpassword"]):
@@ -207,14 +210,16 @@ def _role(name: str, role: Mapping[str, Any] | None, createdb: bool, password: s
     return steps
 
 
-def login(name: str, rights: str, password: str, found: Mapping[str, Any] | None) -> str:
-    """Return what makes a role of ours, or changes it, so that it has `rights` and `password`; '' if it has.
+def login(name: str, rights: str, password: str, role: Mapping[str, Any] | None) -> str:
+    """Return the statement that gives one of our roles its `rights` and `password`; '' if it has both.
 
-    `found` holds its `verifier`, and whether its rights are `right`; None where there is no such role.
+    `role` holds the current `verifier`, and whether the rights are `right`; it is None if there is no such role.
     """
-    if found and found["right"] and scram.matches(password, found["verifier"]):
+    if role and role["right"] and scram.matches(password, role["verifier"]):
         return ""
-    return f"{'ALTER' if found else 'CREATE'} ROLE {identifier(name)} {rights} PASSWORD {literal(scram.verifier(password))}"
+    return (
+        f"{'ALTER' if role else 'CREATE'} ROLE {identifier(name)} {rights} PASSWORD {literal(scram.verifier(password))}"
+    )
 
 
 def _readonly_role(name: str, role: Mapping[str, Any] | None) -> list[Step]:
@@ -244,10 +249,10 @@ def _database(declared: Declared, database: Mapping[str, Any] | None) -> list[St
     if database["readonly"] != ["CONNECT"]:
         sql = f"REVOKE ALL ON DATABASE {quoted} FROM {readonly}; GRANT CONNECT ON DATABASE {quoted} TO {readonly}"
         steps.append(Step("database", thing, declared.readonly_user, _words(database["readonly"]), "CONNECT", sql))
-    said = dict(item.split("=", 1) for item in database["config"]).get(ENVIRONMENT)
-    if said != declared.environment:
+    environment = dict(item.split("=", 1) for item in database["config"]).get(ENVIRONMENT)
+    if environment != declared.environment:
         sql = f"ALTER DATABASE {quoted} SET {ENVIRONMENT} = {literal(declared.environment)}"
-        steps.append(Step("database", thing, ENVIRONMENT, said or "not set", declared.environment, sql))
+        steps.append(Step("database", thing, ENVIRONMENT, environment or "not set", declared.environment, sql))
     return steps
 
 
@@ -281,17 +286,17 @@ def _within(declared: Declared, inside: Mapping[str, Any] | None) -> list[Step]:
         before = f"can't read {', '.join(inside['unreadable'][:5])}" + (" and more" if inside["unreadable"][5:] else "")
         steps.append(Step("database", "tables in public", declared.readonly_user, before, "SELECT", sql))
     if inside["default"] != ["SELECT"]:
-        # For the whole database, not for the schema: what is granted within a schema is gone when `prisma migrate
+        # The privileges are for the whole database, not the schema: those within a schema are lost when `prisma migrate
         # reset` drops it.
-        every = f"ALTER DEFAULT PRIVILEGES FOR ROLE {app}"
-        sql = f"{every} REVOKE ALL ON TABLES FROM {readonly}; {every} GRANT SELECT ON TABLES TO {readonly}"
+        alter = f"ALTER DEFAULT PRIVILEGES FOR ROLE {app}"
+        sql = f"{alter} REVOKE ALL ON TABLES FROM {readonly}; {alter} GRANT SELECT ON TABLES TO {readonly}"
         thing = f"future tables of {declared.app_user}"
         steps.append(Step("database", thing, declared.readonly_user, _words(inside["default"]), "SELECT", sql))
     return steps if not new else [step for step in steps if step.before != step.after]
 
 
 def of_new_database(declared: Declared) -> list[Step]:
-    """What its owner may do in a database just made so that it is like a provisioned one: all but the setting."""
+    """Return the steps that a new database's owner may take to make it like a provisioned one: all but the setting."""
     steps = [*_database(declared, None), *_within(declared, None)]
     return [step for step in steps if step.where == "database" and step.attribute != ENVIRONMENT]
 
@@ -301,15 +306,15 @@ def _words(privileges: Sequence[str]) -> str:
 
 
 def apply(psql: Psql, declared: Declared, steps: Sequence[Step]) -> None:
-    """Run the steps: in one transaction, or, where the database has yet to be created, in one before and one after."""
+    """Run the steps in one transaction, or, if the database has yet to be created, in one before that and one after."""
     try:
         _apply(psql, declared, steps)
     except DasTernError as refusal:
         if refusal.facts.get("sqlstate") != "55P03":
             raise
         raise DasTernError([
-            f"Roles and privileges of database {declared.database} can't be set: {refusal.message} Another session keeps what they need "
-            f"for longer than {_LOCK_TIMEOUT}; nothing was changed. Run again when it is done.",
+            f"Roles and privileges of database {declared.database} can't be set: {refusal.message} Another session holds a lock that they "
+            f"need for longer than {_LOCK_TIMEOUT}. Nothing was changed. Run again when that session is done.",
             *in_the_way(psql, declared.database),
         ]) from None  # fmt: skip
 
@@ -333,7 +338,7 @@ def _transaction(steps: Sequence[Step]) -> str:
     head = [
         *BEGIN,
         "SET LOCAL client_min_messages = 'warning'",
-        # The application's queries queue behind a GRANT that waits.
+        # The application's queries would queue behind a waiting GRANT.
         f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'",
         f"DO $$BEGIN PERFORM pg_advisory_xact_lock({_LOCK}); END$$",
     ]

@@ -1,4 +1,4 @@
-"""Passwords as files of this host, and with them roles, database and privileges kept as declared."""
+"""Keeps roles, database and privileges as declared, and the passwords in files of this host."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 def keep(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """What the module `postgres_access` returns; DasTernError for what can't or mustn't be changed."""
+    """Return the result of the module `postgres_access`. Raise `DasTernError` if a change is impossible or forbidden."""
     folder = Path(params["config_dir"])
     if check_mode:
         return _keep(params, folder, check_mode=True)
-    # Two that both find no password would each generate one, and only one of them be true.
+    # Two runs that find no password would each generate one, and only one of these would be valid.
     with alone(folder):
         return _keep(params, folder, check_mode=False)
 
@@ -41,7 +41,7 @@ def keep(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, An
 def _keep(params: Mapping[str, Any], folder: Path, *, check_mode: bool) -> dict[str, Any]:
     for option in ("app_password", "readonly_password"):
         if params[option] and not scram.acceptable(params[option]):
-            raise DasTernError(f"{option} isn't printable ASCII of {scram.MINIMUM_LENGTH} characters or more.")
+            raise DasTernError(f"postgres_{option} isn't printable ASCII of {scram.MINIMUM_LENGTH} characters or more.")
     secrets = {name: Secret(folder / name, params[name]) for name in ("app_password", "readonly_password")}
     declared = Declared(
         database=params["database"],
@@ -58,7 +58,7 @@ def _keep(params: Mapping[str, Any], folder: Path, *, check_mode: bool) -> dict[
     steps = plan(declared, read(psql, declared))
     files = [secret for secret in secrets.values() if secret.differs]
     if not check_mode:
-        # The file first: a password that the server has and no file holds would be lost with this process.
+        # The file is written first: a password that only the server has would be lost with this process.
         try:
             for secret in files:
                 secret.save()
@@ -71,9 +71,9 @@ def _keep(params: Mapping[str, Any], folder: Path, *, check_mode: bool) -> dict[
     before = [f"{step.thing}: {step.attribute} {step.before}" for step in steps]
     after = [f"{step.thing}: {step.attribute} {step.after}" for step in steps]
     for secret in files:
-        wrong = "absent" if not secret.stored else "loose mode" if secret.value == secret.stored else "differs"
-        words.append(f"file {secret.path}: {wrong} -> written")
-        before.append(f"file {secret.path}: {wrong}")
+        state = "absent" if not secret.stored else "loose mode" if secret.value == secret.stored else "differs"
+        words.append(f"file {secret.path}: {state} -> written")
+        before.append(f"file {secret.path}: {state}")
         after.append(f"file {secret.path}: " + ("generated" if secret.generated else "as declared") + ", mode 0600")
     return {
         "changed": bool(words),

@@ -1,6 +1,6 @@
 """One of PostgreSQL's advisory locks, taken by polling, with its holder in words.
 
-Never by waiting inside `pg_advisory_lock`: a waiter there deadlocks with CREATE INDEX CONCURRENTLY.
+It is never taken by waiting inside `pg_advisory_lock`, where a waiter deadlocks with CREATE INDEX CONCURRENTLY.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = %s A
 
 
 class Held(Exception):
-    """Somebody else held the lock for all of the time that there was."""
+    """Another session held the lock for the whole time allowed."""
 
     def __init__(self, holder: dict[str, Any] | None, seconds: float) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Held(Exception):
 
 
 class AdvisoryLock:
-    """The lock `key` (0 to 2^31 - 1) of the connection's database; of the session, or of the `transaction`."""
+    """The lock `key` (0 to 2^31 - 1) of the connection's database, held by the session or by the `transaction`."""
 
     def __init__(self, connection: psycopg.Connection[Any], key: int, *, transaction: bool = False) -> None:
         self._connection = connection
@@ -42,20 +42,20 @@ class AdvisoryLock:
         self._try = "SELECT pg_try_advisory_xact_lock(%s)" if transaction else "SELECT pg_try_advisory_lock(%s)"
 
     def take(self, seconds: float, waiting: Callable[[str], None] | None = None) -> dict[str, Any] | None:
-        """Take it within `seconds`, else raise `Held`; gives whom it waited for, and how many `seconds`.
+        """Take the lock within `seconds`, else raise `Held`. Return the holder it waited for, and how many `seconds`.
 
-        `waiting` is told once in words for whom.
+        `waiting` is called once, with the holder in words.
         """
         began = time.monotonic()
         pause = 0.05
         holder: dict[str, Any] | None = None
         while not self._row(self._try)[0]:
-            found = self.holder()
-            if found and holder is None and waiting:
-                waiting(who(found))
-            holder = found or holder
+            current = self.holder()
+            if current and holder is None and waiting:
+                waiting(who(current))
+            holder = current or holder
             waited = time.monotonic() - began
-            # A holder that nobody saw has gone between two questions.
+            # A holder that was never seen released the lock between two queries.
             if waited >= seconds and (holder or waited > 5):
                 raise Held(holder, waited)
             time.sleep(pause)
@@ -64,11 +64,11 @@ class AdvisoryLock:
 
     @property
     def again(self) -> str:
-        """An expression that is true while it is ours, or free and then ours again."""
+        """Return an SQL expression that is true if the lock is ours, or was free and is taken by it again."""
         return self._try.removeprefix("SELECT ").replace("%s", str(self._key))
 
     def holder(self) -> dict[str, Any] | None:
-        """Who holds it: pid, application_name, client address, connected since; None when it is free."""
+        """Return the holder's pid, application_name, client and time of connection; None if the lock is free."""
         row = self._row(_HOLDER)
         if row is None:
             return None
@@ -85,7 +85,7 @@ class AdvisoryLock:
 
 
 def who(holder: dict[str, Any] | None) -> str:
-    """A lock's holder in words."""
+    """Return a lock's holder in words."""
     if not holder:
-        return "a session that is gone by now"
+        return "a session that has ended meanwhile"
     return f"pid {holder['pid']} ({holder['application_name']}, client {holder['client']}, connected since {local(holder['since'])})"

@@ -1,7 +1,7 @@
-"""Who keeps a statement waiting for its lock.
+"""Finds the sessions that keep a statement waiting for its lock.
 
-The server's error names neither the other session nor, often, the table. So a second connection looks while the statement waits;
-where a client program waited, it is seen afterwards who has locked tables against everybody.
+The server's error names neither the other session nor, often, the table. So a second connection looks while the statement
+waits. If a client program waited, the sessions that lock tables against everybody are looked up afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .psql import Psql
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 _LONGEST = 200
@@ -32,8 +32,8 @@ FROM pg_catalog.pg_stat_activity w, LATERAL (SELECT DISTINCT pid FROM unnest(pg_
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 WHERE w.pid = %s AND w.wait_event_type = 'Lock' ORDER BY 1
 """
-# Who has locked a table of this database against everybody, or waits to, and whom these wait for. A transaction that was
-# prepared holds its locks without a session.
+# Sessions that have locked a table of this database against everybody, or wait to, and the sessions that these wait
+# for. A prepared transaction holds its locks without a session.
 _IN_THE_WAY = """
 WITH asked AS (
   SELECT coalesce(l.pid, 0) AS pid, bool_and(l.granted) AS granted FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
@@ -48,10 +48,10 @@ FROM every e LEFT JOIN pg_stat_activity a ON a.pid = e.pid
 
 
 class Blockers:
-    """While the block lasts, looks every now and then who blocks the session `pid`.
+    """A watch that looks, as long as its block lasts, for sessions that block the session `pid`.
 
     `lock_timeout` is how long that session waits, as PostgreSQL writes it. The first look comes after a fraction of it, a second
-    at most: a short run makes no second connection. Where none can be made, nobody is seen.
+    at most, so that a short run needs no second connection. If that connection can't be made, no blocker is seen.
     """
 
     def __init__(self, params: Mapping[str, Any], pid: int, lock_timeout: str) -> None:
@@ -71,26 +71,26 @@ class Blockers:
         self._thread.join(2)
 
     def forget(self) -> None:
-        """What comes next waits for others."""
+        """Forget the blockers seen so far: the next statement has others."""
         self._seen = []
 
     @property
     def seen(self) -> list[dict[str, Any]]:
-        """Who blocked it when it waited last: `pid`, `user`, `application`, `state`, `since` and `query`.
+        """Return who blocked the session at its last wait: `pid`, `user`, `application`, `state`, `since` and `query`.
 
-        None is what the server doesn't show.
+        A value that the server doesn't show is None.
         """
         return self._seen
 
     @property
     def lines(self) -> list[str]:
-        """The same in words, one line for each; how it is with nobody."""
-        return [f"  blocked by: {_words(one)}" for one in self._seen] or [
-            "  blocked by: nobody any more when it was looked; it had let go between two looks"
+        """Return one line for each blocker, or a line that says that none was seen."""
+        return [f"  blocked by: {_described(session)}" for session in self._seen] or [
+            "  blocked by: a session that released the lock before it could be seen"
         ]
 
     def named(self, refusal: DasTernError) -> DasTernError:
-        """`refusal` with who it was, where it is one for want of a lock."""
+        """Return `refusal`, with the blockers if its cause is a lock that couldn't be had."""
         if refusal.facts.get("sqlstate") != "55P03":
             return refusal
         return DasTernError([*refusal.message.split("\n"), *self.lines], **{**refusal.facts, "blockers": self.seen})
@@ -115,41 +115,41 @@ class Blockers:
 def watching(
     params: Mapping[str, Any], connection: psycopg.Connection[Any], lock_timeout: str, doing: str
 ) -> Iterator[None]:
-    """Refuse, and name who it was, where a statement of `connection` gets no lock; `doing` says what failed."""
+    """Refuse, naming the blockers, if a statement of `connection` gets no lock; `doing` begins the message."""
     with Blockers(params, connection.info.backend_pid, lock_timeout) as blockers:
         try:
             yield
         except psycopg.errors.LockNotAvailable as error:
-            words = f"{doing}: 55P03: {error.diag.message_primary}."
-            raise blockers.named(DasTernError(words, sqlstate="55P03")) from None
+            message = f"{doing}: 55P03: {error.diag.message_primary}."
+            raise blockers.named(DasTernError(message, sqlstate="55P03")) from None
 
 
 def in_the_way(superuser: Psql, database: str) -> list[str]:
-    """Return who keeps others from tables of `database`, one line for each: none where nobody is seen, or it can't be asked.
+    """Return one line for each session that keeps others from tables of `database`; none if the server can't be asked.
 
-    Without their queries: these hold rows, and the lines may go into a record or an alert.
+    Queries are left out: they hold rows, and the lines may go into a record or an alert.
     """
     try:
-        seen = superuser.value(_IN_THE_WAY, database) or []
-    except DasTernError:  # what is to be said besides mustn't get lost
+        sessions = superuser.value(_IN_THE_WAY, database) or []
+    except DasTernError:  # it mustn't hide the error that these lines are added to
         return []
-    return [f"  in the way: {_words(one)}" for one in seen]
+    return [f"  in the way: {_described(session)}" for session in sessions]
 
 
-def _words(one: Mapping[str, Any]) -> str:
-    if not one["pid"]:
+def _described(session: Mapping[str, Any]) -> str:
+    if not session["pid"]:
         return "a prepared transaction: `SELECT * FROM pg_prepared_xacts` shows it"
-    since = f", since {local(one['since'])}" if one["since"] else ""
+    since = f", since {local(session['since'])}" if session["since"] else ""
     query = ""
-    if "query" in one:
-        query = ", query not visible to this role" if one["query"] is None else f", query: {shown(one['query'])}"
-    return (
-        f"pid {one['pid']} (user {shown(one['user'] or 'unknown')}, application {shown(one['application'] or 'unknown')}, "
-        f"{one['state'] or 'state not visible'}{since}{query})"
-    )
+    if "query" in session:
+        text = session["query"]
+        query = ", query not visible to this role" if text is None else f", query: {shown(text)}"
+    user, application = (shown(session[name] or "unknown") for name in ("user", "application"))
+    state = session["state"] or "state not visible"
+    return f"pid {session['pid']} (user {user}, application {application}, {state}{since}{query})"
 
 
 def shown(text: str) -> str:
-    """Text of another session in one line, without characters that steer a terminal, cut to a length."""
+    """Return another session's text in one line, cut to a length, without characters that steer a terminal."""
     safe = text_shown(" ".join(text.split()))
     return safe if len(safe) <= _LONGEST else safe[: _LONGEST - 4] + " ..."

@@ -1,4 +1,4 @@
-"""One-off containers of the server's image: a new cluster for a volume, and a rehearsal of declared settings."""
+"""One-off containers of the server's image, which make a volume's cluster and rehearse declared settings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from . import settings
 from .survey import MOUNT, PGDATA
 
 # `builtin` C.UTF-8 sorts by code point inside the server itself: no upgrade of libc or ICU, and no other base image,
-# can change an order that indexes are built on. Khmer order is asked for where it is wanted: COLLATE "km-x-icu".
+# can change an order that indexes are built on. A query asks for Khmer order where it needs it: COLLATE "km-x-icu".
 INITDB = (
     "initdb --username=postgres --auth-local=peer --auth-host=scram-sha-256 --data-checksums --encoding=UTF8"
     " --locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C.UTF-8 --no-instructions"
 )
 
-SCRATCH = "/tmp"  # noqa: S108 - a file system in memory, of the one-off container alone
+SCRATCH = "/tmp"  # noqa: S108 - a file system in memory that only the one-off container has
 
 _INITIALISE = f"""
 set -eu
@@ -62,10 +62,10 @@ exit 0
 
 
 def provide(params: Mapping[str, Any]) -> bool:
-    """Have network, volume and a cluster in it; whether anything had to be made.
+    """Ensure that the network, the volume and a cluster in it exist. Return whether any of them was created.
 
-    Under a lock of the host, because the engine makes a second network of the same name when asked twice at once.
-    `params` are the options of the module `postgres_init`.
+    This happens under a lock of the host, because the engine creates a second network of the same name when asked twice at
+    once. `params` are the options of the module `postgres_init`.
     """
     containers = Containers(params["endpoint"])
     made = False
@@ -78,16 +78,16 @@ def provide(params: Mapping[str, Any]) -> bool:
 
 
 def initialise(containers: Containers, image: str, volume: str, container: str, wait: float = 120) -> bool:
-    """Make a cluster in `volume`; False if there is one already.
+    """Create a cluster in `volume`; return False if it has one already.
 
-    initdb works in a folder beside its place and is renamed when it is complete and on disk: one that was killed
-    midway is never served, the next run removes what it left. Another run that is at it already is waited for.
+    initdb works in a folder of its own, which is renamed when it is complete and on disk: a cluster whose initdb was killed
+    is never served, and the next run removes its remains. If another run is creating one already, wait for it.
     """
     name = f"{container}-init"
     for _ in range(2):
         if not containers.wait_until_gone(name, wait):
             raise DasTernError(
-                f"Container {name} has been making a cluster for more than {wait:g} s. See `docker logs {quote(name)}`; "
+                f"Container {name} has been creating a cluster for more than {wait:g} s. See `docker logs {quote(name)}`; "
                 f"`docker rm -f {quote(name)}` ends it, and the next run starts again."
             )
         try:
@@ -102,7 +102,7 @@ def initialise(containers: Containers, image: str, volume: str, container: str, 
         if done.rc:
             full = "No space left" in done.err
             raise DasTernError(
-                f"No cluster could be made in volume {volume}: {done.last_words}. Nothing of it is left. "
+                f"No cluster could be created in volume {volume}: {done.last_words}. Nothing of it is left. "
                 + (
                     "Make room on its disk, then run again."
                     if full
@@ -110,16 +110,16 @@ def initialise(containers: Containers, image: str, volume: str, container: str, 
                 )
             )
         return done.out.strip() == "made"
-    raise DasTernError(f"Another run keeps making container {name}. Wait for it, then run again.")
+    raise DasTernError(f"Another run keeps creating container {name}. Wait for it, then run again.")
 
 
 def rehearse(
     containers: Containers, image: str, command: Sequence[str], hba: str, *, memory: int, shm_size: int
 ) -> list[str]:
-    """Start the server for a moment on an empty cluster in memory, as it would be started; the refusals, if any.
+    """Start the server briefly with its future command line on an empty cluster in memory. Return its refusals, if any.
 
-    Finds unknown names, values that the server doesn't take, values that it takes as something else, and erroneous
-    lines of pg_hba.conf, before the running server is touched.
+    This finds unknown names, values that the server doesn't take or takes as something else, and wrong lines of pg_hba.conf,
+    before the running server is touched.
     """
     owner = "uid=999,gid=999,mode=0700"
     done = containers.run_once(
@@ -133,18 +133,18 @@ def rehearse(
         },
     )  # fmt: skip
     if done.rc:
-        words = [line.strip() for line in done.err.splitlines()]
-        telling = [line for line in words if re.search(r"\b(FATAL|PANIC|ERROR|HINT|DETAIL):", line)] or words[-4:]
-        return [" ".join(re.sub(r"^.*?\b(?=(?:FATAL|PANIC|ERROR|HINT|DETAIL):)", "", line) for line in telling)]
-    found: dict[str, Any] = json.loads(done.out)
+        logged = [line.strip() for line in done.err.splitlines()]
+        reasons = [line for line in logged if re.search(r"\b(FATAL|PANIC|ERROR|HINT|DETAIL):", line)] or logged[-4:]
+        return [" ".join(re.sub(r"^.*?\b(?=(?:FATAL|PANIC|ERROR|HINT|DETAIL):)", "", line) for line in reasons)]
+    current: dict[str, Any] = json.loads(done.out)
     lines = hba.splitlines()
     refusals = [
         f"pg_hba.conf line {row['line_number']} `{lines[row['line_number'] - 1]}`: {row['error']}"
-        for row in found["hba"]
+        for row in current["hba"]
     ]
     declared = {
         name: value for name, value in settings.of_command(command).items()
         if name not in ("hba_file", "archive_mode", "archive_command", "logging_collector", "log_destination")
     }  # fmt: skip
-    refusals += [settings.worded(row) for row in settings.differences(declared, {**found, "files": []})]
+    refusals += [settings.worded(row) for row in settings.differences(declared, {**current, "files": []})]
     return refusals

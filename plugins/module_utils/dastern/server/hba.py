@@ -1,4 +1,4 @@
-"""The server's pg_hba.conf and pg_ident.conf as this project wants them, as text."""
+"""The text of this project's pg_hba.conf and pg_ident.conf."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ..common.errors import DasTernError
 from ..common.sql_values import identifier, name_pattern
 
 _HEADING = """\
-# Written by the postgres role; a line for more goes into postgres_hba_extra.
-# Read from the top, the first line that fits decides. Passwords are only ever compared by SCRAM.
+# Written by the postgres role; further lines belong in postgres_hba_extra.
+# The first matching line decides. Passwords are only ever compared by SCRAM.
 """
 
 
 MAP = "das_tern"
 """Name of the map in pg_ident.conf that lets the container's own superuser log in as any role."""
 IDENT = f"""\
-# Written by the postgres role. Whoever is the superuser inside the container can log in as any role there, so that what
-# belongs to a role is done by that role: a session that logged in as it can't become the superuser again.
+# Written by the postgres role. The superuser inside the container can log in as any role there, so that a role's objects are
+# handled by that role itself: a session that logged in as the role can't become the superuser again.
 {MAP} postgres all
 """
 BACKUP_ROLE = "das_tern_backup"
-"""Role that pgBackRest asks the server as, from the backup container."""
+"""Role as which pgBackRest connects to the server from the backup container."""
 RECEIVER = "das_tern_receiver"
-"""Role of the receiver of zero loss; the name of its slot and its connection, too."""
+"""Role of zero loss's receiver, and the name of its slot and its connection."""
 
 
 def content(
@@ -36,11 +36,12 @@ def content(
     *,
     createdb: bool,
 ) -> str:
-    """The whole file. With `createdb` the application's user may enter the databases that it makes (Prisma's shadow).
+    """Return the whole pg_hba.conf.
 
-    Without, only its own and the scratch databases that the superuser makes for it. The receiver of zero loss has its line
-    whatever is declared: a run that is cut short mustn't leave commits that wait for one which can't come back. Without
-    zero loss there is no such role.
+    The application's user may enter its own database and the scratch databases that the superuser makes for it; with
+    `createdb`, also the databases that it creates itself (Prisma's shadow). The receiver of zero loss has its line whatever is
+    declared: an interrupted run mustn't leave commits that wait for a receiver which can't come back. Without zero loss
+    there is no such role.
     """
     for line in extra:
         if not isinstance(line, str) or not line.strip() or "\n" in line or "\r" in line:
@@ -48,7 +49,7 @@ def content(
                 f"postgres_hba_extra holds {line!r}, which isn't one line of pg_hba.conf. "
                 "An entry is one line, such as `host all monitor 10.0.0.0/8 scram-sha-256`."
             )
-    # Quoted, a name has not the meaning that `all`, `replication` or `+role` would have.
+    # Quotes take away the special meaning of names such as `all`, `replication` or `+role`.
     own = f"{identifier(database)},{identifier('/' + name_pattern(database))}"
     lines = [
         f"local all {identifier(superuser)} peer",
@@ -68,7 +69,7 @@ _READERS_LINE = re.compile(r'^host "((?:[^"]|"")+)" "(?:[^"]|"")+" all scram-sha
 
 
 def database_of(text: str) -> str | None:
-    """Return the database that a file made by `content` is for, None where it isn't such a file."""
-    # A further line of the inventory may look alike; the read-only role's stands behind them.
-    found = _READERS_LINE.findall(text)
-    return found[-1].replace('""', '"') if found else None
+    """Return the database that a file made by `content` is for, or None if it isn't such a file."""
+    # An extra line of the inventory may look alike; the read-only role's line stands behind these.
+    names = _READERS_LINE.findall(text)
+    return names[-1].replace('""', '"') if names else None

@@ -1,4 +1,4 @@
-"""A running server's settings compared with the declared ones, and pg_hba.conf reloaded where it is newer."""
+"""Compares a running server's settings with the declared ones, and reloads pg_hba.conf if the file is newer."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 def read_back(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """What the module `postgres_settings` returns; DasTernError if the server isn't as declared."""
+    """Return the result of the module `postgres_settings`. Raise `DasTernError` if the server isn't as declared."""
     name = params["container"]
     declared = settings.of_command(params["command"])
     containers = Containers(params["endpoint"])
     psql = Psql(containers, name)
-    found = psql.settings()
-    differences = settings.differences(declared, found)
+    current = psql.settings()
+    differences = settings.differences(declared, current)
     if differences:
         files = sorted({row["source"].rpartition(":")[0] for row in differences if "/" in row["source"]})
-        mend = (
+        fix = (
             f"Take the lines out of {', '.join(files)} in container {name} and `docker restart {quote(name)}`, or declare them in "
             "postgres_settings_extra."
             if files
-            else f"`docker restart {quote(name)}` lets go of what was changed in the running server; then run again."
+            else f"`docker restart {quote(name)}` undoes changes made in the running server; then run again."
         )
         words = "; ".join(settings.worded(row) for row in differences)
-        raise DasTernError(
-            f"The server in container {name} isn't as declared. {words}. {mend}", differences=differences
-        )
+        raise DasTernError(f"The server in container {name} isn't as declared. {words}. {fix}", differences=differences)
     path = params["hba_path"]
-    if found["hba"]:
-        lines = "; ".join(f"line {row['line_number']}: {row['error']}" for row in found["hba"])
-        raise DasTernError(f"{path} has errors: {lines}. The server goes on with the rules it has.")
+    if current["hba"]:
+        lines = "; ".join(f"line {row['line_number']}: {row['error']}" for row in current["hba"])
+        raise DasTernError(f"{path} has errors: {lines}. The server keeps its former rules.")
     try:
-        stale = params["reload"] or os.stat(path).st_mtime > float(found["loaded"])
+        stale = params["reload"] or os.stat(path).st_mtime > float(current["loaded"])
     except OSError as error:
         raise DasTernError(f"{path} can't be read: {error}. Run the play as its owner.") from None
     if stale and not check_mode:
-        _reload(psql, float(found["loaded"]))
+        _reload(psql, float(current["loaded"]))
     return {
         "changed": stale,
         "reloaded": stale,
         "settings": len(declared),
-        "server_version": found["version"],
+        "server_version": current["version"],
         "healthy_after": healthy_after(containers.inspect("container", name)),
     }
 
 
 def _reload(psql: Psql, before: float) -> None:
-    """Have the server reload, and see that it did."""
+    """Let the server reload its configuration, and wait until it has."""
     psql.run("SELECT pg_reload_conf();")
     end = time.monotonic() + 10
     while float(psql.value("SELECT extract(epoch FROM pg_conf_load_time())")) <= before:
         if time.monotonic() > end:
-            raise DasTernError("The server was told to reload its configuration and hasn't in 10 s. See `docker logs`.")
+            raise DasTernError(
+                "The server was told to reload its configuration and hasn't done so in 10 s. See `docker logs`."
+            )
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Declared settings of the server: merged, put on its command line, and compared with what pg_settings shows.
+"""The server's declared settings: merged, put on its command line, and compared with pg_settings.
 
 The rules for numbers with units are PostgreSQL's (manual, section 20.1.1; `parse_int` and `convert_to_base_unit` in
 guc.c): a fraction is rounded to a multiple of the next smaller unit, then to the setting's own unit.
@@ -20,13 +20,13 @@ _MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s"
 _TRUE = {"on", "true", "yes", "1"}
 _FALSE = {"off", "false", "no", "0"}
 
-# Where the role itself decides, because files, mounts and ports depend on it.
+# Settings that the role itself decides, because files, mounts and ports depend on them.
 RESERVED = {
     "config_file", "data_directory", "external_pid_file", "hba_file", "ident_file", "listen_addresses", "port",
     "unix_socket_directories", "unix_socket_permissions",
 }  # fmt: skip
 
-# A restore and zero loss write these into postgresql.auto.conf; they say where a cluster came from and who receives its
+# A restore and zero loss write these into postgresql.auto.conf. They say where a cluster came from and who receives its
 # log, not how it is tuned.
 _NO_TUNING = re.compile(
     r"restore_command|recovery_.*|archive_cleanup_command|primary_conninfo|primary_slot_name|promote_trigger_file"
@@ -35,7 +35,7 @@ _NO_TUNING = re.compile(
 
 UNDECLARED = "not declared"
 
-# What isn't a setting but decided when the cluster was made, as pg_settings shows it.
+# Properties of a cluster that are decided when it is made, as pg_settings shows them.
 PRESET = {"data_checksums": "on", "server_encoding": "UTF8"}
 
 READ_BACK = """
@@ -50,11 +50,11 @@ SELECT json_build_object(
   'hba', (SELECT coalesce(json_agg(h), '[]') FROM (
      SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL) h))
 """
-"""Everything that `differences` compares, as one JSON document."""
+"""Query for everything that `differences` compares, as one JSON document."""
 
 
 def rendered(name: str, value: Any) -> str:
-    """A value of the inventory as the server's command line takes it."""
+    """Return a value of the inventory as the server's command line takes it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, (int, float)):
@@ -62,13 +62,13 @@ def rendered(name: str, value: Any) -> str:
     if isinstance(value, str) and "\0" not in value and "\n" not in value:
         return value
     raise DasTernError(
-        f"postgres_settings: {name} is {value!r}; a setting is a string, a number or true/false. "
+        f"postgres_settings: {name} is {value!r}; expected a string, a number or true/false. "
         "Correct it in the inventory."
     )
 
 
 def merged(base: Mapping[Any, Any], extra: Mapping[Any, Any]) -> dict[str, str]:
-    """`base` with `extra` over it, names in lower case as the server compares them, values as strings."""
+    """Return `base` overridden by `extra`: names in lower case, as the server compares them, and values as strings."""
     result: dict[str, str] = {}
     for settings in (base, extra):
         for given, value in settings.items():
@@ -77,7 +77,7 @@ def merged(base: Mapping[Any, Any], extra: Mapping[Any, Any]) -> dict[str, str]:
                 raise DasTernError(f"postgres_settings: {given!r} isn't a setting's name. Correct it in the inventory.")
             if name in RESERVED:
                 raise DasTernError(
-                    f"postgres_settings: {name} is decided by the role (see postgres_listen_address, postgres_port, "
+                    f"postgres_settings: the role itself decides {name} (see postgres_listen_address, postgres_port, "
                     "postgres_volume_name and postgres_hba_extra). Take it out of the inventory."
                 )
             result[name] = rendered(name, value)
@@ -85,31 +85,31 @@ def merged(base: Mapping[Any, Any], extra: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def command(settings: Mapping[str, str]) -> list[str]:
-    """The server's command line."""
+    """Return the server's command line."""
     return ["postgres", *(word for name in settings for word in ("-c", f"{name}={settings[name]}"))]
 
 
 def of_command(words: Sequence[str] | None) -> dict[str, str]:
-    """The settings on a command line that `command` made."""
+    """Return the settings on a command line that `command` made."""
     return dict(word.split("=", 1) for word in words or [] if "=" in word)
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """What differs, in words: `max_connections 20 -> 30`."""
-    result = []
+    """Return the differences in words, such as `max_connections 20 -> 30`."""
+    lines = []
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            result.append(f"{name} {before.get(name, 'not set')} -> {after.get(name, 'not set')}")
-    return result
+            lines.append(f"{name} {before.get(name, 'not set')} -> {after.get(name, 'not set')}")
+    return lines
 
 
 def number(text: str, unit: str | None = None) -> float | None:
-    """`text` in the setting's own `unit` (as pg_settings names it, such as `8kB`), or None if it isn't a number."""
-    found = _NUMBER.fullmatch(text)
-    if found is None:
+    """Return `text` in the setting's own `unit` (as in pg_settings, such as `8kB`), or None if it isn't a number."""
+    parts = _NUMBER.fullmatch(text)
+    if parts is None:
         return None
-    value = float(int(found[1], 16)) if "x" in found[1].lower() else float(found[1])
-    given = found[2]
+    value = float(int(parts[1], 16)) if "x" in parts[1].lower() else float(parts[1])
+    given = parts[2]
     if not given:
         return value
     base = re.fullmatch(r"(\d*)([A-Za-z]+)", unit or "")
@@ -127,30 +127,30 @@ def number(text: str, unit: str | None = None) -> float | None:
 
 
 def size(text: str) -> int | None:
-    """Bytes of a size as Docker (`2g`, `512m`, `1.5GiB`) or PostgreSQL (`256MB`) writes it, None if it isn't one."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:i?[bB])?\s*", text)
-    if found is None:
+    """Return the bytes of a size in Docker's (`2g`, `512m`, `1.5GiB`) or PostgreSQL's (`256MB`) form; None for others."""
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:i?[bB])?\s*", text)
+    if parts is None:
         return None
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+    return int(float(parts[1]) * 1024 ** " kmgt".index(parts[2].lower() or " "))
 
 
 def same(declared: str, row: Mapping[str, Any]) -> bool:
-    """Whether `declared` means the value in `row` (of pg_settings)."""
+    """Return whether `declared` means the value in `row` (of pg_settings)."""
     setting, kind = str(row["setting"]), row["vartype"]
     if kind == "bool":
-        wanted = declared.strip().lower()
+        text = declared.strip().lower()
         for words, result in ((_TRUE, "on"), (_FALSE, "off")):
-            # A beginning that only one word has is enough for PostgreSQL; `o` alone isn't.
-            if any(word.startswith(wanted) for word in words) and wanted not in ("", "o"):
+            # PostgreSQL accepts a beginning that only one word has, so `o` alone isn't enough.
+            if any(word.startswith(text) for word in words) and text not in ("", "o"):
                 return setting == result
         return False
     if kind in ("integer", "real"):
-        wanted_number, found = number(declared, row["unit"]), number(setting)
-        if wanted_number is None or found is None:
+        expected, current = number(declared, row["unit"]), number(setting)
+        if expected is None or current is None:
             return False
         if kind == "integer":
-            return round(wanted_number) == found
-        return math.isclose(wanted_number, found, rel_tol=1e-5, abs_tol=1e-9)
+            return round(expected) == current
+        return math.isclose(expected, current, rel_tol=1e-5, abs_tol=1e-9)
     if kind == "enum":
         if declared.strip().lower() == setting.lower():
             return True
@@ -165,13 +165,13 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",")]
 
 
-def differences(declared: Mapping[str, str], found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Where the server is otherwise than declared; `found` is what READ_BACK gives.
+def differences(declared: Mapping[str, str], current: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the differences between the declared settings and the `current` ones, the result of READ_BACK.
 
-    Each difference names setting, declared, found and source. An undeclared setting that someone wrote into a file of
-    the cluster is one as well: tuning has one channel.
+    Each difference has the keys `setting`, `declared`, `found` and `source`. An undeclared setting that somebody wrote into a
+    file of the cluster is a difference, too: tuning has a single channel.
     """
-    rows = {row["name"]: row for row in found["settings"]}
+    rows = {row["name"]: row for row in current["settings"]}
     result: list[dict[str, str]] = []
     for name, value in declared.items():
         row = rows.get(name)
@@ -184,7 +184,7 @@ def differences(declared: Mapping[str, str], found: Mapping[str, Any]) -> list[d
     for name, value in PRESET.items():
         if name in rows and rows[name]["setting"] != value:
             result.append({"setting": name, "declared": value, "found": rows[name]["setting"], "source": "initdb"})
-    for row in found["files"]:
+    for row in current["files"]:
         if row["name"] and not _NO_TUNING.fullmatch(row["name"]):
             result.append({
                 "setting": row["name"],
@@ -196,7 +196,7 @@ def differences(declared: Mapping[str, str], found: Mapping[str, Any]) -> list[d
 
 
 def _sources(name: str) -> tuple[str, ...]:
-    # The server notes the full path of its own files over what the command line said.
+    # The server replaces the command line's values for its own files by their full paths.
     return ("command line", "override") if name in RESERVED else ("command line",)
 
 
@@ -205,20 +205,20 @@ def _source(row: Mapping[str, Any]) -> str:
 
 
 def worded(row: Mapping[str, str]) -> str:
-    """A difference in words."""
+    """Return a difference in words."""
     declared = row["declared"] if row["declared"] == UNDECLARED else f"declared {row['declared']}"
     return f"{row['setting']}: {declared}, found {row['found']} (source: {row['source'] or 'none'})"
 
 
 def check_memory(settings: Mapping[str, str], limit: str) -> None:
-    """Refuse a shared_buffers that leaves sessions too little of the container's memory: they would be killed."""
-    allowed, wanted = size(limit), number(settings.get("shared_buffers", "0"), "B")
+    """Refuse a shared_buffers that leaves sessions too little memory: the kernel would kill the server."""
+    allowed, buffers = size(limit), number(settings.get("shared_buffers", "0"), "B")
     if allowed is None:
-        raise DasTernError(f"postgres_memory is `{limit}`, which isn't a size such as 2g. Correct it in the inventory.")
-    if wanted is not None and settings.get("shared_buffers", "").strip().isdigit():
-        wanted *= 8192
-    if wanted is not None and wanted > allowed * 3 // 4:
+        raise DasTernError(f"postgres_memory is `{limit}`, expected a size such as 2g. Correct it in the inventory.")
+    if buffers is not None and settings.get("shared_buffers", "").strip().isdigit():
+        buffers *= 8192
+    if buffers is not None and buffers > allowed * 3 // 4:
         raise DasTernError(
             f"shared_buffers {settings['shared_buffers']} leaves less than a quarter of postgres_memory {limit} to the "
-            "sessions, and the kernel would end the server. Lower the one or raise the other in the inventory."
+            "sessions, and the kernel would end the server. Lower shared_buffers or raise postgres_memory in the inventory."
         )

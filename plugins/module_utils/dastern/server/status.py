@@ -1,4 +1,4 @@
-"""What runs: engine, image, container, server, as far as each can be asked. Never fails because something is missing."""
+"""The status of engine, image, container and server, as far as each can be asked. A missing part is no failure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SELECT pg_catalog.json_build_object(
   'checksum_failures', (SELECT pg_catalog.sum(checksum_failures) FROM pg_catalog.pg_stat_database))
 """
 
-# What a database or role gives its sessions, but for what provisioning gives.
+# Settings that a database or role gives its sessions, without those that provisioning sets.
 _BY_HAND = """
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('database', datname, 'role', rolname, 'setting', one,
   'resettable', 'NO_RESET' <> ALL (coalesce(pg_catalog.pg_settings_get_flags(pg_catalog.split_part(one, '=', 1)), '{{}}'))) ORDER BY datname, rolname, one), '[]')
@@ -65,17 +65,17 @@ WHERE coalesce(datname, {database}) = {database} AND one NOT LIKE 'dastern.envir
 
 
 def moment(text: str) -> datetime | None:
-    """A time as the engine writes it (RFC 3339, nine digits of seconds); None for its `0001-01-01`."""
-    found = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)$", text)
-    if found is None or text.startswith("0001"):
+    """Return a time that the engine wrote (RFC 3339, nine digits of seconds); None for its `0001-01-01`."""
+    parts = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)$", text)
+    if parts is None or text.startswith("0001"):
         return None
-    zone = "+00:00" if found[3] == "Z" else found[3]
-    fraction = (found[2] or ".0").ljust(7, "0")
-    return datetime.fromisoformat(f"{found[1]}{fraction}{zone}")
+    zone = "+00:00" if parts[3] == "Z" else parts[3]
+    fraction = (parts[2] or ".0").ljust(7, "0")
+    return datetime.fromisoformat(f"{parts[1]}{fraction}{zone}")
 
 
 def healthy_after(container: Mapping[str, Any] | None) -> float | None:
-    """Seconds from the container's start to the end of its first good health check that is still on record."""
+    """Return the seconds from the container's start to the end of its first good health check still on record."""
     if not container:
         return None
     started = moment(container["State"].get("StartedAt", ""))
@@ -87,7 +87,7 @@ def healthy_after(container: Mapping[str, Any] | None) -> float | None:
 
 
 def status(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the module `postgres_status` returns: the summary's sections, and the server's last `log_lines` lines."""
+    """Return the result of the module `postgres_status`: the summary's sections, and the last lines of the log."""
     sections = collect(params, declared_command(params))
     log: list[str] = []
     if params["log_lines"] and "container" in sections["postgres"]:
@@ -96,11 +96,9 @@ def status(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str, Any]]:
-    """The report's sections engine, image and postgres; the last has `running`."""
+    """Return the report's sections engine, image and postgres; the last one has the key `running`."""
     if not params["endpoint"]:
-        return {
-            "postgres": {"lines": ["not there: the host has no Docker Engine"], "next": [PROVISION], "running": False}
-        }
+        return {"postgres": {"lines": ["absent: the host has no Docker Engine"], "next": [PROVISION], "running": False}}
     containers = Containers(params["endpoint"], timeout=15)
     try:
         version = containers.version()
@@ -123,13 +121,13 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
     container = containers.inspect("container", params["container"])
     folder = params.get("backup_dir")
     swap = swaps.noted(Path(os.path.expanduser(folder)), "pending") if folder else None
-    words = f"problem: {swaps.refusal(params['container'], swap).message}" if swap else ""
+    problem = f"problem: {swaps.refusal(params['container'], swap).message}" if swap else ""
     if container is None:
         volume = containers.inspect("volume", params["volume"])
         line = f"container {params['container']} doesn't exist"
         line += f"; volume {params['volume']} with its data does" if volume else ""
         return {**report, "postgres": {
-            "lines": [line, *([words] if words else [])], "next": [swaps.RESTORE if swap else PROVISION],
+            "lines": [line, *([problem] if problem else [])], "next": [swaps.RESTORE if swap else PROVISION],
             "running": False, "state": "absent",
         }}  # fmt: skip
     image = containers.inspect("image", container["Image"])
@@ -141,16 +139,16 @@ def collect(params: Mapping[str, Any], command: list[str]) -> dict[str, dict[str
         "reference": container["Config"]["Image"],
         "id": container["Image"],
     }
-    report["postgres"] = found = _container(containers, container, params, command)
+    report["postgres"] = section = _container(containers, container, params, command)
     if swap:
-        found["lines"].append(words)
-        found["next"] = [swaps.RESTORE, *(one for one in found["next"] if one != PROVISION)]
+        section["lines"].append(problem)
+        section["next"] = [swaps.RESTORE, *(step for step in section["next"] if step != PROVISION)]
     return report
 
 
 def _made(image: Mapping[str, Any]) -> str:
     made = moment(image.get("Created") or "")
-    return local(made, datetime.now(timezone.utc)) if made else "at a time that it doesn't tell"
+    return local(made, datetime.now(timezone.utc)) if made else "at an unknown time"
 
 
 def _container(
@@ -185,35 +183,35 @@ def _container(
 
 
 def _elsewhere(params: Mapping[str, Any], result: dict[str, Any]) -> str:
-    """Where the container publishes something else than is declared, a problem, and the command that asks there; else ""."""
+    """Report a port that isn't published as declared, and return the command that asks the published one; else ""."""
     address = params["listen_address"]
-    wanted = f"{bracketed(address)}:{params['port']}"
-    if result["published"] == [wanted]:
+    declared = f"{bracketed(address)}:{params['port']}"
+    if result["published"] == [declared]:
         return ""
-    found = " and ".join(result["published"]) or "no port"
+    published = " and ".join(result["published"]) or "no port"
     result["lines"].append(
-        f"problem: container {params['container']} publishes {found}, and declared is {wanted} (postgres_listen_address, "
-        f"postgres_port). What connects by the declaration meets another server or none; {PROVISION} publishes as declared"
+        f"problem: container {params['container']} publishes {published}, expected {declared} (postgres_listen_address, "
+        f"postgres_port). A client that uses the declared address meets another server or none; {PROVISION} publishes it"
     )
     if not result["published"]:
         return PROVISION
     other, _, port = result["published"][0].rpartition(":")
-    words = [f"-e postgres_port={port}"]
+    variables = [f"-e postgres_port={port}"]
     if other != bracketed(address):
-        words.append(f"-e postgres_listen_address={quote(other.strip('[]'))}")
-    return " ".join(["ansible-playbook playbooks/status.yml", *words])
+        variables.append(f"-e postgres_listen_address={quote(other.strip('[]'))}")
+    return " ".join(["ansible-playbook playbooks/status.yml", *variables])
 
 
 def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: dict[str, Any]) -> None:
-    found = psql.settings()
+    current = psql.settings()
     declared = settings.of_command(command)
-    differences = settings.differences(declared, found)
-    rows = {row["name"]: row for row in found["settings"]}
-    result["server_version"] = found["version"]
+    differences = settings.differences(declared, current)
+    rows = {row["name"]: row for row in current["settings"]}
+    result["server_version"] = current["version"]
     result["differences"] = differences
     result["settings"] = {name: rows[name]["shown"] for name in declared if name in rows}
     result["lines"].append(
-        f"PostgreSQL {found['version']} at {' and '.join(result['published']) or 'no port of the host'}"
+        f"PostgreSQL {current['version']} at {' and '.join(result['published']) or 'no port of the host'}"
     )
     if asking := _elsewhere(params, result):
         result["next"].append(asking)
@@ -242,7 +240,7 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
     )
     result["lines"].append(f"{inside['connections']} of {limit} connections used")
     result["settings_by_hand"] = psql.value(_BY_HAND.format(database=literal(database)))
-    result["lines"] += [_by_hand(one, params["container"]) for one in result["settings_by_hand"]]
+    result["lines"] += [_by_hand(row, params["container"]) for row in result["settings_by_hand"]]
     if inside["checksum_failures"]:
         result["lines"].append(
             f"{inside['checksum_failures']} pages with a wrong checksum: the disk returned other bytes"
@@ -250,14 +248,14 @@ def _server(psql: Psql, params: Mapping[str, Any], command: list[str], result: d
         result["next"].append(f"docker logs {quote(params['container'])} 2>&1 | grep -i checksum")
 
 
-def _by_hand(found: Mapping[str, Any], container: str) -> str:
-    """Say what somebody gave to a database, or to a role, and the command that takes it back."""
-    given = [f"{kind} {identifier(found[kind.lower()])}" for kind in ("ROLE", "DATABASE") if found[kind.lower()]]
-    of = " IN ".join(given) or "ROLE ALL"
-    name, _, value = found["setting"].partition("=")
-    reset = f"ALTER {of} RESET {identifier(*name.split('.')) if found['resettable'] else 'ALL'}"
-    besides = f" (with all others of it; `{PROVISION}` gives it those that are declared)"
+def _by_hand(row: Mapping[str, Any], container: str) -> str:
+    """Return a line about a setting that somebody gave to a database or role, with the command that resets it."""
+    names = [f"{kind} {identifier(row[kind.lower()])}" for kind in ("ROLE", "DATABASE") if row[kind.lower()]]
+    owner = " IN ".join(names) or "ROLE ALL"
+    name, _, value = row["setting"].partition("=")
+    reset = f"ALTER {owner} RESET {identifier(*name.split('.')) if row['resettable'] else 'ALL'}"
+    others = f" (which resets all others there, too; `{PROVISION}` sets the declared ones again)"
     return (
-        f"set by hand: {name} = {told(value)} for every session of {of}; if that isn't wanted: "
-        f"`docker exec -u postgres {quote(container)} psql -c {quote(reset)}`{'' if found['resettable'] else besides}"
+        f"set by hand: {name} = {told(value)} for every session of {owner}; if that isn't intended: "
+        f"`docker exec -u postgres {quote(container)} psql -c {quote(reset)}`{'' if row['resettable'] else others}"
     )

@@ -1,4 +1,4 @@
-"""What the postgres role has to know before it touches anything, and everything that it refuses beforehand."""
+"""The survey that the postgres role makes before it touches anything, and all its refusals."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ HBA_FOLDER = "/etc/das-tern/server"
 HBA_FILE = f"{HBA_FOLDER}/pg_hba.conf"
 IDENT_FILE = f"{HBA_FOLDER}/pg_ident.conf"
 BACKUPS = "/backups"
-"""Below it a container sees those folders of `postgres_backup_dir` that it needs."""
+"""Folder in a container that has the parts of `postgres_backup_dir` which this container needs."""
 ARCHIVED = "/run/das-tern"
-"""Where the backup container says, and the server's container reads, which files of the log are in the repository."""
+"""Folder in which the backup container notes, for the server's container, the log files that are in the repository."""
 PGBACKREST_FOLDER = "/etc/pgbackrest"
 ARCHIVER = "pgbackrest-archive"
-"""The archive_command, whose words have to hold pgBackRest's name: otherwise it takes no backup."""
+"""The archive_command's program. pgBackRest takes no backup unless its own name is part of the archive_command."""
 _ARCHIVE = f"""#!/bin/bash
 # Written by the postgres role, run by the server as archive_command: waits until the backup container, which alone has the
-# repository, says that this very file is in it. Nothing is sent: that container sees what is ready, and is seen from here.
-said={ARCHIVED} name=$1
+# repository, notes that this very file is in it. Nothing is sent: that container sees which files are ready.
+notes={ARCHIVED} name=$1
 file=$(stat -c '%F %i %s %.9Y %.9Z' "pg_wal/$name") || exit 1
 fail() {{ echo "archive-push: $1" >&2; exit 1; }}
 end=$((SECONDS + 30))
 while :; do
   known=''
-  read -r known 2>/dev/null < "$said/$name"
+  read -r known 2>/dev/null < "$notes/$name"
   [ "$known" != "$file" ] || exit 0
-  beat=$(stat -c %Y "$said/alive" 2>/dev/null) || fail "the backup container isn't there (ansible-playbook playbooks/provision.yml)"
+  beat=$(stat -c %Y "$notes/alive" 2>/dev/null) || fail "the backup container doesn't exist (ansible-playbook playbooks/provision.yml)"
   [ $(($(date +%s) - beat)) -lt 10 ] || fail "the backup container doesn't run (docker start, or ansible-playbook playbooks/provision.yml)"
-  if [ $SECONDS -ge $((end - 27)) ] && read -r why 2>/dev/null < "$said/$name.failed"; then fail "$why"; fi
+  if [ $SECONDS -ge $((end - 27)) ] && read -r why 2>/dev/null < "$notes/$name.failed"; then fail "$why"; fi
   [ $SECONDS -lt $end ] || fail "the backup container hasn't archived it in 30 s"
   sleep 0.1
 done
@@ -100,18 +100,18 @@ ls -A | head -20 | sed 's/^/entry /'
 
 
 def checked_names(params: Mapping[str, Any]) -> None:
-    """Refuse names that Docker or PostgreSQL can't take, or that mean something else there."""
+    """Refuse names that Docker or PostgreSQL can't take or would read as something else."""
     for option in ("container", "volume"):
         if not _CONTAINER_NAME.fullmatch(params[option]):
             raise DasTernError(
-                f"postgres_{option}_name is `{params[option]}`; Docker wants letters, digits, `_`, `.` and `-`, "
+                f"postgres_{option}_name is `{params[option]}`; expected letters, digits, `_`, `.` and `-`, "
                 "beginning with a letter or digit. Correct it in the inventory."
             )
     absolute("postgres_config_dir", params["config_dir"])
     absolute("postgres_backup_dir", params["backup_dir"])
     if not 1 <= params["port"] <= 65535:
-        raise DasTernError(f"postgres_port is {params['port']}; a port is 1 to 65535. Correct it in the inventory.")
-    taken = {SUPERUSER, "public", "none", "current_user", "session_user", "current_role"}
+        raise DasTernError(f"postgres_port is {params['port']}; expected 1 to 65535. Correct it in the inventory.")
+    reserved = {SUPERUSER, "public", "none", "current_user", "session_user", "current_role"}
     for option, variable in (("app_user", "postgres_app_user"), ("readonly_user", "postgres_readonly_user"),
                              ("database", "postgres_database")):  # fmt: skip
         name = params[option]
@@ -119,13 +119,13 @@ def checked_names(params: Mapping[str, Any]) -> None:
         if not name or len(name.encode()) > 63 or any(ord(character) < 32 for character in name):
             wrong = "a name has 1 to 63 bytes and no control characters"
         elif name.startswith("/") or (option == "database" and "=" in name):
-            wrong = "pg_hba.conf takes a name with `/` in front for a pattern, libpq a database with `=` for parameters"
+            wrong = "pg_hba.conf reads a name that begins with `/` as a pattern, and libpq a database name with `=` as parameters"
         elif option == "database" and name in ("postgres", "template0", "template1"):
             wrong = "this database belongs to the server itself"
-        elif option != "database" and (name in taken or name.startswith("pg_")):
-            wrong = "PostgreSQL keeps this name for itself"
+        elif option != "database" and (name in reserved or name.startswith("pg_")):
+            wrong = "PostgreSQL reserves this name for itself"
         if wrong:
-            raise DasTernError(f"{variable} is `{name}`: {wrong}. Choose another in the inventory.")
+            raise DasTernError(f"{variable} is `{name}`: {wrong}. Choose another name in the inventory.")
     if params["app_user"] == params["readonly_user"]:
         raise DasTernError(
             f"postgres_app_user and postgres_readonly_user are both `{params['app_user']}`; they have different rights. "
@@ -134,22 +134,22 @@ def checked_names(params: Mapping[str, Any]) -> None:
 
 
 def checked_passwords(params: Mapping[str, Any]) -> None:
-    """Refuse passwords that can't be compared or are too short; the message is the same for every value."""
+    """Refuse passwords that can't be compared or are too short. The message doesn't depend on the password."""
     for option in ("app_password", "readonly_password"):
         if params[option] and not scram.acceptable(params[option]):
             raise DasTernError(
                 f"postgres_{option} has to be printable ASCII, {scram.MINIMUM_LENGTH} characters or more. "
-                "Give another one in the inventory, or none: then one is generated."
+                "Set another password in the inventory, or none to have one generated."
             )
 
 
 def declared_command(params: Mapping[str, Any]) -> list[str]:
-    """The server's command line from both dictionaries and from what the role decides itself."""
+    """Return the server's command line, from both dictionaries and the settings that the role itself decides."""
     declared = settings.merged(params["settings"], params["settings_extra"])
     settings.check_memory(declared, params["memory"])
     if settings.size(params["shm_size"]) is None:
         raise DasTernError(
-            f"postgres_shm_size is `{params['shm_size']}`, which isn't a size such as 256m. Correct it in the inventory."
+            f"postgres_shm_size is `{params['shm_size']}`, expected a size such as 256m. Correct it in the inventory."
         )
     own = {
         "listen_addresses": "*", "unix_socket_directories": "/var/run/postgresql", "hba_file": HBA_FILE,
@@ -165,21 +165,24 @@ def declared_command(params: Mapping[str, Any]) -> list[str]:
 
 
 def check_zero_loss(declared: bool, wal_archive: bool, own: Mapping[str, str]) -> None:
-    """Refuse, before anything is touched, what zero loss can't be with; `own` are the server's declared settings."""
+    """Refuse settings that rule out zero loss, before anything is touched; `own` are the declared settings."""
     if declared and not wal_archive:
         raise DasTernError(
-            "`backup_zero_loss` is true, and `postgres_wal_archive` is false: what was received would lead on from no backup. Set "
+            "`backup_zero_loss` is true, but `postgres_wal_archive` is false: no backup would lead up to the received log. Set "
             "`postgres_wal_archive: true`, too. Nothing was changed."
         )
     if declared and own.get(NAMES):
         raise DasTernError(
-            f"`postgres_settings_extra` has {NAMES} `{own[NAMES]}`, and `backup_zero_loss` sets it itself. Take it out. Nothing "
+            f"`postgres_settings_extra` sets {NAMES} to `{own[NAMES]}`, but `backup_zero_loss` sets it itself. Take it out. Nothing "
             "was changed."
         )
 
 
 def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """Everything found, nothing changed; DasTernError names the first thing that can't be."""
+    """Return the state of engine, container, volume, image and folders without changing anything.
+
+    Raise `DasTernError` for the first thing that is impossible or not allowed.
+    """
     checked_names(params)
     checked_passwords(params)
     command = declared_command(params)
@@ -194,7 +197,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     check_volume_kept(container, params)
     running = bool(container and container["State"]["Running"])
     if check_mode and container and container["State"].get("Paused"):
-        running = False  # a check wakes nothing up
+        running = False  # a check unpauses nothing
     check_port(containers, container if running else None, params)
 
     image = containers.inspect("image", params["image"]) if params["image"] else None
@@ -226,7 +229,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
     replaced = stale_folders(containers, params["container"], container, folders) if awake else []
     reasons += [f"{folder} was removed or replaced" for folder in replaced]
     pending = backup_folders.steps(params, check_mode=True)
-    # A check doesn't start what is stopped: later roles plan for an empty database, or know that they can't look.
+    # A check starts no stopped server: later roles plan for an empty database, or know that they can't look at it.
     idle = check_mode and not running
     return {
         "exists": container is not None,
@@ -265,7 +268,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
 def mounted_folders(params: Mapping[str, Any]) -> dict[str, Path]:
     """Return the folders of the host that the server's container mounts, by their path in the container.
 
-    It writes in `transfer` alone. The repository, and what pgBackRest needs to write there, is the backup container's.
+    The container writes only to `transfer`. The repository, and pgBackRest's means of writing there, are the backup container's.
     """
     config, backups = (Path(os.path.expanduser(params[name])) for name in ("config_dir", "backup_dir"))
     return {
@@ -278,43 +281,43 @@ def mounted_folders(params: Mapping[str, Any]) -> dict[str, Path]:
 def stale_folders(
     containers: Containers, name: str, container: Mapping[str, Any] | None, folders: Mapping[str, Path]
 ) -> list[Path]:
-    """Those of `folders` that aren't the ones any more that the running container mounted: it writes elsewhere."""
+    """Return the `folders` that were replaced since the running container mounted them: it still uses the old ones."""
     mounted = {mount["Destination"] for mount in (container or {}).get("Mounts", [])}
     targets = [target for target in folders if target in mounted]
-    seen = containers.execute(name, ["stat", "-c", "%d %i", *targets]) if targets else None
-    if seen is None or seen.rc != 0:
+    listed = containers.execute(name, ["stat", "-c", "%d %i", *targets]) if targets else None
+    if listed is None or listed.rc != 0:
         return []
-    result = []
-    for target, line in zip(targets, seen.out.splitlines(), strict=True):
+    stale = []
+    for target, line in zip(targets, listed.out.splitlines(), strict=True):
         try:
-            now = folders[target].stat()
+            status = folders[target].stat()
         except OSError:
-            result.append(folders[target])
+            stale.append(folders[target])
             continue
-        if line != f"{now.st_dev} {now.st_ino}":
-            result.append(folders[target])
-    return result
+        if line != f"{status.st_dev} {status.st_ino}":
+            stale.append(folders[target])
+    return stale
 
 
 def own_container(containers: Containers, name: str) -> dict[str, Any] | None:
-    """The container called `name`, refused if it isn't one of this role's."""
+    """Return the container called `name`, None if there is none. Refuse a container that isn't this role's."""
     container = containers.inspect("container", name)
     if container and (container["Config"]["Labels"] or {}).get(ROLE_LABEL) != ROLE:
         raise DasTernError(
             f"Container {name} exists and isn't ours: it runs {container['Config']['Image']} and has no label "
-            f"{ROLE_LABEL}={ROLE}. Choose another postgres_container_name in the inventory, or, if you don't need that "
-            f"container, `docker rename {quote(name)} {quote(f'{name}-old')}`."
+            f"{ROLE_LABEL}={ROLE}. Choose another postgres_container_name in the inventory, or, if nobody needs that "
+            f"container, rename it: `docker rename {quote(name)} {quote(f'{name}-old')}`."
         )
     return container
 
 
 def check_volume_kept(container: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
-    """Refuse to move a container to another volume: the database would seem to be empty."""
+    """Refuse to move a container to another volume, where the database would seem to be empty."""
     for mount in container["Mounts"] if container else []:
         if mount["Destination"] == MOUNT and mount.get("Name") != params["volume"]:
             raise DasTernError(
                 f"Container {params['container']} keeps its data in volume {mount.get('Name') or mount['Source']}, the "
-                f"inventory says {params['volume']}. Correct postgres_volume_name; or, to go on with the other volume, "
+                f"inventory says {params['volume']}. Correct postgres_volume_name; or, to use volume {params['volume']}, "
                 "remove the container first (`ansible-playbook playbooks/remove.yml` keeps the data)."
             )
 
@@ -325,10 +328,10 @@ def _serves(container: Mapping[str, Any]) -> bool:
 
 
 def check_database(former: str | None, psql: Psql | None, params: Mapping[str, Any]) -> None:
-    """Refuse to serve another database than `former`, which the rules for connections are for, while that is still there.
+    """Refuse to serve another database while `former`, the one that the current pg_hba.conf is for, still exists.
 
-    They let the read-only role into one database, and backups and their retention are one database's. `psql` is None
-    where the server can't be asked. A database that was renamed or dropped is gone: then the new name is right.
+    The rules let the read-only role into one database, and backups and their retention are for one database. `psql` is None
+    if the server can't be asked. If `former` was renamed or dropped, the new name is right.
     """
     database = params["database"]
     if former is None or former == database:
@@ -341,43 +344,43 @@ def check_database(former: str | None, psql: Psql | None, params: Mapping[str, A
     back = f"Set `postgres_database` back to {former}" + (
         ""
         if psql is not None
-        else f", which has the server started (it doesn't run, so that it can't be asked whether {former} was renamed), then run again"
+        else f", so that the server is started (while it is down it can't be asked whether {former} was renamed), then run again"
     )
     raise DasTernError(
-        f"Container {params['container']} serves database {former}, and `postgres_database` is {database}: a server has one, and "
+        f"Container {params['container']} serves database {former}, but `postgres_database` is {database}: a server has one database, and "
         f"{params['readonly_user']} would be shut out of {former}. Nothing was changed. {back}. Or give {database} a server of its own, with "
         f"`-e postgres_container_name={name} -e postgres_port={params['port'] + 1}`: its volume, passwords and backups are named after it. "
-        f"Where {former} itself is to be called {database}, rename it first: `ALTER DATABASE {identifier(former)} RENAME TO {identifier(database)}`.",
+        f"To rename {former} to {database}, first run `ALTER DATABASE {identifier(former)} RENAME TO {identifier(database)}`.",
         serves=former,
     )
 
 
 def check_port(containers: Containers, running: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
-    """Refuse a port that someone else holds; `running` is our own container if it runs."""
+    """Refuse a port that somebody else holds; `running` is our own container if it runs."""
     address, port = params["listen_address"], params["port"]
     if _listener(address, 0) is None:
         raise DasTernError(
-            f"postgres_listen_address {address} isn't an address of this host. Choose one that `ip -brief address` shows, "
+            f"postgres_listen_address {address} isn't an address of this host. Choose one from `ip -brief address`, "
             "or 127.0.0.1."
         )
     if running and f"{address}:{port}:5432" in form(running)["published_ports"]:
         return
-    who = ""
+    holder = ""
     own = False
     for other in containers.listed(publish=[f"{port}/tcp"], status=["running"]):
         names = [name.lstrip("/") for name in other["Names"]]
         if params["container"] in names:
             own = True
         elif _meet(address, [item.get("IP", "") for item in other["Ports"] if item.get("PublicPort") == port]):
-            who = f"container {names[0]}"
-    if not who and not own:
-        who = _listener(address, port) or ""
-    if "docker-proxy" in who:
-        who += ", which belongs to another engine or was left over by one that was killed (then `kill` it)"
-    if who:
+            holder = f"container {names[0]}"
+    if not holder and not own:
+        holder = _listener(address, port) or ""
+    if "docker-proxy" in holder:
+        holder += ", which belongs to another engine, or is left over from a killed engine (then `kill` it)"
+    if holder:
         raise DasTernError(
-            f"Port {port} on {address} is taken by {who}. Choose another postgres_port in the inventory "
-            "(`-e postgres_port=5433` for one run), or stop what holds it."
+            f"Port {port} on {address} is taken by {holder}. Choose another postgres_port in the inventory "
+            "(`-e postgres_port=5433` for one run), or stop the holder."
         )
 
 
@@ -386,10 +389,10 @@ def _meet(address: str, others: list[str]) -> bool:
 
 
 def _listener(address: str, port: int) -> str | None:
-    """Who listens on address and port, '' if nobody does; None if the host hasn't the address."""
+    """Return who listens on address and port, '' if nobody does; None if the host doesn't have the address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # Connections of the past in TIME_WAIT don't count, listeners do.
+        # Past connections in TIME_WAIT don't count, listeners do.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
@@ -402,7 +405,7 @@ def _listener(address: str, port: int) -> str | None:
 
 
 def _process(port: int) -> str:
-    """Name and number of the process that listens on `port`, as far as /proc shows it to this user."""
+    """Return name and number of the process that listens on `port`, '' if /proc doesn't show it to this user."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
@@ -420,7 +423,7 @@ def _process(port: int) -> str:
 
 
 def check_image(image: Mapping[str, Any], reference: str) -> None:
-    """Refuse an image of another major version; PG_MAJOR is part of the official image's contract."""
+    """Refuse an image of another major version. PG_MAJOR is part of the official image's contract."""
     environment = dict(item.split("=", 1) for item in image["Config"].get("Env") or [] if "=" in item)
     major = environment.get("PG_MAJOR", "")
     if major != MAJOR:
@@ -432,31 +435,31 @@ def check_image(image: Mapping[str, Any], reference: str) -> None:
 
 
 def check_pgbackrest(containers: Containers, reference: str) -> None:
-    """Refuse to archive with an image that has no pgBackRest, or one that this project doesn't work with."""
+    """Refuse to archive with an image that has no pgBackRest, or a release that this project doesn't work with."""
     done = containers.run_once(reference, pgbackrest_version.COMMAND[-1], labels={ROLE_LABEL: "postgres-look"})
     if done.rc == pgbackrest_version.MISSING:
         raise DasTernError(
-            f"Image {reference} has no pgBackRest, and postgres_wal_archive is true. Have it added "
-            "(`-e postgres_image_pgbackrest=true`), take an image that has it (`-e postgres_image_source=build "
-            "-e postgres_image_refresh=true`), or set postgres_wal_archive to false: then there are logical backups only."
+            f"Image {reference} has no pgBackRest, but postgres_wal_archive is true. Let it be added "
+            "(`-e postgres_image_pgbackrest=true`), use an image that has it (`-e postgres_image_source=build "
+            "-e postgres_image_refresh=true`), or set postgres_wal_archive to false, which leaves only logical backups."
         )
     pgbackrest_version.read(f"Image {reference}", done)
 
 
 def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> bool:
-    """Whether the existing volume has no cluster yet; refuses what isn't ours to serve."""
+    """Return whether the existing volume has no cluster yet. Refuse a volume with anything that isn't ours to serve."""
     name = params["volume"]
-    looked = containers.run_once(
+    done = containers.run_once(
         params["image"], _LOOK_INTO_VOLUME, user="0:0", labels={ROLE_LABEL: "postgres-look"},
         host_config={"Binds": [f"{name}:/volume:ro,nocopy"], "CapAdd": ["DAC_READ_SEARCH"], "Tmpfs": {MOUNT: ""}},
     )  # fmt: skip
-    if looked.rc:
+    if done.rc:
         raise DasTernError(
-            f"Volume {name} can't be read: {looked.last_words}. See `docker volume inspect {quote(name)}`."
+            f"Volume {name} can't be read: {done.last_words}. See `docker volume inspect {quote(name)}`."
         )
     versions: dict[str, str] = {}
     entries: list[str] = []
-    for line in looked.out.splitlines():
+    for line in done.out.splitlines():
         kind, _, rest = line.partition(" ")
         if kind == "version":
             path, _, version = rest.partition(" ")
@@ -467,45 +470,47 @@ def volume_needs_cluster(containers: Containers, params: Mapping[str, Any]) -> b
         if version != MAJOR:
             raise DasTernError(
                 f"Volume {name} holds a cluster of PostgreSQL {version} ({path}); this project runs PostgreSQL {MAJOR}, "
-                "which can't read it. Choose another postgres_volume_name in the inventory, and bring the data over with "
+                "which can't read it. Choose another postgres_volume_name in the inventory, and copy the data there with "
                 f"pg_dump from PostgreSQL {version}."
             )
     if "pgdata/PG_VERSION" in versions:
         return False
-    found = [entry for entry in entries if entry not in ("lost+found", ".initialising")]
+    foreign = [entry for entry in entries if entry not in ("lost+found", ".initialising")]
     if "PG_VERSION" in versions:
         raise DasTernError(
             f"Volume {name} holds a cluster that this role didn't make (at its root, not in pgdata/). Choose another "
-            "postgres_volume_name in the inventory, and bring the data over with pg_dump."
+            "postgres_volume_name in the inventory, and copy the data there with pg_dump."
         )
-    if folders := [entry for entry in found if entry.startswith(("replaced-", "restored-"))]:
-        raise swaps.refusal(params["container"], None, f": what volume {name} holds is in {', '.join(cut(folders, 5))}")
-    if found:
+    if folders := [entry for entry in foreign if entry.startswith(("replaced-", "restored-"))]:
+        raise swaps.refusal(
+            params["container"], None, f": the data of volume {name} is in {', '.join(cut(folders, 5))}"
+        )
+    if foreign:
         raise DasTernError(
-            f"Volume {name} holds something that isn't a PostgreSQL cluster: {', '.join(cut(found, 5))}. Choose another "
-            f"postgres_volume_name in the inventory, or empty this one if nobody needs it (`docker volume rm {quote(name)}`)."
+            f"Volume {name} holds entries that aren't a PostgreSQL cluster: {', '.join(cut(foreign, 5))}. Choose another "
+            f"postgres_volume_name in the inventory, or remove this volume if nobody needs it: `docker volume rm {quote(name)}`."
         )
     return True
 
 
 def check_disk(containers: Containers, volume: Mapping[str, Any] | None) -> None:
-    """Refuse to make a cluster where there is hardly space for it."""
+    """Refuse to create a cluster on a disk that hardly has space for it."""
     path = volume["Mountpoint"] if volume else containers.call("GET", "/info")["DockerRootDir"]
     try:
         free = os.statvfs(path)
     except OSError:
-        # Another user's folder: initdb itself finds out.
+        # This user can't see the folder; initdb itself will find out.
         return
     available = free.f_bavail * free.f_frsize
     if available < FREE_BYTES:
         raise DasTernError(
-            f"{path} has {available // 1024**2} MB free; a new cluster wants {FREE_BYTES // 1024**2} MB. "
+            f"{path} has {available // 1024**2} MB free; a new cluster needs {FREE_BYTES // 1024**2} MB. "
             "Make room (`docker system df` shows what Docker holds)."
         )
 
 
 def form(container: Mapping[str, Any]) -> dict[str, Any]:
-    """What is needed to put a container back as it was."""
+    """Return the properties by which a container can be made again as it was."""
     host = container["HostConfig"]
     ports = [
         f"[{item['HostIp']}]:{item['HostPort']}:5432" if ":" in item["HostIp"]
@@ -522,12 +527,12 @@ def form(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bracketed(address: str) -> str:
-    """An address before a port: an IPv6 one stands in brackets."""
+    """Return an address as it stands before a port: an IPv6 address gets brackets."""
     return f"[{address}]" if ":" in address else address
 
 
 def _served_by(former: dict[str, Any], command: list[str]) -> dict[str, Any]:
-    """The form of a container, with those settings of the new one that depend on what is mounted."""
+    """Return a container's former form, with the new container's values of settings that depend on its mounts."""
     new, old = settings.of_command(command), settings.of_command(former["command"])
     for name in ("hba_file", "ident_file", "archive_command"):
         if name in new:
@@ -538,15 +543,15 @@ def _served_by(former: dict[str, Any], command: list[str]) -> dict[str, Any]:
 def differing(
     container: Mapping[str, Any], image: Mapping[str, Any] | None, command: list[str], params: Mapping[str, Any]
 ) -> list[str]:
-    """Why the container will be made anew, in words."""
-    found = form(container)
-    reasons = settings.changes(settings.of_command(found["command"]), settings.of_command(command))
-    if image and image["Id"] != found["image"]:
-        reasons.append(f"image {found['image'][7:19]} -> {image['Id'][7:19]}")
+    """Return the reasons, in words, why the container has to be replaced."""
+    current = form(container)
+    reasons = settings.changes(settings.of_command(current["command"]), settings.of_command(command))
+    if image and image["Id"] != current["image"]:
+        reasons.append(f"image {current['image'][7:19]} -> {image['Id'][7:19]}")
     for option in ("memory", "shm_size"):
-        wanted = settings.size(params[option])
-        if wanted != int(found[option]):
-            reasons.append(f"{option} {found[option]} -> {wanted} bytes")
+        size = settings.size(params[option])
+        if size != int(current[option]):
+            reasons.append(f"{option} {current[option]} -> {size} bytes")
     published = f"{bracketed(params['listen_address'])}:{params['port']}:5432"
     if not container["HostConfig"].get("Init"):
         reasons.append("process 1 postgres -> init")
@@ -554,8 +559,8 @@ def differing(
     for target, folder in mounted_folders(params).items():
         if mounted.get(target) != str(folder):
             reasons.append(f"mount of {target} {mounted.get(target, 'none')} -> {folder}")
-    if [published] != found["published_ports"]:
-        reasons.append(f"port {', '.join(found['published_ports']) or 'none'} -> {published}")
+    if [published] != current["published_ports"]:
+        reasons.append(f"port {', '.join(current['published_ports']) or 'none'} -> {published}")
     return reasons
 
 
