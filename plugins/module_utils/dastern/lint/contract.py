@@ -53,7 +53,7 @@ _CODE = {
     "PUBLICATION",
     "SERVER",
 }
-_SPOKEN_OF = {"ALTER", "DROP", "GRANT", "REVOKE", "REASSIGN", "SET", "CREATE", "SELECT", "PERFORM"}
+_FIRST_WORDS = {"ALTER", "DROP", "GRANT", "REVOKE", "REASSIGN", "SET", "CREATE", "SELECT", "PERFORM"}
 """First words of the statements that `_of_statement` knows."""
 _NAMED = {
     "VIEW",
@@ -88,7 +88,7 @@ def contract(read: Read, new_tables: NewTables) -> Iterator[Problem]:
     given = _given(every)
     for top, code in read:
         for statement in (top, *code):
-            if statement.first in _SPOKEN_OF:
+            if statement.first in _FIRST_WORDS:
                 yield from _of_statement(statement, list(tokens(statement.text)), new_tables, new, given)
             new.run(statement, certain=statement is top)
         new_tables.run(top, code)
@@ -331,10 +331,10 @@ def _of_domain(statement: Statement, words: list[str]) -> Iterator[Problem]:
     if ("DROP", "DEFAULT") in pairs:
         yield _default(statement.start, statement)
     elif ("VALIDATE", "CONSTRAINT") in pairs or words[-3:] == ["SET", "NOT", "NULL"]:
-        offset, *said = no_writes(
+        offset, *problem = no_writes(
             statement, "Run it while there are few writes: it reads all tables with a column of this domain."
         )
-        yield (statement.start + offset, *said)  # type: ignore[misc]
+        yield (statement.start + offset, *problem)  # type: ignore[misc]
 
 
 def _renamed(statement: Statement, words: list[str], parts: list[Token], new: Objects) -> Iterator[Problem]:

@@ -49,7 +49,7 @@ class NewTables:
             self._create(Reader(statement.text))
         elif code or first in ("SET", "RESET", "DO") or "search_path" in statement.text.lower():
             self._paths.clear()
-            self._changed = self._changed or any(_ELSEWHERE.search(statement.text) for statement in (statement, *code))
+            self._changed = self._changed or any(_ELSEWHERE.search(executed.text) for executed in (statement, *code))
         elif self._paths and (
             first in ("ROLLBACK", "DISCARD")
             or statement.transaction_control
@@ -120,7 +120,7 @@ def dangers(read: Read, new_tables: NewTables) -> Iterator[Problem]:
     """
     for top, code in read:
         for statement in (top, *code):
-            if not _spoken_of(statement):
+            if not _may_apply(statement):
                 continue
             parts = list(tokens(statement.text))
             for offset, rule, severity, message, mend in (
@@ -130,14 +130,14 @@ def dangers(read: Read, new_tables: NewTables) -> Iterator[Problem]:
                 *_unlogged(statement, parts),
             ):
                 yield statement.start + offset, rule, severity, message, mend
-        yield from _put_together(top, code)
+        yield from _assembled(top, code)
         new_tables.run(top, code)
 
 
 _WRITES = re.compile(r"delete|update|truncate|merge|share|lo_unlink", re.IGNORECASE)
 
 
-def _spoken_of(statement: Statement) -> bool:
+def _may_apply(statement: Statement) -> bool:
     """Return whether a rule may apply to a statement."""
     if statement.first in ("DROP", "ALTER", "LOCK", "VACUUM", "CLUSTER", "REFRESH"):
         return True
@@ -331,14 +331,14 @@ _LETTER = re.compile(r"[^\x00-\x7f]")
 def _loses(text: str) -> str:
     """Return the first words of a text that lose rows if executed, at most 60 characters; '' where there are none."""
     plain = _LETTER.sub("_", text)  # PostgreSQL takes every non-ASCII character for a letter, even blanks
-    found = _LOSES.search(plain)
-    places = [found.span()] if found else []
+    match = _LOSES.search(plain)
+    places = [match.span()] if match else []
     at = 0
     for part in plain.split(";"):
         end = at + len(part)
         for begins, goes_on in _LOSES_WITH:
-            if (first := begins.search(plain, at, end)) and (then := goes_on.search(plain, first.end(), end)):
-                places.append((first.start(), then.end()))
+            if (start := begins.search(plain, at, end)) and (then := goes_on.search(plain, start.end(), end)):
+                places.append((start.start(), then.end()))
         # Only the last match counts: a WHERE after it follows the others, too.
         for last in deque(_DELETES.finditer(plain, at, end), maxlen=1):
             places += [last.span()] if last[1] else []
@@ -373,14 +373,14 @@ _NO_CALL = {
 }  # fmt: skip
 
 
-def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Problem]:
+def _assembled(top: Statement, code: Sequence[Statement]) -> Iterator[Problem]:
     """Yield problems with SQL that is executed from strings: strings that code assembles, and arguments of functions.
 
     Without an EXECUTE in the code, its other strings are data.
     """
     executes = any(statement.first == "EXECUTE" for statement in code)
     for statement in (top, *code):
-        handed = statement.first in _CALLS
+        may_call = statement.first in _CALLS
         strings: list[str] = []
         if isinstance(statement, Unread):
             yield (
@@ -389,8 +389,8 @@ def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Problem
             )  # fmt: skip
         elif executes and statement is not top and statement.first not in _READ_BY_ITSELF:
             strings = _joined(list(tokens(statement.text)))
-        elif handed and "(" in statement.text:
-            strings = [literal_value(string) for string in _handed(statement)]
+        elif may_call and "(" in statement.text:
+            strings = [literal_value(string) for string in _argument_strings(statement)]
         if not strings:
             continue
         # Comments are left out; unknown text may follow each string.
@@ -407,16 +407,16 @@ def _put_together(top: Statement, code: Sequence[Statement]) -> Iterator[Problem
 
 def _joined(parts: list[Token]) -> list[str]:
     """Return the values of string constants, joined where only `||` is between them."""
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
     for at, (kind, text, _) in enumerate(parts):
         if kind in _STRINGS:
             if at < 3 or upper(parts[at - 2 : at]) != ["|", "|"] or parts[at - 3][0] not in _STRINGS:
-                found.append([])
-            found[-1].append(literal_value(text))
-    return ["".join(values) for values in found]
+                groups.append([])
+            groups[-1].append(literal_value(text))
+    return ["".join(values) for values in groups]
 
 
-def _handed(statement: Statement) -> Iterator[str]:
+def _argument_strings(statement: Statement) -> Iterator[str]:
     """Yield the string constants in the arguments of functions that a statement calls."""
     calls: list[bool] = []
     before = ("", "")

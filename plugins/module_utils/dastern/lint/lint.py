@@ -134,7 +134,7 @@ def lint(
         for finding in findings
         if (finding.rule, finding.migration, finding.line, finding.column) not in needless
     ]
-    findings = _known_better(findings, files, history)
+    findings = _corrected_by_history(findings, files, history)
     order = {file.name: number for number, file in enumerate(files)}
     findings.sort(key=lambda finding: (order.get(finding.migration, -1), finding.line, finding.column, finding.rule))
     return [finding for finding in findings if not any(ignore.covers(finding) for ignore in ignored)]
@@ -376,7 +376,7 @@ _PARTITIONED = (
 _OF_HISTORY = {"adding-not-nullable-field", "adding-field-with-default", "require-concurrent-index-creation"}
 
 
-def _known_better(
+def _corrected_by_history(
     findings: list[Finding], files: Sequence[MigrationFile], read_history: Callable[[], lint_history.History]
 ) -> list[Finding]:
     """Return findings without those that the earlier chain shows to be harmless, and with the advice for partitioned tables."""
