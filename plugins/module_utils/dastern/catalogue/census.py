@@ -162,10 +162,10 @@ class Locks:
     def wanted(self, times: float = 1) -> str:
         """Return, for a message, the number of locks needed and the setting that makes room for them."""
         needed = int(self.tables * times) + _OTHERS
-        each = -(-needed * 5 // (4 * self.sessions * 64)) * 64
+        setting = -(-needed * 5 // (4 * self.sessions * 64)) * 64
         return (
             f"{needed} locks at once, and the server has room for {self.room}. `postgres_settings_extra: "
-            f"{{max_locks_per_transaction: {each}}}` and `ansible-playbook playbooks/provision.yml`, which restarts it, make more"
+            f"{{max_locks_per_transaction: {setting}}}` and `ansible-playbook playbooks/provision.yml`, which restarts it, make more"
         )
 
 

@@ -156,20 +156,20 @@ def objects(schema: str) -> dict[str, str]:
 
 
 def compare(
-    expected: Census, found: Census, *, rows: bool = True, schema: bool = True, failures: Sequence[RestoreFailure] = (),
+    expected: Census, restored: Census, *, rows: bool = True, schema: bool = True, failures: Sequence[RestoreFailure] = (),
     roots: Mapping[str, str] | None = None,
 ) -> Comparison:  # fmt: skip
-    """Compare `found`, whose database may have another name, with `expected`; `failures` explain missing objects and rows.
+    """Compare `restored`, whose database may have another name, with `expected`; `failures` explain missing objects and rows.
 
     `roots` maps each partition to its partitioned table: the hash of an enum differs between databases, so that a row may
     come back in another partition of the same table.
     Without `rows`, row counts aren't compared; without `schema`, only tables and row counts are. Where the schema differs,
     the caller has yet to call `explain` on the result.
     """
-    comparison = Comparison(found, incomplete=sorted(map(str, failures)), without_rows=tables_of(failures))
+    comparison = Comparison(restored, incomplete=sorted(map(str, failures)), without_rows=tables_of(failures))
     refused = [failure.statement for failure in failures if failure.table is None]
-    for table in sorted(expected.tables.keys() | found.tables.keys()):
-        before, after = expected.tables.get(table), found.tables.get(table)
+    for table in sorted(expected.tables.keys() | restored.tables.keys()):
+        before, after = expected.tables.get(table), restored.tables.get(table)
         if before is None:
             comparison.differences.append(f"table {table} is there in addition")
         elif after is None:
@@ -177,7 +177,7 @@ def compare(
             is_named = any(name in failure or failure.startswith(f"CREATE SCHEMA {space};") for failure in refused)
             (comparison.incomplete if is_named else comparison.damage).append(f"table {table} is missing")
         elif rows and before != after:
-            if _sum(expected, table, roots) == _sum(found, table, roots):
+            if _sum(expected, table, roots) == _sum(restored, table, roots):
                 comparison.harmless.append(
                     f"rows of {(roots or {})[table]} are in other partitions: {table} has {after} instead of {before}"
                 )
@@ -185,7 +185,7 @@ def compare(
             times = sum(failure.table is not None and _is(table, failure.table) for failure in failures)
             # pg_restore doesn't name the schema: the failures may explain as many tables of this name as there are failures.
             explained = times >= sum(
-                expected.tables[other] != found.tables.get(other)
+                expected.tables[other] != restored.tables.get(other)
                 for other in expected.tables
                 if _relation(other) == _relation(table)
             )
@@ -194,12 +194,14 @@ def compare(
             )
     if not schema:
         return comparison
-    comparison.schema_differs = bool(expected.schema and found.schema and expected.schema != found.schema)
+    comparison.schema_differs = bool(expected.schema and restored.schema and expected.schema != restored.schema)
     for name, value in expected.properties.items():
-        if _meant(name, found.properties.get(name)) != _meant(name, value):
-            comparison.differences.append(f"{name} of the database is {found.properties.get(name)} instead of {value}")
-    if expected.migrations != found.migrations:
-        message = f"it has {len(found.migrations)} applied migrations instead of {len(expected.migrations)}, or different ones"
+        if _meant(name, restored.properties.get(name)) != _meant(name, value):
+            comparison.differences.append(
+                f"{name} of the database is {restored.properties.get(name)} instead of {value}"
+            )
+    if expected.migrations != restored.migrations:
+        message = f"it has {len(restored.migrations)} applied migrations instead of {len(expected.migrations)}, or different ones"
         (comparison.incomplete if any(failure.table == LEDGER for failure in failures) else comparison.damage).append(
             message
         )
@@ -207,29 +209,31 @@ def compare(
 
 
 def compared(
-    superuser: Psql, database: str, expected: Census, failures: Sequence[RestoreFailure], tables: Sequence[str], what: str,
+    superuser: Psql, database: str, expected: Census, failures: Sequence[RestoreFailure], tables: Sequence[str], description: str,
     instead: str,
 ) -> Comparison:  # fmt: skip
     """Count what was restored into `database` and compare it with `expected`; with `tables`, only the rows of these.
 
-    Damage is refused with a message that calls the database `what` and gives the advice `instead`.
+    Damage is refused with a message that calls the database `description` and gives the advice `instead`.
     """
-    found, roots = count(superuser, database), superuser.value(_ROOTS, database)
+    restored, roots = count(superuser, database), superuser.value(_ROOTS, database)
     if tables:
         # Rows of a table that is partitioned by the hash of an enum can only be restored through the whole table.
-        if root := _strayed(tables, found, roots):
+        if root := _strayed(tables, restored, roots):
             raise DasTernError(
                 f"Rows of {', '.join(cut(list(tables), 5))} came back in other partitions of {root}, because the hash that it is "
                 f"partitioned by differs between databases. Restore the whole table: `-e {quote(f'table={root}')}`."
             )
         rows = {table: expected.tables[table] for table in tables}
-        found = replace(found, tables={table: found.tables[table] for table in tables if table in found.tables})
+        restored = replace(
+            restored, tables={table: restored.tables[table] for table in tables if table in restored.tables}
+        )
         own = [
             failure
             for failure in failures
             if failure.table is not None and any(_is(table, failure.table) for table in tables)
         ]
-        comparison = compare(replace(expected, tables=rows), found, schema=False, failures=own, roots=roots)
+        comparison = compare(replace(expected, tables=rows), restored, schema=False, failures=own, roots=roots)
         if comparison.incomplete:
             raise DasTernError(
                 f"{'; '.join(comparison.incomplete)}. Rows that depend on rows of other tables need the whole database: restore it "
@@ -238,26 +242,26 @@ def compared(
             )
     else:
         # The connection limit is set last, when the owner has filled the database.
-        unlimited = {**expected.properties, "connection_limit": found.properties["connection_limit"]}
-        comparison = compare(replace(expected, properties=unlimited), found, failures=failures, roots=roots)
-    refuse_damage(comparison, f"Database {database}, {what},", instead)
+        unlimited = {**expected.properties, "connection_limit": restored.properties["connection_limit"]}
+        comparison = compare(replace(expected, properties=unlimited), restored, failures=failures, roots=roots)
+    refuse_damage(comparison, f"Database {database}, {description},", instead)
     return comparison
 
 
-def refuse_damage(comparison: Comparison, what: str, instead: str) -> None:
-    """Refuse a damaged database, called `what`, with the advice `instead`."""
+def refuse_damage(comparison: Comparison, description: str, instead: str) -> None:
+    """Refuse a damaged database, called `description`, with the advice `instead`."""
     if comparison.damage:
         raise DasTernError(
-            f"{what} doesn't match its backup: {'; '.join(cut(comparison.damage, SHOWN))}. Don't use it. {instead}",
+            f"{description} doesn't match its backup: {'; '.join(cut(comparison.damage, SHOWN))}. Don't use it. {instead}",
             differences=comparison.damage,
         )
 
 
-def _strayed(chosen: Sequence[str], found: Census, roots: Mapping[str, str]) -> str:
+def _strayed(chosen: Sequence[str], restored: Census, roots: Mapping[str, str]) -> str:
     """Return a partitioned table that has rows in partitions besides those `chosen` and filled, or ''."""
     filled = {roots[table] for table in chosen if table in roots}
-    others = found.tables.keys() - set(chosen)
-    return next((roots[table] for table in others if roots.get(table) in filled and found.tables[table]), "")
+    others = restored.tables.keys() - set(chosen)
+    return next((roots[table] for table in others if roots.get(table) in filled and restored.tables[table]), "")
 
 
 def _sum(census: Census, table: str, roots: Mapping[str, str] | None) -> int:

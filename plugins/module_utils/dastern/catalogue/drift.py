@@ -71,9 +71,9 @@ class Difference:
 
     @property
     def item(self) -> Item:
-        found = self.live or self.expected
-        assert found is not None
-        return found
+        item = self.live or self.expected
+        assert item is not None
+        return item
 
     @property
     def weak(self) -> bool:
@@ -104,9 +104,9 @@ def compare(expected: Iterable[Item], live: Iterable[Item]) -> list[Difference]:
             if old.meaning != new.meaning and not _only_other_columns(old, new):
                 differences[key] = Difference("differs", old, new)
             continue
-        here, there, item = (before, after, old) if old is not None else (after, before, new)
+        own_side, other_side, item = (before, after, old) if old is not None else (after, before, new)
         assert item is not None
-        top = _topmost(item, here, there)
+        top = _topmost(item, own_side, other_side)
         if top != key:
             parts.setdefault(top, []).append(item)
         else:
@@ -123,11 +123,11 @@ def _only_other_columns(old: Item, new: Item) -> bool:
     return old.kind == "column order" and sorted(old.definition.split(", ")) != sorted(new.definition.split(", "))
 
 
-def _topmost(item: Item, here: Mapping[str, Item], there: Mapping[str, Item]) -> str:
+def _topmost(item: Item, own_side: Mapping[str, Item], other_side: Mapping[str, Item]) -> str:
     """Return the key of the highest ancestor that the other side lacks as well."""
     key = item.key
-    while item.parent and item.parent not in there:
-        item = here[item.parent]
+    while item.parent and item.parent not in other_side:
+        item = own_side[item.parent]
         key = item.key
     return key
 
@@ -165,7 +165,7 @@ class Scaffold:
             lines.append("-- This file is complete: in a scratch database with all migrations it leaves no difference.")
         if self.left:
             lines += ["--", "-- Not complete: in a scratch database with all migrations it leaves these differences."]
-            lines += [f"--   {shown(words)}" for words in self.left]
+            lines += [f"--   {shown(difference)}" for difference in self.left]
         if self.by_hand:
             lines += ["--", "-- Write the following by hand."]
             lines += [f"--   {line}" for entry in self.by_hand for line in entry.splitlines()]
@@ -177,16 +177,16 @@ class Scaffold:
         return "\n".join(lines) + "\n" + "".join(f"\n{statement};\n" for statement in self.statements)
 
 
-def tried(made: Scaffold, refused: Sequence[tuple[str, str]], rest: Sequence[Difference]) -> Scaffold:
-    """Return `made`, whose statements ran in a trial, with the outcome: `refused` statements, each with the server's message, and the differences in `rest`."""
-    words = {"missing": "is still there", "unexpected": "is not created", "differs": "is not as in the live database"}
+def tried(draft: Scaffold, refused: Sequence[tuple[str, str]], rest: Sequence[Difference]) -> Scaffold:
+    """Return `draft`, whose statements ran in a trial, with its outcome: `refused` ones with the reason, and differences in `rest`."""
+    states = {"missing": "is still there", "unexpected": "is not created", "differs": "is not as in the live database"}
     return replace(
-        made,
+        draft,
         by_hand=[
-            *made.by_hand,
+            *draft.by_hand,
             *(f"The server refuses this statement ({why}):\n{statement};" for statement, why in refused),
         ],
-        left=[f"{row.item.key} {words[row.what]}" for row in rest],
+        left=[f"{row.item.key} {states[row.what]}" for row in rest],
     )
 
 
@@ -315,12 +315,12 @@ def _by_hand(row: Difference, before: Mapping[str, Item], after: Mapping[str, It
     if row.what == "missing":
         if kind in _DROPPED and item.undo:
             return ""
-        words = (
+        warning = (
             "dropping it loses its contents."
             if kind in ("table", "column", "sequence")
             else "dropping it may drop other objects along with it."
         )
-        return head + words + _rename(row, before, after)
+        return head + warning + _rename(row, before, after)
     assert row.expected is not None
     assert row.live is not None
     if kind in _OVERWRITTEN or _changed_in_place(row.expected, row.live) is not None:
@@ -361,11 +361,11 @@ def _repair(item: Item) -> str:
 def _rename(row: Difference, before: Mapping[str, Item], after: Mapping[str, Item]) -> str:
     """Return a hint where a column with the same definition came while this one went."""
     item = row.item
-    here, there = (before, after) if row.live is None else (after, before)
+    own_side, other_side = (before, after) if row.live is None else (after, before)
     same = [
         other.name
-        for key, other in there.items()
-        if key not in here
+        for key, other in other_side.items()
+        if key not in own_side
         and other.kind == item.kind
         and other.parent == item.parent
         and other.definition == item.definition
@@ -400,16 +400,16 @@ def _changed_in_place(old: Item, new: Item) -> str | None:
     return None
 
 
-def _added_values(one: Item, other: Item) -> str | None:
+def _added_values(old: Item, new: Item) -> str | None:
     """Return ALTER TYPE ... ADD VALUE where values were only added; None if one is gone or their order changed."""
-    old, new = list(one.facts["labels"]), list(other.facts["labels"])
-    if [label for label in new if label in old] != old:
+    before, after = list(old.facts["labels"]), list(new.facts["labels"])
+    if [label for label in after if label in before] != before:
         return None
     statements = []
-    for place, label in enumerate(new):
-        if label not in old:
-            where = f" AFTER {_text(new[place - 1])}" if place else f" BEFORE {_text(old[0])}" if old else ""
-            statements.append(f"ALTER {other.target} ADD VALUE {_text(label)}{where}")
+    for place, label in enumerate(after):
+        if label not in before:
+            where = f" AFTER {_text(after[place - 1])}" if place else f" BEFORE {_text(before[0])}" if before else ""
+            statements.append(f"ALTER {new.target} ADD VALUE {_text(label)}{where}")
     return ";\n".join(statements)
 
 
@@ -417,7 +417,7 @@ def _text(label: str) -> str:
     return "'" + label.replace("'", "''") + "'"
 
 
-def _enum_values_apart(made: Scaffold, differences: Sequence[Difference]) -> Scaffold:
+def _enum_values_apart(draft: Scaffold, differences: Sequence[Difference]) -> Scaffold:
     """Move statements that use a new enum value into a later migration: it can be used only after it is committed."""
     fresh = [
         f"{_text(label)}::{row.live.target.removeprefix('TYPE ')}"
@@ -426,12 +426,12 @@ def _enum_values_apart(made: Scaffold, differences: Sequence[Difference]) -> Sca
         for label in row.live.facts["labels"]
         if label not in row.expected.facts["labels"]
     ]
-    later = [text for text in made.statements if any(value in text for value in fresh)]
+    later = [text for text in draft.statements if any(value in text for value in fresh)]
     if not later:
-        return made
+        return draft
     heading = "This uses an enum value that this migration adds; write it into a later migration of its own:"
-    return replace(made, statements=[text for text in made.statements if text not in later],
-                   by_hand=[*made.by_hand, *(f"{heading}\n{text};" for text in later)])  # fmt: skip
+    return replace(draft, statements=[text for text in draft.statements if text not in later],
+                   by_hand=[*draft.by_hand, *(f"{heading}\n{text};" for text in later)])  # fmt: skip
 
 
 def _dropping(
@@ -474,17 +474,17 @@ def against_defaults(new: Iterable[Item], *defaults: Iterable[Item]) -> list[Ite
     Privileges that differ from the server's own defaults are items of their own and aren't written twice.
     """
     sets = [[item for item in items if item.kind == "default privileges" and item.facts] for items in defaults]
-    made = []
+    grants = []
     for item in new:
         if "acl" not in item.facts:
             continue
         acl, usual = item.facts["acl"], item.facts["usual"]
-        given = [_when_made(item, usual, items) for items in sets]
+        by_default = [_when_made(item, usual, items) for items in sets]
         on = f"ON {granted(item.target, item.facts)}"
-        for grantee in sorted({role for privileges in given for role in privileges}):
+        for grantee in sorted({role for privileges in by_default for role in privileges}):
             has, always = acl.get(grantee, frozenset()), usual.get(grantee, frozenset())
-            may = set().union(*(privileges.get(grantee, frozenset()) for privileges in given))
-            sure = frozenset.intersection(*(frozenset(privileges.get(grantee, ())) for privileges in given))
+            may = set().union(*(privileges.get(grantee, frozenset()) for privileges in by_default))
+            sure = frozenset.intersection(*(frozenset(privileges.get(grantee, ())) for privileges in by_default))
             less = _names(may) - _names(has) - _names(always)
             option = {name for name, grantable in may if grantable and (name, True) not in has} & _names(has)
             more = {(name, flag) for name, flag in has & always if name not in _names(sure)}
@@ -497,23 +497,23 @@ def against_defaults(new: Iterable[Item], *defaults: Iterable[Item]) -> list[Ite
             if statements:
                 text = ";\n".join(statements)
                 # This precedes its other grants: a REVOKE revokes those on columns as well.
-                made.append(Item("privileges", f"of {grantee} on {item.key}", text, text, parent=item.key,
+                grants.append(Item("privileges", f"of {grantee} on {item.key}", text, text, parent=item.key,
                                  needs=frozenset([item.key])))  # fmt: skip
-    return made
+    return grants
 
 
 def _when_made(item: Item, usual: Privileges, defaults: Iterable[Item]) -> Privileges:
     """Return the privileges that a new object gets from default privileges (source: the manual's ALTER DEFAULT PRIVILEGES)."""
     kind, within = KINDS_BY_DEFAULT[item.kind], ("", item.facts["schema"])
-    given = {role: set(privileges) for role, privileges in usual.items()}
+    privileges = {role: set(privileges) for role, privileges in usual.items()}
     # The default privileges of the whole database apply first, those of a schema on top of them.
     for where in within:
         for default in defaults:
             if (default.facts["on"], default.facts["within"]) == (kind, where):
-                own = given.setdefault(default.facts["grantee"], set())
+                own = privileges.setdefault(default.facts["grantee"], set())
                 own.difference_update(default.facts["less"])
                 own.update(default.facts["more"])
-    return given
+    return privileges
 
 
 def _names(privileges: Iterable[tuple[str, bool]]) -> set[str]:
@@ -525,22 +525,24 @@ def ordered(items: Iterable[Item]) -> list[tuple[str, str]]:
 
     A table is created with its columns and primary key, a column with its default and NOT NULL.
     """
-    made = {item.key: item for item in items if item.kind not in WEAK}
-    inside = {key: _made_with(item, made) for key, item in made.items()}
-    home = {key: _home(key, inside) for key in made}
+    by_key = {item.key: item for item in items if item.kind not in WEAK}
+    inside = {key: _made_with(item, by_key) for key, item in by_key.items()}
+    home = {key: _home(key, inside) for key in by_key}
     units: dict[str, list[Item]] = {}
-    for key, item in made.items():
+    for key, item in by_key.items():
         units.setdefault(home[key], []).append(item)
     needs = {
         key: frozenset(home[need] for item in members for need in item.needs if need in home) - {key}
         for key, members in units.items()
     }
-    return [(key, _statement(made[key], units[key])) for key, _ in _sorted({key: made[key] for key in units}, needs)]
+    return [
+        (key, _statement(by_key[key], units[key])) for key, _ in _sorted({key: by_key[key] for key in units}, needs)
+    ]
 
 
-def _made_with(item: Item, made: Mapping[str, Item]) -> str:
+def _made_with(item: Item, items: Mapping[str, Item]) -> str:
     """Return the key of the item whose statement creates this one as well; '' if it has its own."""
-    parent = made.get(item.parent)
+    parent = items.get(item.parent)
     if parent is None:
         return ""
     if item.kind == "column" and "head" in parent.facts:
@@ -596,10 +598,10 @@ def _sorted(items: Mapping[str, Item], needs: Mapping[str, frozenset[str]] | Non
     """Return the items with dependencies first, then by kind and name; a circle is broken at its first kind."""
     waiting = {key: set((needs or {}).get(key, item.needs) & items.keys() - {key}) for key, item in items.items()}
     users: dict[str, list[str]] = {}
-    for key, wanted in waiting.items():
-        for need in wanted:
+    for key, missing in waiting.items():
+        for need in missing:
             users.setdefault(need, []).append(key)
-    heap = [(_place(items[key]), key) for key, wanted in waiting.items() if not wanted]
+    heap = [(_place(items[key]), key) for key, missing in waiting.items() if not missing]
     heapq.heapify(heap)
     done: list[tuple[str, Item]] = []
     while waiting:

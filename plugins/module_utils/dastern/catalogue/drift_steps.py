@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 try:
     from psycopg import Error
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 Read = Callable[[], list[Item]]
@@ -96,12 +96,12 @@ def _settled(connection: psycopg.Connection[Any], items: Sequence[Item], read: R
             break
         connection.execute("BEGIN")
         try:
-            made = [item for item in waiting.values() if not _refused(connection, _anew(item))]
+            accepted = [item for item in waiting.values() if not _refused(connection, _anew(item))]
             now = {item.key: item for item in read()}
         finally:
             connection.execute("ROLLBACK")
         waiting = {}
-        for item in made:
+        for item in accepted:
             again = now.get(item.key)
             if item.kind in ("domain", "materialized view"):
                 other = now.get(f"{item.kind} {_other_name(item)}")
@@ -188,15 +188,17 @@ def _renamed_sequences(before: Mapping[str, Item], after: Mapping[str, Item]) ->
     return steps
 
 
-def _of_columns(here: Mapping[str, Item], there: Mapping[str, Item]) -> dict[str, Item]:
-    """Return, by column, its sequence `here` without a namesake `there`: of its identity, owned by it, or in its default."""
+def _of_columns(own_side: Mapping[str, Item], other_side: Mapping[str, Item]) -> dict[str, Item]:
+    """Return, by column, its sequence in `own_side` without a namesake in `other_side`: of its identity, owned by it, or in its default."""
     sequences: dict[str, Item] = {}
-    names = {item.facts["sequence"] for item in there.values() if "sequence" in item.facts}
-    for item in here.values():
+    names = {item.facts["sequence"] for item in other_side.values() if "sequence" in item.facts}
+    for item in own_side.values():
         if item.kind == "identity" and item.facts["sequence"] not in names:
             sequences[f"column {item.name}"] = item
         if item.kind == "sequence" and item.facts["sequence"] not in names:
-            users = [default for default in here.values() if default.kind == "default" and item.key in default.needs]
+            users = [
+                default for default in own_side.values() if default.kind == "default" and item.key in default.needs
+            ]
             column = item.facts["of_column"] or (users[0].name if len(users) == 1 else "")
             if column:
                 sequences[f"column {column}"] = item
@@ -209,13 +211,15 @@ def _other_parents(before: Mapping[str, Item], after: Mapping[str, Item]) -> lis
         old, new = before[key], after[key]
         if old.kind != "table" or old.definition == new.definition:
             continue
-        here, there = ((parent.facts.get("partition_of", ""), parent.facts.get("bound", "")) for parent in (old, new))
-        if here != there:
-            if here[0]:
-                row = Difference("attached" if there[0] else "detached", old, new)
-                steps.append(Step(f"ALTER TABLE {here[0]} DETACH PARTITION {old.name}", row))
-            if there[0]:
-                attach = f"ALTER TABLE {there[0]} ATTACH PARTITION {old.name} {there[1]}"
+        old_bound, new_bound = (
+            (parent.facts.get("partition_of", ""), parent.facts.get("bound", "")) for parent in (old, new)
+        )
+        if old_bound != new_bound:
+            if old_bound[0]:
+                row = Difference("attached" if new_bound[0] else "detached", old, new)
+                steps.append(Step(f"ALTER TABLE {old_bound[0]} DETACH PARTITION {old.name}", row))
+            if new_bound[0]:
+                attach = f"ALTER TABLE {new_bound[0]} ATTACH PARTITION {old.name} {new_bound[1]}"
                 steps.append(Step(attach, Difference("attached", old, new)))
         parents = [parent.facts.get("inherits", ()) for parent in (old, new)]
         for word, own, others in (("NO INHERIT", *parents), ("INHERIT", *reversed(parents))):

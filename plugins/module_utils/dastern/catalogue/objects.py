@@ -562,13 +562,13 @@ class _Reader:
             self._alter("storage parameters", name, key, f"SET ({_options(options)})",
                         f"RESET ({', '.join(option.partition('=')[0] for option in options)})")  # fmt: skip
         if secured or forced:
-            words = [
+            clauses = [
                 word
                 for word, on in (("ENABLE ROW LEVEL SECURITY", secured), ("FORCE ROW LEVEL SECURITY", forced))
                 if on
             ]
             self._alter(
-                "row security", name, key, ", ".join(words), "DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
+                "row security", name, key, ", ".join(clauses), "DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
             )
         if identity in ("f", "n") and kind == "table":
             word = {"f": "FULL", "n": "NOTHING"}[identity]
@@ -888,11 +888,11 @@ class _Reader:
                       parent=self._keys[(self._class["pg_class"], relation, 0)])  # fmt: skip
 
     def _privileges(self) -> None:
-        found: dict[tuple[Address, str | None], _Grants] = {}
+        by_object: dict[tuple[Address, str | None], _Grants] = {}
         for classid, objid, sub, part, *row, of_owner in self._rows_of_each(_PRIVILEGES):
-            found.setdefault(((classid, objid, sub), part), _Grants()).add(*row, of_owner=of_owner)
-        self._privileges_by_default(found)
-        for (address, column), grants in found.items():
+            by_object.setdefault(((classid, objid, sub), part), _Grants()).add(*row, of_owner=of_owner)
+        self._privileges_by_default(by_object)
+        for (address, column), grants in by_object.items():
             self._grants(address, column, grants)
         defaults: dict[tuple[str, str, str, bool], _Grants] = {}
         for role, kind, within, *row, of_owner in self._rows_of_each(_DEFAULT_PRIVILEGES):
@@ -911,21 +911,21 @@ class _Reader:
                     "default privileges", name, do, undo=back, parent=space.parent, facts=facts if of_owner else {}
                 )
 
-    def _privileges_by_default(self, found: Mapping[tuple[Address, str | None], _Grants]) -> None:
+    def _privileges_by_default(self, by_object: Mapping[tuple[Address, str | None], _Grants]) -> None:
         """Note at each object of a kind with default privileges its actual privileges and those it would have without defaults."""
         usual: dict[str, dict[str, set[tuple[str, bool]]]] = {}
         for kind, grantee, privilege, grantable in self._rows(_USUAL_PRIVILEGES):
             usual.setdefault(kind, {}).setdefault(grantee, set()).add((privilege, grantable))
         # A table's row type and a composite type's relation lead to the same item.
         catalogue = {"FUNCTIONS": self._class["pg_proc"], "TYPES": self._class["pg_type"]}
-        given: dict[str, Privileges] = {}
-        for (address, column), grants in found.items():
+        actual: dict[str, Privileges] = {}
+        for (address, column), grants in by_object.items():
             kind = KINDS_BY_DEFAULT.get(self._found.get(key := self._keys.get(address, ""), {}).get("kind", ""))
             if column is None and kind and address[0] == catalogue.get(kind, self._class["pg_class"]):
-                given[key] = grants.of_a_new_one(self._owner)
+                actual[key] = grants.of_a_new_one(self._owner)
         for key, item in self._found.items():
             if kind := KINDS_BY_DEFAULT.get(item["kind"]):
-                item["facts"] = {**item.get("facts", {}), "acl": given.get(key, usual[kind]), "usual": usual[kind]}
+                item["facts"] = {**item.get("facts", {}), "acl": actual.get(key, usual[kind]), "usual": usual[kind]}
                 item["facts"]["schema"] = self._schema_of(item)
 
     def _schema_of(self, item: Mapping[str, Any]) -> str:
@@ -1046,10 +1046,10 @@ def _statements(
     back: list[str] = []
     for grantable in (False, True):
         option = " WITH GRANT OPTION" if grantable else ""
-        given = ", ".join(privilege for privilege, flag in more if flag is grantable)
-        if given:
-            do.append(f"{head}GRANT {given} {on} TO {grantee}{option}")
-            back.insert(0, f"{head}REVOKE {given} {on} FROM {grantee}")
+        privileges = ", ".join(privilege for privilege, flag in more if flag is grantable)
+        if privileges:
+            do.append(f"{head}GRANT {privileges} {on} TO {grantee}{option}")
+            back.insert(0, f"{head}REVOKE {privileges} {on} FROM {grantee}")
     taken = ", ".join(privilege for privilege, _ in less)
     if taken:
         do.insert(0, f"{head}REVOKE {taken} {on} FROM {grantee}")

@@ -27,7 +27,7 @@ from .scratch import scratch_database
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 OPTIONS = ("--no-owner", "--no-publications", f'--exclude-table=*."{LEDGER}"')

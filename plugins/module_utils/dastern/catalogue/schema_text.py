@@ -22,7 +22,7 @@ from .schema_dump import dump
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern schema"
@@ -88,8 +88,8 @@ def _closed(items: Sequence[Item], readonly_user: str) -> list[str]:
     if not readonly_user:
         return []
     role = f"(?:{re.escape(readonly_user)}|{re.escape(identifier(readonly_user))})"
-    given = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES TO {role}")
-    provisioned = [item for item in items if item.kind == "default privileges" and given.fullmatch(item.definition)]
+    pattern = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES TO {role}")
+    provisioned = [item for item in items if item.kind == "default privileges" and pattern.fullmatch(item.definition)]
     return [item.create for item in against_defaults(items, provisioned)]
 
 
@@ -108,12 +108,12 @@ def schema_docs(items: Sequence[Item]) -> str:
         lines += [_SPLIT.format(len(diagrams)), ""]
     for diagram in diagrams:
         lines += ["```mermaid", "erDiagram", *diagram, "```", ""]
-    for one in tables:
-        lines += [f"## {_prose(_plain(one.name))}", ""]
-        if one.key in comments:
-            lines += [_prose(comments[one.key]), ""]
+    for entry in tables:
+        lines += [f"## {_prose(_plain(entry.name))}", ""]
+        if entry.key in comments:
+            lines += [_prose(comments[entry.key]), ""]
         lines += ["| Column | Type | Null | Default | Key |", "| --- | --- | --- | --- | --- |"]
-        for column in _columns(one, under):
+        for column in _columns(entry, under):
             default = _of(column, "default", under) or _of(column, "identity", under)
             note = f" {_prose(comments[column.key])}" if column.key in comments else ""
             cells = [
@@ -121,28 +121,29 @@ def schema_docs(items: Sequence[Item]) -> str:
                 _prose(_short(column.definition)),
                 "" if _of(column, "not null", under) else "yes",
                 _code(default.definition) if default else "",
-                "; ".join(_keys(column, one, under)),
+                "; ".join(_keys(column, entry, under)),
             ]
             lines.append("| " + " | ".join(cells).replace("  ", " ") + " |")
         rest = [f"- `{item.kind}` {_code(item.definition, in_table=False)}" for kind in ("constraint", "index", "trigger", "policy", "row security")
-                for item in under.get((kind, one.key), []) if item.facts.get("type") not in ("p", "f")]  # fmt: skip
+                for item in under.get((kind, entry.key), []) if item.facts.get("type") not in ("p", "f")]  # fmt: skip
         lines += ["", *rest, *([""] if rest else [])]
     if "enum" in by_kind:
         lines += ["## Enums", "", "| Enum | Values |", "| --- | --- |"]
         lines += [
-            f"| {_code(_plain(one.name))} | {', '.join(map(_code, one.facts['labels']))} |" for one in by_kind["enum"]
+            f"| {_code(_plain(entry.name))} | {', '.join(map(_code, entry.facts['labels']))} |"
+            for entry in by_kind["enum"]
         ]
         lines.append("")
     for kind in ("view", "materialized view", "function", "procedure", "domain", "composite type", "sequence"):
         if kind in by_kind:
             lines += [f"## {kind.capitalize()}s" if kind != "sequence" else "## Sequences", ""]
-            for one in by_kind[kind]:
-                fence = "`" * max(3, _longest_run(one.definition) + 1)
+            for entry in by_kind[kind]:
+                fence = "`" * max(3, _longest_run(entry.definition) + 1)
                 lines += [
-                    _code(one.name, in_table=False),
+                    _code(entry.name, in_table=False),
                     "",
                     f"{fence}sql",
-                    shown(one.definition, lines=True),
+                    shown(entry.definition, lines=True),
                     fence,
                     "",
                 ]

@@ -25,7 +25,7 @@ from ..server.psql import SUPERUSER, Psql
 try:
     import psycopg
     from psycopg import pq
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern scratch"
@@ -217,7 +217,7 @@ def without_shared(
 
     With `settings_only`, only statements that give a role or a database a setting are left out: others may fail in the real
     run, or later statements may need them. Blanks replace them, so that lines keep their numbers. Raise `DasTernError`,
-    with the advice `mend`, for code that would change shared objects, because its other effects aren't known, and for DROP
+    with `advice`, for code that would change shared objects, because its other effects aren't known, and for DROP
     OWNED and REASSIGN OWNED, which change this database as well.
     """
     if not _MAYBE_SHARED & file.words:

@@ -41,17 +41,17 @@ class CommandLine:
 
     @cached_property
     def _options(self) -> str:
-        given = dict(context.CLIARGS)
+        arguments = dict(context.CLIARGS)
         blank = PlaybookCLI(["ansible-playbook", "x"])
         blank.init_parser()
         defaults = vars(blank.parser.parse_args(["x"]))
         # An environment variable may have been set for this run alone.
         if "ANSIBLE_INVENTORY" not in os.environ:
             defaults["inventory"] = constants.DEFAULT_HOST_LIST
-        words = target_options({**given, "inventory": _as_list(given.get("inventory"))}, defaults, self._here)
-        return " ".join([*words, *self._variables(list(given.get("extra_vars") or []))])
+        options = target_options({**arguments, "inventory": _as_list(arguments.get("inventory"))}, defaults, self._here)
+        return " ".join([*options, *self._variables(list(arguments.get("extra_vars") or []))])
 
-    def _variables(self, given: list[str]) -> list[str]:
+    def _variables(self, arguments: list[str]) -> list[str]:
         """Return `-e` options: a file whole if all of it describes the instance, else its variables that do, one by one."""
         names = role_names(self._root) | {FOREIGN} if self._extra else set()
 
@@ -61,7 +61,7 @@ class CommandLine:
 
         files: list[str] = []
         covered: set[str] = set()
-        for word in given:
+        for word in arguments:
             if word.startswith("@") and (variables := _parsed(word)) and all(map(setting, variables)):
                 files.append(f"-e {quote('@' + near(word[1:], self._here))}")
                 covered |= variables.keys()

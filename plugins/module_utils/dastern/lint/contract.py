@@ -77,7 +77,7 @@ _ZONE = re.compile(r"\bAT\s+TIME\s+ZONE\b", re.IGNORECASE)
 _NEXT_NUMBERS = {"RESTART", "INCREMENT", "MAXVALUE", "MINVALUE", "CYCLE"}
 
 
-Given = dict[tuple[tuple[str, ...], str], int]
+Defaults = dict[tuple[tuple[str, ...], str], int]
 """By table and column, the offset of the last statement that sets a default."""
 
 
@@ -85,17 +85,17 @@ def contract(read: Read, new_tables: NewTables) -> Iterator[Problem]:
     """Yield the problems that this module's rules find in the statements of a file and in the code that it runs."""
     every = [statement for top, code in read for statement in (top, *code)]
     new = Objects(every)
-    given = _given(every)
+    defaults = _defaults_set(every)
     for top, code in read:
         for statement in (top, *code):
             if statement.first in _FIRST_WORDS:
-                yield from _of_statement(statement, list(tokens(statement.text)), new_tables, new, given)
+                yield from _of_statement(statement, list(tokens(statement.text)), new_tables, new, defaults)
             new.run(statement, certain=statement is top)
         new_tables.run(top, code)
 
 
 def _of_statement(
-    statement: Statement, parts: list[Token], new_tables: NewTables, new: Objects, given: Given
+    statement: Statement, parts: list[Token], new_tables: NewTables, new: Objects, defaults: Defaults
 ) -> Iterator[Problem]:
     words = upper(parts)
     match words:
@@ -103,7 +103,7 @@ def _of_statement(
             table, actions = altered(parts)
             if not new_tables.all_of([table]):
                 for action in actions:
-                    yield from _of_action(statement, action, table, given)
+                    yield from _of_action(statement, action, table, defaults)
             if words[1] == "FOREIGN":
                 yield from _renamed(statement, words, parts, new)
         case ["ALTER", "DOMAIN", *_] if not new.made(named(parts)):
@@ -222,9 +222,9 @@ def _of_alter(statement: Statement, words: list[str], parts: list[Token], new: O
         yield _asked(statement)
 
 
-def _given(every: Sequence[Statement]) -> Given:
+def _defaults_set(every: Sequence[Statement]) -> Defaults:
     """Return the columns to which a file gives a default, as Prisma does again where an enum loses a value."""
-    given: Given = {}
+    defaults: Defaults = {}
     for statement in every:
         if statement.words[:2] != ("ALTER", "TABLE"):
             continue
@@ -235,11 +235,13 @@ def _given(every: Sequence[Statement]) -> Given:
                 reader.take("COLUMN")
                 column = reader.name()
                 if reader.take("SET", "DEFAULT"):
-                    given[table, column] = statement.start
-    return given
+                    defaults[table, column] = statement.start
+    return defaults
 
 
-def _of_action(statement: Statement, part: list[Token], table: tuple[str, ...], given: Given) -> Iterator[Problem]:
+def _of_action(
+    statement: Statement, part: list[Token], table: tuple[str, ...], defaults: Defaults
+) -> Iterator[Problem]:
     """Yield the problems with an action of ALTER TABLE."""
     words = upper(part)
     at = statement.start + part[0][2]
@@ -274,7 +276,7 @@ def _of_action(statement: Statement, part: list[Token], table: tuple[str, ...], 
                 yield (at, *drops_key(key, kind))
     name = name_of(part[-len(column)]) if column else ""
     match column[1:]:
-        case ["DROP", "DEFAULT" | "EXPRESSION", *_] if given.get((table, name), -1) < statement.start:
+        case ["DROP", "DEFAULT" | "EXPRESSION", *_] if defaults.get((table, name), -1) < statement.start:
             yield _default(at, statement)
         case ["DROP", "IDENTITY", *_]:
             yield _identity(at, statement, "an INSERT that leaves the column out fails")

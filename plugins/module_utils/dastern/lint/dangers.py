@@ -231,7 +231,7 @@ def begins(words: list[str], *verbs: str) -> list[int]:
     ]
 
 
-# Words of which a condition can consist that is the same for each row.
+# Words that may occur in a condition that is the same for each row.
 _CONSTANT = {
     "TRUE", "AND", "OR", "NOT", "IS", "IN", "BETWEEN", "DISTINCT", "FROM", "UNKNOWN", "CAST", "AS", "BOOL", "BOOLEAN", "INT", "INTEGER",
     "TEXT", "SELECT", "EXISTS", "VALUES", "ANY", "ALL", "LIKE", "FALSE", "NULL",
@@ -292,9 +292,9 @@ def _levels(parts: list[Token]) -> Iterator[tuple[int, str, int, str]]:
         before = word
 
 
-def _cut(parts: list[Token], wanted: str) -> list[list[Token]]:
-    """Return `parts`, cut at each `wanted` word outside parentheses."""
-    places = [at for at, word, depth, _ in _levels(parts) if depth == 0 and word == wanted]
+def _cut(parts: list[Token], separator: str) -> list[list[Token]]:
+    """Return `parts`, cut at each word `separator` outside parentheses."""
+    places = [at for at, word, depth, _ in _levels(parts) if depth == 0 and word == separator]
     return [parts[begin + 1 : end] for begin, end in pairwise([-1, *places, len(parts)])]
 
 

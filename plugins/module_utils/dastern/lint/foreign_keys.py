@@ -51,7 +51,7 @@ def without_index(files: list[str]) -> list[ForeignKey]:
     """Return the foreign keys that have no index after all of `files` (in order) have run."""
     catalogue = _Catalogue()
     for number, sql in enumerate(files):
-        for statement in (one for top, code in with_code(each_statement(sql)) for one in (top, *code)):
+        for statement in (inner for top, code in with_code(each_statement(sql)) for inner in (top, *code)):
             catalogue.run(statement.words, statement.text, Place(number, statement.start))
     return [key for key in catalogue.keys if not catalogue.served(key)]
 

@@ -74,8 +74,8 @@ class _Known:
     def forget_checks(self, table: Path, name: str | None = None, column: str | None = None) -> None:
         """Forget the checks of a table in any schema: all, or one by its name, or those of a column."""
         checks = self.checks_of(table)
-        for key, (of, _, _) in list(checks.items()):
-            if name in (None, key[1]) and column in (None, of):
+        for key, (checked, _, _) in list(checks.items()):
+            if name in (None, key[1]) and column in (None, checked):
                 del checks[key]
 
     def forget(self, table: Path) -> None:
@@ -121,7 +121,7 @@ def read(files: Sequence[str], together: Collection[int] = ()) -> History:
             before = {name: dict(checks) for name, checks in known.checks.items()} if code else {}
             for statement in code:
                 _follow(history, number, statement, known, new_tables)
-            if code:  # which may not have run: what it takes away counts, what it adds doesn't
+            if code:  # it may not run: its removals count, its additions don't
                 known.checks = {
                     name: {key: check for key, check in before[name].items() if key in known.checks[name]}
                     for name in before.keys() & known.checks.keys()
@@ -367,7 +367,11 @@ def _alter(history: History, number: int, statement: Statement, known: _Known, n
         elif inner.take("ALTER"):
             inner.take("COLUMN")
             column = inner.name()
-            valid = [since for (on, _), (of, _, since) in known.checks_of(table).items() if (on, of) == (table, column)]
+            valid = [
+                since
+                for (on, _), (checked, _, since) in known.checks_of(table).items()
+                if (on, checked) == (table, column)
+            ]
             if inner.take("SET", "NOT", "NULL") and any(since is not None and since <= number for since in valid):
                 history.proven.append(span)
         elif inner.take("ADD"):

@@ -721,7 +721,7 @@ def _enum_value_used(read: Read) -> Iterator[Problem]:
     added: dict[str, Statement] = {}
     new_types: set[str] = set()
     reported = -1  # the end of the reported statement: its code is a part of it
-    for statement in (each for top, code in read for each in (top, *code)):
+    for statement in (inner for top, code in read for inner in (top, *code)):
         if statement.transaction_control and statement.words[0] in ("COMMIT", "END"):
             added.clear()
             continue
@@ -768,6 +768,6 @@ def _literals(statement: Statement, parts: list[tuple[str, str, int]]) -> Iterat
             if looked_at_once and kind == "dollar":
                 yield from (
                     (literal_value(inner), offset)
-                    for of, inner, _ in tokens(literal_value(text))
-                    if of in ("string", "escape")
+                    for inner_kind, inner, _ in tokens(literal_value(text))
+                    if inner_kind in ("string", "escape")
                 )

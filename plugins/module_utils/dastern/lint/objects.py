@@ -126,7 +126,10 @@ def granted(parts: list[Token], until: str) -> list[Object]:
     # A name may be the same word as a kind.
     kind = _kind(reader) if reader.word and behind not in ([], ["."], [","], [until]) else "TABLE"
     rest = reader.rest
-    end = next((at for at, (of, text, _) in enumerate(rest) if of == "word" and text.upper() == until), len(rest))
+    end = next(
+        (at for at, (token_kind, text, _) in enumerate(rest) if token_kind == "word" and text.upper() == until),
+        len(rest),
+    )
     return [(kind, path, ()) for part in split(rest[:end]) if (path := Reader(part).path())]
 
 

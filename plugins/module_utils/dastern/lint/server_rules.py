@@ -158,7 +158,10 @@ def _of_object(verb: str, rest: list[str], parts: list[Token]) -> bool:
         case ["FUNCTION" | "PROCEDURE" | "ROUTINE", *_] if verb != "DROP":
             pairs = list(pairwise(plain))
             return (
-                any(word == "LANGUAGE" and of.strip("'\"").upper() in ("C", "INTERNAL") for word, of in pairs)
+                any(
+                    word == "LANGUAGE" and language.strip("'\"").upper() in ("C", "INTERNAL")
+                    for word, language in pairs
+                )
                 or any(word == "LEAKPROOF" and before != "NOT" for before, word in pairs)
                 or "SUPPORT" in plain
             )
@@ -175,8 +178,8 @@ def _of_extension(words: list[str], parts: list[Token]) -> str:
     reader = Reader(parts)
     if not reader.take("CREATE", "EXTENSION"):
         return ""
-    there = reader.take("IF", "NOT", "EXISTS")
-    return ("warning" if there else "danger") if reader.name() in _UNTRUSTED else ""
+    if_not_exists = reader.take("IF", "NOT", "EXISTS")
+    return ("warning" if if_not_exists else "danger") if reader.name() in _UNTRUSTED else ""
 
 
 def _beyond(words: list[str]) -> str:

@@ -160,10 +160,10 @@ def run(program: Path | None, texts: Sequence[tuple[str, bool]], pg_version: int
 
 def _remarks(items: list[dict[str, Any]], texts: list[str]) -> list[Remark]:
     """Return squawk's answer without the rules that are off; squawk counts lines and bytes from 0."""
-    wanted = [item for item in items if item["rule_name"] in RULES and not _is_repeated(item, items)]
+    relevant = [item for item in items if item["rule_name"] in RULES and not _is_repeated(item, items)]
     lines: dict[int, list[bytes]] = {}
     remarks = []
-    for item in wanted:
+    for item in relevant:
         number = int(item["file"].removesuffix(".sql"))
         if number not in lines:
             lines[number] = texts[number].encode("utf-8").split(b"\n")

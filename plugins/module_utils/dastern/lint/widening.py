@@ -125,8 +125,8 @@ def _size(reader: Reader) -> Size | None:
         limits = _limits(reader) or limits
     elif reader.take("NUMERIC") or reader.take("DECIMAL"):
         kind = "numeric"
-        if given := _limits(reader):
-            limits, kind = given[:1], f"numeric, {','.join(given[1:]) or '0'} after the point"
+        if numbers := _limits(reader):
+            limits, kind = numbers[:1], f"numeric, {','.join(numbers[1:]) or '0'} after the point"
     elif not reader.take("TEXT"):
         return None
     if len(limits) != 1 or not limits[0].isdecimal() or len(limits[0]) > 10:
@@ -144,8 +144,8 @@ def _holds(new: Size, old: Size) -> bool:
     return old[1] <= new[1] and (old[0] == new[0] or free)
 
 
-def _forget(known: Known, table: Path, of: list[Token] | None = None) -> None:
-    """Forget the types of the columns among the tokens `of`, or of all columns."""
-    names = None if of is None else {name_of(token) for token in of}
+def _forget(known: Known, table: Path, tokens: list[Token] | None = None) -> None:
+    """Forget the types of the columns among `tokens`, or of all columns."""
+    names = None if tokens is None else {name_of(token) for token in tokens}
     for key in [key for key in known if key[0] == table and (names is None or key[1] in names)]:
         del known[key]

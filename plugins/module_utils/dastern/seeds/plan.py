@@ -19,7 +19,7 @@ from .rows import Row
 try:
     import psycopg
     from psycopg import sql
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 

@@ -1,4 +1,4 @@
-"""What a seed folder declares, in a form that travels as JSON, and every check that needs no database.
+"""The rows that a seed folder declares, in a form that travels as JSON, and every check that needs no database.
 
 A row's id is UUID v5 of `NAMESPACE` and "<table>:<key>", where the key is its natural key's values joined by "/", or its
 symbolic `_name` in a table without one. So ids are the same on every machine and in every run.
@@ -114,11 +114,11 @@ class Declared:
         """Return the row that `{ref: reference}` means."""
         return self._by_label[reference]
 
-    def _add(self, file: str, block: dict[str, Any], given: dict[str, Any]) -> None:
-        values = dict(given["values"])
+    def _add(self, file: str, block: dict[str, Any], block_row: dict[str, Any]) -> None:
+        values = dict(block_row["values"])
         name = values.pop("_name", None)
         key = tuple(block.get("key") or ())
-        row = Row(file, given["line"], block["table"], key, name, values)
+        row = Row(file, block_row["line"], block["table"], key, name, values)
         where = f"{file}, line {row.line}, a row of {row.table}"
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise DasTernError(

@@ -29,7 +29,7 @@ from .time import moment
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern seed"
@@ -220,13 +220,13 @@ class _Run:
     def _read(
         self, connection: psycopg.Connection[Any], table: catalogue.Table, rows: list[Row]
     ) -> seed_plan.TablePlan:
-        given = [(row, {name: self._value(value) for name, value in row.values.items()}) for row in rows]
+        rows_and_values = [(row, {name: self._value(value) for name, value in row.values.items()}) for row in rows]
         try:
             with connection.transaction():
-                plan = seed_plan.read(connection, self.schema, table, given)
+                plan = seed_plan.read(connection, self.schema, table, rows_and_values)
         except psycopg.Error as error:
             if error.sqlstate and error.sqlstate.startswith("22"):
-                raise seed_plan.bad_value(connection, table, given, error) from None
+                raise seed_plan.bad_value(connection, table, rows_and_values, error) from None
             raise seed_plan.server_error(f"{rows[0].file}: reading {table.name}", error) from None
         return plan
 
@@ -308,7 +308,10 @@ class _Run:
             count["unchanged"] += plan.unchanged
         for name, rows in self.absent.items():
             counts[name] = {"inserted": len(rows), "updated": 0, "unchanged": 0}
-        totals = {what: sum(count[what] for count in counts.values()) for what in ("inserted", "updated", "unchanged")}
+        totals = {
+            outcome: sum(count[outcome] for count in counts.values())
+            for outcome in ("inserted", "updated", "unchanged")
+        }
         changes = [change for plan in self.plans for change in plan.changes]
         volume_rows = sum((self.volume or {}).get("rows", {}).values())
         script_rows = [script["rows"] for script in self.scripts]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 try:
     from psycopg import sql
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 TABLES = ("users", "subscriptions", "prescriptions", "medications", "dose_events")
@@ -76,7 +76,7 @@ class VolumePlan:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the entries about the volume for the report."""
         return {
             "scale": self.scale,
             "days": self.days,
