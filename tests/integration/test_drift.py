@@ -1089,7 +1089,7 @@ def test_what_only_a_superuser_loads_is_named_in_the_snapshot(whole: Live) -> No
         [refused] = text["refused"]
         assert refused.startswith("CREATE EVENT TRIGGER spy ON ddl_command_end")
         assert refused.endswith(': 42501: permission denied to create event trigger "spy"')
-        assert f"-- Its database's owner can't make: {refused}\n" in text["sql"]
+        assert f"-- The database's owner can't create: {refused}\n" in text["sql"]
         assert "\nCREATE EVENT TRIGGER spy ON ddl_command_end" in text["sql"]
         assert "\nCREATE EXTENSION IF NOT EXISTS pg_buffercache WITH SCHEMA public;\n" in text["sql"]
     finally:

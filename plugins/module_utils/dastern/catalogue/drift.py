@@ -498,7 +498,7 @@ def against_defaults(new: Iterable[Item], *defaults: Iterable[Item]) -> list[Ite
                 text = ";\n".join(statements)
                 # This precedes its other grants: a REVOKE revokes those on columns as well.
                 grants.append(Item("privileges", f"of {grantee} on {item.key}", text, text, parent=item.key,
-                                 needs=frozenset([item.key])))  # fmt: skip
+                                   needs=frozenset([item.key])))  # fmt: skip
     return grants
 
 

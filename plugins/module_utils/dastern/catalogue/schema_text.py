@@ -40,10 +40,10 @@ _Under = Mapping[tuple[str, str], list[Item]]
 """Items by their kind and their parent's key."""
 WRITE = "ansible-playbook playbooks/schema.yml"
 _HEADING = f"""\
--- The whole schema as it is after all migrations, as pg_dump writes it: kept by `{WRITE}`.
--- For reading and comparing; the migrations are what makes it. The ledger, what provisioning gives the read-only role,
--- publications, subscriptions, mappings of users and settings of the database are not in here. Everything belongs to the
--- role that runs this file.
+-- The whole schema after all migrations, as pg_dump writes it; `{WRITE}` keeps it current.
+-- For reading and comparing only: the migrations create the schema. Left out are the ledger, privileges that provisioning
+-- gives the read-only role, publications, subscriptions, user mappings and settings of the database. Everything belongs to
+-- the role that runs this file.
 """
 LARGEST = 45_000
 """Maximum number of characters in a diagram; Mermaid's renderers take 50,000 (`maxTextSize`)."""
@@ -72,7 +72,7 @@ def snapshot(params: Mapping[str, Any]) -> dict[str, Any]:
             f"Reading schema {params['schema']} of database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
             f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run the playbook again."
         ) from None
-    notes = [f"-- Its database's owner can't make: {refusal}\n" for refusal in dumped.refused]
+    notes = [f"-- The database's owner can't create: {refusal}\n" for refusal in dumped.refused]
     return {
         "changed": False,
         "sql": "".join([_HEADING, *notes, "\n", dumped.sql]),

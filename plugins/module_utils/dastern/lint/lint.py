@@ -503,7 +503,7 @@ def _foreign_keys(
             "foreign-key-without-index",
             "warning",
             f'The foreign key "{key.name}" of "{key.table}" ({columns}) {how}: every DELETE and key change in the table '
-            "that it points to reads this one whole.",
+            "that it points to reads this whole table.",
             f'Add an index on "{key.table}" ({columns}), in Prisma `@@index`.',
         )
 
