@@ -472,9 +472,7 @@ def test_a_partitioned_table_comes_back_whatever_its_partitions(
     server.sql("DELETE FROM back.hashed WHERE id > 2; DELETE FROM back.parted")
     # The hash of an enum is another one in each database.
     for part in ("hashed_0_all", '"hashed 1"'):
-        with pytest.raises(
-            DasTernError, match="came back in other partitions of back.hashed.*`-e table=back.hashed`"
-        ):
+        with pytest.raises(DasTernError, match="came back in other partitions of back.hashed.*`-e table=back.hashed`"):
             put_back(part)
     told = put_back("hashed")
     assert "30 of the 32 rows of back.hashed came back into dastern; the other 2 were there" in " ".join(told["lines"])

@@ -108,7 +108,9 @@ def test_rows_of_a_big_file_are_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
     computed = 'INSERT INTO "User" (id) VALUES (1 + 1);\n'
     read = []
     said = scratch._words_of
-    monkeypatch.setattr(scratch, "_words_of", lambda sql, *more, **named: (read.append(sql), said(sql, *more, **named))[1])
+    monkeypatch.setattr(
+        scratch, "_words_of", lambda sql, *more, **named: (read.append(sql), said(sql, *more, **named))[1]
+    )
     role = "ALTER ROLE r\n  SET work_mem = 1"
     file = MigrationFile("1_a", f"{rows}{computed}{role};\n{rows}")
     own, left = without_shared(file, "the/path")

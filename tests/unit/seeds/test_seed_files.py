@@ -103,7 +103,10 @@ def test_an_empty_file_declares_nothing() -> None:
         ("- table: t\n  rows:\n    - {_name: n, a: {ref: users/nobody}}\n", "refers to 'users/nobody'"),
         ("- table: t\n  rows:\n    - {_name: n, a: {b: [{ref: 5}]}}\n", "refers to 5"),
         ('- table: t\n  rows:\n    - {_name: n, a: "x\\0"}\n', "can't store"),
-        ("- table: t\n  rows:\n    - {_name: n}\n    - {_name: n}\n", "t/n is declared twice, the first time in a.yml, line 3"),
+        (
+            "- table: t\n  rows:\n    - {_name: n}\n    - {_name: n}\n",
+            "t/n is declared twice, the first time in a.yml, line 3",
+        ),
         (
             USERS + '- {table: users, key: [phoneNumber], rows: [{phoneNumber: "+855102"}]}',
             "users/+855102 is declared twice",

@@ -36,22 +36,22 @@ INSTANCE = {
     "wal_archive": "postgres_wal_archive",
     "zero_loss": "backup_zero_loss",
 }
-"""The variables that describe the instance, by the option which carries them in every module."""
+"""The variables that describe the instance, by the option that carries each in every module."""
 ENDPOINTS = ("docker_engine_endpoint", "docker_engine_host")
-"""What the role docker_engine found, and before it ran what is declared."""
+"""The variables of the engine's endpoint: as the role docker_engine determined it, else as declared."""
 PASSWORD = "app_password"
-"""The file in the folder of the configuration that holds the application's password."""
+"""The file in the configuration folder that holds the application's password."""
 
 
 class HostAction(ActionBase):
     """An action plugin beside the module `MODULE`, whose options are `ARGUMENT_SPEC`.
 
-    An option that the task doesn't give is the variable that `INSTANCE` names for it, else `<role>_<option>`. So a new
-    option is declared by the role (meta/argument_specs.yml and defaults/main.yml) and by `ARGUMENT_SPEC`; no task hands
-    it over.
+    An option that the task doesn't give has the value of the variable that `INSTANCE` names for it, else of
+    `<role>_<option>`. So the role (meta/argument_specs.yml and defaults/main.yml) and `ARGUMENT_SPEC` declare a new option,
+    and no task passes it.
 
-    A subclass says in `here` how the module's function is called; one that has more to do on the controller overrides
-    `act`, and one that has something for the summary `section`.
+    A subclass calls the module's function in `here`. It overrides `act` to do more on the controller, and `sections` to add
+    to the summary.
     """
 
     supports_check_mode = True
@@ -71,16 +71,12 @@ class HostAction(ActionBase):
         except DasTernError as refusal:
             result = {"failed": True, "msg": refusal.message, **refusal.facts}
         if _gone(result):
-            pending_swap = self._swap()
-            result |= (
-                {**pending_swap, "message": pending_swap["msg"]}
-                if pending_swap and not result.get("failed")
-                else pending_swap
-            )
+            swap = self._swap()
+            result |= {**swap, "message": swap["msg"]} if swap and not result.get("failed") else swap
         result.pop("invocation", None)  # it repeats everything that was sent to the host
         if sections := self.sections(params, result):
             result["ansible_stats"] = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
-        # A module masks what it was given as secret; what this process returns is masked by the same function.
+        # A module masks the secrets that it was given; the same function masks the result of this process.
         masked: dict[str, Any] = presentable(remove_values(result, validated._no_log_values))
         return masked
 
