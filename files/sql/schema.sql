@@ -1,7 +1,7 @@
--- The whole schema as it is after all migrations, as pg_dump writes it: kept by `ansible-playbook playbooks/schema.yml`.
--- For reading and comparing; the migrations are what makes it. The ledger, what provisioning gives the read-only role,
--- publications, subscriptions, mappings of users and settings of the database are not in here. Everything belongs to the
--- role that runs this file.
+-- The whole schema after all migrations, as pg_dump writes it; `ansible-playbook playbooks/schema.yml` keeps it current.
+-- For reading and comparing only: the migrations create the schema. Left out are the ledger, privileges that provisioning
+-- gives the read-only role, publications, subscriptions, user mappings and settings of the database. Everything belongs to
+-- the role that runs this file.
 
 SET statement_timeout = 0;
 SET lock_timeout = 0;

@@ -562,7 +562,7 @@ def test_each_kind_of_change_is_found_and_nothing_else(whole: Live, case: str) -
         assert len(result["lines"]) >= len(expected)
         if complete and result["drifted"]:
             assert result["left"] == []
-            assert "-- It is complete" in result["migration"]
+            assert "-- This file is complete" in result["migration"]
             assert replayed(whole, result["migration"]) == []
     finally:
         whole.run(filled(undo))
@@ -696,7 +696,7 @@ def test_new_enum_values_are_added_in_their_place(live: Live) -> None:
         assert replayed(live, result["migration"]) == []
         live.run("ALTER TABLE users ALTER COLUMN language SET DEFAULT 'THAI'")
         result = live.drift(write_migration="x")
-        assert "in a migration of its own" in result["by_hand"][0]
+        assert "into a later migration of its own" in result["by_hand"][0]
         assert "RAISE EXCEPTION" in result["migration"]
     finally:
         live.run(
@@ -870,7 +870,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     ("sql", "words"),
     [
         ("DO $$ BEGIN EXECUTE 'ALTER ROLE dastern_user SET work_mem = 1000'; END $$", "line 1"),
-        ("BEGIN; CREATE TABLE t ()", "begins a transaction that it doesn't end"),
+        ("BEGIN; CREATE TABLE t ()", "begins a transaction and doesn't end it"),
         ("SELECT 1/0", "22012"),
     ],
 )
@@ -1089,7 +1089,7 @@ def test_what_only_a_superuser_loads_is_named_in_the_snapshot(whole: Live) -> No
         [refused] = text["refused"]
         assert refused.startswith("CREATE EVENT TRIGGER spy ON ddl_command_end")
         assert refused.endswith(': 42501: permission denied to create event trigger "spy"')
-        assert f"-- Its database's owner can't make: {refused}\n" in text["sql"]
+        assert f"-- The database's owner can't create: {refused}\n" in text["sql"]
         assert "\nCREATE EVENT TRIGGER spy ON ddl_command_end" in text["sql"]
         assert "\nCREATE EXTENSION IF NOT EXISTS pg_buffercache WITH SCHEMA public;\n" in text["sql"]
     finally:

@@ -72,7 +72,7 @@ def compared(params: dict[str, Any], empty: Callable[[], Any]) -> Compared:
             plan: Any = SimpleNamespace(pending_names=[], failed=[])
             result = drift_run._compared(live, own, {**params, "write_migration": "x", **changes}, plan, ["1_made"], [])
             if result["migration"] and not result["by_hand"] and not result["left"]:
-                assert "-- It is complete" in result["migration"]
+                assert "-- This file is complete" in result["migration"]
                 third.execute(result["migration"])
                 others = ["auth"]
                 rest = compare(read_catalogue(third, "public", others), read_catalogue(live, "public", others))
@@ -399,7 +399,7 @@ def test_that_an_identity_goes_with_its_counter_is_said(compared: Compared) -> N
     made = "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY);"
     change = """ALTER TABLE t ALTER id DROP IDENTITY; CREATE SEQUENCE t_id_seq OWNED BY t.id;
     ALTER TABLE t ALTER id SET DEFAULT nextval('t_id_seq')"""
-    assert "-- Note: identity t.id goes with its counter" in compared(made, change)["migration"]
+    assert "-- Note: identity t.id is dropped with its counter" in compared(made, change)["migration"]
 
 
 def test_an_object_with_brackets_is_listed_as_it_is_shown(compared: Compared) -> None:
@@ -444,14 +444,14 @@ def test_what_the_server_refuses_and_what_is_left_is_named(compared: Compared) -
     """A function about a table that is there no more can't be made again."""
     change = "CREATE TABLE t (id int); CREATE FUNCTION f() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM t'; DROP TABLE t; CREATE TABLE fine (id int)"
     result = compared("SELECT 1", change)
-    assert result["left"] == ["function f() isn't made"]
+    assert result["left"] == ["function f() is not created"]
     [words] = result["by_hand"]
     assert words.startswith(
         'The server refuses this statement (42P01: relation "t" does not exist):\nCREATE OR REPLACE FUNCTION f()'
     )
     text = result["migration"]
     assert "-- Not complete: " in text
-    assert "\n--   function f() isn't made\n" in text
+    assert "\n--   function f() is not created\n" in text
     assert text.index("RAISE EXCEPTION") < text.index("CREATE TABLE fine")
     assert "\nCREATE OR REPLACE FUNCTION" not in text
 
@@ -463,7 +463,7 @@ def test_what_a_person_writes_is_named_as_left(compared: Compared) -> None:
     )
     assert (len(result["by_hand"]), result["left"]) == (
         2,
-        ["column t.a is still there", "column t.b isn't made as it is live"],
+        ["column t.a is still there", "column t.b is not as in the live database"],
     )
 
 

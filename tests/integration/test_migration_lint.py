@@ -54,7 +54,7 @@ def test_danger_is_refused(pending: Database, arguments: list[str]) -> None:
     said = flat(done)
     place = f"{pending.folder}/2_drop/migration.sql"
     assert (
-        "1 finding of the class danger in what is pending, and `migrations_lint` is fail: nothing was applied." in said
+        "Lint reports 1 danger in the pending migrations, and `migrations_lint` is fail: nothing was applied." in said
     )
     assert f"{place}:2:1: danger: ban-drop-table: Dropping a table may break existing clients." in said
     assert f"[WARNING]: {place}:3:1: warning: require-concurrent-index-creation:" in said
@@ -116,7 +116,7 @@ def test_ignore_file_that_is_wrong(pending: Database) -> None:
     before = pending.state()
     done = pending.play()
     assert done.returncode == 2
-    assert f"{pending.folder}/lint.yml, entry 1: no rule is called 'ban-drop-tabel'" in flat(done)
+    assert f"{pending.folder}/lint.yml, entry 1: there is no rule 'ban-drop-tabel'" in flat(done)
     assert pending.state() == before
 
 

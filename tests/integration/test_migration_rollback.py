@@ -103,7 +103,7 @@ def test_check_real_again_check_and_up_again(reversible: Database) -> None:
         ("DROP INDEX CONCURRENTLY t5_note_idx", "one transaction: write it without CONCURRENTLY"),
         (
             "DROP TABLE t5;\nALTER DATABASE {name} SET work_mem = '7MB';",
-            "changes what all databases of the server share",
+            "changes objects that all databases of the server share",
         ),
     ],
 )

@@ -348,7 +348,10 @@ def test_what_migrate_asks_for_is_what_a_rehearsal_leaves(small: Database) -> No
         ("SELECT 1; CREATE INDEX CONCURRENTLY ON t1 (id)", "25001"),
         ("BEGIN; CREATE TABLE x (); COMMIT; SELECT nothing", "42703"),
         ("COPY t1 FROM STDIN", "the COPY in line 1 moves rows between server and client"),
-        ("DO $$ BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SET work_mem = 5000'; END $$", "changes what all databases"),
+        (
+            "DO $$ BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SET work_mem = 5000'; END $$",
+            "changes objects that all databases",
+        ),
         ("BEGIN; SELECT 1", "has no COMMIT"),
         ("SELECT pg_terminate_backend(pg_backend_pid())", "fails (P3018) on a copy"),
     ],

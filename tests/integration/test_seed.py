@@ -472,10 +472,10 @@ def test_a_broken_sql_file_leaves_nothing_behind(database: Database, text: str, 
         ({"seed_environment": "production"}, "`seed_environment` is production"),
         ({"environment": "production", "allowed": False}, "never seeded"),
         ({"allowed": False}, "not declared as seedable: `seed_allowed` is false"),
-        ({"seed_environment": "../production"}, "wanted is the name of a folder"),
+        ({"seed_environment": "../production"}, "Expected: the name of a folder"),
         ({"scale": -1}, "`seed_scale` is -1"),
         ({"scale_days": 0}, "`seed_scale_days` is 0"),
-        ({"today": "tomorrow"}, "wanted is a day"),
+        ({"today": "tomorrow"}, "Expected: a day"),
         ({"lock_timeout": "long"}, "expected a duration"),
         ({"port": 1}, "(P1001)"),
     ],
@@ -487,10 +487,10 @@ def test_refused_before_anything_is_read(database: Database, changes: dict[str, 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("production", "says of itself that it is production"),
-        ("Production", "says of itself that it is Production"),
-        ("staging", "says of itself that it is staging"),
-        ("", "doesn't say what it is (setting dastern.environment)"),
+        ("production", "is production (setting dastern.environment)"),
+        ("Production", "is Production (setting dastern.environment)"),
+        ("staging", "is staging (setting dastern.environment)"),
+        ("", "doesn't name its environment (setting dastern.environment)"),
         ("development", None),
     ],
 )
@@ -511,11 +511,11 @@ def test_the_databases_own_word_counts(database: Database, said: str, words: str
         (USER.replace("role: PATIENT", "rolle: PATIENT"), "no column `rolle`. Did you mean `role`?"),
         (
             USER.replace("PATIENT", "PATIENTE"),
-            "wanted is one of PATIENT, DOCTOR, FAMILY_MEMBER (22P02). Did you mean `PATIENT`?",
+            "Expected: one of PATIENT, DOCTOR, FAMILY_MEMBER (22P02). Did you mean `PATIENT`?",
         ),
         (
             USER.replace("key: [phoneNumber]", "key: [role]"),
-            "the key [role] is not unique in users; wanted is one of [phoneNumber]",
+            "the key [role] is not unique in users. Expected: one of [phoneNumber]",
         ),
         (USER.replace("}", ", dateOfBirth: 1990-02-30}"), "`dateOfBirth` is '1990-02-30', which is no date"),
         (USER.replace("}", ", failedLoginAttempts: many}"), "`failedLoginAttempts` is 'many', which is no integer"),
@@ -614,7 +614,7 @@ def test_one_row_declared_under_two_keys_is_refused(database: Database) -> None:
     own = 'INSERT INTO users (id, role, email, "phoneNumber", "passwordHash", "updatedAt") VALUES '
     database.query(own + "(gen_random_uuid(), 'PATIENT', 'u@example.com', '+8551', 'x', now())")
     database.write("a.yml", USER + "- {table: users, key: [email], rows: [{email: u@example.com, theme: DARK}]}\n")
-    assert "are one and the same row of the database" in database.refusal()
+    assert "are the same row of the database" in database.refusal()
 
 
 # Two at once.

@@ -167,7 +167,7 @@ def test_a_missing_table_and_another_history_are_damage_unless_something_was_ref
 def test_what_is_there_besides_or_the_databases_own_is_for_the_operator() -> None:
     told = compare(CENSUS, census(tables={**CENSUS.tables, "public.u": 1}, properties={"owner": "p"}))
     assert told.damage == []
-    assert told.differences == ["table public.u is there besides", "owner of the database is p instead of o"]
+    assert told.differences == ["table public.u is there in addition", "owner of the database is p instead of o"]
 
 
 def test_objects_are_found_by_pg_dumps_own_headers() -> None:
@@ -192,7 +192,7 @@ def test_what_comes_out_the_same_twice_is_harmless() -> None:
 
 def test_what_differs_for_no_known_reason_is_shown() -> None:
     told = explained(schema(), schema(view="2"), schema())
-    assert told.differences == ["view public.v is another one"]
+    assert told.differences == ["view public.v differs"]
     assert [line for line in told.diff if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [
         "- SELECT 1;",
         "+ SELECT 2;",
@@ -202,10 +202,10 @@ def test_what_differs_for_no_known_reason_is_shown() -> None:
 def test_an_object_that_isnt_there_is_never_harmless() -> None:
     lacks = schema().replace("Name: v; Type", "Name: w; Type")
     told = explained(schema(), lacks, lacks)
-    assert told.differences == ["view public.v isn't there"]
+    assert told.differences == ["view public.v is missing"]
     # Where something was refused, that may say why.
     refused = explained(schema(), lacks, lacks, ["CREATE VIEW public.v: no"])
-    assert (refused.differences, refused.incomplete) == ([], ["CREATE VIEW public.v: no", "view public.v isn't there"])
+    assert (refused.differences, refused.incomplete) == ([], ["CREATE VIEW public.v: no", "view public.v is missing"])
 
 
 class Server(Containers):

@@ -149,13 +149,13 @@ def test_a_column_is_added_with_default_and_not_null_in_one_statement() -> None:
     )  # fmt: skip
     done, hand = made(USERS, [*USERS, column, required])
     assert done == []
-    assert "what do rows get that are there already?" in hand[0]
+    assert "which value do existing rows get?" in hand[0]
 
 
 def test_what_loses_rows_is_left_to_a_person() -> None:
     done, hand = made([*USERS, *a_table("gone", "a")], USERS)
     assert (done, len(hand)) == ([], 1)
-    assert "table gone (missing): dropping it loses what is in it." in hand[0]
+    assert "table gone (missing): dropping it loses its contents." in hand[0]
     done, hand = made(USERS, [USERS[0], a_column("users", "a", 1, "text"), *USERS[2:]])
     assert (done, len(hand)) == ([], 1)
     renamed = [*USERS[:2], a_column("users", "c", 2), *USERS[3:]]
@@ -173,7 +173,7 @@ def test_a_view_that_another_one_needs_is_left_to_a_person() -> None:
     user = a_view("u", "SELECT * FROM v", "view v")
     done, hand = made([a_view("v", "SELECT 1"), user], [a_view("v", "SELECT 2"), user])
     assert done == []
-    assert "view u hangs on it" in hand[0]
+    assert "view u depends on it" in hand[0]
 
 
 def test_dashes_in_a_condition_are_no_state() -> None:
@@ -402,7 +402,7 @@ def test_what_is_closed_stands_before_privileges_that_something_follows() -> Non
         assert "REVOKE" in [one.first for one in statements(_with_privileges(other, ["REVOKE ALL ON b FROM x"], "s"))]
 
 
-@pytest.mark.parametrize(("first", "words"), [(True, "before the migrations"), (False, "a migration makes it")])
+@pytest.mark.parametrize(("first", "words"), [(True, "before the migrations"), (False, "a migration creates it")])
 def test_a_schema_that_is_gone(first: bool, words: str) -> None:
     schema = Item("schema", "s", "CREATE SCHEMA s", create="CREATE SCHEMA s", facts={"first": first})
     _, hand = made([schema], [])

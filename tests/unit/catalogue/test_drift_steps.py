@@ -133,7 +133,7 @@ def test_a_new_sequence_of_a_column_that_is_there_goes_on_behind_its_rows() -> N
     made = scaffold(compare([], [*there, *new]), [], [*there, *new])
     assert not any("setval" in one for one in made.statements)
     alone = scaffold(compare(there, [*there, a_sequence("s")]), there, [*there, a_sequence("s")])
-    assert [note.split(":")[0] for note in alone.notes] == ["sequence s begins anew"]
+    assert [note.split(":")[0] for note in alone.notes] == ["sequence s starts from the beginning"]
     words = [a_table("t"), a_column("t.id", "text")]
     made = scaffold(compare(words, [*words, *new]), words, [*words, *new])
     assert not any("setval" in one for one in made.statements)
@@ -161,7 +161,7 @@ def test_what_was_tried_is_complete_only_where_nothing_is_left() -> None:
     assert not made.complete
     done = tried(made, [], [])
     assert done.complete
-    assert "-- It is complete" in done.text([])
+    assert "-- This file is complete" in done.text([])
     assert "RAISE EXCEPTION" not in done.text([])
     one = Item("table", "t", "CREATE TABLE t (...)")
     rest = tried(
@@ -169,14 +169,14 @@ def test_what_was_tried_is_complete_only_where_nothing_is_left() -> None:
         [],
         [Difference("unexpected", None, one), Difference("missing", one, None), Difference("differs", one, one)],
     )
-    assert rest.left == ["table t isn't made", "table t is still there", "table t isn't made as it is live"]
+    assert rest.left == ["table t is not created", "table t is still there", "table t is not as in the live database"]
     assert "\n--   table t is still there\n" in rest.text([])
     refused = tried(made, [("CREATE x", "42601: syntax error")], [])
     assert refused.by_hand == ["The server refuses this statement (42601: syntax error):\nCREATE x;"]
     for draft in (rest, refused):
         assert not draft.complete
         assert "RAISE EXCEPTION" in draft.text([])
-        assert "It is complete" not in draft.text([])
+        assert "This file is complete" not in draft.text([])
 
 
 class Server:

@@ -49,7 +49,7 @@ from fake_session import Rows, Session
 )
 def test_what_all_databases_share_is_refused(sql: str, line: int) -> None:
     with pytest.raises(
-        DasTernError, match=f"1_a changes what all databases .* at the/path, line {line}\\. .*; mend it"
+        DasTernError, match=f"1_a changes objects that all databases .* at the/path, line {line}\\. .*; mend it"
     ):
         refuse_outside(MigrationFile("1_a", sql), "the/path", "mend it")
 
@@ -107,8 +107,10 @@ def test_rows_of_a_big_file_are_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
     rows = "".join(f"INSERT INTO \"User\" (id, role) VALUES ({number}, 'grant {number}');\n" for number in range(1000))
     computed = 'INSERT INTO "User" (id) VALUES (1 + 1);\n'
     read = []
-    said = scratch._said
-    monkeypatch.setattr(scratch, "_said", lambda sql, *more, **named: (read.append(sql), said(sql, *more, **named))[1])
+    said = scratch._words_of
+    monkeypatch.setattr(
+        scratch, "_words_of", lambda sql, *more, **named: (read.append(sql), said(sql, *more, **named))[1]
+    )
     role = "ALTER ROLE r\n  SET work_mem = 1"
     file = MigrationFile("1_a", f"{rows}{computed}{role};\n{rows}")
     own, left = without_shared(file, "the/path")

@@ -869,15 +869,15 @@ def test_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("rule: empty", "holds a dict; wanted is a list"),
+        ("rule: empty", "holds a dict. Expected: a list"),
         ("- empty", "entry 1 is 'empty'"),
-        ("- {rule: empty}", "wanted is a list of `rule`, `why`"),
-        ("- {rule: empty, why: ''}", "each of them words"),
+        ("- {rule: empty}", "Expected: a list of `rule`, `why`"),
+        ("- {rule: empty, why: ''}", "each of them a text"),
         ("- {rule: empty, why: x, migration: 1}", "entry 1 is {'rule': 'empty'"),
         ("- {rule: empty, why: x, file: y}", "entry 1 is"),
         (
             "- {rule: empty, why: x}\n- {rule: emty, why: x}",
-            "entry 2: no rule is called 'emty'; the rules that are on are",
+            "entry 2: there is no rule 'emty'. Expected: one of",
         ),
         ("- {", "can't be read"),
     ],
@@ -1254,7 +1254,7 @@ def test_order_and_words(tmp_path: Path) -> None:
         f"{tmp_path}/1/migration.sql:2:1: danger: ban-drop-table: Dropping a table may break"
     )
     words = refusal(both)
-    assert words.startswith("2 findings of the class danger")
+    assert words.startswith("Lint reports 2 dangers")
     assert str(both[1]) in words
     assert str(both[2]) not in words
     assert refusal(both[2:]) == ""

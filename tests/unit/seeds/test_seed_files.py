@@ -84,26 +84,29 @@ def test_an_empty_file_declares_nothing() -> None:
     [
         ("- table: t\n  rows:\n    - {a: 1, a: 2}\n", "a.yml, line 3: `a` is given twice"),
         ("table: t\n", "a list of blocks"),
-        ("- rows: []\n", "needs `table: <name>`"),
-        ("- table: t\n  colums: []\n", "a block has no `colums`"),
-        ("- table: t\n", "needs `rows`"),
-        ("- table: t\n  key: id\n  rows: []\n", "wanted is a list of columns"),
+        ("- rows: []\n", "`table` is None. Expected: `table: <name>`"),
+        ("- table: t\n  colums: []\n", "a block can't have `colums`"),
+        ("- table: t\n", "the block of t has no list of `rows`"),
+        ("- table: t\n  key: id\n  rows: []\n", "Expected: a list of columns"),
         ("- table: t\n  rows: [1]\n", "must map columns to values"),
         ("- table: t\n  rows:\n    - {a: 'x}\n", "the YAML can't be read"),
-        ("- table: t\n  rows:\n    - {a: !x y}\n", "the tag !x is not known"),
+        ("- table: t\n  rows:\n    - {a: !x y}\n", "the tag !x is unknown"),
         ("- table: t\n  rows:\n    - a: &a [*a]\n", "within itself"),
         ("- table: t\n  rows:\n    - {a: 1}\n", "neither a natural key nor a name"),
         ("- table: t\n  key: [k]\n  rows:\n    - {a: 1}\n", "the key column k is not declared"),
         ("- table: t\n  key: [k]\n  rows:\n    - {k: null}\n", "a key needs a plain value"),
-        ("- table: t\n  key: [k]\n  rows:\n    - {k: {at: today}}\n", "not the same on every day"),
+        ("- table: t\n  key: [k]\n  rows:\n    - {k: {at: today}}\n", "differs from day to day"),
         ("- table: t\n  rows:\n    - {_name: 5}\n", "`_name` is 5"),
-        ("- table: t\n  rows:\n    - {_name: n, id: x}\n", "`id` is made from the row's key"),
+        ("- table: t\n  rows:\n    - {_name: n, id: x}\n", "`id` is computed from the row's key"),
         ("- table: t\n  rows:\n    - {_name: n, updatedAt: x}\n", "is set when the row is written"),
-        ("- table: t\n  rows:\n    - {_name: n, at: {at: tomorrow}}\n", "wanted is `today`"),
+        ("- table: t\n  rows:\n    - {_name: n, at: {at: tomorrow}}\n", "Expected: `today`"),
         ("- table: t\n  rows:\n    - {_name: n, a: {ref: users/nobody}}\n", "refers to 'users/nobody'"),
         ("- table: t\n  rows:\n    - {_name: n, a: {b: [{ref: 5}]}}\n", "refers to 5"),
         ('- table: t\n  rows:\n    - {_name: n, a: "x\\0"}\n', "can't store"),
-        ("- table: t\n  rows:\n    - {_name: n}\n    - {_name: n}\n", "t/n is declared twice, first in a.yml, line 3"),
+        (
+            "- table: t\n  rows:\n    - {_name: n}\n    - {_name: n}\n",
+            "t/n is declared twice, the first time in a.yml, line 3",
+        ),
         (
             USERS + '- {table: users, key: [phoneNumber], rows: [{phoneNumber: "+855102"}]}',
             "users/+855102 is declared twice",
@@ -165,7 +168,7 @@ def test_a_row_may_not_refer_past_an_sql_file() -> None:
     }
     last = {"name": "3.yml", "blocks": read_blocks(USERS, "3.yml")}
     Declared([first, last])
-    with pytest.raises(DasTernError, match=r"3.yml declares only after an SQL file"):
+    with pytest.raises(DasTernError, match=r"3.yml declares after a later SQL file"):
         Declared([first, {"name": "2.sql", "sql": "SELECT 1"}, last])
 
 

@@ -1,4 +1,4 @@
-"""What a database holds: its objects, their differences, its rows counted, and scratch databases to compare with.
+"""The contents of a database: objects, differences between them, row counts, and scratch databases for comparison.
 
 Imports: common, server.
 """

@@ -1,9 +1,9 @@
-"""What a difference means, by the server's own word: asked in a scratch database that has the expected schema.
+"""Ask the server what a difference means, in a scratch database that has the expected schema.
 
-Three questions are put to it. Whether two texts mean the same: PostgreSQL writes some expressions otherwise once it has read them
-from a dump (`CHECK (a IN ('x', 'y'))` of a varchar), so both are given back to it until they stay as they are. Whether a step
-explains what differs: a sequence was renamed, a partition detached or attached, a parent inherited. And what is left when a
-scaffolded migration has run.
+The server answers three questions. Do two texts mean the same? PostgreSQL writes some expressions in another way once it has
+read them from a dump (`CHECK (a IN ('x', 'y'))` on a varchar), so it gets both texts until they no longer change. Does a step
+explain the difference: a renamed sequence, a detached or attached partition, an inherited parent? And what still differs
+after a scaffolded migration has run?
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 try:
     from psycopg import Error
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 Read = Callable[[], list[Item]]
-"""The items of the scratch database as its open transaction sees them."""
+"""A function that returns the items of the scratch database as its open transaction sees them."""
 
 _ROUNDS = 4
-"""How often a text is given back to the server at the most; the second time it stays, as far as known."""
+"""Maximum number of times that a text is given to the server; as far as known, it no longer changes the second time."""
 
 
-# --- whether two texts mean the same
+# --- texts that mean the same
 
 
 def without_equal(
     connection: psycopg.Connection[Any], differences: Sequence[Difference], read: Read
 ) -> list[Difference]:
-    """Those of `differences` that the server doesn't show to be two texts of one meaning."""
+    """Return those of `differences` that the server doesn't show to be two texts of the same meaning."""
     asked = [row for row in differences if row.what == "differs" and _can_be_asked(row)]
     live = _settled(connection, [row.live for row in asked if row.live], read)
     expected = _settled(
@@ -56,7 +56,7 @@ def _can_be_asked(row: Difference) -> bool:
 
 
 def _beside(item: Item) -> str:
-    """What the server isn't given anew of a definition, and so never changes: of a generated column all but its expression."""
+    """Return the part of a definition that the server doesn't get again, and so never changes: all but a generated expression."""
     generated = item.facts.get("generated")
     return (
         item.definition.replace(f" GENERATED ALWAYS AS ({generated})", "", 1)
@@ -66,7 +66,7 @@ def _beside(item: Item) -> str:
 
 
 def _anew(item: Item) -> list[str]:
-    """Statements that have the server read a definition anew, while the object of that name is there; none if it holds no expression."""
+    """Return statements that make the server read a definition again beside the existing object; none without an expression."""
     create = item.create or item.definition
     match item.kind:
         case "view":
@@ -76,7 +76,7 @@ def _anew(item: Item) -> list[str]:
         case "column" if "generated" in item.facts:
             column = f"ALTER TABLE {item.facts['table']} ALTER COLUMN {item.facts['quoted']}"
             return [f"{column} SET EXPRESSION AS ({item.facts['generated']})"]
-        case "domain":  # on which others hang
+        case "domain":  # on which other objects depend
             return [create.replace(f"DOMAIN {item.name} ", f"DOMAIN {_other_name(item)} ")]
         case "materialized view":
             return [create.replace(f" {item.name} ", f" {_other_name(item)} ", 1) + "\nWITH NO DATA"]
@@ -88,20 +88,20 @@ def _anew(item: Item) -> list[str]:
 
 
 def _settled(connection: psycopg.Connection[Any], items: Sequence[Item], read: Read) -> dict[str, str]:
-    """What the server makes of each definition when it is given it again and again; those that it doesn't take are left out."""
-    found: dict[str, str] = {}
+    """Return the form in which each definition no longer changes when the server reads it; refused ones are left out."""
+    settled: dict[str, str] = {}
     waiting = {item.key: item for item in items}
     for _ in range(_ROUNDS):
         if not waiting:
             break
         connection.execute("BEGIN")
         try:
-            made = [item for item in waiting.values() if not _refused(connection, _anew(item))]
+            accepted = [item for item in waiting.values() if not _refused(connection, _anew(item))]
             now = {item.key: item for item in read()}
         finally:
             connection.execute("ROLLBACK")
         waiting = {}
-        for item in made:
+        for item in accepted:
             again = now.get(item.key)
             if item.kind in ("domain", "materialized view"):
                 other = now.get(f"{item.kind} {_other_name(item)}")
@@ -109,10 +109,10 @@ def _settled(connection: psycopg.Connection[Any], items: Sequence[Item], read: R
             if again is None:
                 continue
             if again.meaning == item.meaning:
-                found[item.key] = again.meaning
+                settled[item.key] = again.meaning
             else:
                 waiting[item.key] = again
-    return found
+    return settled
 
 
 def _named(other: Item, item: Item) -> Item:
@@ -121,12 +121,12 @@ def _named(other: Item, item: Item) -> Item:
 
 
 def _other_name(item: Item) -> str:
-    """A name for what is made beside `item`, in the same schema."""
+    """Return a name, in the same schema, for an object that is created beside `item`."""
     return item.facts["prefix"] + "das_tern_" + hashlib.sha256(item.key.encode()).hexdigest()[:32]
 
 
 def _refused(connection: psycopg.Connection[Any], statements: Iterable[str]) -> str:
-    """Run statements of the open transaction as one; what the server says if it refuses one, which leaves none."""
+    """Run all statements in the open transaction, or none if the server refuses one; return its message, '' on success."""
     connection.execute("SAVEPOINT das_tern_step")
     try:
         for statement in statements:
@@ -145,7 +145,7 @@ def _refused(connection: psycopg.Connection[Any], statements: Iterable[str]) -> 
 
 @dataclass(frozen=True)
 class Step:
-    """A statement, and what it explains."""
+    """A statement, and the difference that it explains."""
 
     statement: str
     row: Difference
@@ -154,7 +154,7 @@ class Step:
 def explain(
     connection: psycopg.Connection[Any], expected: list[Item], live: list[Item], read: Read
 ) -> tuple[list[Step], list[Item]]:
-    """The steps that were taken in the scratch database, and its items afterwards."""
+    """Return the steps that the scratch database accepted, and its items afterwards."""
     taken: list[Step] = []
     for step in _steps({item.key: item for item in expected}, {item.key: item for item in live}):
         connection.execute("BEGIN")
@@ -166,7 +166,7 @@ def explain(
 
 
 def explained(steps: Iterable[Step]) -> list[Difference]:
-    """What the steps explain; an object may need more than one."""
+    """Return the differences that the steps explain; an object may need more than one step."""
     return list({step.row.item.key: step.row for step in steps}.values())
 
 
@@ -175,7 +175,7 @@ def _steps(before: Mapping[str, Item], after: Mapping[str, Item]) -> list[Step]:
 
 
 def _renamed_sequences(before: Mapping[str, Item], after: Mapping[str, Item]) -> list[Step]:
-    """A sequence of a column whose sequence has another name now: it goes on counting."""
+    """Return steps that rename the sequence of a column whose sequence now has another name: it goes on counting."""
     gone, come = _of_columns(before, after), _of_columns(after, before)
     steps = []
     for column in sorted(gone.keys() & come.keys()):
@@ -188,19 +188,21 @@ def _renamed_sequences(before: Mapping[str, Item], after: Mapping[str, Item]) ->
     return steps
 
 
-def _of_columns(here: Mapping[str, Item], there: Mapping[str, Item]) -> dict[str, Item]:
-    """By column, the sequence that counts it `here` and has no namesake `there`: its identity, what it owns, or its default."""
-    found: dict[str, Item] = {}
-    names = {item.facts["sequence"] for item in there.values() if "sequence" in item.facts}
-    for item in here.values():
+def _of_columns(own_side: Mapping[str, Item], other_side: Mapping[str, Item]) -> dict[str, Item]:
+    """Return, by column, its sequence in `own_side` without a namesake in `other_side`: of its identity, owned by it, or in its default."""
+    sequences: dict[str, Item] = {}
+    names = {item.facts["sequence"] for item in other_side.values() if "sequence" in item.facts}
+    for item in own_side.values():
         if item.kind == "identity" and item.facts["sequence"] not in names:
-            found[f"column {item.name}"] = item
+            sequences[f"column {item.name}"] = item
         if item.kind == "sequence" and item.facts["sequence"] not in names:
-            users = [one for one in here.values() if one.kind == "default" and item.key in one.needs]
+            users = [
+                default for default in own_side.values() if default.kind == "default" and item.key in default.needs
+            ]
             column = item.facts["of_column"] or (users[0].name if len(users) == 1 else "")
             if column:
-                found[f"column {column}"] = item
-    return found
+                sequences[f"column {column}"] = item
+    return sequences
 
 
 def _other_parents(before: Mapping[str, Item], after: Mapping[str, Item]) -> list[Step]:
@@ -209,28 +211,30 @@ def _other_parents(before: Mapping[str, Item], after: Mapping[str, Item]) -> lis
         old, new = before[key], after[key]
         if old.kind != "table" or old.definition == new.definition:
             continue
-        here, there = ((one.facts.get("partition_of", ""), one.facts.get("bound", "")) for one in (old, new))
-        if here != there:
-            if here[0]:
-                row = Difference("attached" if there[0] else "detached", old, new)
-                steps.append(Step(f"ALTER TABLE {here[0]} DETACH PARTITION {old.name}", row))
-            if there[0]:
-                attach = f"ALTER TABLE {there[0]} ATTACH PARTITION {old.name} {there[1]}"
+        old_bound, new_bound = (
+            (parent.facts.get("partition_of", ""), parent.facts.get("bound", "")) for parent in (old, new)
+        )
+        if old_bound != new_bound:
+            if old_bound[0]:
+                row = Difference("attached" if new_bound[0] else "detached", old, new)
+                steps.append(Step(f"ALTER TABLE {old_bound[0]} DETACH PARTITION {old.name}", row))
+            if new_bound[0]:
+                attach = f"ALTER TABLE {new_bound[0]} ATTACH PARTITION {old.name} {new_bound[1]}"
                 steps.append(Step(attach, Difference("attached", old, new)))
-        parents = [one.facts.get("inherits", ()) for one in (old, new)]
-        for word, some, others in (("NO INHERIT", *parents), ("INHERIT", *reversed(parents))):
+        parents = [parent.facts.get("inherits", ()) for parent in (old, new)]
+        for word, own, others in (("NO INHERIT", *parents), ("INHERIT", *reversed(parents))):
             row = Difference("differs", old, new)
-            steps += [Step(f"ALTER TABLE {old.name} {word} {one}", row) for one in some if one not in others]
+            steps += [Step(f"ALTER TABLE {old.name} {word} {parent}", row) for parent in own if parent not in others]
     return steps
 
 
-# --- what a migration leaves
+# --- differences that a migration leaves
 
 
 def run(connection: psycopg.Connection[Any], statements: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Run statements in one transaction: in the order in which they went through, and those that never did, with the server's words.
+    """Run statements in one transaction; return those that ran, in that order, and those refused, with the server's message.
 
-    What is refused is tried again behind the others: a function whose body is a text may need a table without saying so.
+    A refused statement is tried again after the others: a function whose body is a text may silently need a table.
     """
     ran: list[str] = []
     waiting = [(statement, "") for statement in statements]
@@ -238,8 +242,8 @@ def run(connection: psycopg.Connection[Any], statements: Sequence[str]) -> tuple
     try:
         while waiting:
             answers = [(statement, _refused(connection, [statement])) for statement, _ in waiting]
-            ran += [statement for statement, words in answers if not words]
-            refused = [(statement, words) for statement, words in answers if words]
+            ran += [statement for statement, message in answers if not message]
+            refused = [(statement, message) for statement, message in answers if message]
             if len(refused) == len(waiting):
                 break
             waiting = refused
@@ -251,16 +255,16 @@ def run(connection: psycopg.Connection[Any], statements: Sequence[str]) -> tuple
     return ran, waiting
 
 
-# --- what is made while the application runs
+# --- objects created while the application runs
 
 
 def partitions_made_since(
     differences: Sequence[Difference], expected: Iterable[Item], live: Iterable[Item]
 ) -> dict[str, str]:
-    """By key, the tables that are partitions as their partitioned table makes them, each with that one's name.
+    """Return, by key, the tables that are partitions of the shape of their partitioned table, each with that table's name.
 
-    The partitioned table is one that the migrations make, or such a partition itself. Where a partition of the migrations was
-    detached, attached or is gone, the others of its table are no matter of run time: one may have taken its place.
+    The partitioned table is created by the migrations, or is itself such a partition. Where a partition of the migrations
+    was detached or attached or is gone, no other partition of its table counts: it may have taken the place of that one.
     """
     changed = {
         f"table {item.facts['partition_of']}"
@@ -270,14 +274,14 @@ def partitions_made_since(
     known = {item.key for item in expected if item.facts.get("is_partitioned")} - changed
     items = {item.key: item for item in live}
     rows = {row.item.key: row for row in differences if row.what == "unexpected" and row.item.facts.get("partition_of")}
-    found: dict[str, str] = {}
+    partitions: dict[str, str] = {}
     while more := [
         key for key, row in rows.items()
-        if key not in found and f"table {row.item.facts['partition_of']}" in known and _is_of_its_parents_shape(row, items)
+        if key not in partitions and f"table {row.item.facts['partition_of']}" in known and _is_of_its_parents_shape(row, items)
     ]:  # fmt: skip
-        found |= {key: rows[key].item.facts["partition_of"] for key in more}
+        partitions |= {key: rows[key].item.facts["partition_of"] for key in more}
         known |= {key for key in more if rows[key].item.facts["is_partitioned"]}
-    return found
+    return partitions
 
 
 def _is_of_its_parents_shape(row: Difference, items: Mapping[str, Item]) -> bool:
@@ -303,7 +307,7 @@ def _is_of_its_parents_shape(row: Difference, items: Mapping[str, Item]) -> bool
 
 
 def left(connection: psycopg.Connection[Any], live: list[Item], read: Read) -> list[Difference]:
-    """What still differs from the live catalogue, but for what means the same."""
+    """Return the differences to the live catalogue, except texts that mean the same."""
     return without_equal(connection, compare(_now(connection, read), live), read)
 
 

@@ -1,11 +1,11 @@
-"""What schemas hold, read from the server's catalogue: one `Item` per object, each with its definition as text.
+"""Read the objects of schemas from the server's catalogue: one `Item` per object, each with its definition as text.
 
-Definitions come from PostgreSQL's own functions (`pg_get_constraintdef` and its like) in one read-only transaction whose
-search path is the first schema, so that names in it are written without the schema, all others with theirs, and two
-databases, or two servers, give equal texts. Left out: the ledger, what belongs to an extension (the extension stands for
-it), versions of extensions (the image decides them), whether a materialized view is filled, and the value that a sequence
-has reached. What has no query of its own here (operators, text search and their like) is listed by name; of those only
-existence and owner-independent identity are compared. docs/roles/migrations.md lists what isn't looked at.
+Definitions come from PostgreSQL's own functions (`pg_get_constraintdef` and the like) in one read-only transaction whose
+search path is the first schema, so that names in it are written without a schema, all others with theirs, and two
+databases, or two servers, give equal texts. Left out are the ledger, members of an extension (the extension stands for
+them), versions of extensions (the image decides them), whether a materialized view is filled, and the current value of a
+sequence. Kinds without a query of their own here (operators, text search and the like) are listed by name; only their
+existence and owner-independent identity are compared. docs/roles/migrations.md lists the kinds that are ignored.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import psycopg
 
 Address = tuple[int, int, int]
-"""An object as pg_depend names it: catalogue, oid, column number or 0."""
+"""The address of an object in pg_depend: catalogue, oid, column number or 0."""
 
 _DATABASE = "DATABASE :database"
-"""The database in a definition: its name is not part of what is compared. Such an item has the fact `of_database`."""
+"""The database in a definition, because its name isn't compared. Such an item has the fact `of_database`."""
 
 Privileges = Mapping[str, Set[tuple[str, bool]]]
-"""By role, as SQL writes it: each privilege, and whether the role may give it on."""
+"""By role, as SQL writes it: each privilege, and whether the role may grant it to others."""
 
 KINDS_BY_DEFAULT = {
     "table": "TABLES", "foreign table": "TABLES", "view": "TABLES", "materialized view": "TABLES",
@@ -39,12 +39,12 @@ KINDS_BY_DEFAULT = {
     "function": "FUNCTIONS", "procedure": "FUNCTIONS", "aggregate": "FUNCTIONS",
     "enum": "TYPES", "composite type": "TYPES", "domain": "TYPES", "range type": "TYPES",
 }  # fmt: skip
-"""What ALTER DEFAULT PRIVILEGES calls the objects of a kind. Such an item has the facts `acl`, the privileges that are
-there, and `usual`, those that the server gives where no default privileges say otherwise."""
+"""The name of a kind of objects in ALTER DEFAULT PRIVILEGES. Such an item has the facts `acl`, its actual privileges, and
+`usual`, those that the server gives without default privileges."""
 
 _IN_A_SCHEMA = ("pg_class", "pg_type", "pg_proc", "pg_collation", "pg_statistic_ext")
 WEAK = ("column order",)
-"""Kinds that change nothing for a program that names its columns: reported, but no drift."""
+"""Kinds that make no difference to a program that names its columns: reported, but not drift."""
 
 _BEGIN = """
 BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
@@ -68,7 +68,7 @@ SELECT n.oid, quote_ident(n.nspname),
   d.oid, pg_get_userbyid(d.datdba)
 FROM pg_namespace n, pg_database d WHERE n.nspname = %s AND d.datname = current_database()
 """
-# Schemas that somebody made, or put something into, but for an extension.
+# Schemas that somebody created or put something into, except by an extension.
 _SCHEMAS = """
 SELECT n.nspname FROM pg_catalog.pg_namespace n
 WHERE n.nspname <> %(schema)s AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (
@@ -97,10 +97,10 @@ FROM pg_class c LEFT JOIN pg_am am ON am.oid = c.relam AND c.relkind IN ('r', 'm
 LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
-# The columns of a typed table are its type's, as those of a partition are the partitioned table's. A column without a
-# default may lie under one that has it, however far above: a partition that was attached, or ALTER TABLE ONLY.
-# Of a column's options only the two that the manual names (ALTER TABLE, "per-attribute options"): a server may keep
-# others there for itself, such as a `pg_attver` that is another number for every table ever made.
+# The columns of a typed table belong to its type, as those of a partition belong to the partitioned table. A column without
+# a default may inherit from a column with one, however far above: a partition was attached, or ALTER TABLE ONLY was used.
+# Only the two options of a column that the manual names are read (ALTER TABLE, "per-attribute options"): a server may keep
+# others there for itself, such as a `pg_attver` that differs for every table ever created.
 _COLUMNS = """
 WITH RECURSIVE above (child, parent) AS (
   SELECT inhrelid, inhparent FROM pg_inherits
@@ -184,7 +184,7 @@ FROM pg_type t LEFT JOIN pg_type b ON b.oid = t.typbasetype LEFT JOIN pg_class c
 WHERE t.typnamespace = %(schema)s AND t.typtype IN ('b', 'e', 'd', 'c', 'r') AND (t.typtype <> 'c' OR c.relkind = 'c')
   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
 """
-# The constructors of a range type come with it.
+# The constructors of a range type are created with it, and left out.
 _FUNCTIONS = """
 SELECT p.oid, p.prokind, quote_ident(p.proname), pg_get_function_identity_arguments(p.oid), oidvectortypes(p.proargtypes),
   pg_get_userbyid(p.proowner), CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END,
@@ -209,7 +209,7 @@ SELECT p.oid, p.prokind, quote_ident(p.proname), pg_get_function_identity_argume
 FROM pg_proc p WHERE p.pronamespace = %(schema)s
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i')
 """
-# A partition's copy of a trigger has an oid behind the one that it was copied from.
+# A partition's copy of a trigger has a higher oid than its original.
 _TRIGGERS = """
 SELECT g.oid, g.tgrelid, quote_ident(g.tgname), pg_get_triggerdef(g.oid, true), g.tgenabled, p.oid, p.tgenabled
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid LEFT JOIN pg_trigger p ON p.oid = g.tgparentid
@@ -240,8 +240,8 @@ SELECT c.oid, quote_ident(c.collname), pg_get_userbyid(c.collowner), 'PROVIDER =
   || CASE WHEN c.collisdeterministic THEN '' ELSE ', DETERMINISTIC = false' END
 FROM pg_collation c WHERE c.collnamespace = %(schema)s
 """
-# A cast is in no schema: those of the schema's types and functions, and those between the server's own types. The one
-# from a range type to its multirange comes with the type.
+# A cast is in no schema. Read are casts of the schema's types and functions, and those between the server's own types. The
+# cast from a range type to its multirange is created with the type, and left out.
 _CASTS = """
 SELECT k.oid, format('(%%s AS %%s)', format_type(k.castsource, NULL), format_type(k.casttarget, NULL)),
   CASE k.castmethod WHEN 'f' THEN 'WITH FUNCTION ' || k.castfunc::regprocedure WHEN 'i' THEN 'WITH INOUT'
@@ -274,7 +274,7 @@ WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = %(schema)s AND d.
   'pg_default_acl'::regclass, 'pg_extension'::regclass, 'pg_publication_namespace'::regclass)
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
 """
-# Only where privileges were ever given or taken; then what is there beside what would be there by default.
+# Only where privileges were ever granted or revoked: the actual privileges beside the default ones.
 _PRIVILEGES = """
 SELECT o.classid, o.objid, o.sub, quote_ident(o.part), x.of_default,
   CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable,
@@ -296,7 +296,7 @@ FROM (
 ) o, LATERAL (SELECT false AS of_default, e.* FROM aclexplode(o.acl) e UNION ALL SELECT true, e.* FROM aclexplode(o.usual) e) x
 WHERE o.acl IS NOT NULL
 """
-# What a new object of the database's owner has where no default privileges say otherwise.
+# The privileges of a new object of the database's owner without default privileges.
 _USUAL_PRIVILEGES = """
 SELECT k.kind, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.privilege_type, x.is_grantable
 FROM pg_database d, (VALUES ('TABLES', 'r'), ('SEQUENCES', 's'), ('FUNCTIONS', 'f'), ('TYPES', 'T')) k (kind, letter),
@@ -320,7 +320,7 @@ LEFT JOIN pg_attribute a ON d.classoid = 'pg_class'::regclass AND d.objsubid <> 
 LEFT JOIN pg_constraint k ON d.classoid = 'pg_constraint'::regclass AND k.oid = d.objoid AND k.contypid <> 0
 WHERE d.objoid >= 16384
 """
-# A domain's constraints are part of its definition: what they need, it needs.
+# A domain's constraints are part of its definition: the domain needs whatever they need.
 _DOMAIN_CONSTRAINTS = """
 SELECT k.oid, k.contypid FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid WHERE t.typnamespace = %(schema)s
 """
@@ -337,10 +337,11 @@ WHERE objid >= 16384 AND refobjid >= 16384 AND deptype IN ('n', 'a', 'i', 'P', '
 class Item:
     """One object of the schema.
 
-    `definition` is what is shown and compared; `create` the SQL that makes the object, `undo` the SQL that takes it
-    away again without losing rows: '' where only a person can say. `target` is how SQL names it (`TABLE users`,
-    `CONSTRAINT users_pkey ON users`). `parent` is the key of what it goes down with. `needs` are keys of what has to be
-    there before it. `broken` says what is wrong with it in the database, such as INVALID; its definition doesn't.
+    `definition` is shown and compared; `create` is the SQL that creates the object, `undo` the SQL that removes it again
+    without losing rows, '' where a person has to decide. `target` is its name in SQL (`TABLE users`,
+    `CONSTRAINT users_pkey ON users`). `parent` is the key of the object that it is dropped with. `needs` are keys of objects
+    that have to exist before it. `broken` is a fault of the object in the database that its definition doesn't show, such as
+    INVALID.
     """
 
     kind: str
@@ -356,7 +357,7 @@ class Item:
 
     @property
     def meaning(self) -> str:
-        """What is compared: a body is the same whichever way its lines end, as a checkout may change that."""
+        """Return the text to compare: line endings in a body don't count, because a checkout may change them."""
         return self.shown.replace("\r\n", "\n") if self.kind in ("function", "procedure", "comment") else self.shown
 
     @property
@@ -369,15 +370,15 @@ class Item:
 
 
 def fingerprint(items: Iterable[Item]) -> str:
-    """SHA-256 over kind, name and definition of all items, in an order of its own: equal schemas give equal digits."""
+    """Return the SHA-256 of kind, name and definition of all items, sorted so that equal schemas give equal digests."""
     lines = sorted(json.dumps([item.kind, item.name, item.meaning], ensure_ascii=False) for item in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_catalogue(connection: psycopg.Connection[Any], schema: str, others: Iterable[str] = ()) -> list[Item]:
-    """Everything in `schema` and, as far as they are there, in `others`, and what belongs to the database as a whole.
+    """Return all items in `schema` and in those of `others` that exist, and the items of the database as a whole.
 
-    The connection is in autocommit mode and outside a transaction. Raises `DasTernError` if there is no such `schema`.
+    The connection is in autocommit mode and outside a transaction. Raise `DasTernError` if `schema` doesn't exist.
     """
     reader = _Reader(connection, schema, others)
     connection.execute(_BEGIN.format(schema=identifier(schema)))  # type: ignore[arg-type]
@@ -388,7 +389,7 @@ def read_catalogue(connection: psycopg.Connection[Any], schema: str, others: Ite
 
 
 def read_catalogue_within(connection: psycopg.Connection[Any], schema: str, others: Iterable[str] = ()) -> list[Item]:
-    """The same as the open transaction of `connection` sees it, which goes on as if nothing had been read."""
+    """Return the same items as the open transaction of `connection` sees them, and leave the transaction as it was."""
     begin = _BEGIN.replace("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SAVEPOINT catalogue")
     connection.execute(begin.format(schema=identifier(schema)))  # type: ignore[arg-type]
     items = _Reader(connection, schema, others).read()
@@ -397,13 +398,13 @@ def read_catalogue_within(connection: psycopg.Connection[Any], schema: str, othe
 
 
 def schemas_besides(connection: psycopg.Connection[Any], schema: str) -> list[str]:
-    """The schemas besides `schema` that somebody made or put something into, but for extensions."""
+    """Return the schemas besides `schema` that somebody created or put something into, except by an extension."""
     return [name for (name,) in connection.execute(_SCHEMAS, {"schema": schema}).fetchall()]
 
 
 @dataclass(frozen=True)
 class _Space:
-    """A schema: its name as SQL writes it, what stands before the names in it, and the key of what they go down with."""
+    """A schema: its name as SQL writes it, the prefix of names in it, and the key of their parent."""
 
     oid: int
     name: str
@@ -412,7 +413,7 @@ class _Space:
 
 
 class _Reader:
-    """Collects items; children name their parent by its oid, which may be known only later."""
+    """Reader that collects items; children name their parent by its oid, which may become known only later."""
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str, others: Iterable[str]) -> None:
         self._connection, self._schema, self._others = connection, schema, list(others)
@@ -432,7 +433,7 @@ class _Reader:
         return self._connection.execute(query, values).fetchall()  # type: ignore[arg-type]
 
     def _rows_of_each(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of one schema after the other, which is `self._space` meanwhile."""
+        """Yield the rows of each schema in turn, which is `self._space` meanwhile."""
         for space in self._spaces:
             self._space = space
             yield from self._rows(query)
@@ -451,7 +452,7 @@ class _Reader:
             self._a_schema(*row, is_first=number == 0)
         for row in self._rows(_EXTENSIONS):
             self._extension(*row)
-        # Each kind in all schemas before the next one: what refers to something in another schema finds it.
+        # Each kind is read in all schemas before the next kind, so that references to other schemas can be resolved.
         for query, add in (
             (_RELATIONS, self._relation), (_COLUMNS, self._column), (_TYPES, self._type), (_FUNCTIONS, self._function),
             (_CASTS, self._cast), (_SEQUENCES, self._sequence), (_COLLATIONS, self._collation),
@@ -494,7 +495,7 @@ class _Reader:
         return key
 
     def _owned(self, target: str, owner: str, parent: str) -> None:
-        """An owner other than the database's; that one is the rule and isn't written down."""
+        """Add an owner other than the database's owner, who is the rule and gets no item."""
         if owner != self._owner:
             shown = f"ALTER {target} OWNER TO {identifier(owner)}"
             self._add(
@@ -561,29 +562,29 @@ class _Reader:
             self._alter("storage parameters", name, key, f"SET ({_options(options)})",
                         f"RESET ({', '.join(option.partition('=')[0] for option in options)})")  # fmt: skip
         if secured or forced:
-            words = [
+            clauses = [
                 word
                 for word, on in (("ENABLE ROW LEVEL SECURITY", secured), ("FORCE ROW LEVEL SECURITY", forced))
                 if on
             ]
             self._alter(
-                "row security", name, key, ", ".join(words), "DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
+                "row security", name, key, ", ".join(clauses), "DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
             )
         if identity in ("f", "n") and kind == "table":
             word = {"f": "FULL", "n": "NOTHING"}[identity]
             self._alter("replica identity", name, key, f"REPLICA IDENTITY {word}", "REPLICA IDENTITY DEFAULT")
 
     def _alter(
-        self, kind: str, name: str, parent: str, action: str, undo: str, shown: str = "", only: bool = False, **more: Any
+        self, kind: str, name: str, parent: str, action: str, undo: str, definition: str = "", only: bool = False, **more: Any
     ) -> str:  # fmt: skip
-        """An item that is an attribute of its relation: `ALTER TABLE ... action`."""
+        """Add an attribute of a relation, which `ALTER TABLE ... action` creates."""
         table = f"ALTER TABLE {'ONLY ' if only else ''}{self._table_of(parent)}"
-        return self._add(kind, name, shown or action, create=f"{table} {action}", undo=f"{table} {undo}" if undo else "",
+        return self._add(kind, name, definition or action, create=f"{table} {action}", undo=f"{table} {undo}" if undo else "",
                          parent=parent, **more)  # fmt: skip
 
     def _table_of(self, key: str) -> str:
-        found = self._found[key]
-        return str(found["name"] if found["kind"] != "column" else found["facts"]["table"])
+        item = self._found[key]
+        return str(item["name"] if item["kind"] != "column" else item["facts"]["table"])
 
     def _column(
         self, relation: int, number: int, raw: str, name: str, kind: str, collation: str | None, required: bool,
@@ -609,7 +610,7 @@ class _Reader:
                 self._keys[(self._class["pg_attrdef"], default_oid, 0)] = key
         which = f"ALTER COLUMN {name}"
         if default is not None and not generated:
-            # Each table below has its own default or none.
+            # Each child table has its own default or none.
             self._alter("default", full, key, f"{which} SET DEFAULT {default}" if default_oid else f"{which} DROP DEFAULT",
                         f"{which} DROP DEFAULT", default, only=has_children,
                         address=("pg_attrdef", default_oid, 0) if default_oid else None)  # fmt: skip
@@ -663,13 +664,13 @@ class _Reader:
             facts["labels"] = labels
         definition = f"CREATE {target} AS {'RANGE ' if typtype == 'r' else ''}{text}"
         definition += "".join(
-            f";\nALTER {target} ADD CONSTRAINT {one}" for one in not_valid
-        )  # CREATE DOMAIN knows no NOT VALID
+            f";\nALTER {target} ADD CONSTRAINT {constraint}" for constraint in not_valid
+        )  # CREATE DOMAIN doesn't take NOT VALID
         undo = f"DROP {target}" if kind != "type" else ""
         key = self._add(kind, name, definition, ("pg_type", oid, 0), target=target, undo=undo, facts=facts)
         if array:
             self._keys[(self._class["pg_type"], array, 0)] = key
-        if relation:  # on which the dependencies and comments of a composite type's attributes hang
+        if relation:  # to which dependencies and comments of a composite type's attributes refer
             self._keys[(self._class["pg_class"], relation, 0)] = key
         self._owned(target, owner, key)
 
@@ -702,7 +703,7 @@ class _Reader:
         self._owned(target, owner, key)
 
     def _unqualified(self, text: str) -> str:
-        """A definition in which the object's own name is always written with its schema, with `self._space.prefix` alone."""
+        """Return a definition, in which PostgreSQL always qualifies the object's own name, with `self._space.prefix` instead."""
         return text if self._space.prefix else text.replace(f" {self._space.name}.", " ", 1)
 
     def _cast(self, oid: int, name: str, how: str) -> None:
@@ -781,7 +782,7 @@ class _Reader:
         parent = self._keys[(self._class["pg_class"], relation, 0)]
         own = self._keys.get((self._class["pg_class"], oid, 0), "")
         if not of_constraint:
-            # So it is written for a partitioned table's index; made without ONLY it is made for the partitions, too.
+            # PostgreSQL writes ONLY for a partitioned table's index; without it the partitions get theirs as well.
             text = text.replace(" ON ONLY ", " ON ", 1)
             text += f" TABLESPACE {tablespace}" if tablespace else ""
             own = self._add("index", name, text, ("pg_class", oid, 0), parent=parent, broken="" if valid else "INVALID",
@@ -817,7 +818,7 @@ class _Reader:
         words = {"O": "ENABLE", "D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
         state = f"ALTER TABLE {table} {words[enabled]} TRIGGER {name}"
         if copy_of is not None and above is not None:
-            # It comes with the trigger of the partitioned table; only whether it is enabled is its own.
+            # The trigger of the partitioned table creates it; only its enabled state is its own.
             self._triggers[oid] = trigger = self._triggers.get(copy_of, parent)
             if enabled != above:
                 self._triggers[oid] = self._add(
@@ -842,7 +843,7 @@ class _Reader:
         if relation not in self._relations:
             return
         parent = self._keys[(self._class["pg_class"], relation, 0)]
-        if raw == "_RETURN":  # the query of a view, on which the view's dependencies hang
+        if raw == "_RETURN":  # the query of a view, to which the view's dependencies refer
             self._keys[(self._class["pg_rewrite"], oid, 0)] = parent
             return
         table = self._relations[relation]
@@ -870,11 +871,11 @@ class _Reader:
         self._owned(target, owner, key)
 
     def _other(self, kind: str, name: str) -> None:
-        """What is compared by its name alone."""
+        """Add an object that is compared by its name alone."""
         self._add(kind, name, name, parent=self._space.parent)
 
     def _plain(self, kind: str, name: str, definition: str) -> None:
-        """What is compared, but made by a person."""
+        """Add an object that is compared, but created by a person."""
         self._add(kind, name, definition)
 
     def _column_order(self) -> None:
@@ -887,11 +888,11 @@ class _Reader:
                       parent=self._keys[(self._class["pg_class"], relation, 0)])  # fmt: skip
 
     def _privileges(self) -> None:
-        found: dict[tuple[Address, str | None], _Grants] = {}
+        by_object: dict[tuple[Address, str | None], _Grants] = {}
         for classid, objid, sub, part, *row, of_owner in self._rows_of_each(_PRIVILEGES):
-            found.setdefault(((classid, objid, sub), part), _Grants()).add(*row, of_owner=of_owner)
-        self._privileges_by_default(found)
-        for (address, column), grants in found.items():
+            by_object.setdefault(((classid, objid, sub), part), _Grants()).add(*row, of_owner=of_owner)
+        self._privileges_by_default(by_object)
+        for (address, column), grants in by_object.items():
             self._grants(address, column, grants)
         defaults: dict[tuple[str, str, str, bool], _Grants] = {}
         for role, kind, within, *row, of_owner in self._rows_of_each(_DEFAULT_PRIVILEGES):
@@ -905,36 +906,36 @@ class _Reader:
                 name = f"of {role} on {kind}{where} to {grantee}"
                 do, back = _statements(f"ON {kind}", grantee, more, less, head + " ")
                 facts = {"on": kind, "within": within, "grantee": grantee, "more": more, "less": less}
-                space = next((one for one in self._spaces if one.name == within), self._spaces[0])
+                space = next((space for space in self._spaces if space.name == within), self._spaces[0])
                 self._add(
                     "default privileges", name, do, undo=back, parent=space.parent, facts=facts if of_owner else {}
                 )
 
-    def _privileges_by_default(self, found: Mapping[tuple[Address, str | None], _Grants]) -> None:
-        """Note at each object that default privileges are about what it has, and what it would have without any."""
+    def _privileges_by_default(self, by_object: Mapping[tuple[Address, str | None], _Grants]) -> None:
+        """Note at each object of a kind with default privileges its actual privileges and those it would have without defaults."""
         usual: dict[str, dict[str, set[tuple[str, bool]]]] = {}
         for kind, grantee, privilege, grantable in self._rows(_USUAL_PRIVILEGES):
             usual.setdefault(kind, {}).setdefault(grantee, set()).add((privilege, grantable))
-        # A table's row type, and the relation of a composite type, lead to the same item.
+        # A table's row type and a composite type's relation lead to the same item.
         catalogue = {"FUNCTIONS": self._class["pg_proc"], "TYPES": self._class["pg_type"]}
-        given: dict[str, Privileges] = {}
-        for (address, column), grants in found.items():
+        actual: dict[str, Privileges] = {}
+        for (address, column), grants in by_object.items():
             kind = KINDS_BY_DEFAULT.get(self._found.get(key := self._keys.get(address, ""), {}).get("kind", ""))
             if column is None and kind and address[0] == catalogue.get(kind, self._class["pg_class"]):
-                given[key] = grants.of_a_new_one(self._owner)
-        for key, one in self._found.items():
-            if kind := KINDS_BY_DEFAULT.get(one["kind"]):
-                one["facts"] = {**one.get("facts", {}), "acl": given.get(key, usual[kind]), "usual": usual[kind]}
-                one["facts"]["schema"] = self._schema_of(one)
+                actual[key] = grants.of_a_new_one(self._owner)
+        for key, item in self._found.items():
+            if kind := KINDS_BY_DEFAULT.get(item["kind"]):
+                item["facts"] = {**item.get("facts", {}), "acl": actual.get(key, usual[kind]), "usual": usual[kind]}
+                item["facts"]["schema"] = self._schema_of(item)
 
-    def _schema_of(self, one: Mapping[str, Any]) -> str:
-        """The schema that an item is in, as SQL writes it."""
-        while one.get("parent"):
-            one = self._found.get(one["parent"]) or {}
-        return str(one["name"]) if one.get("kind") == "schema" else self._spaces[0].name
+    def _schema_of(self, item: Mapping[str, Any]) -> str:
+        """Return the schema of an item, as SQL writes it."""
+        while item.get("parent"):
+            item = self._found.get(item["parent"]) or {}
+        return str(item["name"]) if item.get("kind") == "schema" else self._spaces[0].name
 
     def _grants(self, address: Address, column: str | None, grants: _Grants) -> None:
-        """One item for each role whose privileges on the object aren't the ones that it would have by default."""
+        """Add one item for each role whose privileges on the object differ from the default."""
         key = self._keys.get(address) or self._keys.get((*address[:2], 0), "")
         whole = self._keys.get((*address[:2], 0), "")
         if whole == "database":
@@ -943,20 +944,20 @@ class _Reader:
             return
         else:
             label, noun, parent = key, granted(self._found[whole]["target"], self._found[whole].get("facts", {})), key
-        # GRANT knows columns of tables only.
+        # GRANT takes columns only after a table's name.
         if column is not None:
             noun = re.sub(r"^SEQUENCE ", "TABLE ", noun)
             label = f"column {noun.removeprefix('TABLE ')}.{column}"
         for grantee, more, less in grants.differences():
             if noun == f"SCHEMA {self._spaces[0].name}" and grantee == "PUBLIC":
-                # Whether everyone may look into the schema says nothing where nobody else may connect; `prisma migrate
-                # reset` makes the schema anew without it.
+                # USAGE for everyone makes no difference where nobody else may connect, and `prisma migrate reset` recreates
+                # the schema without it.
                 more = [privilege for privilege in more if privilege != ("USAGE", False)]
             if column is not None:
                 more = [(f"{privilege} ({column})", grantable) for privilege, grantable in more]
             if more or less:
                 do, back = _statements(f"ON {noun}", grantee, more, less)
-                facts = {"of_database": True} if noun == _DATABASE else {}
+                facts = {"of_database": True} if whole == "database" else {}
                 self._add("grant", f"{label} to {grantee}", do, undo=back, parent=parent, facts=facts)
 
     def _comment(
@@ -965,7 +966,7 @@ class _Reader:
         key = self._keys.get(address, "")
         whole = self._keys.get((self._class["pg_type"], domain, 0) if domain else (*address[:2], 0), "")
         item = self._found.get(whole)
-        # The first schema's comment is the template's, and an extension's its own.
+        # The first schema's comment comes from the template, and an extension's comment from the extension.
         if item is None or not item.get("target") or item["kind"] == "extension" or item.get("facts", {}).get("first"):
             return
         if column is not None:
@@ -990,25 +991,25 @@ class _Reader:
             if not dependent or not needed or dependent == needed or dependent not in self._needs:
                 continue
             if dependent.startswith("sequence ") and row[5]:
-                continue  # the column that owns a sequence is a matter of `sequence owner`
+                continue  # `sequence owner` covers the column that owns a sequence
             self._needs[dependent].add(needed)
 
     def _items(self) -> list[Item]:
-        # What went, as a part of an extension, takes its children along.
+        # Members of an extension were removed: remove their children, too.
         while gone := [
-            key for key, one in self._found.items() if one.get("parent") and one["parent"] not in self._found
+            key for key, item in self._found.items() if item.get("parent") and item["parent"] not in self._found
         ]:
             for key in gone:
                 del self._found[key]
         return [
-            Item(**{**one, "create": one.get("create") or one["definition"]},
+            Item(**{**item, "create": item.get("create") or item["definition"]},
                  needs=frozenset(self._needs[key] & self._found.keys() - {key}))
-            for key, one in sorted(self._found.items())
+            for key, item in sorted(self._found.items())
         ]  # fmt: skip
 
 
 class _Grants:
-    """Privileges on one object, those that are there and those that would be there by default."""
+    """The actual and the default privileges on one object."""
 
     def __init__(self) -> None:
         self._actual: dict[str, set[tuple[str, bool]]] = {}
@@ -1021,12 +1022,14 @@ class _Grants:
             self._owner = grantee
 
     def of_a_new_one(self, owner: str) -> Privileges:
-        """What is there, with the role `owner` for the object's: whoever makes it anew owns it first."""
-        own = owner if re.fullmatch(r"[a-z_][a-z0-9_]*", owner) else identifier(owner)
-        return {own if grantee == self._owner else grantee: given for grantee, given in self._actual.items()}
+        """Return the actual privileges with the role `owner` in place of the object's owner: whoever recreates it owns it first."""
+        new_owner = owner if re.fullmatch(r"[a-z_][a-z0-9_]*", owner) else identifier(owner)
+        return {
+            new_owner if grantee == self._owner else grantee: privileges for grantee, privileges in self._actual.items()
+        }
 
     def differences(self) -> list[tuple[str, list[tuple[str, bool]], list[tuple[str, bool]]]]:
-        """Grantee, what it has more than by default, what it has less."""
+        """Return each grantee with the privileges that it has beyond the default and those that it lacks."""
         rows = []
         for grantee in sorted(self._actual.keys() | self._usual.keys()):
             actual, usual = self._actual.get(grantee, set()), self._usual.get(grantee, set())
@@ -1038,15 +1041,15 @@ class _Grants:
 def _statements(
     on: str, grantee: str, more: Sequence[tuple[str, bool]], less: Sequence[tuple[str, bool]], head: str = ""
 ) -> tuple[str, str]:
-    """The statements that give `more` and take `less`, and those that undo them."""
+    """Return the statements that grant `more` and revoke `less`, and the statements that undo these."""
     do: list[str] = []
     back: list[str] = []
     for grantable in (False, True):
         option = " WITH GRANT OPTION" if grantable else ""
-        given = ", ".join(privilege for privilege, flag in more if flag is grantable)
-        if given:
-            do.append(f"{head}GRANT {given} {on} TO {grantee}{option}")
-            back.insert(0, f"{head}REVOKE {given} {on} FROM {grantee}")
+        privileges = ", ".join(privilege for privilege, flag in more if flag is grantable)
+        if privileges:
+            do.append(f"{head}GRANT {privileges} {on} TO {grantee}{option}")
+            back.insert(0, f"{head}REVOKE {privileges} {on} FROM {grantee}")
     taken = ", ".join(privilege for privilege, _ in less)
     if taken:
         do.insert(0, f"{head}REVOKE {taken} {on} FROM {grantee}")
@@ -1055,11 +1058,11 @@ def _statements(
 
 
 def granted(target: str, facts: Mapping[str, Any]) -> str:
-    """What GRANT calls an object: views and foreign tables are tables there, an aggregate is a function."""
+    """Return the name of an object in GRANT, where views and foreign tables are tables and an aggregate is a function."""
     return str(facts.get("granted") or re.sub(r"^(MATERIALIZED VIEW|FOREIGN TABLE|VIEW) ", "TABLE ", target))
 
 
 def _options(options: Sequence[str]) -> str:
-    """`reloptions` as SQL: values quoted, in the order of their names."""
+    """Return `reloptions` as SQL: values quoted, in the order of their names."""
     pairs = sorted(option.partition("=")[::2] for option in options)
     return ", ".join(f"{name} = {literal(value)}" for name, value in pairs)

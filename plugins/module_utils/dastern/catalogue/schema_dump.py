@@ -1,9 +1,9 @@
-"""A database's schema as SQL, by PostgreSQL's own word: `pg_dump --schema-only` of the server's image.
+"""A database's schema as SQL that PostgreSQL itself writes: `pg_dump --schema-only` of the server's image.
 
-Some expressions are written otherwise once they were restored (`CHECK (a IN ('x', 'y'))` of a varchar), and the column
-order of an inheritance child may change. So what is kept is the dump of a scratch database that the dump of the live one
-was loaded into: it is the same before and after a restore, and it is known to load. No version, time or random key is in
-it, and nothing that provisioning gives.
+PostgreSQL writes some expressions in another way once they were restored (`CHECK (a IN ('x', 'y'))` on a varchar), and the
+column order of an inheritance child may change. So the live database's dump is loaded into a scratch database, and that
+database's dump is kept: it is the same before and after a restore, and it is known to load. It holds no version, time or
+random key, and nothing that provisioning grants.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .scratch import scratch_database
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 OPTIONS = ("--no-owner", "--no-publications", f'--exclude-table=*."{LEDGER}"')
-# What is before the first setting and behind the last object names versions, and since 17.6 holds a random key.
+# The text before the first setting and after the last object names versions and, since 17.6, holds a random key.
 _BEGIN, _END = "\nSET statement_timeout = 0;\n", "\n--\n-- PostgreSQL database dump complete\n--\n"
-# What is said of schema `public` is the template's; the words of an extension change with its version. A mapping of a
-# user may hold a password.
+# Comment and privileges of schema `public` come from the template; an extension's comment changes with its version. A user
+# mapping may hold a password.
 _LEFT_OUT = (
     ("COMMENT", "ON", "SCHEMA", "PUBLIC"),
     ("REVOKE", "USAGE", "ON", "SCHEMA", "PUBLIC"),
     ("COMMENT", "ON", "EXTENSION"),
     ("CREATE", "USER", "MAPPING"),
 )
-# What only a superuser makes, of what the live database has: made beforehand, while the scratch one is empty.
+# Extensions of the live database that only a superuser creates: created first, while the scratch database is empty.
 _EXTENSIONS = """
 SELECT x.extname, n.nspname FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace
 JOIN pg_catalog.pg_available_extension_versions v ON v.name = x.extname AND v.version = x.extversion
@@ -51,10 +51,9 @@ WHERE v.superuser AND NOT v.trusted ORDER BY x.oid
 
 @dataclass(frozen=True)
 class Dump:
-    """`sql` makes the schema; `refused` is what the database's owner can't load of it, in words.
+    """A dump: `sql` creates the schema; `refused` describes the statements that the database's owner can't load.
 
-    `items` is the catalogue as it was loaded; where something is refused it is None, and `sql`
-    the dump of the live database as it is.
+    `items` is the catalogue as loaded. Where a statement is refused, it is None, and `sql` is the dump of the live database.
     """
 
     sql: str
@@ -63,10 +62,10 @@ class Dump:
 
 
 def dump(connection: psycopg.Connection[Any], params: Mapping[str, Any], closed: Sequence[str] = ()) -> Dump:
-    """Return the schema of the connection's database, loaded for trial.
+    """Return the schema of the connection's database, after a trial load.
 
-    `closed` are statements for tables that the read-only role may not read although provisioning would let it: they stand
-    before all other privileges, with names as in schema `params["schema"]`. Raises `DasTernError`.
+    `closed` are statements for tables that the read-only role may not read although provisioning would let it: they precede
+    all other privileges, with names relative to schema `params["schema"]`. Raise `DasTernError`.
     """
     superuser = superuser_there(params, connection, "The schema as text")
     database, readonly, schema = str(params["database"]), str(params["readonly_user"]), str(params["schema"])
@@ -83,55 +82,55 @@ def dump(connection: psycopg.Connection[Any], params: Mapping[str, Any], closed:
 
 
 def load(connection: psycopg.Connection[Any], text: str) -> list[str]:
-    """Run each statement of `text` by itself; return those that the server refuses, each with its words, in one line.
+    """Run each statement of `text` on its own; return the refused ones, each with the server's message, one line each.
 
-    A schema that is there already isn't made: it was made for an extension.
+    A schema that already exists was created for an extension and is skipped.
     """
     refused = []
     schemas = {name for (name,) in connection.execute("SELECT nspname FROM pg_catalog.pg_namespace").fetchall()}
-    for one in statements(text):
-        if one.words[:2] == ("CREATE", "SCHEMA") and _schema_made(one) in schemas:
+    for statement in statements(text):
+        if statement.words[:2] == ("CREATE", "SCHEMA") and _schema_made(statement) in schemas:
             continue
         try:
-            connection.execute(one.text)  # type: ignore[arg-type]
+            connection.execute(statement.text)  # type: ignore[arg-type]
         except psycopg.Error as error:
             if connection.closed:
                 raise
-            head = " ".join(one.text.split())
+            head = " ".join(statement.text.split())
             refused.append(shown(f"{head[:100]}: {error.sqlstate}: {error.diag.message_primary}"))
     return refused
 
 
-def _schema_made(one: Statement) -> str:
-    reader = Reader(one.text)
+def _schema_made(statement: Statement) -> str:
+    reader = Reader(statement.text)
     reader.take("CREATE", "SCHEMA")
     return reader.name()
 
 
 def normalised(text: str, readonly_user: str) -> str:
-    """A plain dump without versions and keys, and without what provisioning gives and what a server has anyway."""
+    """Return a plain dump without versions, keys, privileges from provisioning, and objects that every server has."""
     text = text[text.index(_BEGIN) + 1 : text.rindex(_END)]
-    given = _provisioned(readonly_user)
+    provisioned = _provisioned(readonly_user)
     parts, end, heading = [], 0, ""
-    for one in statements(text):
-        before = heading or text[end : one.start]
-        end = one.end + 1  # behind its semicolon
-        if _is_left_out(one) or (given and given.fullmatch(" ".join(one.text.split()))):
-            # Statements of one object stand under one heading.
+    for statement in statements(text):
+        before = heading or text[end : statement.start]
+        end = statement.end + 1  # after its semicolon
+        if _is_left_out(statement) or (provisioned and provisioned.fullmatch(" ".join(statement.text.split()))):
+            # The statements of one object share a heading.
             heading = before if text[end : end + 2] != "\n\n" else ""
         else:
-            parts.append(f"{before}{one.text};")
+            parts.append(f"{before}{statement.text};")
             heading = ""
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def _is_left_out(one: Statement) -> bool:
-    # `words` are unquoted ones: a schema "PUBLIC" is another one.
-    return any(one.words[: len(words)] == words for words in _LEFT_OUT)
+def _is_left_out(statement: Statement) -> bool:
+    # `words` are unquoted: a schema "PUBLIC" is a different schema.
+    return any(statement.words[: len(words)] == words for words in _LEFT_OUT)
 
 
 def _provisioned(readonly_user: str) -> re.Pattern[str] | None:
-    """What the role `postgres` gives the read-only role: SELECT on each table, USAGE of the schema."""
+    """Return the pattern of the role `postgres`'s grants to the read-only role: SELECT on each table, USAGE of the schema."""
     if not readonly_user:
         return None
     role = f"(?:{re.escape(readonly_user)}|{re.escape(identifier(readonly_user))})"
@@ -140,16 +139,16 @@ def _provisioned(readonly_user: str) -> re.Pattern[str] | None:
 
 
 def _with_privileges(text: str, closed: Sequence[str], schema: str) -> str:
-    """`text` with the statements `closed` between its objects and their privileges: a REVOKE takes those on columns along."""
+    """Return `text` with `closed` between its objects and their privileges: a REVOKE revokes those on columns as well."""
     if not closed:
         return text
     place = 0
-    for one in each_statement(text):
-        if one.first in ("GRANT", "REVOKE") or one.words[:3] == ("ALTER", "DEFAULT", "PRIVILEGES"):
+    for statement in each_statement(text):
+        if statement.first in ("GRANT", "REVOKE") or statement.words[:3] == ("ALTER", "DEFAULT", "PRIVILEGES"):
             break
-        place = one.end + 1  # event triggers stand behind the privileges
+        place = statement.end + 1  # event triggers follow the privileges
     path = "SELECT pg_catalog.set_config('search_path', {}, false);"
-    lines = [path.format(literal(identifier(schema))), *(f"{one};" for one in closed), path.format("''")]
+    lines = [path.format(literal(identifier(schema))), *(f"{statement};" for statement in closed), path.format("''")]
     return text[:place] + "\n\n\n" + "\n".join(lines) + "\n" + text[place:]
 
 

@@ -1,6 +1,6 @@
-"""A schema as text: SQL that makes it from nothing, and a description with an entity diagram in Markdown.
+"""A schema as text: SQL that creates it from nothing, and a description with an entity diagram in Markdown.
 
-Both are the same for the same schema on any server: no time, no version, no name of a role that provisioning makes.
+Both are the same for the same schema on any server: no time, no version, no name of a role that provisioning creates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .schema_dump import dump
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern schema"
@@ -40,13 +40,13 @@ _Under = Mapping[tuple[str, str], list[Item]]
 """Items by their kind and their parent's key."""
 WRITE = "ansible-playbook playbooks/schema.yml"
 _HEADING = f"""\
--- The whole schema as it is after all migrations, as pg_dump writes it: kept by `{WRITE}`.
--- For reading and comparing; the migrations are what makes it. The ledger, what provisioning gives the read-only role,
--- publications, subscriptions, mappings of users and settings of the database are not in here. Everything belongs to the
--- role that runs this file.
+-- The whole schema after all migrations, as pg_dump writes it; `{WRITE}` keeps it current.
+-- For reading and comparing only: the migrations create the schema. Left out are the ledger, privileges that provisioning
+-- gives the read-only role, publications, subscriptions, user mappings and settings of the database. Everything belongs to
+-- the role that runs this file.
 """
 LARGEST = 45_000
-"""Characters of a diagram; Mermaid's renderers take 50,000 (`maxTextSize`)."""
+"""Maximum number of characters in a diagram; Mermaid's renderers take 50,000 (`maxTextSize`)."""
 _SPLIT = (
     "The diagram is in {} parts, because renderers take 50,000 characters. Tables that foreign keys connect stand together as "
     "far as they fit; a box without columns is a table of another part."
@@ -62,7 +62,7 @@ _SHORT_TYPES = (
 
 
 def snapshot(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What the module `schema_snapshot` returns: `sql` and `docs` as text; the database is only read."""
+    """Return the result of the module `schema_snapshot`, with `sql` and `docs` as text; the database is only read."""
     try:
         with connect(dict(params), APPLICATION) as connection:
             items = read_catalogue(connection, params["schema"], schemas_besides(connection, params["schema"]))
@@ -70,9 +70,9 @@ def snapshot(params: Mapping[str, Any]) -> dict[str, Any]:
     except psycopg.Error as error:
         raise DasTernError(
             f"Reading schema {params['schema']} of database {params['database']} failed: {error.sqlstate or 'connection lost'}: "
-            f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run again."
+            f"{' '.join(str(error).split())}. If somebody changed the schema meanwhile, run the playbook again."
         ) from None
-    notes = [f"-- Its database's owner can't make: {one}\n" for one in dumped.refused]
+    notes = [f"-- The database's owner can't create: {refusal}\n" for refusal in dumped.refused]
     return {
         "changed": False,
         "sql": "".join([_HEADING, *notes, "\n", dumped.sql]),
@@ -84,17 +84,17 @@ def snapshot(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _closed(items: Sequence[Item], readonly_user: str) -> list[str]:
-    """Statements that close tables to the read-only role which provisioning would let it read."""
+    """Return statements that close tables to the read-only role although provisioning would let it read them."""
     if not readonly_user:
         return []
     role = f"(?:{re.escape(readonly_user)}|{re.escape(identifier(readonly_user))})"
-    given = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES TO {role}")
-    provisioned = [item for item in items if item.kind == "default privileges" and given.fullmatch(item.definition)]
+    pattern = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE .* GRANT SELECT ON TABLES TO {role}")
+    provisioned = [item for item in items if item.kind == "default privileges" and pattern.fullmatch(item.definition)]
     return [item.create for item in against_defaults(items, provisioned)]
 
 
 def schema_docs(items: Sequence[Item]) -> str:
-    """Markdown: an entity diagram, a table per table, the enums, the views."""
+    """Return the schema as Markdown: an entity diagram, a table per table, the enums, the views."""
     by_kind: dict[str, list[Item]] = {}
     under: dict[tuple[str, str], list[Item]] = {}
     for item in items:
@@ -108,12 +108,12 @@ def schema_docs(items: Sequence[Item]) -> str:
         lines += [_SPLIT.format(len(diagrams)), ""]
     for diagram in diagrams:
         lines += ["```mermaid", "erDiagram", *diagram, "```", ""]
-    for one in tables:
-        lines += [f"## {_prose(_plain(one.name))}", ""]
-        if one.key in comments:
-            lines += [_prose(comments[one.key]), ""]
+    for entry in tables:
+        lines += [f"## {_prose(_plain(entry.name))}", ""]
+        if entry.key in comments:
+            lines += [_prose(comments[entry.key]), ""]
         lines += ["| Column | Type | Null | Default | Key |", "| --- | --- | --- | --- | --- |"]
-        for column in _columns(one, under):
+        for column in _columns(entry, under):
             default = _of(column, "default", under) or _of(column, "identity", under)
             note = f" {_prose(comments[column.key])}" if column.key in comments else ""
             cells = [
@@ -121,83 +121,84 @@ def schema_docs(items: Sequence[Item]) -> str:
                 _prose(_short(column.definition)),
                 "" if _of(column, "not null", under) else "yes",
                 _code(default.definition) if default else "",
-                "; ".join(_keys(column, one, under)),
+                "; ".join(_keys(column, entry, under)),
             ]
             lines.append("| " + " | ".join(cells).replace("  ", " ") + " |")
         rest = [f"- `{item.kind}` {_code(item.definition, in_table=False)}" for kind in ("constraint", "index", "trigger", "policy", "row security")
-                for item in under.get((kind, one.key), []) if item.facts.get("type") not in ("p", "f")]  # fmt: skip
+                for item in under.get((kind, entry.key), []) if item.facts.get("type") not in ("p", "f")]  # fmt: skip
         lines += ["", *rest, *([""] if rest else [])]
     if "enum" in by_kind:
         lines += ["## Enums", "", "| Enum | Values |", "| --- | --- |"]
         lines += [
-            f"| {_code(_plain(one.name))} | {', '.join(map(_code, one.facts['labels']))} |" for one in by_kind["enum"]
+            f"| {_code(_plain(entry.name))} | {', '.join(map(_code, entry.facts['labels']))} |"
+            for entry in by_kind["enum"]
         ]
         lines.append("")
     for kind in ("view", "materialized view", "function", "procedure", "domain", "composite type", "sequence"):
         if kind in by_kind:
             lines += [f"## {kind.capitalize()}s" if kind != "sequence" else "## Sequences", ""]
-            for one in by_kind[kind]:
-                fence = "`" * max(3, _longest_run(one.definition) + 1)
+            for entry in by_kind[kind]:
+                fence = "`" * max(3, _longest_run(entry.definition) + 1)
                 lines += [
-                    _code(one.name, in_table=False),
+                    _code(entry.name, in_table=False),
                     "",
                     f"{fence}sql",
-                    shown(one.definition, lines=True),
+                    shown(entry.definition, lines=True),
                     fence,
                     "",
                 ]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _columns(one: Item, under: _Under) -> list[Item]:
-    return sorted(under.get(("column", one.key), []), key=lambda item: int(item.facts["number"]))
+def _columns(table: Item, under: _Under) -> list[Item]:
+    return sorted(under.get(("column", table.key), []), key=lambda item: int(item.facts["number"]))
 
 
 def _of(column: Item, kind: str, under: _Under) -> Item | None:
     return next(iter(under.get((kind, column.key), [])), None)
 
 
-def _constraints(one: Item, under: _Under, contype: str) -> list[Item]:
-    return [item for item in under.get(("constraint", one.key), []) if item.facts["type"] == contype]
+def _constraints(table: Item, under: _Under, contype: str) -> list[Item]:
+    return [item for item in under.get(("constraint", table.key), []) if item.facts["type"] == contype]
 
 
-def _unique(one: Item, under: _Under) -> list[list[str]]:
-    """The column lists that are unique in a table, by constraint or by index."""
-    found = [item.facts["columns"] for contype in "pu" for item in _constraints(one, under, contype)]
-    return found + [item.facts["columns"] for item in under.get(("index", one.key), []) if item.facts["columns"]]
+def _unique(table: Item, under: _Under) -> list[list[str]]:
+    """Return the column lists that are unique in a table, by constraint or by index."""
+    columns = [item.facts["columns"] for contype in "pu" for item in _constraints(table, under, contype)]
+    return columns + [item.facts["columns"] for item in under.get(("index", table.key), []) if item.facts["columns"]]
 
 
-def _keys(column: Item, one: Item, under: _Under) -> list[str]:
+def _keys(column: Item, table: Item, under: _Under) -> list[str]:
     name = column.facts["column"]
-    keys = ["primary key" for item in _constraints(one, under, "p") if name in item.facts["columns"]]
-    for columns in _unique(one, under):
+    keys = ["primary key" for item in _constraints(table, under, "p") if name in item.facts["columns"]]
+    for columns in _unique(table, under):
         if columns == [name] and not keys:
             keys.append("unique")
-    for item in _constraints(one, under, "f"):
+    for item in _constraints(table, under, "f"):
         if name in item.facts["columns"]:
             keys.append(f"→ {_code(item.definition.partition(' REFERENCES ')[2])}")
     return keys
 
 
 def _diagrams(tables: Sequence[Item], under: _Under) -> list[list[str]]:
-    """The lines of one diagram, or of several where it would be too large for those who draw it.
+    """Return the lines of one diagram, or of several where one would be too large for its renderers.
 
-    Tables that foreign keys connect stand together, as far as they fit.
+    Tables that foreign keys connect stand together as far as they fit.
     """
-    names = {one.name for one in tables}
-    boxes = {one.name: _box(one, under) for one in tables}
-    keys: dict[str, list[tuple[str, str]]] = {one.name: _relations(one, under) for one in tables}
+    names = {table.name for table in tables}
+    boxes = {table.name: _box(table, under) for table in tables}
+    keys: dict[str, list[tuple[str, str]]] = {table.name: _relations(table, under) for table in tables}
     near: dict[str, list[str]] = {name: [] for name in names}
-    for name, found in keys.items():
-        for of, _ in found:
-            if of in names and of != name:
-                near[name].append(of)
-                near[of].append(name)
+    for name, relations in keys.items():
+        for target, _ in relations:
+            if target in names and target != name:
+                near[name].append(target)
+                near[target].append(name)
     size = {name: sum(len(line) + 1 for line in [*boxes[name], *(line for _, line in keys[name])]) for name in names}
     diagrams: list[list[str]] = []
     room = 0
     for cluster in _clusters(near):
-        # One that doesn't fit into what is left begins a new diagram; one that fits into none is cut.
+        # A cluster that doesn't fit into the room that is left begins a new diagram; a cluster that fits into none is cut.
         fits = sum(size[name] for name in cluster) <= room
         for number, name in enumerate(cluster):
             if size[name] > room or (number == 0 and not fits):
@@ -206,15 +207,15 @@ def _diagrams(tables: Sequence[Item], under: _Under) -> list[list[str]]:
             diagrams[-1].append(name)
             room -= size[name]
     return [
-        [line for name in sorted(some) for line in boxes[name]]
-        + [line for name in sorted(some) for _, line in keys[name]]
-        for some in diagrams
+        [line for name in sorted(members) for line in boxes[name]]
+        + [line for name in sorted(members) for _, line in keys[name]]
+        for members in diagrams
     ] or [[]]
 
 
 def _clusters(near: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """The tables that are connected, each after one that it is connected with; the largest clusters first."""
-    found: list[list[str]] = []
+    """Return clusters of connected tables, largest first; each table follows one that it is connected with."""
+    clusters: list[list[str]] = []
     seen: set[str] = set()
     for first in sorted(near, key=lambda name: (-len(near[name]), name)):
         if first in seen:
@@ -227,42 +228,44 @@ def _clusters(near: Mapping[str, Sequence[str]]) -> list[list[str]]:
                 if other not in seen:
                     seen.add(other)
                     waiting.append(other)
-        found.append(cluster)
-    return sorted(found, key=lambda cluster: (-len(cluster), cluster[0]))
+        clusters.append(cluster)
+    return sorted(clusters, key=lambda cluster: (-len(cluster), cluster[0]))
 
 
-def _box(one: Item, under: _Under) -> list[str]:
-    primary = [name for item in _constraints(one, under, "p") for name in item.facts["columns"]]
-    foreign = [name for item in _constraints(one, under, "f") for name in item.facts["columns"]]
-    unique, rows = _unique(one, under), []
-    for column in _columns(one, under):
+def _box(table: Item, under: _Under) -> list[str]:
+    primary = [name for item in _constraints(table, under, "p") for name in item.facts["columns"]]
+    foreign = [name for item in _constraints(table, under, "f") for name in item.facts["columns"]]
+    unique, rows = _unique(table, under), []
+    for column in _columns(table, under):
         name = column.facts["column"]
         marks = [mark for mark, names in (("PK", primary), ("FK", foreign)) if name in names]
         if [name] in unique and name not in primary:
             marks.append("UK")
         kind = re.sub(r"[^\w()\[\]-]", "_", _short(column.facts["type"]).replace('"', ""))
         rows.append((f"        {kind} {_word(name)}" + (f" {', '.join(marks)}" if marks else ""), bool(marks)))
-    if sum(len(row) + 1 for row, _ in rows) > LARGEST // 2:  # hundreds of columns: those that are keys
+    if sum(len(row) + 1 for row, _ in rows) > LARGEST // 2:  # with hundreds of columns, only keys are shown
         rows = [(row, marked) for row, marked in rows if marked]
-    return [f"    {_entity(one.name)} {{", *(row for row, _ in rows), "    }"]
+    return [f"    {_entity(table.name)} {{", *(row for row, _ in rows), "    }"]
 
 
-def _relations(one: Item, under: _Under) -> list[tuple[str, str]]:
-    """The tables that a table refers to, each with the line that says so."""
-    found = []
-    unique = _unique(one, under)
-    required = {column.facts["column"] for column in _columns(one, under) if _of(column, "not null", under)}
-    for item in _constraints(one, under, "f"):
-        columns, of = item.facts["columns"], item.facts["references"]
+def _relations(table: Item, under: _Under) -> list[tuple[str, str]]:
+    """Return the tables that a table refers to, each with its line in the diagram."""
+    relations = []
+    unique = _unique(table, under)
+    required = {column.facts["column"] for column in _columns(table, under) if _of(column, "not null", under)}
+    for item in _constraints(table, under, "f"):
+        columns, target = item.facts["columns"], item.facts["references"]
         left = "||" if set(columns) <= required else "|o"
         right = "o|" if columns in unique else "o{"
-        if of:
-            found.append((of, f'    {_entity(of)} {left}--{right} {_entity(one.name)} : "{_label(columns)}"'))
-    return found
+        if target:
+            relations.append(
+                (target, f'    {_entity(target)} {left}--{right} {_entity(table.name)} : "{_label(columns)}"')
+            )
+    return relations
 
 
 def _plain(name: str) -> str:
-    """A name, with its schema or without, as it is without the quotes of SQL."""
+    """Return a name, qualified or not, without the quotes of SQL."""
     parts = re.findall(r'"((?:[^"]|"")*)"|([^".]+)', name)
     return ".".join(quoted.replace('""', '"') or plain for quoted, plain in parts)
 
@@ -273,7 +276,7 @@ def _entity(name: str) -> str:
 
 
 def _word(name: str) -> str:
-    """An attribute's name as Mermaid takes it: letters, digits, hyphens, underscores, beginning with a letter."""
+    """Return a name that Mermaid takes for an attribute: letters, digits, hyphens, underscores, beginning with a letter."""
     word = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     return word if word[:1].isalpha() else f"c_{word}"
 
@@ -289,12 +292,12 @@ def _label(columns: Sequence[str]) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return `text` in one line of a table's cell, in which neither HTML nor Markdown of its own is left."""
+    """Return `text` as one line in a table's cell, with its HTML and Markdown escaped."""
     return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(shown(" ".join(text.split())), quote=False))
 
 
 def _code(text: str, *, in_table: bool = True) -> str:
-    """Return `text` in one line as code; a vertical bar would end a table's cell even there."""
+    """Return `text` in one line as code; a vertical bar would end a table's cell even within code."""
     line = shown(" ".join(text.split()))
     line = line.replace("|", "\\|") if in_table else line
     if "`" not in line:

@@ -1,8 +1,8 @@
-"""A database of its own beside the live one, on the same server, for as long as a `with` lasts.
+"""A scratch database beside the live one, on the same server, for as long as a `with` lasts.
 
-It is like the live one in encoding, locale, owner and provisioned privileges, and empty. Its name says whose it is and
-when it was made, `<database>_scratch_<16 hex digits>`, the first eight digits being seconds since 1970: what a killed
-run leaves behind is recognised by the next one, even where the run died before the comment was written.
+It is empty, and like the live one in encoding, locale, owner and provisioned privileges. Its name tells its live database and
+its time of creation: `<database>_scratch_<16 hex digits>`, of which the first eight are seconds since 1970. So the next run
+recognises a database that a killed run left behind, even where that run died before it wrote the comment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..server.psql import SUPERUSER, Psql
 try:
     import psycopg
     from psycopg import pq
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern scratch"
@@ -48,7 +48,7 @@ FROM pg_database d WHERE d.datdba = current_user::regrole AND d.datname LIKE '%\
 _SHARED = {"DATABASE", "ROLE", "USER", "GROUP", "SYSTEM", "TABLESPACE", "SUBSCRIPTION", "PARAMETER"}
 _MAYBE_SHARED = {noun.lower() for noun in _SHARED} | {"owned", "grant", "revoke"}
 _MAY_CHANGE_SHARED = {"ALTER", "CREATE", "DROP", "COMMENT", "GRANT", "REVOKE", "REASSIGN", "DO"}
-"""What a statement begins with that says, itself or in its body, what `_changes_shared` looks for."""
+"""First words of statements that may, themselves or in their body, match `_changes_shared`."""
 _GIVES_SETTING = re.compile(r"\b(?:SET|RESET)\b", re.IGNORECASE)
 _EXTENSION = re.compile(r'CREATE\s+EXTENSION\s+IF\s+NOT\s+EXISTS\s+("(?:[^"]|"")+"|[\w$]+)', re.IGNORECASE)
 
@@ -65,12 +65,13 @@ def scratch_database(
     extensions: Sequence[tuple[str, str]] = (),
     leftover_after: float = LEFTOVER_AFTER,
 ) -> Iterator[psycopg.Connection[Any]]:
-    """A connection, in autocommit mode, to a new database that is dropped when the block ends, however it ends.
+    """Yield a connection, in autocommit mode, to a new database that is dropped however the block ends.
 
-    `connection` leads to the live database and stays usable; `params` are those that it was made with. A role that may
-    not create databases needs `superuser`. With `declared` the new database gets the privileges that provisioning
-    gives. What `files`, which will be replayed there, want of extensions is made beforehand as far as only a superuser can, and so
-    are `extensions`, each with its schema. Leftovers of killed runs older than `leftover_after` seconds are dropped first. Raises `DasTernError`.
+    `connection` leads to the live database and stays usable; `params` are the parameters that it was made with. A role that
+    may not create databases needs `superuser`. With `declared` the new database gets the privileges that provisioning gives.
+    Extensions that only a superuser can create are created in advance: those that `files`, to be replayed there, ask for, and
+    `extensions`, each with its schema. Leftovers of killed runs older than `leftover_after` seconds are dropped first. Raise
+    `DasTernError`.
     """
     _drop_leftovers(connection, str(params["database"]), leftover_after)
     name = _create(connection, params, superuser)
@@ -81,7 +82,7 @@ def scratch_database(
                 superuser.create_extension(name, extension, schema, str(params["user"]))
         own = connect({**params, "database": name}, APPLICATION, settings)
         with own:
-            own.prepare_threshold = None  # the caller may send DISCARD ALL, of which psycopg doesn't know
+            own.prepare_threshold = None  # the caller may send DISCARD ALL, which psycopg doesn't notice
             for step in of_new_database(_renamed(declared, name)) if declared is not None else ():
                 _provision(own, step.sql, params)
             yield own
@@ -105,15 +106,15 @@ def _provision(connection: psycopg.Connection[Any], sql: str, params: Mapping[st
         connection.execute(sql)  # type: ignore[arg-type]
     except psycopg.Error as error:
         raise DasTernError(
-            f"The privileges that {params['database']} is to have can't be given to a scratch database: {_words(error)}. "
-            "`ansible-playbook playbooks/provision.yml` makes the roles."
+            f"The declared privileges of {params['database']} can't be granted in a scratch database: {_message(error)}. "
+            "`ansible-playbook playbooks/provision.yml` creates the roles."
         ) from None
 
 
 def _create(connection: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql | None) -> str:
-    row = connection.execute(_LIKE_LIVE).fetchone()
-    assert row is not None
-    encoding, provider, collate, ctype, locale, rules, may_create, owner, now, written = row
+    facts = connection.execute(_LIKE_LIVE).fetchone()
+    assert facts is not None
+    encoding, provider, collate, ctype, locale, rules, may_create, owner, now, written = facts
     name = f"{scratch_stem(str(params['database']))}_scratch_{now & 0xFFFFFFFF:08x}{secrets.token_hex(4)}"
     like = f"ENCODING {literal(encoding)} LC_COLLATE {literal(collate)} LC_CTYPE {literal(ctype)} LOCALE_PROVIDER "
     like += {"b": "builtin", "i": "icu"}.get(provider, "libc")
@@ -121,7 +122,7 @@ def _create(connection: psycopg.Connection[Any], params: Mapping[str, Any], supe
         like += f" {'BUILTIN_LOCALE' if provider == 'b' else 'ICU_LOCALE'} {literal(locale)}"
     like += f" ICU_RULES {literal(rules)}" if rules else ""
     mark = literal(f"{MARK}{params['database']}, made {written}")
-    made = [
+    statements = [
         f"CREATE DATABASE {identifier(name)} OWNER {identifier(owner)} TEMPLATE template0 STRATEGY wal_log {like}",
         f"COMMENT ON DATABASE {identifier(name)} IS {mark}",
         f"REVOKE ALL ON DATABASE {identifier(name)} FROM PUBLIC",
@@ -129,24 +130,24 @@ def _create(connection: psycopg.Connection[Any], params: Mapping[str, Any], supe
     if not may_create and superuser is None:
         raise DasTernError(
             f"A scratch database is needed, and role {owner} may not create one (postgres_app_createdb is false). The "
-            "superuser in its container can: name the container (postgres_container_name)."
+            "superuser in the server's container can: name the container (postgres_container_name)."
         )
     try:
         if may_create:
-            for statement in made:
+            for statement in statements:
                 connection.execute(statement)  # type: ignore[arg-type]
         elif superuser is not None:
-            superuser.run(";\n".join(made) + ";")
+            superuser.run(";\n".join(statements) + ";")
     except psycopg.Error as error:
-        raise DasTernError(f"No scratch database {name} could be made: {_words(error)}.") from None
+        raise DasTernError(f"The scratch database {name} can't be created: {_message(error)}.") from None
     return name
 
 
 def _drop(connection: psycopg.Connection[Any], name: str, superuser: Psql | None) -> None:
-    """Drop it although a statement may still run in it.
+    """Drop database `name` even while a statement runs in it.
 
-    FORCE is refused where autovacuum is at work there; a plain DROP sends autovacuum away and waits for it. Where the
-    superuser itself is at work there, or `connection` is lost, only the superuser can.
+    FORCE is refused while autovacuum works there; a plain DROP cancels autovacuum and waits for it. While the superuser
+    itself works there, or after `connection` is lost, only the superuser can drop the database.
     """
     drop = f"DROP DATABASE IF EXISTS {identifier(name)}"
     try:
@@ -159,13 +160,13 @@ def _drop(connection: psycopg.Connection[Any], name: str, superuser: Psql | None
             superuser.run(f"{drop} WITH (FORCE);")
             return
         raise DasTernError(
-            f"The scratch database {name} could not be dropped: {_words(error)}. Nothing else uses it: a later run drops it, "
+            f"The scratch database {name} can't be dropped: {_message(error)}. Nothing else uses it: a later run drops it, "
             f"or `{drop} WITH (FORCE)`."
         ) from None
 
 
 def _drop_leftovers(connection: psycopg.Connection[Any], database: str, older_than: float) -> None:
-    """Drop what killed runs left: ours by name, with our comment or none, old enough, and used by nobody."""
+    """Drop leftovers of killed runs: databases with our kind of name, our comment or none, old enough, and unused."""
     pattern = re.compile(name_pattern(database))
     for name, comment, now in connection.execute(_LEFTOVERS).fetchall():
         if not pattern.match(name) or not (comment is None or comment.startswith(MARK + database + ",")):
@@ -174,109 +175,111 @@ def _drop_leftovers(connection: psycopg.Connection[Any], database: str, older_th
             try:
                 connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")  # type: ignore[arg-type]
             except psycopg.errors.ObjectInUse:
-                pass  # somebody just went in: it isn't left behind
+                pass  # somebody has just connected: it isn't left behind
 
 
 def replay(connection: psycopg.Connection[Any], files: Sequence[MigrationFile], folder: str) -> list[str]:
-    """Run whole migrations in a scratch database, without a ledger; return what was left out of them, in words.
+    """Run whole migrations in a scratch database, without a ledger; return a description of each statement left out.
 
-    Each file is one simple query, as Prisma sends it: a transaction, unless it says otherwise itself. Raises
-    `DasTernError` that names the file which doesn't run, or would reach beyond the database by its code.
+    Each file is one simple query, as Prisma sends it: a transaction, unless it controls transactions itself. Raise
+    `DasTernError` that names the file which fails, or whose code would reach beyond the database.
     """
     left_out: list[str] = []
     for file in files:
         path = f"{folder}/{file.name}/{SCRIPT}"
-        own, left = without_shared(file, path)
-        left_out += left
+        rest, omitted = without_shared(file, path)
+        left_out += omitted
         try:
-            connection.execute(own.sql)  # type: ignore[arg-type]
+            connection.execute(rest.sql)  # type: ignore[arg-type]
             if connection.info.transaction_status != pq.TransactionStatus.IDLE:
-                raise DasTernError(f"Migration {file.name} begins a transaction that it doesn't end: {path}.")
+                raise DasTernError(f"Migration {file.name} begins a transaction and doesn't end it: {path}.")
             connection.execute("DISCARD ALL")
         except psycopg.Error as error:
-            words = (
-                "What only a superuser may create (an extension that isn't trusted) has to be written `CREATE EXTENSION IF "
-                "NOT EXISTS`: then it is made beforehand where the container can be reached."
+            advice = (
+                "An extension that only a superuser may create, because it isn't trusted, has to be written `CREATE EXTENSION "
+                "IF NOT EXISTS`: then it is created in advance where the container can be reached."
                 if error.sqlstate == "42501"
-                else "It was applied to the live database in another state than the migrations before it give, or with another "
-                "content: `ansible-playbook playbooks/status.yml` shows what the ledger says."
+                else "When it was applied, the live database was in another state than the earlier migrations produce, or the file "
+                "had other contents: `ansible-playbook playbooks/status.yml` shows the ledger."
             )
             raise DasTernError(
-                f"Migration {file.name} is applied, but can't be run again in an empty scratch database: {_words(error)} "
-                f"({path}). {words}",
+                f"Migration {file.name} is applied, but can't be run again in an empty scratch database: {_message(error)} "
+                f"({path}). {advice}",
                 sqlstate=error.sqlstate or "",
             ) from None
     return left_out
 
 
 def without_shared(
-    file: MigrationFile, path: str, mend: str = "compare by hand", *, settings_only: bool = False
+    file: MigrationFile, path: str, advice: str = "compare by hand", *, settings_only: bool = False
 ) -> tuple[MigrationFile, list[str]]:
-    """Return a file without its statements that change what all databases of the server share, and these in words.
+    """Return a file without statements that change objects shared by all databases of the server, and their descriptions.
 
-    With `settings_only` only such as give a role or a database a setting are left out: others may fail where they really run, or
-    something may need what they make. Blanks stand in their place, so that lines stay where they are. Raises `DasTernError`
-    for code that would change it, as what else that does isn't known, and for DROP OWNED and REASSIGN OWNED, which change this
-    database as well.
+    With `settings_only`, only statements that give a role or a database a setting are left out: others may fail in the real
+    run, or later statements may need them. Blanks replace them, so that lines keep their numbers. Raise `DasTernError`,
+    with `advice`, for code that would change shared objects, because its other effects aren't known, and for DROP
+    OWNED and REASSIGN OWNED, which change this database as well.
     """
     if not _MAYBE_SHARED & file.words:
         return file, []
-    own, left = file, []
-    if any(_is_left_out(one, settings_only) for one in each_statement(file.outline.text)):
+    rest, left = file, []
+    if any(_is_left_out(statement, settings_only) for statement in each_statement(file.outline.text)):
         sql, parts, end = file.sql, [], 0
-        for one in each_statement(sql):
-            if _is_left_out(one, settings_only):
-                parts += [sql[end : one.start], re.sub(r"[^\n]", " ", one.text)]
-                end = one.end
-                text = " ".join(one.text.split())[:120]
+        for statement in each_statement(sql):
+            if _is_left_out(statement, settings_only):
+                parts += [sql[end : statement.start], re.sub(r"[^\n]", " ", statement.text)]
+                end = statement.end
+                text = " ".join(statement.text.split())[:120]
                 left.append(
-                    f"left out: `{text}` at {path}, line {one.line}, which changes what all databases of the server share"
+                    f"left out: `{text}` at {path}, line {statement.line}, which changes objects that all databases of the server share"
                 )
-        own = MigrationFile(file.name, "".join([*parts, sql[end:]]))
-    refuse_outside(own, path, mend)
-    return own, left
+        rest = MigrationFile(file.name, "".join([*parts, sql[end:]]))
+    refuse_outside(rest, path, advice)
+    return rest, left
 
 
-def _is_left_out(one: Statement, settings_only: bool) -> bool:
-    if one.first not in _MAY_CHANGE_SHARED or _has_body(one) or "OWNED" in one.words[:2]:
+def _is_left_out(statement: Statement, settings_only: bool) -> bool:
+    if statement.first not in _MAY_CHANGE_SHARED or _has_body(statement) or "OWNED" in statement.words[:2]:
         return False
-    if settings_only and not (one.first == "ALTER" and _GIVES_SETTING.search(one.text)):
+    if settings_only and not (statement.first == "ALTER" and _GIVES_SETTING.search(statement.text)):
         return False
-    return _changes_shared([word for word, _ in islice(_said(one.text, one.line, body=False), 200)])
+    return _changes_shared([word for word, _ in islice(_words_of(statement.text, statement.line, body=False), 200)])
 
 
-def refuse_outside(file: MigrationFile, path: str, mend: str = "compare by hand") -> None:
-    """Refuse a file that says that it would change more than the database that it runs in.
+def refuse_outside(file: MigrationFile, path: str, advice: str = "compare by hand") -> None:
+    """Refuse a file whose text shows that it would change more than the database that it runs in.
 
-    Looks at statements, and at the words in the body of a DO block or a function, where what is in quotes counts as far as
-    it is executed or kept for that. What is put together of smaller pieces, or done by a function that is called, isn't seen.
+    Statements are searched, and the words in the body of a DO block or a function; quoted text there counts if it may be
+    executed, now or later. Statements that code assembles from pieces, or that a called function runs, aren't noticed.
     """
     if not _MAYBE_SHARED & file.words:
         return
-    for one in each_statement(file.outline.text):
-        if one.first not in _MAY_CHANGE_SHARED:
+    for statement in each_statement(file.outline.text):
+        if statement.first not in _MAY_CHANGE_SHARED:
             continue
-        body = _has_body(one)
-        said = list(_said(one.text, one.line, body=body))
-        words = [word for word, _ in said]
+        body = _has_body(statement)
+        words_and_lines = list(_words_of(statement.text, statement.line, body=body))
+        words = [word for word, _ in words_and_lines]
         for number in range(len(words) if body else 1):
             if _changes_shared(words[number : number + 200]):
-                line = said[number][1]
-                text = " ".join((file.sql.split("\n")[line - 1] if body else one.text).split())[:120]
+                line = words_and_lines[number][1]
+                text = " ".join((file.sql.split("\n")[line - 1] if body else statement.text).split())[:120]
                 raise DasTernError(
-                    f"Migration {file.name} changes what all databases of the server share: `{text}` at {path}, line {line}. "
-                    f"It can't be run in a scratch database without doing that to the live server; {mend}."
+                    f"Migration {file.name} changes objects that all databases of the server share: `{text}` at {path}, line {line}. "
+                    f"In a scratch database it would change the live server, too; {advice}."
                 )
 
 
-def _has_body(one: Statement) -> bool:
-    return one.words[:1] == ("DO",) or bool(one.words[:1] == ("CREATE",) and {"FUNCTION", "PROCEDURE"} & set(one.words))
+def _has_body(statement: Statement) -> bool:
+    return statement.words[:1] == ("DO",) or bool(
+        statement.words[:1] == ("CREATE",) and {"FUNCTION", "PROCEDURE"} & set(statement.words)
+    )
 
 
-def _said(sql: str, line: int, *, body: bool, inside: bool = False) -> Iterator[tuple[str, int]]:
-    """The words of a statement, each with its line; of a `body` those in quotes, too, as if it were all one text.
+def _words_of(sql: str, line: int, *, body: bool, inside: bool = False) -> Iterator[tuple[str, int]]:
+    """Yield the words of a statement, each with its line; in a `body`, quoted words as well, as if all were one text.
 
-    Where nothing is executed `inside` the body, its strings are data, and so are always those of INSERT, UPDATE and RAISE.
+    `inside` a body that executes nothing, strings are data, as are always the strings of INSERT, UPDATE and RAISE.
     """
     counted, raised, begins, cases, before = 0, False, "", 0, ""
     executes = not inside or any(token.upper() in ("EXECUTE", "DO") for _, token, _ in tokens(sql))
@@ -285,7 +288,7 @@ def _said(sql: str, line: int, *, body: bool, inside: bool = False) -> Iterator[
         counted = start
         if kind in ("string", "escape", "dollar"):
             if body and not raised and executes and begins not in ("INSERT", "UPDATE"):
-                yield from _said(literal_value(token), line, body=True, inside=True)
+                yield from _words_of(literal_value(token), line, body=True, inside=True)
             raised = False  # only the first string of a RAISE is its message
         elif kind != "other":
             word = token.upper()
@@ -303,7 +306,7 @@ def _said(sql: str, line: int, *, body: bool, inside: bool = False) -> Iterator[
 
 
 def _changes_shared(words: list[str]) -> bool:
-    """Whether a statement that begins with these words changes what isn't in one database alone."""
+    """Return whether a statement that begins with these words changes objects that aren't in one database alone."""
     match words[:3]:
         case ["ALTER" | "CREATE" | "DROP", "USER", "MAPPING"]:
             return False
@@ -315,7 +318,7 @@ def _changes_shared(words: list[str]) -> bool:
             end = next((place for place, word in enumerate(words) if word in (";", "TO", "FROM")), None)
             if end is None:
                 return False
-            # Without ON it is a role that is granted.
+            # Without ON, roles are granted.
             return "ON" not in words[:end] or words[words.index("ON") + 1] in _SHARED
     return False
 
@@ -323,14 +326,14 @@ def _changes_shared(words: list[str]) -> bool:
 def _make_extensions(
     connection: psycopg.Connection[Any], name: str, files: Sequence[MigrationFile], superuser: Psql
 ) -> None:
-    """Make those extensions in database `name` that its role may not, where the files ask for them.
+    """Create the extensions in database `name` that the files ask for and that its role may not create.
 
-    Only such as the live database has: a superuser accepted them there. In a database that is still empty their scripts
-    meet nothing of the application's.
+    Only extensions of the live database are created: a superuser accepted them there. In a database that is still empty
+    their scripts meet no objects of the application.
     """
     asked = {
-        found.strip('"') if found.startswith('"') else found.lower()
-        for file in files for found in _EXTENSION.findall(file.outline.text)
+        extension.strip('"') if extension.startswith('"') else extension.lower()
+        for file in files for extension in _EXTENSION.findall(file.outline.text)
     }  # fmt: skip
     query = (
         "SELECT x.extname FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_available_extension_versions v "
@@ -340,5 +343,5 @@ def _make_extensions(
         superuser.create_extension(name, extension, "public", SUPERUSER)
 
 
-def _words(error: psycopg.Error) -> str:
+def _message(error: psycopg.Error) -> str:
     return f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""The command line of this run of ansible-playbook, on the controller: what the commands that it shows have to repeat."""
+"""The command line of this run of ansible-playbook, whose options the commands in its messages have to repeat."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .variables import FOREIGN, is_foreign, role_names
 
 
 class CommandLine:
-    """`root` is the project's folder, `extra` what all `-e` together set."""
+    """The command line of this run; `root` is the project's folder, `extra` the variables of all `-e` together."""
 
     def __init__(self, root: Path, extra: Mapping[str, Any]) -> None:
         self._root, self._extra, self._here = root, extra, os.getcwd()
 
     def complete(self, value: Any) -> Any:
-        """The same text, or report, with each command of a playbook acting where this run does."""
+        """Return a text or report in which each command of a playbook acts on the target of this run."""
         return all_completed(value, lambda text: completed(text, self._options, self._located))
 
     def again(self, confirm: str = "") -> str:
-        """This very command line without `--check`, with the confirmation that it lacks."""
+        """Return this command line without `--check`, with the confirmation that it lacks."""
         return again(sys.argv[1:], _parsed, confirm)
 
     def _located(self, path: str) -> str:
@@ -41,18 +41,18 @@ class CommandLine:
 
     @cached_property
     def _options(self) -> str:
-        given = dict(context.CLIARGS)
+        arguments = dict(context.CLIARGS)
         blank = PlaybookCLI(["ansible-playbook", "x"])
         blank.init_parser()
         defaults = vars(blank.parser.parse_args(["x"]))
-        # A variable of the environment may have been given for this run alone.
+        # An environment variable may have been set for this run alone.
         if "ANSIBLE_INVENTORY" not in os.environ:
             defaults["inventory"] = constants.DEFAULT_HOST_LIST
-        words = target_options({**given, "inventory": _as_list(given.get("inventory"))}, defaults, self._here)
-        return " ".join([*words, *self._variables(list(given.get("extra_vars") or []))])
+        options = target_options({**arguments, "inventory": _as_list(arguments.get("inventory"))}, defaults, self._here)
+        return " ".join([*options, *self._variables(list(arguments.get("extra_vars") or []))])
 
-    def _variables(self, given: list[str]) -> list[str]:
-        """A file is repeated whole if all of it describes the instance, else what does of it, one by one."""
+    def _variables(self, arguments: list[str]) -> list[str]:
+        """Return `-e` options: a file whole if all of it describes the instance, else its variables that do, one by one."""
         names = role_names(self._root) | {FOREIGN} if self._extra else set()
 
         def setting(name: str) -> bool:
@@ -61,10 +61,10 @@ class CommandLine:
 
         files: list[str] = []
         covered: set[str] = set()
-        for one in given:
-            if one.startswith("@") and (held := _parsed(one)) and all(map(setting, held)):
-                files.append(f"-e {quote('@' + near(one[1:], self._here))}")
-                covered |= held.keys()
+        for word in arguments:
+            if word.startswith("@") and (variables := _parsed(word)) and all(map(setting, variables)):
+                files.append(f"-e {quote('@' + near(word[1:], self._here))}")
+                covered |= variables.keys()
         single = {name: value for name, value in self._extra.items() if name not in covered}
         return [*files, *repeated(single, setting)]
 
@@ -74,14 +74,14 @@ def _as_list(value: Any) -> list[str]:
 
 
 def _parsed(word: str) -> dict[str, Any]:
-    """What one `-e` sets, as Ansible reads it; a file that can't be read a second time sets nothing."""
+    """Return the variables that one `-e` sets, as Ansible reads it; none for a file that can't be read a second time."""
     try:
         if word.startswith("@"):
-            found = DataLoader().load_from_file(word[1:])
+            variables = DataLoader().load_from_file(word[1:])
         elif word[:1] in ("{", "["):
-            found = DataLoader().load(word)
+            variables = DataLoader().load(word)
         else:
-            found = parse_kv(word)
+            variables = parse_kv(word)
     except (AnsibleError, OSError):
         return {}
-    return {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}
+    return {str(name): value for name, value in variables.items()} if isinstance(variables, Mapping) else {}

@@ -1,4 +1,4 @@
-"""What the action plugins share: where to work, refusals as results, and a section of the play's summary.
+"""The base of the action plugins: where to work, refusals as results, and a section of the play's summary.
 
 A module in a process of its own costs a Python start and the import of psycopg (0.7 s of a 2.6 s playbook on a
 small machine). Where the host is the controller itself, the action plugin calls the same function in its own
@@ -36,22 +36,22 @@ INSTANCE = {
     "wal_archive": "postgres_wal_archive",
     "zero_loss": "backup_zero_loss",
 }
-"""The variables that describe the instance, by the option which carries them in every module."""
+"""The variables that describe the instance, by the option that carries each in every module."""
 ENDPOINTS = ("docker_engine_endpoint", "docker_engine_host")
-"""What the role docker_engine found, and before it ran what is declared."""
+"""The variables of the engine's endpoint: as the role docker_engine determined it, else as declared."""
 PASSWORD = "app_password"
-"""The file in the folder of the configuration that holds the application's password."""
+"""The file in the configuration folder that holds the application's password."""
 
 
 class HostAction(ActionBase):
     """An action plugin beside the module `MODULE`, whose options are `ARGUMENT_SPEC`.
 
-    An option that the task doesn't give is the variable that `INSTANCE` names for it, else `<role>_<option>`. So a new
-    option is declared by the role (meta/argument_specs.yml and defaults/main.yml) and by `ARGUMENT_SPEC`; no task hands
-    it over.
+    An option that the task doesn't give has the value of the variable that `INSTANCE` names for it, else of
+    `<role>_<option>`. So the role (meta/argument_specs.yml and defaults/main.yml) and `ARGUMENT_SPEC` declare a new option,
+    and no task passes it.
 
-    A subclass says in `here` how the module's function is called; one that has more to do on the controller overrides
-    `act`, and one that has something for the summary `section`.
+    A subclass calls the module's function in `here`. It overrides `act` to do more on the controller, and `sections` to add
+    to the summary.
     """
 
     supports_check_mode = True
@@ -71,12 +71,12 @@ class HostAction(ActionBase):
         except DasTernError as refusal:
             result = {"failed": True, "msg": refusal.message, **refusal.facts}
         if _gone(result):
-            found = self._swap()
-            result |= {**found, "message": found["msg"]} if found and not result.get("failed") else found
-        result.pop("invocation", None)  # all that was sent to the host, over again
+            swap = self._swap()
+            result |= {**swap, "message": swap["msg"]} if swap and not result.get("failed") else swap
+        result.pop("invocation", None)  # it repeats everything that was sent to the host
         if sections := self.sections(params, result):
             result["ansible_stats"] = {"data": {"dastern_report": sections}, "per_host": True, "aggregate": True}
-        # A module masks what it was given as secret; what this process returns is masked by the same function.
+        # A module masks the secrets that it was given; the same function masks the result of this process.
         masked: dict[str, Any] = presentable(remove_values(result, validated._no_log_values))
         return masked
 
@@ -97,27 +97,27 @@ class HostAction(ActionBase):
         return options
 
     def _instance(self) -> str:
-        """`environment/host`, which a confirmation has to name."""
+        """Return `environment/host`, which a confirmation has to name."""
         host = self._vars["inventory_hostname"]
         environment = self._templar.template(self._vars.get("dastern_environment", ""))
         if not environment:
             raise DasTernError(
-                f"`dastern_environment` isn't set for host {host}, and nothing destructive is done without knowing it: "
-                "development, staging or production, in its inventory."
+                f"`dastern_environment` isn't set for host {host}, and nothing destructive is done without it. Set it to "
+                "development, staging or production in the inventory."
             )
         return f"{environment}/{host}"
 
     def _swap(self) -> dict[str, Any]:
-        """What is said instead where the server is away because a restore's swap hasn't ended."""
+        """Return the message to show instead where the server is away because a restore's swap hasn't ended."""
         names = {"container": "postgres_container_name", "backup_dir": "postgres_backup_dir"}
         if not self._vars.keys() >= set(names.values()):
             return {}
         params: dict[str, Any] = {option: self._templar.template(self._vars[name]) for option, name in names.items()}
         if not self._runs_here():
-            found: dict[str, Any] = self._execute_module(
+            answer: dict[str, Any] = self._execute_module(
                 module_name="pending_swap", module_args=params, task_vars=self._vars
             )
-            return {name: found[name] for name in ("msg", "swap")} if found.get("swap") else {}
+            return {name: answer[name] for name in ("msg", "swap")} if answer.get("swap") else {}
         try:
             swaps.refuse_pending(params)
         except DasTernError as refusal:
@@ -125,11 +125,11 @@ class HostAction(ActionBase):
         return {}
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The task's result; `DasTernError` is a refusal."""
+        """Return the task's result; `DasTernError` is a refusal."""
         return self.on_host(params)
 
     def on_host(self, params: dict[str, Any]) -> dict[str, Any]:
-        """What the module returns for `params`."""
+        """Return the module's result for `params`."""
         if self._runs_here():
             return self.here(params)
         # The validation has replaced `~` in paths by the controller's home; on the host it means the host's.
@@ -144,7 +144,7 @@ class HostAction(ActionBase):
         return result
 
     def _runs_here(self) -> bool:
-        """Return whether the host is this very process's machine, user and Python, and the task needs no other environment."""
+        """Return whether the host is the machine, user and Python of this process, and the task needs no other environment."""
         if self._connection.transport != "local" or self._play_context.become:
             return False
         environment: dict[str, Any] = {}
@@ -153,7 +153,7 @@ class HostAction(ActionBase):
         return not environment and interpreter in (sys.executable, "{{ ansible_playbook_python }}")
 
     def on_host_in_turn(self, params: dict[str, Any]) -> dict[str, Any]:
-        """`on_host`; for one who has to wait for the migration lock it is first said whom it waits for."""
+        """Return `on_host`; if it has to wait for the migration lock, first show whom it waits for."""
         if not self._task.check_mode and params["lock_wait"]:
             try:
                 result = self.on_host({**params, "lock_wait": 0})
@@ -167,34 +167,34 @@ class HostAction(ActionBase):
         return self.on_host(params)
 
     def here(self, params: dict[str, Any]) -> dict[str, Any]:
-        """What the module returns for `params`, worked out in this process."""
+        """Return the module's result for `params`, computed in this process."""
         raise NotImplementedError
 
     def sections(self, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-        """What the play's summary says of `result`, by section."""
+        """Return the entries of the play's summary for `result`, by section."""
         return {}
 
 
 def _gone(result: dict[str, Any]) -> bool:
-    """Whether no server answers, its container doesn't run, or its database takes no connections."""
+    """Return whether no server answers, its container doesn't run, or its database takes no connections."""
     away = result.get("code") == "P1001" or result.get("status") in (404, 409) or "closed" in result
     return bool(away and (result.get("failed") or "message" in result))
 
 
-def say(words: str, color: str | None = None) -> None:
-    """A line for the operator while the task is at work."""
-    Display().display(shown(words), color=color)
+def say(message: str, color: str | None = None) -> None:
+    """Show the operator a line while the task is running."""
+    Display().display(shown(message), color=color)
 
 
-def warn(words: str) -> None:
-    """A warning in Ansible's form."""
-    Display().warning(shown(words))
+def warn(message: str) -> None:
+    """Show a warning in Ansible's form."""
+    Display().warning(shown(message))
 
 
 def refused_lines(refused: list[str]) -> list[str]:
-    """What the summary of a check says of what would refuse the run itself."""
+    """Return the lines of a check's summary about reasons that would make the real run refuse."""
     lines = []
-    for words in refused:
-        first, *more = words.splitlines()
+    for message in refused:
+        first, *more = message.splitlines()
         lines += [f"would be refused: {first}", *(f"  {line.strip()}" for line in more)]
     return lines

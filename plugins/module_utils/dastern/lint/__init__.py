@@ -1,4 +1,4 @@
-"""What is dangerous in a migration, from the text of its SQL.
+"""Lint: dangers in a migration, found in the text of its SQL.
 
 Imports: common.
 """

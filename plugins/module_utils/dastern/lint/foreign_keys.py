@@ -1,8 +1,8 @@
 """Foreign keys that a chain of SQL files leaves without an index, found in the files alone.
 
 Deleting or changing a row of the table that a foreign key points to reads the whole pointing table where no index
-begins with the key's columns (PostgreSQL manual, "Constraints", foreign keys). Read are `CREATE`, `ALTER` and `DROP` of
-tables and indexes, also in code that the file runs, as far as it is literal; schemas are not told apart.
+begins with the key's columns (PostgreSQL manual, "Constraints", foreign keys). `CREATE`, `ALTER` and `DROP` of tables and
+indexes are read, also in code that the file runs, as far as it is literal; schemas are not distinguished.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN_INDEXES = ("BTREE", "HASH")
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands: the number of the file in the chain and the character offset in it."""
+    """A place in the chain: the number of the file and the character offset in it."""
 
     file: int
     offset: int
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ForeignKey:
-    """A foreign key; `place` is where it was made, or where the index that it had was taken away."""
+    """A foreign key; `place` is where it was created, or, if it `lost` its index, where that was dropped."""
 
     name: str
     table: str
@@ -48,21 +48,21 @@ class _Index:
 
 
 def without_index(files: list[str]) -> list[ForeignKey]:
-    """The foreign keys that have no index after all of `files` (in order) have run."""
+    """Return the foreign keys that have no index after all of `files` (in order) have run."""
     catalogue = _Catalogue()
     for number, sql in enumerate(files):
-        for statement in (each for one, code in with_code(each_statement(sql)) for each in (one, *code)):
+        for statement in (inner for top, code in with_code(each_statement(sql)) for inner in (top, *code)):
             catalogue.run(statement.words, statement.text, Place(number, statement.start))
     return [key for key in catalogue.keys if not catalogue.served(key)]
 
 
 class _Catalogue:
-    """Tables' foreign keys and indexes, as far as the statements so far tell."""
+    """Foreign keys and indexes of tables, as far as the statements so far show."""
 
     def __init__(self) -> None:
         self.keys: list[ForeignKey] = []
         self.indexes: defaultdict[str, list[_Index]] = defaultdict(list)
-        """By table: with a thousand of them, a list to search for each key would take minutes."""
+        """Indexes by table: with a thousand tables, searching one list for each key would take minutes."""
 
     def served(self, key: ForeignKey) -> bool:
         return any(index.serves(key) for index in self.indexes[key.table])
@@ -143,7 +143,7 @@ class _Catalogue:
                 self._rename_column(table, old, new)
 
     def _element(self, table: str, element: list[Token], place: Place) -> None:
-        """A column or a constraint of a table."""
+        """Follow a column or a constraint of a table."""
         if not element:
             return
         place = Place(place.file, place.offset + element[0][2])
@@ -163,7 +163,7 @@ class _Catalogue:
                 reader.skip()
 
     def _constraint(self, table: str, name: str, reader: Reader, column: str | None, place: Place) -> None:
-        """One constraint from the word that says its kind; `column` where it stands behind a column's type."""
+        """Follow a constraint from the word for its kind on; `column` is set where the constraint follows a column's type."""
         kind = reader.word
         reader.skip()
         if kind == "REFERENCES" and column is not None:
@@ -175,13 +175,13 @@ class _Catalogue:
             reader.take("KEY")
         reader.take("NULLS", "NOT", "DISTINCT")
         if reader.take("USING", "INDEX"):
-            # The constraint gives its name to the index that is there.
+            # The constraint gives its name to the existing index.
             old = reader.name()
             self._rename(old, name or old)
             return
-        columns: tuple[str | None, ...] = (column,) if column else tuple(_column(one) for one in reader.group())
+        columns: tuple[str | None, ...] = (column,) if column else tuple(_column(element) for element in reader.group())
         if kind == "FOREIGN":
-            self._add_key(table, name, tuple(one for one in columns if one), place)
+            self._add_key(table, name, tuple(name for name in columns if name), place)
         else:
             default = f"{table}_pkey" if kind == "PRIMARY" else _default_name(table, columns, "key")
             self.indexes[table].append(_Index(name or default, columns))
@@ -193,7 +193,7 @@ class _Catalogue:
         reader.take("DROP", kind)
         reader.take("CONCURRENTLY")
         reader.take("IF", "EXISTS")
-        names = {Reader(one).name() for one in split(reader.rest)}
+        names = {Reader(part).name() for part in split(reader.rest)}
         if kind == "TABLE":
             self.keys = [key for key in self.keys if key.table not in names]
             for table in names:
@@ -219,30 +219,30 @@ class _Catalogue:
 
     def _rename_column(self, table: str, old: str, new: str) -> None:
         self.keys = [
-            replace(key, columns=tuple(new if one == old else one for one in key.columns))
+            replace(key, columns=tuple(new if column == old else column for column in key.columns))
             if key.table == table
             else key
             for key in self.keys
         ]
         self.indexes[table] = [
-            replace(index, columns=tuple(new if one == old else one for one in index.columns))
+            replace(index, columns=tuple(new if column == old else column for column in index.columns))
             for index in self.indexes[table]
         ]
 
 
 def _added(reader: Reader) -> list[Token]:
-    """What stands behind ADD, ADD COLUMN or ADD COLUMN IF NOT EXISTS."""
+    """Return the tokens after ADD, ADD COLUMN or ADD COLUMN IF NOT EXISTS."""
     reader.take("COLUMN")
     reader.take("IF", "NOT", "EXISTS")
     return reader.rest
 
 
 def _column(element: list[Token]) -> str | None:
-    """The column that an element of an index or a key names; None for an expression."""
+    """Return the column that an element of an index or a key names; None for an expression."""
     is_name = bool(element) and element[0][0] in ("word", "ident")
-    return name_of(element[0]) if is_name and [one[1] for one in element[1:2]] != ["("] else None
+    return name_of(element[0]) if is_name and [text for _, text, _ in element[1:2]] != ["("] else None
 
 
 def _default_name(table: str, columns: tuple[str | None, ...], ending: str) -> str:
-    """The name that PostgreSQL gives where none is said."""
+    """Return the name that PostgreSQL gives where the statement has none."""
     return "_".join([table, *(column or "expr" for column in columns), ending])

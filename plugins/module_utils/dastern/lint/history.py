@@ -1,4 +1,4 @@
-"""What a chain of migrations says of its tables, as far as lint needs it to know better than a look at one statement."""
+"""Facts about tables from a whole chain of migrations, where lint needs more than a look at one statement."""
 
 from __future__ import annotations
 
@@ -10,76 +10,76 @@ from itertools import pairwise
 from ..common.sql_code import with_code
 from ..common.sql_reader import Reader, Token, altered, name_of, outside, split, upper
 from ..common.sql_text import Statement, each_statement, tokens
-from .dangers import Made, tables
+from .dangers import NewTables, tables
 
 Span = tuple[int, int, int]
-"""Number of the file, and the offsets in it between which something stands."""
+"""Number of the file, and the offsets of begin and end in it."""
 Path = tuple[str, ...]
-"""A table with its schema, but for `public`, which most files leave out."""
+"""A table with its schema, except `public`, which most files leave out."""
 Checks = dict[tuple[Path, str], tuple[str, int, int | None]]
-"""By table and name of a CHECK that a column is not null: the column, the file that adds it, and the first file for which it is
-valid without having been read under the lock of that file's ADD; None while it is NOT VALID."""
+"""By table and name of a CHECK that a column is not null: the column, the file that adds it, and the first file for which the
+check is valid without having been validated under the lock of that file's ADD; None while it is NOT VALID."""
 _BEHIND_DEFAULT = {
     "CONSTRAINT", "NOT", "UNIQUE", "PRIMARY", "CHECK", "REFERENCES", "COLLATE", "GENERATED", "DEFERRABLE", "INITIALLY",
 }  # fmt: skip
-# The time at which the transaction or the statement began is the same for all rows.
+# The start of the transaction or the statement is the same for all rows.
 _TIMES = {"CURRENT_TIME", "CURRENT_TIMESTAMP", "LOCALTIME", "LOCALTIMESTAMP"}
 _TIME_CALLS = {"NOW", "STATEMENT_TIMESTAMP", "TRANSACTION_TIMESTAMP"}
 
 
 @dataclass
 class History:
-    """What statements of the chain do, given what was there before them."""
+    """Statements of the chain whose effect depends on earlier ones."""
 
     proven: list[Span] = field(default_factory=list)
-    """`SET NOT NULL` of a column that a validated CHECK shows to have none: the table isn't read."""
+    """`SET NOT NULL` of a column for which a validated CHECK excludes nulls: the table isn't read."""
     constant: list[Span] = field(default_factory=list)
-    """A column added with a default that is the same in each row: no row is written."""
+    """New columns with a default that is the same in each row: no row is written."""
     partitioned: list[Span] = field(default_factory=list)
-    """An index on a partitioned table with its partitions, which can't be built CONCURRENTLY."""
+    """Indexes on a partitioned table with its partitions, which can't be built CONCURRENTLY."""
     alone: list[Span] = field(default_factory=list)
-    """An index on a partitioned table ONLY: nothing is read."""
+    """Indexes on a partitioned table ONLY: nothing is read."""
     rewritten: list[Span] = field(default_factory=list)
-    """A column added whose type is a domain with a constraint, or with a default that calls: each row is written anew."""
+    """New columns of a domain with a constraint, or with a default that calls a function: each row is rewritten."""
     searched: list[Span] = field(default_factory=list)
-    """A partition added beside a default one, which is searched for rows that belong into the new one."""
+    """New partitions beside a default one, which is searched for rows that belong in the new partition."""
     keys: list[tuple[Span, str, str]] = field(default_factory=list)
-    """A constraint dropped that the chain made as a key: where, its name, and `PRIMARY` or `UNIQUE`."""
+    """Dropped constraints that the chain created as keys: place, name, and `PRIMARY` or `UNIQUE`."""
     renamed: list[Span] = field(default_factory=list)
-    """`ALTER INDEX ... RENAME` of what no file makes as an index: the server renames a table by it, too."""
+    """`ALTER INDEX ... RENAME` of an object that no file creates as an index: it renames a table, too."""
 
 
 @dataclass
 class _Known:
-    """What the chain so far says of the database. What lessens a danger holds for one schema, what adds one for all."""
+    """Facts about the database from the chain so far. A fact that lessens a danger holds for one schema, others for all."""
 
     checks: dict[str, Checks] = field(default_factory=dict)
-    """By the name of the table without its schema."""
+    """Checks by the name of the table without its schema."""
     partitioned: dict[str, set[Path]] = field(default_factory=dict)
-    """Likewise."""
+    """Partitioned tables by the name without the schema."""
     domains: dict[str, str] = field(default_factory=dict)
-    """Domains for which a new column is written into each row, because of their `constraint` or their `default`."""
+    """Domains whose new columns are written into each row, each with the reason: `constraint` or `default`."""
     defaults: dict[str, dict[Path, Path]] = field(default_factory=dict)
-    """By partitioned table, likewise, its default partition as it was written."""
+    """By the name of a partitioned table without its schema, the table and its default partition as it was written."""
     parents: dict[Path, Path] = field(default_factory=dict)
-    """By default partition the partitioned table."""
+    """The partitioned table of each default partition."""
     keys: dict[str, str] = field(default_factory=dict)
-    """By name of a constraint, `PRIMARY` or `UNIQUE`."""
+    """`PRIMARY` or `UNIQUE`, by name of the constraint."""
     temporary: set[Path] = field(default_factory=set)
-    """Tables of the session, which end with the file."""
+    """Temporary tables, which end with the file."""
 
     def checks_of(self, table: Path) -> Checks:
         return self.checks.setdefault(_last(table), {})
 
     def forget_checks(self, table: Path, name: str | None = None, column: str | None = None) -> None:
-        """Forget the checks of a table in whatever schema: all, or one by its name, or those of a column."""
+        """Forget the checks of a table in any schema: all, or one by its name, or those of a column."""
         checks = self.checks_of(table)
-        for key, (of, _, _) in list(checks.items()):
-            if name in (None, key[1]) and column in (None, of):
+        for key, (checked, _, _) in list(checks.items()):
+            if name in (None, key[1]) and column in (None, checked):
                 del checks[key]
 
     def forget(self, table: Path) -> None:
-        """Forget a table that is dropped, or made anew."""
+        """Forget a table that is dropped or created again."""
         self.forget_checks(table)
         self.partitioned.get(_last(table), set()).discard(table)
         self.parents.pop(_plain(self.defaults.get(_last(table), {}).pop(table, ())), None)
@@ -94,39 +94,41 @@ class _Known:
         self.defaults.get(_last(parent), {}).pop(parent, None)
 
     def leave(self) -> None:
-        """Forget what was said of tables that may have been others than those of the same name elsewhere."""
+        """Forget facts about tables that may be different tables of the same name in another schema."""
         self.checks.clear()
         self.partitioned.clear()
 
 
 def read(files: Sequence[str], together: Collection[int] = ()) -> History:
-    """Read the texts of a chain in order; a table that one of those `together` makes holds no rows for the next."""
+    """Read the texts of a chain in order; a table that one of the files `together` creates holds no rows for the next."""
     history = History()
     known = _Known()
     relations = _Relations()
-    of_together = Made()
+    of_together = NewTables()
     for number, sql in enumerate(files):
-        made = of_together if number in together else Made()
+        new_tables = of_together if number in together else NewTables()
         moved = False
         for top, code in with_code(each_statement(sql)):
-            moved = moved or any(one.first != "CREATE" and "search_path" in one.text.lower() for one in (top, *code))
+            moved = moved or any(
+                statement.first != "CREATE" and "search_path" in statement.text.lower() for statement in (top, *code)
+            )
             if moved:
                 known.leave()
-            for one in (*code, top):
-                if relations.renames_another(one) and not made.all_of(tables(one)):
-                    history.renamed.append((number, one.start, one.end))
-                relations.run(one)
+            for statement in (*code, top):
+                if relations.renames_another(statement) and not new_tables.all_of(tables(statement)):
+                    history.renamed.append((number, statement.start, statement.end))
+                relations.run(statement)
             before = {name: dict(checks) for name, checks in known.checks.items()} if code else {}
-            for one in code:
-                _follow(history, number, one, known, made)
-            if code:  # which may not have run: what it takes away counts, what it adds doesn't
+            for statement in code:
+                _follow(history, number, statement, known, new_tables)
+            if code:  # it may not run: its removals count, its additions don't
                 known.checks = {
                     name: {key: check for key, check in before[name].items() if key in known.checks[name]}
                     for name in before.keys() & known.checks.keys()
                 }
-            _follow(history, number, top, known, made)
-            made.run(top, code)
-        made.next_file()
+            _follow(history, number, top, known, new_tables)
+            new_tables.run(top, code)
+        new_tables.next_file()
         if moved:
             known.leave()
         while known.temporary:
@@ -139,22 +141,22 @@ _IMPLICIT = re.compile(r"_(?:pkey|key|idx|excl)[0-9]*$")
 
 
 class _Relations:
-    """The names of tables and their like, and those of indexes, which are told apart by what makes them; schemas aside."""
+    """The names of tables and the like, and those of indexes, without schemas, as the creating statements distinguish them."""
 
     def __init__(self) -> None:
         self._others: set[str] = set()
         self._indexes: set[str] = set()
 
-    def renames_another(self, one: Statement) -> bool:
-        """Whether an ALTER INDEX renames what isn't known to be an index."""
-        name = self._renamed(one)[0] if one.words[:2] == ("ALTER", "INDEX") else ""
+    def renames_another(self, statement: Statement) -> bool:
+        """Return whether an ALTER INDEX renames an object that isn't known to be an index."""
+        name = self._renamed(statement)[0] if statement.words[:2] == ("ALTER", "INDEX") else ""
         return name != "" and not self._is_index(name)
 
-    def run(self, one: Statement) -> None:
-        if one.first not in ("CREATE", "ALTER", "DROP"):
+    def run(self, statement: Statement) -> None:
+        if statement.first not in ("CREATE", "ALTER", "DROP"):
             return
-        reader = Reader(one.text)
-        kinds = set(one.words[1:4]) & {"TABLE", "VIEW", "SEQUENCE", "INDEX"}
+        reader = Reader(statement.text)
+        kinds = set(statement.words[1:4]) & {"TABLE", "VIEW", "SEQUENCE", "INDEX"}
         while not reader.done and not {reader.word} & kinds:
             reader.skip()
         reader.skip()
@@ -162,18 +164,18 @@ class _Relations:
         reader.take("IF", "NOT", "EXISTS") or reader.take("IF", "EXISTS")
         if not kinds or reader.done:
             return
-        if one.first == "DROP":
+        if statement.first == "DROP":
             names = {Reader(part).name() for part in split(reader.rest)}
             self._others -= names
             self._indexes -= names
-        elif one.first == "ALTER":
-            old, new = self._renamed(one)
+        elif statement.first == "ALTER":
+            old, new = self._renamed(statement)
             known = self._indexes if not old or self._is_index(old) else self._others
             known.discard(old)
             known.add(new)
         elif reader.word != "ON":
             (self._indexes if "INDEX" in kinds else self._others).add(reader.name())
-        for (_, word, _), behind in pairwise(tokens(one.text)):
+        for (_, word, _), behind in pairwise(tokens(statement.text)):
             if word.upper() == "CONSTRAINT":
                 self._indexes.add(name_of(behind))
 
@@ -183,32 +185,32 @@ class _Relations:
         )
         return name not in self._others and (name in self._indexes or bool(implicit))
 
-    def _renamed(self, one: Statement) -> tuple[str, str]:
-        """The old and the new name, of a constraint the new one; empty where the statement does something else."""
-        reader = Reader(one.text)
+    def _renamed(self, statement: Statement) -> tuple[str, str]:
+        """Return the old and the new name, of a constraint only the new one; '' where the statement does something else."""
+        reader = Reader(statement.text)
         while not reader.done and reader.word != "RENAME":
             reader.skip()
         if reader.take("RENAME", "CONSTRAINT"):
             reader.path()
             return "", reader.name() if reader.take("TO") else ""
-        return ("".join(tables(one)[0][-1:]), reader.name()) if reader.take("RENAME", "TO") else ("", "")
+        return ("".join(tables(statement)[0][-1:]), reader.name()) if reader.take("RENAME", "TO") else ("", "")
 
 
-def _follow(history: History, number: int, one: Statement, known: _Known, made: Made) -> None:
-    match one.words:
+def _follow(history: History, number: int, statement: Statement, known: _Known, new_tables: NewTables) -> None:
+    match statement.words:
         case ("CREATE" | "ALTER" | "DROP", "DOMAIN", *_):
-            _domain(one, known.domains)
+            _domain(statement, known.domains)
         case ("CREATE", *_):
-            _create(history, number, one, known, made)
+            _create(history, number, statement, known, new_tables)
         case ("ALTER", "TABLE", *_):
-            _alter(history, number, one, known, made)
-        case ("ALTER", "INDEX", *_):  # which renames the constraint that it belongs to
-            reader = Reader(one.text)
+            _alter(history, number, statement, known, new_tables)
+        case ("ALTER", "INDEX", *_):  # this renames the constraint of the index, too
+            reader = Reader(statement.text)
             reader.take("ALTER", "INDEX")
             reader.take("IF", "EXISTS")
             _key_renamed(reader.name(), reader, known)
         case ("DROP", "TABLE", *_):
-            reader = Reader(one.text)
+            reader = Reader(statement.text)
             reader.take("DROP", "TABLE")
             reader.take("IF", "EXISTS")
             for part in split(reader.rest):
@@ -216,7 +218,7 @@ def _follow(history: History, number: int, one: Statement, known: _Known, made: 
 
 
 def _plain(path: Path) -> Path:
-    """A name as it is compared: `public.t` is `t`."""
+    """Return a name in the form for comparison: `public.t` is `t`."""
     return path[-1:] if path[-2:-1] == ("public",) else path[-2:]
 
 
@@ -224,9 +226,9 @@ def _last(path: Path) -> str:
     return path[-1] if path else ""
 
 
-def _domain(one: Statement, domains: dict[str, str]) -> None:
-    """Note a domain that has a constraint, or a default that calls, as far as it is told."""
-    reader = Reader(one.text)
+def _domain(statement: Statement, domains: dict[str, str]) -> None:
+    """Note a domain that has a constraint, or a default that calls a function, as far as the statement shows."""
+    reader = Reader(statement.text)
     reader.skip()
     reader.take("DOMAIN")
     reader.take("IF", "EXISTS")
@@ -234,9 +236,9 @@ def _domain(one: Statement, domains: dict[str, str]) -> None:
     plain = upper(outside(reader.rest))
     default = default_of(reader.rest)
     calls = "default" if default and not _constant(default) else ""
-    if one.words[0] == "DROP":
+    if statement.words[0] == "DROP":
         domains.pop(name, None)
-    elif one.words[0] == "CREATE":
+    elif statement.words[0] == "CREATE":
         reader.take("AS")
         inherited = domains.get(reader.name(), "")
         bound = inherited == "constraint" or "CHECK" in plain or ("NOT", "NULL") in pairwise(plain)
@@ -250,8 +252,8 @@ def _domain(one: Statement, domains: dict[str, str]) -> None:
         domains[reader.name()] = domains[name]
 
 
-def _create(history: History, number: int, one: Statement, known: _Known, made: Made) -> None:
-    reader = Reader(one.text)
+def _create(history: History, number: int, statement: Statement, known: _Known, new_tables: NewTables) -> None:
+    reader = Reader(statement.text)
     reader.take("CREATE")
     of_session = False
     while reader.word in ("LOCAL", "GLOBAL", "TEMP", "TEMPORARY", "UNLOGGED", "FOREIGN"):
@@ -271,7 +273,7 @@ def _create(history: History, number: int, one: Statement, known: _Known, made: 
         _note_keys(reader.rest, known.keys)
         if reader.take("PARTITION", "OF"):
             parent = reader.path()
-            _partition(history, (number, one.start, one.end), parent, written, plain, known, made)
+            _partition(history, (number, statement.start, statement.end), parent, written, plain, known, new_tables)
         return
     reader.take("UNIQUE")
     if not reader.take("INDEX"):
@@ -282,26 +284,26 @@ def _create(history: History, number: int, one: Statement, known: _Known, made: 
     table = _plain(reader.path())
     partitioned = known.partitioned.get(_last(table))
     if only and partitioned and table in partitioned:
-        history.alone.append((number, one.start, one.end))
+        history.alone.append((number, statement.start, statement.end))
     elif not only and partitioned:
-        history.partitioned.append((number, one.start, one.end))
+        history.partitioned.append((number, statement.start, statement.end))
 
 
 def _partition(
-    history: History, span: Span, parent: Path, partition: Path, plain: list[str], known: _Known, made: Made
+    history: History, span: Span, parent: Path, partition: Path, plain: list[str], known: _Known, new_tables: NewTables
 ) -> None:
-    """A partition that is made for a table or attached to it; `plain` are the words of that outside of parentheses."""
+    """Follow a partition that is created for a table or attached to it; `plain` are the words outside parentheses."""
     if "DEFAULT" in plain:
         known.attach(_plain(parent), partition)
         return
     of_its_name = known.defaults.get(_last(parent), {})
     default = of_its_name.get(_plain(parent)) or next(iter(of_its_name.values()), None)
-    if default and not made.all_of([parent]) and not made.all_of([default]):
+    if default and not new_tables.all_of([parent]) and not new_tables.all_of([default]):
         history.searched.append(span)
 
 
 def _note_keys(parts: list[Token], keys: dict[str, str]) -> None:
-    """Note the names of the primary keys and unique constraints that stand in what is made."""
+    """Note the names of the primary keys and unique constraints in a definition."""
     words = upper(parts)
     for at, word in enumerate(words):
         if word == "CONSTRAINT" and words[at + 2 : at + 3] in (["PRIMARY"], ["UNIQUE"]):
@@ -317,7 +319,7 @@ def _key_renamed(old: str, reader: Reader, known: _Known) -> None:
 
 
 def _outside(parts: list[Token]) -> list[str]:
-    """The words that stand outside of parentheses, up to an AS."""
+    """Return the words outside parentheses, up to an AS."""
     words, depth = [], 0
     for kind, text, _ in parts:
         depth += {"(": 1, ")": -1}.get(text, 0)
@@ -328,11 +330,11 @@ def _outside(parts: list[Token]) -> list[str]:
     return words
 
 
-def _alter(history: History, number: int, one: Statement, known: _Known, made: Made) -> None:
-    written, parts = altered(one.text)
-    table, new = _plain(written), made.all_of(tables(one))
-    spans = [(number, one.start + part[0][2], one.start + part[-1][2] + len(part[-1][1])) for part in parts]
-    for part, span in zip(parts, spans, strict=True):  # the server does these before all others of the statement
+def _alter(history: History, number: int, statement: Statement, known: _Known, new_tables: NewTables) -> None:
+    written, parts = altered(statement.text)
+    table, new = _plain(written), new_tables.all_of(tables(statement))
+    spans = [(number, statement.start + part[0][2], statement.start + part[-1][2] + len(part[-1][1])) for part in parts]
+    for part, span in zip(parts, spans, strict=True):  # the server runs these before all other actions of the statement
         inner = Reader(part)
         if inner.take("DROP", "CONSTRAINT"):
             inner.take("IF", "EXISTS")
@@ -357,15 +359,19 @@ def _alter(history: History, number: int, one: Statement, known: _Known, made: M
                 checks[key] = (column, added, max(number, added + 1))
         elif inner.take("ATTACH", "PARTITION"):
             partition = inner.path()
-            # One that isn't new is read as well, which a rule says of the statement alone.
-            if made.all_of([partition]) or inner.word == "DEFAULT":
-                _partition(history, span, written, partition, upper(outside(inner.rest)), known, made)
+            # A partition that isn't new is read as well; another rule reports that from the statement alone.
+            if new_tables.all_of([partition]) or inner.word == "DEFAULT":
+                _partition(history, span, written, partition, upper(outside(inner.rest)), known, new_tables)
         elif inner.take("DETACH", "PARTITION"):
             known.detach(_plain(inner.path()))
         elif inner.take("ALTER"):
             inner.take("COLUMN")
             column = inner.name()
-            valid = [since for (on, _), (of, _, since) in known.checks_of(table).items() if (on, of) == (table, column)]
+            valid = [
+                since
+                for (on, _), (checked, _, since) in known.checks_of(table).items()
+                if (on, checked) == (table, column)
+            ]
             if inner.take("SET", "NOT", "NULL") and any(since is not None and since <= number for since in valid):
                 history.proven.append(span)
         elif inner.take("ADD"):
@@ -374,7 +380,7 @@ def _alter(history: History, number: int, one: Statement, known: _Known, made: M
                 name = inner.name()
                 if inner.take("CHECK") and (column := _not_null(inner)):
                     pairs = list(pairwise(upper(inner.rest)))
-                    if ("NO", "INHERIT") not in pairs:  # which says nothing of its children
+                    if ("NO", "INHERIT") not in pairs:  # such a check doesn't hold for children
                         known.checks_of(table)[table, name] = (
                             column,
                             number,
@@ -389,7 +395,7 @@ def _alter(history: History, number: int, one: Statement, known: _Known, made: M
 
 
 def _renamed(reader: Reader, table: Path, known: _Known) -> None:
-    """What is known of a table goes with its new name; of a renamed column nothing is known."""
+    """Move the facts about a table to its new name; after a renamed column, forget the checks."""
     if not reader.take("TO"):
         known.forget_checks(table)
         if reader.take("CONSTRAINT"):
@@ -411,7 +417,7 @@ def _renamed(reader: Reader, table: Path, known: _Known) -> None:
 
 
 def _not_null(reader: Reader) -> str:
-    """The column of `(column IS NOT NULL)`; empty where the CHECK says something else."""
+    """Return the column of `(column IS NOT NULL)`; '' for any other CHECK."""
     groups = reader.group()
     parts = groups[0] if len(groups) == 1 else []
     while len(parts) > 2 and parts[0][1] == "(" and parts[-1][1] == ")":
@@ -421,13 +427,13 @@ def _not_null(reader: Reader) -> str:
 
 
 def _constant_default(part: list[Token]) -> bool:
-    """Whether a column that is added has a default that counts once, for all rows."""
+    """Return whether a new column has a default that is computed once for all rows."""
     expression = default_of(part)
     return bool(expression) and _constant(expression)
 
 
 def _constant(expression: list[Token]) -> bool:
-    """Whether an expression is without a call, but for those that tell when the transaction or the statement began."""
+    """Return whether an expression calls no function except those for the start of the transaction or the statement."""
     edge = ("", "", 0)
     return not any(
         kind in ("word", "ident")
@@ -441,7 +447,7 @@ def _constant(expression: list[Token]) -> bool:
 
 
 def _type(reader: Reader) -> str:
-    """The type of a column that is added; empty for an array."""
+    """Return the type of a new column; '' for an array."""
     reader.take("COLUMN")
     reader.take("IF", "NOT", "EXISTS")
     reader.name()
@@ -450,7 +456,7 @@ def _type(reader: Reader) -> str:
 
 
 def default_of(part: list[Token]) -> list[Token]:
-    """The tokens between DEFAULT and the next constraint of the column."""
+    """Return the tokens between DEFAULT and the next constraint of the column."""
     words = [text.upper() if kind == "word" else text for kind, text, _ in part]
     if "DEFAULT" not in words or "GENERATED" in words:
         return []

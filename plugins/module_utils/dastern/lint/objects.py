@@ -1,4 +1,4 @@
-"""What a file has made, given another name, and gives a name again: of that the application knows nothing, or nothing is lost."""
+"""Objects that a file creates, renames, or names again: the application doesn't know them, or loses nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..common.sql_text import Statement, tokens
 
 Path = tuple[str, ...]
 Object = tuple[str, Path, Path]
-"""Kind, name with its schema as it was written, and the table of a policy, trigger or rule."""
+"""Kind, name with its schema as written, and the table of a policy, trigger or rule."""
 _HOW = {
     "TEMP",
     "TEMPORARY",
@@ -29,7 +29,7 @@ _SEVERAL_WORDS = (
     *(("TEXT", "SEARCH", kind) for kind in ("CONFIGURATION", "DICTIONARY", "PARSER", "TEMPLATE")),
     ("OPERATOR", "CLASS"), ("OPERATOR", "FAMILY"), ("USER", "MAPPING"), ("EVENT", "TRIGGER"), ("ACCESS", "METHOD"),
 )  # fmt: skip
-# One name stands for one of them.
+# Kinds that share their names.
 _ALIKE = {
     "VIEW": "TABLE", "MATERIALIZED VIEW": "TABLE", "FOREIGN TABLE": "TABLE", "SEQUENCE": "TABLE", "DOMAIN": "TYPE",
     "PROCEDURE": "FUNCTION", "ROUTINE": "FUNCTION", "AGGREGATE": "FUNCTION", "FOREIGN SERVER": "SERVER",
@@ -38,61 +38,61 @@ _WITHOUT_NAME = ("", "CAST", "OPERATOR", "TRANSFORM", "USER MAPPING")
 
 
 class Objects:
-    """Follows the statements of a file, of which `every` is the list in the order in which they run."""
+    """Objects that the statements of a file create or rename; `every` lists all statements in the order in which they run."""
 
     def __init__(self, every: Iterable[Statement]) -> None:
         self._made: dict[tuple[str, str], set[Object]] = {}
         self._renamed: set[Object] = set()
         self._given: dict[Object, int] = {}
-        """By what a name is given to, how many statements run up to the last one that gives it."""
+        """By object that gets a name, the number of statements up to the last one that gives it."""
         self._at = 0
-        for at, one in enumerate(every):
-            for given in named(list(tokens(one.text))) if one.first in ("CREATE", "ALTER") else ():
-                if made := given if one.first == "CREATE" else _renamed_to(one, given):
-                    self._given[_public(made)] = at + 1
+        for at, statement in enumerate(every):
+            for new_object in named(list(tokens(statement.text))) if statement.first in ("CREATE", "ALTER") else ():
+                if named_object := new_object if statement.first == "CREATE" else _renamed_to(statement, new_object):
+                    self._given[_public(named_object)] = at + 1
 
     def made(self, objects: list[Object]) -> bool:
-        """Whether the file has made all of these anew: they have no rights yet, no rows, and nobody uses them."""
-        return bool(objects) and all(one in self._made.get(_key(one), ()) for one in objects)
+        """Return whether the file has created all of these: they have no grants and no rows yet, and nobody uses them."""
+        return bool(objects) and all(item in self._made.get(_key(item), ()) for item in objects)
 
     def unused(self, objects: list[Object]) -> bool:
-        """Whether the file has made or renamed all of these, or gives their names again further down."""
+        """Return whether the file has created or renamed all of these, or gives their names again further down."""
         return bool(objects) and all(
-            self.made([one]) or _public(one) in self._renamed or self._given.get(_public(one), 0) > self._at
-            for one in objects
+            self.made([item]) or _public(item) in self._renamed or self._given.get(_public(item), 0) > self._at
+            for item in objects
         )
 
-    def run(self, one: Statement, *, certain: bool) -> None:
-        """Follow the next statement; one in code isn't `certain`, it may not run."""
+    def run(self, statement: Statement, *, certain: bool) -> None:
+        """Follow the next statement; a statement in code isn't `certain`, because it may not run."""
         self._at += 1
-        parts = list(tokens(one.text)) if one.first in ("CREATE", "ALTER", "DROP") else []
+        parts = list(tokens(statement.text)) if statement.first in ("CREATE", "ALTER", "DROP") else []
         objects = named(parts)
-        if one.first == "CREATE":
-            # What is temporary may be gone again at any time, and its name means something else.
-            known = "OR REPLACE" in (words := " ".join(one.words)) or "IF NOT" in words or " TEMP" in words
-            for each in objects if certain and not known else ():
-                self._made.setdefault(_key(each), set()).add(each)
+        if statement.first == "CREATE":
+            # A temporary object may be gone at any time, and then its name means something else.
+            known = "OR REPLACE" in (words := " ".join(statement.words)) or "IF NOT" in words or " TEMP" in words
+            for item in objects if certain and not known else ():
+                self._made.setdefault(_key(item), set()).add(item)
         elif objects:
-            moved = one.first == "DROP" or ("SET", "SCHEMA") in pairwise(upper(parts))
-            for each in objects:
-                new = _renamed_to(one, each)
-                fresh = self.made([each])
+            moved = statement.first == "DROP" or ("SET", "SCHEMA") in pairwise(upper(parts))
+            for item in objects:
+                new = _renamed_to(statement, item)
+                fresh = self.made([item])
                 if new or moved:
-                    self._made.pop(_key(each), None)
+                    self._made.pop(_key(item), None)
                 if new:
                     self._renamed.add(_public(new))
                 if new and fresh and certain:
                     self._made.setdefault(_key(new), set()).add(new)
         elif (
-            one.first in ("RESET", "DISCARD", "ROLLBACK")
-            or (one.first == "SET" and {"ROLE", "AUTHORIZATION"} & set(one.words))
-            or "search_path" in one.text.lower()
+            statement.first in ("RESET", "DISCARD", "ROLLBACK")
+            or (statement.first == "SET" and {"ROLE", "AUTHORIZATION"} & set(statement.words))
+            or "search_path" in statement.text.lower()
         ):
             self._made.clear()
 
 
 def named(parts: list[Token]) -> list[Object]:
-    """What a CREATE, ALTER or DROP names; nothing where it is more than a name that tells one from another."""
+    """Return the objects that a CREATE, ALTER or DROP names; none of kinds that a name alone doesn't identify."""
     reader = Reader(parts)
     first = reader.word
     reader.skip()
@@ -118,15 +118,18 @@ def named(parts: list[Token]) -> list[Object]:
 
 
 def granted(parts: list[Token], until: str) -> list[Object]:
-    """What a GRANT or REVOKE is about; nothing where it is all of a schema."""
+    """Return the objects of a GRANT or REVOKE; none where it is for all objects of a schema."""
     reader = Reader(parts)
     while not reader.done and not reader.take("ON"):
         reader.skip()
     behind = [text.upper() for _, text, _ in reader.rest[1:2]]
-    # A name may be the word of a kind.
+    # A name may be the same word as a kind.
     kind = _kind(reader) if reader.word and behind not in ([], ["."], [","], [until]) else "TABLE"
     rest = reader.rest
-    end = next((at for at, (of, text, _) in enumerate(rest) if of == "word" and text.upper() == until), len(rest))
+    end = next(
+        (at for at, (token_kind, text, _) in enumerate(rest) if token_kind == "word" and text.upper() == until),
+        len(rest),
+    )
     return [(kind, path, ()) for part in split(rest[:end]) if (path := Reader(part).path())]
 
 
@@ -138,22 +141,22 @@ def _kind(reader: Reader) -> str:
     return _ALIKE.get(kind, kind)
 
 
-def _renamed_to(one: Statement, old: Object) -> Object | None:
-    """What an ALTER ... RENAME TO makes of `old`."""
-    if one.first != "ALTER" or "rename" not in one.text.lower():
+def _renamed_to(statement: Statement, old: Object) -> Object | None:
+    """Return `old` with the name that an ALTER ... RENAME TO gives it."""
+    if statement.first != "ALTER" or "rename" not in statement.text.lower():
         return None
-    reader = Reader(one.text)
+    reader = Reader(statement.text)
     while not reader.done and not reader.take("RENAME", "TO"):
         reader.skip()
     kind, path, table = old
     return None if reader.done else (kind, (*path[:-1], reader.name()), table)
 
 
-def _key(one: Object) -> tuple[str, str]:
-    return one[0], "".join(one[1][-1:])
+def _key(item: Object) -> tuple[str, str]:
+    return item[0], "".join(item[1][-1:])
 
 
-def _public(one: Object) -> Object:
-    """The same without the schema `public`, which Prisma writes in some statements of a file and not in others."""
-    kind, path, table = one
+def _public(item: Object) -> Object:
+    """Return an object without the schema `public`, which Prisma writes only in some statements of a file."""
+    kind, path, table = item
     return kind, path[path[:-1] == ("public",) :], table[table[:-1] == ("public",) :]

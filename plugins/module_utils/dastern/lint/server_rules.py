@@ -1,8 +1,8 @@
 """Statements that a migration can't run, or that reach beyond its database.
 
-A migration is run by the owner of the database, who is no superuser (`postgres_app_user`), over one connection without a
-client that sends or receives rows. Each refusal was seen at PostgreSQL 17; tests/integration/test_lint_statements.py has
-the server say it again.
+The owner of the database runs a migration: no superuser (`postgres_app_user`), over one connection without a client that
+sends or receives rows. Each refusal was seen with PostgreSQL 17; tests/integration/test_lint_statements.py makes the server
+repeat it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..common.migration_files import ADVISORY_LOCK
 from ..common.sql_code import Read
 from ..common.sql_reader import Reader, Token, outside, upper
 from ..common.sql_text import Statement, tokens
-from .dangers import BUT_SAY, Said, short
+from .dangers import BUT_SAY, Problem
 
 RULES = ("beyond-the-database", "cant-succeed", "gives-lock-away", "needs-superuser")
 _VERBS = {
@@ -25,14 +25,14 @@ _VERBS = {
 _ROLES = {"ROLE", "USER", "GROUP"}
 _SELF = {"CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"}
 _SET = {"SET", "RESET"}
-# What belongs to a superuser, or only a superuser may make, whatever is said of it.
+# Kinds that belong to a superuser, or that only a superuser may create, alter or drop.
 _OF_SUPERUSER = {
     ("SUBSCRIPTION",), ("TABLESPACE",), ("SYSTEM",), ("TRANSFORM",), ("EVENT", "TRIGGER"), ("ACCESS", "METHOD"),
     ("FOREIGN", "DATA"), ("SEARCH", "PARSER"), ("SEARCH", "TEMPLATE"),
 }  # fmt: skip
 _OFF = {"OFF", "FALSE", "NO", "0", "DEFAULT"}
 _TRUSTED_LANGUAGES = {"plpgsql", "plperl", "pltcl"}
-# Of those that come with PostgreSQL 17; the others there are trusted, and of foreign ones nothing is known.
+# Untrusted extensions of PostgreSQL 17; its others are trusted, and foreign ones are unknown.
 _UNTRUSTED = {
     "amcheck", "autoinc", "bloom", "dblink", "dict_xsyn", "earthdistance", "file_fdw", "hstore_plpython3u", "insert_username",
     "intagg", "jsonb_plpython3u", "ltree_plpython3u", "moddatetime", "pageinspect", "pg_buffercache", "pg_freespacemap",
@@ -41,47 +41,47 @@ _UNTRUSTED = {
 }  # fmt: skip
 
 
-def server(read: Read) -> Iterator[Said]:
-    """What the rules of this module find in the statements of a file, and in the code that it runs."""
+def server(read: Read) -> Iterator[Problem]:
+    """Yield the problems that this module's rules find in the statements of a file and in the code that it runs."""
     for top, code in read:
-        for one in (top, *code):
-            if one.first in _VERBS:
-                yield from _of_statement(one, list(tokens(one.text)))
+        for statement in (top, *code):
+            if statement.first in _VERBS:
+                yield from _of_statement(statement, list(tokens(statement.text)))
 
 
-def _of_statement(one: Statement, parts: list[Token]) -> Iterator[Said]:
+def _of_statement(statement: Statement, parts: list[Token]) -> Iterator[Problem]:
     words = upper(parts)
     if reason := _refused(words, parts):
         yield (
-            one.start, "cant-succeed", "danger", f"`{short(one)}` fails: {reason}.",
+            statement.start, "cant-succeed", "danger", f"`{statement.short}` fails: {reason}.",
             f"Leave it out; or {BUT_SAY}",
         )  # fmt: skip
     elif (severity := _of_extension(words, parts)) or _needs_superuser(words, parts):
         yield (
-            one.start, "needs-superuser", severity or "danger",
-            f"`{short(one)}` needs rights that the owner of a database hasn't (42501).",
-            f"Leave it to provisioning, or have a superuser do it; or {BUT_SAY}",
+            statement.start, "needs-superuser", severity or "danger",
+            f"`{statement.short}` needs rights that the owner of a database doesn't have (42501).",
+            f"Leave it to provisioning, or let a superuser run it; or {BUT_SAY}",
         )  # fmt: skip
     elif severity := _beyond(words):
         yield (
-            one.start, "beyond-the-database", severity,
-            f"`{short(one)}` reaches beyond the rows and tables of this database, and means something else in another environment.",
+            statement.start, "beyond-the-database", severity,
+            f"`{statement.short}` reaches beyond the rows and tables of this database, and means something else in another environment.",
             f"Leave it to provisioning; or {BUT_SAY}",
         )  # fmt: skip
     if words[:2] == ["DISCARD", "ALL"] or (words[0] in ("SELECT", "PERFORM") and _unlocks(words)):
         yield (
-            one.start, "gives-lock-away", "warning",
-            f"`{short(one)}` gives the lock of the run away: another run may begin before this one is done.", "Leave it out.",
+            statement.start, "gives-lock-away", "warning",
+            f"`{statement.short}` releases the lock of the run: another run may begin before this one is done.", "Leave it out.",
         )  # fmt: skip
 
 
 def _unlocks(words: list[str]) -> bool:
-    """Whether a statement gives back all advisory locks of the session, or that of the run."""
+    """Return whether a statement releases all advisory locks of the session, or the run's lock."""
     return "PG_ADVISORY_UNLOCK_ALL" in words or ("PG_ADVISORY_UNLOCK" in words and str(ADVISORY_LOCK) in "".join(words))
 
 
 def _refused(words: list[str], parts: list[Token]) -> str:
-    """Why the server takes a statement from nobody, or from no migration; empty where it may."""
+    """Return why the server refuses a statement from everybody, or in every migration; '' where it may accept it."""
     match words:
         case ["COPY", *_]:
             plain = upper(outside(parts))
@@ -90,7 +90,7 @@ def _refused(words: list[str], parts: list[Token]) -> str:
         case ["CREATE", "ASSERTION", *_]:
             return "PostgreSQL has no assertions"
         case ["ALTER", "TYPE", *rest] if ("DROP", "VALUE") in pairwise(rest):
-            return "PostgreSQL takes no value out of an enum"
+            return "PostgreSQL can't remove a value from an enum"
         case ["SECURITY", "LABEL", *_]:
             return "no module for labels is loaded"
         case ["SET", "TRANSACTION", *rest] if "ONLY" in rest or "SNAPSHOT" in rest:
@@ -103,7 +103,7 @@ def _refused(words: list[str], parts: list[Token]) -> str:
 def _needs_superuser(words: list[str], parts: list[Token]) -> bool:
     verb, *rest = words
     if verb == "COPY":
-        # What is copied is a name or stands in parentheses; to or from a file or a program.
+        # The source is a name or stands in parentheses; a string after TO or FROM is a file or a program.
         plain = outside(parts)
         at = next(
             (place for place, word in enumerate(upper(plain)) if place > 0 and word in ("FROM", "TO")), len(plain)
@@ -131,7 +131,7 @@ def _needs_superuser(words: list[str], parts: list[Token]) -> bool:
 
 
 def _of_object(verb: str, rest: list[str], parts: list[Token]) -> bool:
-    """Whether CREATE, ALTER or DROP of something is a superuser's; `rest` are the words behind it."""
+    """Return whether a CREATE, ALTER or DROP needs a superuser; `rest` are the words after it."""
     plain = upper(outside(parts))
     match rest:
         case ["USER", "MAPPING", *_]:
@@ -139,7 +139,7 @@ def _of_object(verb: str, rest: list[str], parts: list[Token]) -> bool:
         case [kind, *behind] if kind in _ROLES:
             return verb != "ALTER" or not behind or behind[0] not in _SELF
         case ["TEXT", "SEARCH", kind, *_]:
-            # They have no owner: who owns the schema may drop them.
+            # They have no owner: the owner of the schema may drop them.
             return verb != "DROP" and ("SEARCH", kind) in _OF_SUPERUSER
         case ["OPERATOR", "CLASS" | "FAMILY", *_]:
             return verb == "CREATE" or (verb == "ALTER" and bool({"ADD", "DROP"} & set(plain)))
@@ -152,13 +152,16 @@ def _of_object(verb: str, rest: list[str], parts: list[Token]) -> bool:
             reader = Reader(parts[2:])
             reader.path()
             if verb == "CREATE":
-                # A type of its own: nothing else is said, or a list of functions.
+                # A base type: nothing follows the name, or a list of functions.
                 return reader.done or reader.rest[0][1] == "("
             return verb == "ALTER" and reader.take("SET") and not reader.done and reader.rest[0][1] == "("
         case ["FUNCTION" | "PROCEDURE" | "ROUTINE", *_] if verb != "DROP":
             pairs = list(pairwise(plain))
             return (
-                any(word == "LANGUAGE" and of.strip("'\"").upper() in ("C", "INTERNAL") for word, of in pairs)
+                any(
+                    word == "LANGUAGE" and language.strip("'\"").upper() in ("C", "INTERNAL")
+                    for word, language in pairs
+                )
                 or any(word == "LEAKPROOF" and before != "NOT" for before, word in pairs)
                 or "SUPPORT" in plain
             )
@@ -171,23 +174,23 @@ def _of_object(verb: str, rest: list[str], parts: list[Token]) -> bool:
 
 
 def _of_extension(words: list[str], parts: list[Token]) -> str:
-    """The class of a CREATE EXTENSION that only a superuser may run; empty for others."""
+    """Return the severity of a CREATE EXTENSION that only a superuser may run; '' for others."""
     reader = Reader(parts)
     if not reader.take("CREATE", "EXTENSION"):
         return ""
-    there = reader.take("IF", "NOT", "EXISTS")
-    return ("warning" if there else "danger") if reader.name() in _UNTRUSTED else ""
+    if_not_exists = reader.take("IF", "NOT", "EXISTS")
+    return ("warning" if if_not_exists else "danger") if reader.name() in _UNTRUSTED else ""
 
 
 def _beyond(words: list[str]) -> str:
-    """The class of a statement that reaches beyond the database; empty for others."""
+    """Return the severity of a statement that reaches beyond the database; '' for others."""
     match words:
         case ["CREATE", "DATABASE", *_]:
             return "danger"
         case ["ALTER", "DATABASE", _, *rest]:
             if rest[:1] in (["SET"], ["RESET"]) and rest[1:2] != ["TABLESPACE"]:
                 return "warning"
-            # Another owner, and the version of its collation, are matters of other rules.
+            # Other rules cover its owner and the version of its collation.
             return "" if rest[:1] in (["OWNER"], ["REFRESH"]) else "danger"
         case ["CREATE" | "ALTER", "USER", "MAPPING", *_]:
             return "warning"

@@ -16,33 +16,33 @@ from typing import Any
 
 _ALONE = "Write it with CONCURRENTLY, as the only statement of a migration of its own."
 _NOT_VALID = "Add it with NOT VALID here and `VALIDATE CONSTRAINT` it in the next migration."
-_TWO_STEPS = "Let the application stop using it first, then say in `lint.yml` why it may go now."
+_TWO_STEPS = "Make the application stop using it first, then say in `lint.yml` why it may be dropped now."
 
-# Danger is what loses data, what the running application can't live with, and what locks out its reads for as long as
-# the table is big. Rules that aren't here are off; the pinned version of squawk has these besides:
+# A danger loses data, breaks the running application, or locks out its reads for a time that grows with the table. Rules
+# that aren't here are off; the pinned version of squawk has these besides:
 # - prefer-robust-stmts: a migration is one transaction and is never run twice
-# - prefer-text-field, prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-identity: types are Prisma's choice
+# - prefer-text-field, prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-identity: Prisma chooses the types
 # - require-lock-timeout, require-statement-timeout: every session of `migrate.yml` sets both
-# - transaction-nesting, ban-uncommitted-transaction, ban-concurrent-index-creation-in-transaction: own rules say more
+# - transaction-nesting, ban-uncommitted-transaction, ban-concurrent-index-creation-in-transaction: own rules report more
 # - require-enum-value-ordering: Prisma appends, and so does its schema
 # - unused-ignore: says nothing about the database
-# - ban-drop-view, -function, -type, -constraint and the other ban- rules on what code depends on: without CASCADE, which
-#   is a rule of our own, no rows are lost, and Prisma drops types and constraints in its everyday migrations
+# - ban-drop-view, -function, -type, -constraint and the other ban- rules on objects that code depends on: without CASCADE,
+#   for which we have a rule, no rows are lost, and Prisma drops types and constraints in its everyday migrations
 # - ban-create-domain-with-constraint: a new domain constrains no rows yet
 RULES: dict[str, tuple[str, str]] = {
-    # What it held is gone, and a rollback of the application finds nothing.
+    # The contents are lost, and a rollback of the application doesn't find them.
     "ban-drop-table": ("danger", _TWO_STEPS),
     "ban-drop-column": ("danger", _TWO_STEPS),
     "ban-drop-schema": ("danger", _TWO_STEPS),
     "ban-drop-database": ("danger", "Leave it out: a migration works inside one database."),
     # Empties tables that the statement doesn't name.
-    "ban-truncate-cascade": ("danger", "Name every table that is to be emptied, and leave CASCADE out."),
-    # The application that runs at this moment asks for the old name.
+    "ban-truncate-cascade": ("danger", "Name every table to empty, and leave CASCADE out."),
+    # The running application uses the old name.
     "renaming-column": ("danger", "Add the new column, copy, change the application, then drop the old one."),
     "renaming-table": ("danger", "Leave a view with the old name, or rename in Prisma with `@@map` only."),
     "ban-set-schema": ("danger", "Leave a view with the old name in the old schema, or leave it where it is."),
     # Rewrites the table while nobody can read it.
-    "changing-column-type": ("danger", "Add a column of the new type, copy in batches, then change over."),
+    "changing-column-type": ("danger", "Add a column of the new type, copy in batches, then switch over."),
     "adding-field-with-default": ("danger", "Add the column without the default, fill it in batches, then set it."),
     "adding-serial-primary-key-field": (
         "danger", "Build a unique index CONCURRENTLY first, then `ADD PRIMARY KEY USING INDEX`.",
@@ -57,30 +57,30 @@ RULES: dict[str, tuple[str, str]] = {
         "danger",
         "Add `CHECK (column IS NOT NULL) NOT VALID`, validate it in the next migration, then `SET NOT NULL` is instant.",
     ),
-    # Whoever plans a query opens every index of its tables, and waits for the one that is built anew.
+    # Planning a query opens every index of its tables, and waits for an index that is being rebuilt.
     "require-concurrent-reindex": ("danger", _ALONE),
     # Writes wait while the table is read; reads go on. Prisma writes all of these every day.
     "adding-foreign-key-constraint": ("warning", _NOT_VALID),
     "constraint-missing-not-valid": ("warning", _NOT_VALID),
     "ban-alter-domain-with-add-constraint": (
-        "warning", "Add it with NOT VALID here, and `VALIDATE CONSTRAINT` it while few write: that stops writes as well.",
+        "warning", "Add it with NOT VALID here, and `VALIDATE CONSTRAINT` it while there are few writes: that blocks writes as well.",
     ),
     "require-concurrent-index-creation": ("warning", _ALONE),
-    # A short lock, but one that everything queues behind.
+    # The lock is short, but everything queues behind it.
     "require-concurrent-index-deletion": ("warning", _ALONE),
     "require-concurrent-partition-detach": ("warning", _ALONE),
     # The application may not expect the NULL.
-    "ban-drop-not-null": ("warning", "Make sure that the application can read NULL there."),
-    # A dose at 08:00 without a zone is another moment after a move of the server.
+    "ban-drop-not-null": ("warning", "Make sure that the application can handle NULL there."),
+    # A dose at 08:00 without a zone is another moment after the server has moved.
     "prefer-timestamp-tz": ("warning", "Use timestamptz, in Prisma `@db.Timestamptz(3)`."),
-    # Pads with blanks.
+    # The type pads with blanks.
     "ban-char-field": ("warning", "Use varchar or text."),
-    # PostgreSQL cuts it off, and two names may become one.
+    # PostgreSQL truncates it, and two names may become the same.
     "identifier-too-long": ("warning", "Shorten it to 63 bytes."),
-    # The server judges syntax, and squawk's grammar may lag behind it; but its other rules saw nothing of this file.
-    "syntax-error": ("danger", "Mend the statement; if the server takes it, say in `lint.yml` what the file does."),
+    # The server decides on syntax, and squawk's grammar may lag behind; but squawk's other rules didn't see this file.
+    "syntax-error": ("danger", "Correct the statement; if the server accepts it, say in `lint.yml` what the file does."),
 }  # fmt: skip
-# What is said because of the rows in a table or of those who read it.
+# Rules that matter only for a table with rows or readers.
 ON_ROWS = (
     "ban-drop-table", "ban-drop-column", "renaming-column", "renaming-table", "ban-set-schema", "changing-column-type",
     "adding-field-with-default", "adding-serial-primary-key-field", "disallowed-unique-constraint",
@@ -93,7 +93,7 @@ _ON_CONSTRAINTS = ("adding-foreign-key-constraint", "adding-serial-primary-key-f
 
 @dataclass(frozen=True)
 class Remark:
-    """One remark: number of the text, line and column from 1, and what is to be said."""
+    """One remark of squawk: number of the text, line and column from 1, rule, severity, message and advice."""
 
     number: int
     line: int
@@ -105,7 +105,7 @@ class Remark:
 
 
 class Unusable(Exception):
-    """squawk is missing or gave no answer; `missing` tells which."""
+    """squawk is `missing`, or gave no answer."""
 
     def __init__(self, message: str, *, missing: bool = False) -> None:
         super().__init__(message)
@@ -113,26 +113,26 @@ class Unusable(Exception):
 
 
 def find() -> Path | None:
-    """The program beside this Python, as scripts/setup installs it, else the one on the path."""
+    """Return the path of squawk: beside this Python, where scripts/setup installs it, or else on the PATH."""
     beside = Path(sys.executable).with_name("squawk")
-    found = str(beside) if beside.exists() else shutil.which("squawk")
-    return Path(found) if found else None
+    path = str(beside) if beside.exists() else shutil.which("squawk")
+    return Path(path) if path else None
 
 
 def run(program: Path | None, texts: Sequence[tuple[str, bool]], pg_version: int) -> list[Remark]:
-    """What squawk remarks about `texts`, each with whether it will run in a transaction. Raises `Unusable`."""
+    """Return squawk's remarks about `texts`, each given with whether it will run in a transaction. Raise `Unusable`."""
     if program is None:
         raise Unusable("the program squawk is not installed", missing=True)
-    # In memory where there is such a place: a thousand small files cost a disk half a second.
+    # In memory where possible: a thousand small files cost a disk half a second.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a directory of its own within
     with tempfile.TemporaryDirectory(prefix="dastern-lint-", dir=memory) as folder:
         for number, (text, in_transaction) in enumerate(texts):
-            # In a comment squawk would take rules off, without a reason in lint.yml. Of the same length.
+            # A comment for squawk would switch off rules without a reason in lint.yml. The replacement has the same length.
             if "squawk" in text.lower():
                 text = _DIRECTIVE.sub(r"\1_", text)
-            # Behind the text, so that its lines stay where they are.
-            say = "" if in_transaction else "\n-- squawk-disable-assume-in-transaction\n"
-            Path(folder, f"{number}.sql").write_bytes((text + say).encode("utf-8"))
+            # Appended, so that the lines keep their numbers.
+            directive = "" if in_transaction else "\n-- squawk-disable-assume-in-transaction\n"
+            Path(folder, f"{number}.sql").write_bytes((text + directive).encode("utf-8"))
         command = [
             str(program), "--config", "/dev/null", "--reporter", "json", "--pg-version", str(pg_version),
             "--assume-in-transaction", "*.sql",
@@ -155,15 +155,15 @@ def run(program: Path | None, texts: Sequence[tuple[str, bool]], pg_version: int
         return _remarks(json.loads(done.stdout), [text for text, _ in texts])
     except (ValueError, KeyError, TypeError, IndexError):
         words = " ".join((done.stderr or done.stdout).split())[:300]
-        raise Unusable(f"squawk ended with {done.returncode}: {words or 'no word'}") from None
+        raise Unusable(f"squawk ended with {done.returncode}: {words or 'no message'}") from None
 
 
-def _remarks(found: list[dict[str, Any]], texts: list[str]) -> list[Remark]:
-    """squawk's answer, without the rules that are off; it counts lines and bytes from 0."""
-    wanted = [item for item in found if item["rule_name"] in RULES and not _said_twice(item, found)]
+def _remarks(items: list[dict[str, Any]], texts: list[str]) -> list[Remark]:
+    """Return squawk's answer without the rules that are off; squawk counts lines and bytes from 0."""
+    relevant = [item for item in items if item["rule_name"] in RULES and not _is_repeated(item, items)]
     lines: dict[int, list[bytes]] = {}
     remarks = []
-    for item in wanted:
+    for item in relevant:
         number = int(item["file"].removesuffix(".sql"))
         if number not in lines:
             lines[number] = texts[number].encode("utf-8").split(b"\n")
@@ -184,14 +184,14 @@ def _remarks(found: list[dict[str, Any]], texts: list[str]) -> list[Remark]:
     return remarks
 
 
-def _said_twice(item: dict[str, Any], found: list[dict[str, Any]]) -> bool:
-    """Whether the rule on NOT VALID repeats what a rule on this very kind of constraint says (an index can't have it)."""
+def _is_repeated(item: dict[str, Any], items: list[dict[str, Any]]) -> bool:
+    """Return whether the NOT VALID rule repeats a rule on this very kind of constraint (an index can't have NOT VALID)."""
     if item["rule_name"] != "constraint-missing-not-valid":
         return False
     begin, end = (item["line"], item["column"]), (item["line_end"], item["column_end"])
     return any(
-        one["rule_name"] in _ON_CONSTRAINTS
-        and one["file"] == item["file"]
-        and begin <= (one["line"], one["column"]) <= end
-        for one in found
+        other["rule_name"] in _ON_CONSTRAINTS
+        and other["file"] == item["file"]
+        and begin <= (other["line"], other["column"]) <= end
+        for other in items
     )

@@ -1,8 +1,8 @@
 """Columns of type varchar or numeric that a chain of SQL files makes wider, which neither rewrites nor reads the table.
 
-PostgreSQL manual, "ALTER TABLE", notes: no rewrite where the old type is binary coercible to the new one, or a numeric gets
-more digits with as many of them behind the point. A check, an index on an expression or on some of the rows that names the
-column would be read anew, so such a column is not counted.
+PostgreSQL manual, "ALTER TABLE", notes: there is no rewrite where the old type is binary coercible to the new one, or where a
+numeric gets more digits with the same number after the point. A check, or an index on an expression or on some of the rows,
+that names the column would be checked or built again, so such a column doesn't count.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from ..common.sql_text import Statement, each_statement
 _UNLIMITED = 1 << 30
 Path = tuple[str, ...]
 Size = tuple[str, int]
-"""What the values of a type look like, and how long they can be."""
+"""The form of a type's values, and their maximum length."""
 Known = dict[tuple[Path, str], Size]
 
 
 def widened(files: list[str]) -> set[tuple[int, int]]:
-    """File number and offset of each TYPE, or SET DATA TYPE, that makes a varchar or a numeric wider."""
+    """Return file number and offset of each TYPE, or SET DATA TYPE, that makes a varchar or a numeric wider."""
     known: Known = {}
-    """By table and column; the types of others aren't known well enough."""
-    found: set[tuple[int, int]] = set()
+    """Sizes by table and column; other columns' types aren't known well enough."""
+    places: set[tuple[int, int]] = set()
     for number, sql in enumerate(files):
         for top, code in with_code(each_statement(sql)):
-            for one in (*code, top):
-                found |= {(number, one.start + offset) for offset in _run(one, known)}
-    return found
+            for statement in (*code, top):
+                places |= {(number, statement.start + offset) for offset in _run(statement, known)}
+    return places
 
 
-def _run(one: Statement, known: Known) -> list[int]:
-    """The offsets of what one statement makes wider."""
-    reader = Reader(one.text)
-    match one.words:
+def _run(statement: Statement, known: Known) -> list[int]:
+    """Return the offsets of the types that one statement makes wider."""
+    reader = Reader(statement.text)
+    match statement.words:
         case ("CREATE", "TABLE", *_):
             _create_table(reader, known)
         case ("CREATE", "INDEX" | "UNIQUE", *_):
             _create_index(reader, known)
         case ("ALTER", "TABLE", *_):
-            return _alter_table(one.text, known)
+            return _alter_table(statement.text, known)
         case ("DROP", "TABLE", *_):
             reader.take("DROP", "TABLE")
             reader.take("IF", "EXISTS")
             for part in split(reader.rest):
                 _forget(known, Reader(part).path())
         case ("DO" | "SET" | "SELECT" | "CALL", *_) | ("ALTER", "SCHEMA", *_):
-            # Code may not run, or do more than is read here; a name may mean another table from here on.
-            if any(word in one.text.lower() for word in ("alter", "search_path", "schema")):
+            # Code may not run, or may do more than is read here; from here on a name may mean another table.
+            if any(word in statement.text.lower() for word in ("alter", "search_path", "schema")):
                 known.clear()
     return []
 
@@ -75,7 +75,7 @@ def _create_index(reader: Reader, known: Known) -> None:
 
 def _alter_table(text: str, known: Known) -> list[int]:
     table, actions = altered(text)
-    found = []
+    offsets = []
     for action in actions:
         part = Reader(action)
         if part.take("ADD"):
@@ -89,19 +89,19 @@ def _alter_table(text: str, known: Known) -> list[int]:
             if not (part.take("TYPE") or part.take("SET", "DATA", "TYPE")):
                 continue
             old, new = known.pop((table, column), None), _size(part)
-            # What else is said, USING or COLLATE, may have it all written anew.
+            # Other clauses, USING or COLLATE, may rewrite the table.
             if new is not None and part.done:
                 known[table, column] = new
                 if old is not None and _holds(new, old):
-                    found.append(offset)
+                    offsets.append(offset)
         elif part.word in ("RENAME", "DROP", "SET"):
             whole = part.word == "SET" or part.take("RENAME", "TO")
             _forget(known, table, None if whole else action)
-    return found
+    return offsets
 
 
 def _element(table: Path, element: list[Token], known: Known) -> None:
-    """A column, or something said about columns."""
+    """Follow a column, or a constraint on columns."""
     if _binds(element):
         _forget(known, table, element)
         return
@@ -114,19 +114,19 @@ def _element(table: Path, element: list[Token], known: Known) -> None:
 
 
 def _binds(element: list[Token]) -> bool:
-    """Whether it makes a change of the type of a column that it names more than a word in the catalogue."""
+    """Return whether a change of the type of a column that the element names is more than a change in the catalogue."""
     return bool({"CHECK", "GENERATED", "EXCLUDE", "COLLATE"} & {text.upper() for _, text, _ in element})
 
 
 def _size(reader: Reader) -> Size | None:
-    """The size of the type at hand, if it is varchar, text or numeric, and nothing else such as an array of them."""
+    """Return the size of the next type if it is varchar, text or numeric, and no array of these."""
     kind, limits = "text", [str(_UNLIMITED)]
     if reader.take("VARCHAR") or reader.take("CHARACTER", "VARYING"):
         limits = _limits(reader) or limits
     elif reader.take("NUMERIC") or reader.take("DECIMAL"):
         kind = "numeric"
-        if given := _limits(reader):
-            limits, kind = given[:1], f"numeric, {','.join(given[1:]) or '0'} behind the point"
+        if numbers := _limits(reader):
+            limits, kind = numbers[:1], f"numeric, {','.join(numbers[1:]) or '0'} after the point"
     elif not reader.take("TEXT"):
         return None
     if len(limits) != 1 or not limits[0].isdecimal() or len(limits[0]) > 10:
@@ -139,13 +139,13 @@ def _limits(reader: Reader) -> list[str]:
 
 
 def _holds(new: Size, old: Size) -> bool:
-    """Whether each value of the size `old` is one of the size `new` as it is."""
+    """Return whether each value of the size `old` is, unchanged, a value of the size `new`."""
     free = new == ("numeric", _UNLIMITED) and old[0].startswith("numeric")
     return old[1] <= new[1] and (old[0] == new[0] or free)
 
 
-def _forget(known: Known, table: Path, of: list[Token] | None = None) -> None:
-    """Of the columns that stand among the tokens `of`, or of all, no type is known any more."""
-    names = None if of is None else {name_of(token) for token in of}
+def _forget(known: Known, table: Path, tokens: list[Token] | None = None) -> None:
+    """Forget the types of the columns among `tokens`, or of all columns."""
+    names = None if tokens is None else {name_of(token) for token in tokens}
     for key in [key for key in known if key[0] == table and (names is None or key[1] in names)]:
         del known[key]

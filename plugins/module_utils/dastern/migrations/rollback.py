@@ -27,7 +27,7 @@ from ..common.sql_reader import Reader, split
 from ..common.sql_text import Statement, line_and_column, statements, tokens
 from ..common.sql_values import duration, identifier
 from ..common.text import shown as shown_text
-from ..lint.dangers import begins, short, tables
+from ..lint.dangers import begins, tables
 from ..server.blockers import Blockers
 from ..server.connection import ARGUMENT_SPEC as CONNECTION
 from ..server.connection import connect, system_identifier
@@ -389,7 +389,7 @@ def _said(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: 
                 if count:
                     losses.append(
                         Loss(
-                            f"{name}/{DOWN}, line {one.line}, says `{short(one)}`: table {found[0]}",
+                            f"{name}/{DOWN}, line {one.line}, says `{one.short}`: table {found[0]}",
                             count,
                             unit,
                             found[0],

@@ -1,4 +1,4 @@
-"""Seeds: files with rows, what they would change, and large volumes of rows.
+"""Seeds: files with rows, the changes that they would make, and large volumes of rows.
 
 Imports: common, server.
 """

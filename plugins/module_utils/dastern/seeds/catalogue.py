@@ -1,4 +1,4 @@
-"""What the database's catalogue says about the tables that are to be seeded."""
+"""The database's catalogue about the tables to seed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ WHERE c.relnamespace = to_regnamespace(quote_ident(%(schema)s)) AND c.relname = 
 
 @dataclass(frozen=True)
 class Server:
-    """Facts of the server at this moment: the day and the distance from UTC in `ZONE`, and what environment it is."""
+    """Facts of the server at this moment: the day and the offset from UTC in `ZONE`, and its environment."""
 
     today: date
     offset: str
@@ -64,7 +64,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `type` as SQL writes it, `labels` of an enum, `required` = not null and without a default."""
+    """One column: `type` as SQL writes it, `labels` of an enum, and whether it is `required`, not null without a default."""
 
     name: str
     type: str
@@ -82,7 +82,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: columns by name, in the table's order, and the column sets that are unique."""
+    """One table: columns by name, in the table's order, and the unique column sets."""
 
     name: str
     columns: dict[str, Column]
@@ -98,21 +98,21 @@ def server(connection: psycopg.Connection[Any]) -> Server:
 
 
 def tables(connection: psycopg.Connection[Any], schema: str, names: list[str]) -> dict[str, Table]:
-    """Those of `names` that exist in `schema`."""
-    found: dict[str, Table] = {}
+    """Return those of the tables `names` that exist in `schema`."""
+    known: dict[str, Table] = {}
     for name, columns, unique in connection.execute(_TABLES, {"schema": schema, "tables": names}):
-        found[name] = Table(
+        known[name] = Table(
             name,
             {c["name"]: Column(**{**c, "labels": tuple(c["labels"]) if c["labels"] else None}) for c in columns or []},
             tuple(frozenset(columns) for columns in unique or []),
         )
-    return found
+    return known
 
 
-def check(declared: Declared, found: dict[str, Table]) -> None:
-    """Refuse what the files declare and these tables can't hold; tables that don't exist are the caller's."""
+def check(declared: Declared, tables: dict[str, Table]) -> None:
+    """Refuse declared rows that the tables can't hold; the caller handles tables that don't exist."""
     for row in declared.rows:
-        table = found.get(row.table)
+        table = tables.get(row.table)
         if table is None:
             continue
         _check_table(row, table)
@@ -120,7 +120,7 @@ def check(declared: Declared, found: dict[str, Table]) -> None:
             if column not in table.columns:
                 raise DasTernError(
                     f"{row.place}: the table {row.table} has no column `{column}`."
-                    f"{near(column, list(table.columns))} Mend the file, or apply the migration that adds the column: "
+                    f"{near(column, list(table.columns))} Correct the file, or apply the migration that adds the column: "
                     "`ansible-playbook migrate.yml`."
                 )
             _check_value(row, table.columns[column], value)
@@ -130,14 +130,17 @@ def _check_table(row: Row, table: Table) -> None:
     identifier = table.columns.get("id")
     if identifier is None or identifier.type != "uuid":
         raise DasTernError(
-            f"{row.place}: the table {row.table} has no `id uuid`. Fill it from an SQL seed (`*.sql`) instead."
+            f"{row.place}: the table {row.table} has no column `id uuid`. Use an SQL seed (`*.sql`) for it instead."
         )
     if row.key and frozenset(row.key) not in table.unique:
-        wanted = " or ".join(f"[{', '.join(sorted(columns))}]" for columns in table.unique if columns != {"id"})
+        keys = " or ".join(f"[{', '.join(sorted(columns))}]" for columns in table.unique if columns != {"id"})
         raise DasTernError(
-            f"{row.place}: the key [{', '.join(row.key)}] is not unique in {row.table}; "
-            + (f"wanted is one of {wanted}, or a `_name`" if wanted else "give the rows a `_name` instead of a key")
-            + " in each row."
+            f"{row.place}: the key [{', '.join(row.key)}] is not unique in {row.table}. "
+            + (
+                f"Expected: one of {keys}, or a `_name` in each row."
+                if keys
+                else "Give each row a `_name` instead of a key."
+            )
         )
 
 
@@ -145,7 +148,7 @@ def _check_value(row: Row, column: Column, value: Any) -> None:
     kind = mark(value)
     shown = masked(column.name, value)
     if column.generated:
-        raise DasTernError(f"{row.place}: `{column.name}` is made by the database. Remove it from the file.")
+        raise DasTernError(f"{row.place}: the database computes `{column.name}`. Remove it from the file.")
     if column.json:
         return
     if kind == "ref" and column.type != "uuid":
@@ -153,10 +156,10 @@ def _check_value(row: Row, column: Column, value: Any) -> None:
     if kind == "at" and column.base not in ("timestamptz", "timestamp", "date"):
         raise DasTernError(f"{row.place}: `{column.name}` is {column.type} and can't hold a time: {shown}.")
     if kind is None and (isinstance(value, dict) or (isinstance(value, list) and not column.list)):
-        raise DasTernError(f"{row.place}: `{column.name}` is {column.type} and takes one value; found is {shown}.")
+        raise DasTernError(f"{row.place}: `{column.name}` is {column.type} and takes one value, not {shown}.")
     if kind is None and value is not None and column.labels is not None and value not in column.labels:
         raise DasTernError(
-            f"{row.place}: `{column.name}` is {shown}; wanted is one of {', '.join(column.labels)} (22P02)."
+            f"{row.place}: `{column.name}` is {shown}. Expected: one of {', '.join(column.labels)} (22P02)."
             f"{near(str(value), list(column.labels))}",
             sqlstate="22P02",
             column=column.name,
@@ -164,19 +167,19 @@ def _check_value(row: Row, column: Column, value: Any) -> None:
 
 
 def near(word: str, words: list[str]) -> str:
-    """` Did you mean ...?` where a word is near."""
+    """Return ` Did you mean ...?` where one of `words` is similar to `word`, or ''."""
     lower = {known.lower(): known for known in words}
-    found = difflib.get_close_matches(word.lower(), list(lower), 1)
-    return f" Did you mean `{lower[found[0]]}`?" if found else ""
+    matches = difflib.get_close_matches(word.lower(), list(lower), 1)
+    return f" Did you mean `{lower[matches[0]]}`?" if matches else ""
 
 
 def secret(column: str) -> bool:
-    """Whether a column's value is never shown."""
+    """Return whether a column's values are never shown."""
     return column.lower().endswith("hash")
 
 
 def masked(column: str, value: Any) -> str:
-    """`value` for a message: shortened, and hidden if it is a hash."""
+    """Return `value` for a message: shortened, and hidden if it is a hash."""
     if secret(column):
         return "(hidden)"
     text = repr(value)

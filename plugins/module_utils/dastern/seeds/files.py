@@ -1,7 +1,7 @@
 """The seed folder on the controller: `*.yml`, `*.yaml` and `*.sql`, in the byte order of their names.
 
 YAML is read strictly and plainly: a mapping key given twice is an error; `true`, `false`, `null`, integers and decimal
-numbers are what they look like; everything else, also dates, `yes` and `+855...`, is text.
+numbers have their plain meaning; everything else, also dates, `yes` and `+855...`, is text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ for _kind, _pattern, _first in (
 
 
 def read_folder(folder: str, environment: str) -> list[dict[str, Any]]:
-    """Every seed file of `folder`: `{name, blocks}` for YAML, `{name, sql}` for SQL."""
+    """Return every seed file of `folder`: `{name, blocks}` for YAML, `{name, sql}` for SQL."""
     try:
         names = sorted((entry.name for entry in os.scandir(folder) if entry.is_file()), key=os.fsencode)
     except (FileNotFoundError, NotADirectoryError):
@@ -45,7 +45,7 @@ def read_folder(folder: str, environment: str) -> list[dict[str, Any]]:
         ) from None
     except PermissionError:
         raise DasTernError(
-            f"The seed folder {folder} can't be read by this user: `chmod -R u+rX {quote(str(folder))}` mends it."
+            f"This user can't read the seed folder {folder}: `chmod -R u+rX {quote(str(folder))}` fixes that."
         ) from None
     return [
         _read(Path(folder) / name)
@@ -59,7 +59,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise DasTernError(
-            f"{path} can't be read: {error.strerror}. `chmod u+r {quote(str(path))}` mends it."
+            f"{path} can't be read: {error.strerror}. `chmod u+r {quote(str(path))}` fixes that."
         ) from None
     text = decoded(content, path)
     if path.suffix == ".sql":
@@ -78,7 +78,7 @@ def _checked_sql(name: str, sql: str) -> str:
 
 
 def read_blocks(text: str, name: str) -> list[dict[str, Any]]:
-    """The blocks of one YAML seed: `{table, key, rows: [{line, values}]}`."""
+    """Return the blocks of one YAML seed: `{table, key, rows: [{line, values}]}`."""
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -90,7 +90,7 @@ def read_blocks(text: str, name: str) -> list[dict[str, Any]]:
         return []
     if not isinstance(node, yaml.SequenceNode):
         raise DasTernError(
-            f"{name}: wanted is a list of blocks, each with `table`, `key` and `rows`; found is no list."
+            f"{name}: the file holds no list. Expected: a list of blocks, each with `table`, `key` and `rows`."
         )
     return [_block(child, name) for child in node.value]
 
@@ -98,22 +98,22 @@ def read_blocks(text: str, name: str) -> list[dict[str, Any]]:
 def _block(node: yaml.Node, name: str) -> dict[str, Any]:
     where = f"{name}, line {node.start_mark.line + 1}"
     if not isinstance(node, yaml.MappingNode):
-        raise DasTernError(f"{where}: wanted is a block with `table`, `key` and `rows`.")
+        raise DasTernError(f"{where}: this is no block. Expected: `table`, `key` and `rows`.")
     fields = _fields(node, name)
     unknown = sorted(set(fields) - {"table", "key", "rows"})
     if unknown:
-        raise DasTernError(f"{where}: a block has no `{unknown[0]}`; it has `table`, `key` and `rows`.")
+        raise DasTernError(f"{where}: a block can't have `{unknown[0]}`. Expected: `table`, `key` and `rows`.")
     table = _plain(fields["table"], name) if "table" in fields else None
     if not isinstance(table, str) or not table:
-        raise DasTernError(f"{where}: a block needs `table: <name>`; found is {table!r}.")
+        raise DasTernError(f"{where}: `table` is {table!r}. Expected: `table: <name>`.")
     key = _plain(fields["key"], name) if "key" in fields else []
     if not isinstance(key, list) or not all(isinstance(column, str) and column for column in key):
         raise DasTernError(
-            f"{where}: `key` of {table} is {key!r}; wanted is a list of columns, e.g. `key: [phoneNumber]`."
+            f"{where}: `key` of {table} is {key!r}. Expected: a list of columns, e.g. `key: [phoneNumber]`."
         )
     rows = fields.get("rows")
     if not isinstance(rows, yaml.SequenceNode):
-        raise DasTernError(f"{where}: the block of {table} needs `rows`, a list.")
+        raise DasTernError(f"{where}: the block of {table} has no list of `rows`.")
     return {"table": table, "key": key, "rows": [_row(child, name, table) for child in rows.value]}
 
 
@@ -129,7 +129,7 @@ def _fields(node: yaml.MappingNode, name: str) -> dict[str, yaml.Node]:
     for key_node, value in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            raise DasTernError(f"{name}, line {line}: a name must be a plain text.")
+            raise DasTernError(f"{name}, line {line}: a name must be plain text.")
         if key_node.value in fields:
             raise DasTernError(f"{name}, line {line}: `{key_node.value}` is given twice in one mapping. Remove one.")
         fields[key_node.value] = value
@@ -153,8 +153,8 @@ def _plain(node: yaml.Node, name: str, depth: int = 0) -> Any:
             return node.value == "true"
         case "int":
             if len(node.value) > 100:
-                raise DasTernError(f"{name}, line {line}: a number of {len(node.value)} digits. Write it as text.")
+                raise DasTernError(f"{name}, line {line}: the number has {len(node.value)} digits. Write it as text.")
             return int(node.value)
         case "float":
             return float(node.value)
-    raise DasTernError(f"{name}, line {line}: the tag {node.tag} is not known here. Write a plain value.")
+    raise DasTernError(f"{name}, line {line}: the tag {node.tag} is unknown here. Write a plain value.")

@@ -1,7 +1,7 @@
-"""One table's rows against the database: one statement reads and compares, one inserts, one updates.
+"""Compare one table's rows with the database and write them: one statement reads and compares, one inserts, one updates.
 
-The rows travel as one JSON parameter and the server itself turns each value into the column's type
-(`jsonb_populate_record`), so that comparing means what the types mean: `timestamptz(3)` to the millisecond, `jsonb`
+The rows travel as one JSON parameter, and the server itself turns each value into the column's type
+(`jsonb_populate_record`), so that values are compared as their types are: `timestamptz(3)` to the millisecond, `jsonb`
 whatever its spelling, `numeric` whatever its scale.
 """
 
@@ -19,20 +19,20 @@ from .rows import Row
 try:
     import psycopg
     from psycopg import sql
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 
 @dataclass
 class Change:
-    """One row that is to be written: `columns` maps what differs to its values before and after, as JSON has them."""
+    """One row to write: `columns` maps the columns that differ to their values before and after, as JSON has them."""
 
     row: Row
     action: str
     columns: dict[str, tuple[Any, Any]]
 
     def shown(self, values: bool) -> dict[str, Any]:
-        """For the result; values of hashes are hidden always, all of them unless `values`."""
+        """Return the change for the result; values of hashes are always hidden, other values unless `values`."""
         shown: dict[str, Any] = {
             "table": self.row.table,
             "row": self.row.label,
@@ -58,7 +58,7 @@ class Change:
 
 @dataclass
 class TablePlan:
-    """What has to be written to one table."""
+    """The changes to write to one table."""
 
     table: Table
     inserts: list[tuple[Change, dict[str, Any]]] = field(default_factory=list)
@@ -79,15 +79,15 @@ CROSS JOIN LATERAL jsonb_populate_record(NULL::{table}, e.item) AS r
 def read(
     connection: psycopg.Connection[Any], schema: str, table: Table, rows: list[tuple[Row, dict[str, Any]]]
 ) -> TablePlan:
-    """Look every row up by its key, else by its id, and compare the declared columns; fills `Row.found_id`."""
+    """Look every row up by its key, else by its id, compare the declared columns, and set `Row.found_id`."""
     columns = [table.columns[name] for name in table.columns if any(name in values for _, values in rows)]
     name = sql.Identifier(schema, table.name)
     key = rows[0][0].key
     by_id: sql.Composable = sql.SQL("SELECT t.* FROM {table} AS t WHERE t.id = r.id").format(table=name)
-    found = by_id
+    lookup = by_id
     if key:
         match = sql.SQL(" AND ").join(sql.SQL("t.{c} = r.{c}").format(c=sql.Identifier(column)) for column in key)
-        found = sql.SQL("(SELECT t.* FROM {table} AS t WHERE {match}) UNION ALL ({by_id}) LIMIT 1").format(
+        lookup = sql.SQL("(SELECT t.* FROM {table} AS t WHERE {match}) UNION ALL ({by_id}) LIMIT 1").format(
             table=name, match=match, by_id=by_id
         )
     hidden = [column.name for column in columns if secret(column.name)]
@@ -98,7 +98,7 @@ def read(
         + "LEFT JOIN LATERAL ({found}) AS f ON true CROSS JOIN LATERAL "
         "(SELECT CASE WHEN f.id IS NULL THEN '{{}}' ELSE array_remove(ARRAY[{differs}]::text[], NULL) END AS names) AS d "
         "ORDER BY e.ord"
-    ).format(table=name, found=found, differs=sql.SQL(", ").join(map(_differs, columns)))
+    ).format(table=name, found=lookup, differs=sql.SQL(", ").join(map(_differs, columns)))
     declared = [{**values, "id": row.id} for row, values in rows]
     plan = TablePlan(table)
     answers = connection.execute(query, {"rows": json.dumps(declared), "hidden": hidden}).fetchall()
@@ -117,7 +117,7 @@ def read(
 
 
 def write(connection: psycopg.Connection[Any], schema: str, plan: TablePlan) -> None:
-    """Insert and update what `plan` says, each in one statement."""
+    """Write the inserts and updates of `plan`, each in one statement."""
     if plan.inserts:
         _write(connection, _insert(schema, plan), plan, plan.inserts)
     if plan.updates:
@@ -125,7 +125,7 @@ def write(connection: psycopg.Connection[Any], schema: str, plan: TablePlan) -> 
 
 
 def _differs(column: Column) -> sql.Composed:
-    # The type json has no equality.
+    # The type json has no equality operator.
     cast = sql.SQL("::jsonb" if column.base == "json" else "")
     return sql.SQL("CASE WHEN e.item ? {name} AND f.{c}{cast} IS DISTINCT FROM r.{c}{cast} THEN {name} END").format(
         name=sql.Literal(column.name), c=sql.Identifier(column.name), cast=cast
@@ -144,7 +144,7 @@ def _insert(schema: str, plan: TablePlan) -> sql.Composed:
         elif all(column.name in item for item in items):
             value = sql.SQL("r.{}").format(sql.Identifier(column.name))
         elif any(column.name in item for item in items):
-            # The default is the catalogue's own text.
+            # The default is text from the catalogue.
             value = sql.SQL("CASE WHEN e.item ? {name} THEN r.{c} ELSE {default} END").format(
                 name=sql.Literal(column.name),
                 c=sql.Identifier(column.name),
@@ -188,7 +188,7 @@ def _write(
         raise _write_error(connection, query, plan, changes, error) from None
     if count != len(changes):
         raise DasTernError(
-            f"{plan.table.name}: {len(changes)} rows were to be written and {count} were; somebody deleted the others "
+            f"{plan.table.name}: only {count} of {len(changes)} rows were written, because somebody deleted the others "
             "meanwhile. Nothing was changed: run `ansible-playbook playbooks/seed.yml` again."
         )
 
@@ -200,7 +200,7 @@ def _write_error(
     changes: list[tuple[Change, dict[str, Any]]],
     error: psycopg.Error,
 ) -> DasTernError:
-    """The same rows one by one, only to learn which one it was; the caller's transaction is rolled back anyway."""
+    """Return the error of the refused row, found by writing the rows one by one; the caller's transaction is rolled back."""
     if error.sqlstate and error.sqlstate[:2] in ("22", "23"):
         for change, item in changes:
             try:
@@ -214,7 +214,7 @@ def _write_error(
 def bad_value(
     connection: psycopg.Connection[Any], table: Table, rows: list[tuple[Row, dict[str, Any]]], error: psycopg.Error
 ) -> DasTernError:
-    """Which value the server could not read as its column's type."""
+    """Return the error for the value that the server can't read as its column's type."""
     texts = [
         (index, name, text, table.columns[name].type)
         for index, (_, values) in enumerate(rows)
@@ -226,16 +226,16 @@ def bad_value(
         "FROM unnest(%s::int[], %s::text[], %s::text[], %s::text[]) AS c(index, name, value, type) "
         "CROSS JOIN LATERAL pg_input_error_info(c.value, c.type) AS p WHERE p.message IS NOT NULL ORDER BY 1 LIMIT 1"
     )
-    found = connection.execute(query, [list(column) for column in zip(*texts, strict=True)]).fetchone()
-    if found is None:
+    invalid = connection.execute(query, [list(column) for column in zip(*texts, strict=True)]).fetchone()
+    if invalid is None:
         return server_error(f"{rows[0][0].file}: reading {table.name}", error)
-    index, name, message, hint, sqlstate = found
+    index, name, message, hint, sqlstate = invalid
     row, values = rows[index]
-    said = "the value is not valid" if secret(name) else message
+    reason = "the value is not valid" if secret(name) else message
     return DasTernError(
-        f"{row.place}: `{name}` is {masked(name, values[name])}, which is no {table.columns[name].type}: {said} ({sqlstate})."
+        f"{row.place}: `{name}` is {masked(name, values[name])}, which is no {table.columns[name].type}: {reason} ({sqlstate})."
         + (f" {hint}." if hint and not secret(name) else "")
-        + " Mend the value in the file.",
+        + " Correct the value in the file.",
         sqlstate=sqlstate,
         file=row.file,
         line=row.line,
@@ -251,14 +251,14 @@ def _as_text(value: Any) -> str | None:
 
 
 def row_error(row: Row, table: Table, error: psycopg.Error) -> DasTernError:
-    """What the server said about one row, in words with the mend."""
+    """Return the server's error about one row, with advice."""
     diag = error.diag
-    mend = _MENDS.get(error.sqlstate or "", "Mend the row in the file.")
+    advice = _ADVICE.get(error.sqlstate or "", "Correct the row in the file.")
     columns = [diag.column_name] if diag.column_name else _columns_of(diag.message_detail or "", table)
     about = "".join(f" `{name}` is {masked(name, row.values[name])}." for name in columns if name in row.values)
     detail = "" if any(secret(name) for name in columns) else detail_of(error)
     return DasTernError(
-        f"{row.place}: {diag.message_primary} ({error.sqlstate}).{' ' + detail if detail else ''}{about} {mend}",
+        f"{row.place}: {diag.message_primary} ({error.sqlstate}).{' ' + detail if detail else ''}{about} {advice}",
         sqlstate=error.sqlstate,
         constraint=diag.constraint_name,
         file=row.file,
@@ -268,45 +268,45 @@ def row_error(row: Row, table: Table, error: psycopg.Error) -> DasTernError:
     )
 
 
-_MENDS = {
-    "23505": "Another row of the database, which this seed does not own, has this value already: give the seed's row "
-    "another one, or make that column its key if the two are the same thing.",
-    "23503": "The row that it refers to is not there: declare it and refer to it with `{ref: <table>/<key>}`.",
+_ADVICE = {
+    "23505": "Another row of the database, which this seed does not own, already has this value: give the seed's row "
+    "another value, or make that column the key if the two rows are the same thing.",
+    "23503": "The row that it refers to does not exist: declare it and refer to it with `{ref: <table>/<key>}`.",
     "23502": "Declare a value for this column.",
-    "23514": "The value breaks a rule of the table: mend it in the file.",
+    "23514": "The value violates a check of the table: correct it in the file.",
 }
-_SERVER_MENDS = {
-    "25006": "The session is read-only (`default_transaction_read_only`, or a standby): there is something to write, so "
-    "switch that off or seed the primary.",
-    "55P03": "Another session holds a lock on these rows for longer than `seed_lock_timeout`. Run again when it is "
-    "done.",
+_SERVER_ADVICE = {
+    "25006": "The session is read-only (`default_transaction_read_only`, or a standby), and there are rows to write: switch "
+    "that off or seed the primary.",
+    "55P03": "Another session has held a lock on these rows for longer than `seed_lock_timeout`. Run again when it has "
+    "finished.",
     "57014": "The statement was cancelled or ran into `statement_timeout`. Run again.",
     "53100": "The disk of the data volume is full: free space there, then run again.",
     "42501": "The role that seeds lacks a privilege: seed as the owner of the tables (`postgres_app_user`).",
     "40P01": "Another session was writing the same rows. Run again.",
-    "57P01": "The server was stopped, or somebody ended this session. `ansible-playbook playbooks/status.yml` shows what "
-    "runs; run again.",
+    "57P01": "The server was stopped, or somebody ended this session. `ansible-playbook playbooks/status.yml` shows whether "
+    "it runs; run again.",
 }
 
 
 def server_error(doing: str, error: psycopg.Error) -> DasTernError:
-    """An error of the server, or of the way to it, that is not about one row."""
+    """Return an error of the server, or of the connection to it, that is not about a single row."""
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
         return DasTernError(
-            f"{doing}: the connection was lost: {' '.join(str(error).split())}. Either everything is written or nothing: "
+            f"{doing}: the connection was lost: {' '.join(str(error).split())}. Either everything was written or nothing: "
             "run again; `ansible-playbook playbooks/status.yml` shows whether the server runs."
         )
     message = error.diag.message_primary or " ".join(str(error).split())
     code = f" ({error.sqlstate})" if error.sqlstate else ""
-    mend = _SERVER_MENDS.get(error.sqlstate or "", "")
+    advice = _SERVER_ADVICE.get(error.sqlstate or "", "")
     hint = f" {error.diag.message_hint}" if error.diag.message_hint else ""
     return DasTernError(
-        f"{doing}: {message}{code}.{hint} {mend}".rstrip() + " Nothing was changed.", sqlstate=error.sqlstate
+        f"{doing}: {message}{code}.{hint} {advice}".rstrip() + " Nothing was changed.", sqlstate=error.sqlstate
     )
 
 
 def _columns_of(detail: str, table: Table) -> list[str]:
-    """The columns in `Key (a, "B")=(...)`."""
+    """Return the columns in `Key (a, "B")=(...)`."""
     inside = detail.partition("(")[2].partition(")")[0]
     names = [name.strip().strip('"') for name in inside.split(",")]
     return [name for name in names if name in table.columns]

@@ -1,4 +1,4 @@
-"""What a seed folder declares, in a form that travels as JSON, and every check that needs no database.
+"""The rows that a seed folder declares, in a form that travels as JSON, and every check that needs no database.
 
 A row's id is UUID v5 of `NAMESPACE` and "<table>:<key>", where the key is its natural key's values joined by "/", or its
 symbolic `_name` in a table without one. So ids are the same on every machine and in every run.
@@ -34,7 +34,7 @@ class Row:
     key_text: str = ""
     id: str = ""
     found_id: str | None = None
-    """The id that this row really has in the database; None while it isn't there or not looked up."""
+    """The id of this row in the database; None while it doesn't exist or hasn't been looked up."""
 
     @property
     def label(self) -> str:
@@ -65,7 +65,7 @@ class Segment:
 
 
 def mark(value: Any) -> str | None:
-    """Which mark `value` is, if it is one."""
+    """Return which mark `value` is, or None."""
     if isinstance(value, dict) and len(value) == 1:
         name = next(iter(value))
         return name if name in MARKS else None
@@ -73,7 +73,7 @@ def mark(value: Any) -> str | None:
 
 
 class Declared:
-    """All files of a seed folder, checked; raises `DasTernError` with file and row for whatever is wrong."""
+    """All files of a seed folder, checked. Raise `DasTernError` with file and row for any mistake."""
 
     def __init__(self, files: list[dict[str, Any]]) -> None:
         self.steps: list[Segment | Script] = []
@@ -111,18 +111,18 @@ class Declared:
         return list(dict.fromkeys(row.table for row in self.rows))
 
     def target(self, reference: str) -> Row:
-        """The row that `{ref: reference}` means."""
+        """Return the row that `{ref: reference}` means."""
         return self._by_label[reference]
 
-    def _add(self, file: str, block: dict[str, Any], given: dict[str, Any]) -> None:
-        values = dict(given["values"])
+    def _add(self, file: str, block: dict[str, Any], block_row: dict[str, Any]) -> None:
+        values = dict(block_row["values"])
         name = values.pop("_name", None)
         key = tuple(block.get("key") or ())
-        row = Row(file, given["line"], block["table"], key, name, values)
+        row = Row(file, block_row["line"], block["table"], key, name, values)
         where = f"{file}, line {row.line}, a row of {row.table}"
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise DasTernError(
-                f"{where}: `_name` is {name!r}; wanted is a text such as `dara/paracetamol/today-night`."
+                f"{where}: `_name` is {name!r}. Expected: a text such as `dara/paracetamol/today-night`."
             )
         if not key and name is None:
             raise DasTernError(
@@ -132,7 +132,7 @@ class Declared:
         for column in key:
             if column not in values:
                 raise DasTernError(f"{where}: the key column {column} is not declared. Add `{column}: <value>`.")
-        for column, why in (("id", "is made from the row's key"), ("updatedAt", "is set when the row is written")):
+        for column, why in (("id", "is computed from the row's key"), ("updatedAt", "is set when the row is written")):
             if column in values:
                 raise DasTernError(f"{where}: `{column}` {why} and can't be declared. Remove it from the file.")
         segment = self.steps[-1]
@@ -145,7 +145,7 @@ class Declared:
         other = self._by_label.setdefault(label, row)
         if other is not row:
             raise DasTernError(
-                f"{row.file}, line {row.line}: the row {label} is declared twice, first in {other.file}, line "
+                f"{row.file}, line {row.line}: the row {label} is declared twice, the first time in {other.file}, line "
                 f"{other.line}. Remove one, or give it another key."
             )
 
@@ -153,16 +153,16 @@ class Declared:
         """Give every row its id; a key that refers to another row waits until that row has its own."""
         waiting = self.rows
         while waiting:
-            left = [row for row in waiting if not self._identify(row)]
-            if len(left) == len(waiting):
-                for row in left:
+            unidentified = [row for row in waiting if not self._identify(row)]
+            if len(unidentified) == len(waiting):
+                for row in unidentified:
                     for column in row.key:
                         if mark(row.values[column]) == "ref":
                             self._find(row, column, row.values[column]["ref"])
                 raise DasTernError(
-                    f"{left[0].file}, line {left[0].line}: the key of this row of {left[0].table} refers to itself."
+                    f"{unidentified[0].file}, line {unidentified[0].line}: the key of this row of {unidentified[0].table} refers to itself."
                 )
-            waiting = left
+            waiting = unidentified
 
     def _identify(self, row: Row) -> bool:
         parts = [self._key_part(row, column) for column in row.key]
@@ -174,7 +174,7 @@ class Declared:
         return True
 
     def _key_part(self, row: Row, column: str) -> str | None:
-        """The text of one key value; None as long as the row that it refers to has none itself."""
+        """Return the text of one key value; None as long as the row that it refers to has no key text itself."""
         value = row.values[column]
         where = f"{row.file}, line {row.line}, a row of {row.table}: the key column {column}"
         kind = mark(value)
@@ -182,7 +182,7 @@ class Declared:
             target = self._by_label.get(value["ref"]) if isinstance(value["ref"], str) else None
             return target.key_text if target is not None and target.id else None
         if kind is not None:
-            raise DasTernError(f"{where} is {value!r}, which is not the same on every day. A key must stay as it is.")
+            raise DasTernError(f"{where} is {value!r}, which differs from day to day. A key must never change.")
         if value is None or isinstance(value, (dict, list)):
             raise DasTernError(f"{where} is {value!r}; a key needs a plain value.")
         return str(value).lower() if isinstance(value, bool) else str(value)
@@ -202,13 +202,13 @@ class Declared:
             target = self._find(row, column, value["ref"])
             if self._step_of[target.id] > self._step_of[row.id]:
                 raise DasTernError(
-                    f"{row.place}: {column} refers to {value['ref']}, which {target.file} declares only after an SQL file. "
-                    "Name the files so that the referred row comes first."
+                    f"{row.place}: {column} refers to {value['ref']}, which {target.file} declares after a later SQL file. "
+                    "Name the files so that this row comes first."
                 )
         elif kind == "at":
             if not is_day_expression(value["at"]):
                 raise DasTernError(
-                    f"{row.place}: {column} is {{at: {value['at']}}}; wanted is `today`, `today 08:00`, `today-1d 20:00` "
+                    f"{row.place}: {column} is {{at: {value['at']}}}. Expected: `today`, `today 08:00`, `today-1d 20:00` "
                     "or `today+2w 07:30:15` (days and weeks; the clock of Asia/Phnom_Penh)."
                 )
         elif kind is None:
@@ -220,7 +220,7 @@ class Declared:
             )
 
     def _in_order(self, segment: Segment, index: int) -> dict[str, list[Row]]:
-        """Its tables so that each comes after those that it refers to; otherwise as in the files."""
+        """Return the tables of `segment`, each after those that it refers to, otherwise in the order of the files."""
         needs: dict[str, dict[str, Row]] = {table: {} for table in segment.tables}
         for table, rows in segment.tables.items():
             for row in rows:
@@ -233,7 +233,7 @@ class Declared:
                     elif target.key:
                         raise DasTernError(
                             f"{row.place} refers to {reference} of the same table, whose id is known only after the table "
-                            "was read. Put the two into files with an SQL file between them, or write an SQL seed."
+                            "has been read. Put the two rows into files with an SQL file between them, or write an SQL seed."
                         )
         order: dict[str, list[Row]] = {}
         while len(order) < len(needs):
@@ -250,7 +250,7 @@ class Declared:
 
 
 def resolved(declared: Declared, value: Any, moment: Any) -> Any:
-    """`value` with its marks replaced: references by real ids, `at` by `moment(expression)`."""
+    """Return `value` with its marks replaced: references by real ids, `at` by `moment(expression)`."""
     kind = mark(value)
     if kind == "ref":
         return declared.target(value["ref"]).real_id

@@ -1,8 +1,8 @@
-"""Make the declared rows true in one transaction and touch nothing else.
+"""Ensure the declared rows in one transaction and touch nothing else.
 
-A run first only reads: with nothing to write it sends no write statement, takes no lock and passes under
-`default_transaction_read_only=on`. With something to write it takes a transaction-level advisory lock, plans again
-under it, and writes each table in at most two statements.
+A run first only reads: if there is nothing to write, it sends no write statement, takes no lock and passes under
+`default_transaction_read_only=on`. Otherwise it takes a transaction-level advisory lock, plans again under it, and writes
+each table in at most two statements.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .time import moment
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern seed"
 ADVISORY_LOCK = 0x44547365
-"""'DTse'; a transaction-level lock, so it is gone with the transaction, however that ends."""
+"""The number of 'DTse'; a transaction-level lock, so it is released with the transaction, however that ends."""
 SHOWN = 500
-"""Rows that a result names one by one."""
+"""Maximum number of rows that a result names one by one."""
 ENVIRONMENTS = ["development", "staging", "production"]
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -45,7 +45,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "seed_environment": {"type": "str", "required": True},
     "allowed": {"type": "bool", "default": False},
     "folder": {"type": "str", "required": True},
-    # One text, not a list: Ansible would hide every word of it wherever else it occurs.
+    # A single text, because Ansible would hide every word of a list wherever else it occurs.
     "declared": {"type": "str", "default": "[]", "no_log": True},
     "schema": {"type": "str", "default": "public"},
     "today": {"type": "str", "default": ""},
@@ -58,7 +58,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 def refuse_environment(params: dict[str, Any]) -> None:
-    """Refuse before anything is read or connected: production whatever else is said, and what is not allowed."""
+    """Refuse production, whatever other variables say, and invalid options, before anything is read or connected."""
     environment, seeds = params["environment"], params["seed_environment"]
     for variable, value in (("dastern_environment", environment), ("seed_environment", seeds)):
         if value.strip().lower() in ("production", "prod"):
@@ -68,7 +68,7 @@ def refuse_environment(params: dict[str, Any]) -> None:
             )
     if not seeds or "/" in seeds or seeds.startswith("."):
         raise DasTernError(
-            f"`seed_environment` is {seeds!r}; wanted is the name of a folder under `seed_dir`, e.g. development."
+            f"`seed_environment` is {seeds!r}. Expected: the name of a folder under `seed_dir`, e.g. development."
         )
     if not params["allowed"]:
         raise DasTernError(
@@ -76,9 +76,9 @@ def refuse_environment(params: dict[str, Any]) -> None:
             f"patient's data, set `seed_allowed: true` in inventories/{environment}/group_vars."
         )
     if not 0 <= params["scale"] <= 1_000_000:
-        raise DasTernError(f"`seed_scale` is {params['scale']}; wanted is 0 to 1000000 patients.")
+        raise DasTernError(f"`seed_scale` is {params['scale']}. Expected: 0 to 1000000 patients.")
     if not 1 <= params["scale_days"] <= 3650:
-        raise DasTernError(f"`seed_scale_days` is {params['scale_days']}; wanted is 1 to 3650.")
+        raise DasTernError(f"`seed_scale_days` is {params['scale_days']}. Expected: 1 to 3650.")
     duration("seed_lock_timeout", params["lock_timeout"])
     if params["today"]:
         _day(params["today"])
@@ -90,9 +90,9 @@ def seed(
     diff: bool = False,
     waiting: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Seed; the keys of `params` are the options of the module `seed`. Returns the module's result.
+    """Seed with the options `params` of the module `seed` and return the module's result.
 
-    `waiting` is told once in words for whom this run waits. Raises `DasTernError`.
+    `waiting` is called once with a message about the session that this run waits for. Raise `DasTernError`.
     """
     refuse_environment(params)
     declared = Declared(json.loads(params["declared"]))
@@ -112,7 +112,7 @@ def seed(
 
 
 class _Run:
-    """One run: what it found and did, table by table."""
+    """One run, with its findings and changes table by table."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Run:
         self.volume: dict[str, Any] | None = None
 
     def on_bare_machine(self) -> dict[str, Any]:
-        """The plan for a database that isn't there yet."""
+        """Return the plan for a database that doesn't exist yet."""
         self.absent = _by_table(self.declared.rows)
         self.scripts = [{"file": script.file, "rows": None} for script in self.declared.scripts]
         if scale := self.params["scale"]:
@@ -150,10 +150,10 @@ class _Run:
         return self._result()
 
     def on(self, connection: psycopg.Connection[Any]) -> dict[str, Any]:
-        """Plan; write only if something differs and this is no check."""
+        """Plan, write if something differs and this is no check, and return the result."""
         with connection.transaction():
             self._prepare(connection)
-            # What an SQL file does is known only by running it, so then there is always something to write.
+            # Only running an SQL file shows its effect, so with one there is always something to write.
             if not self.declared.scripts:
                 self._rows(connection, write=False)
                 if self.check_mode or not self._differs:
@@ -171,9 +171,9 @@ class _Run:
         self.server = catalogue.server(connection)
         _refuse_database(self.server.environment, self.params)
         self.today = _day(self.params["today"]) if self.params["today"] else self.server.today
-        wanted = list(dict.fromkeys([*self.declared.tables, *(seed_volume.TABLES if self.params["scale"] else ())]))
-        self.tables = catalogue.tables(connection, self.schema, wanted)
-        missing = [name for name in wanted if name not in self.tables]
+        names = list(dict.fromkeys([*self.declared.tables, *(seed_volume.TABLES if self.params["scale"] else ())]))
+        self.tables = catalogue.tables(connection, self.schema, names)
+        missing = [name for name in names if name not in self.tables]
         if missing:
             self._refuse_missing(missing)
         catalogue.check(self.declared, self.tables)
@@ -183,15 +183,15 @@ class _Run:
         row = next((row for row in self.declared.rows if row.table in missing), None)
         place = f"{row.file}, line {row.line}: " if row else ""
         if not self.tables:
-            words = f"The tables to seed ({', '.join(missing)}) are not in {where}: apply the migrations first"
+            message = f"The tables to seed ({', '.join(missing)}) are not in {where}: apply the migrations first"
         else:
-            words = (
+            message = (
                 f"{place}there is no table `{missing[0]}` in {where}.{catalogue.near(missing[0], list(self.tables))} "
-                "Mend the name, or apply the migration that creates it"
+                "Correct the name, or apply the migration that creates the table"
             )
         if not self.check_mode:
-            raise DasTernError(f"{words}: `ansible-playbook migrate.yml`.", missing_tables=missing)
-        self.warnings.append(f"{words}: `ansible-playbook migrate.yml`.")
+            raise DasTernError(f"{message}: `ansible-playbook migrate.yml`.", missing_tables=missing)
+        self.warnings.append(f"{message}: `ansible-playbook migrate.yml`.")
 
     def _rows(self, connection: psycopg.Connection[Any], write: bool) -> None:
         for row in self.declared.rows:
@@ -220,13 +220,13 @@ class _Run:
     def _read(
         self, connection: psycopg.Connection[Any], table: catalogue.Table, rows: list[Row]
     ) -> seed_plan.TablePlan:
-        given = [(row, {name: self._value(value) for name, value in row.values.items()}) for row in rows]
+        rows_and_values = [(row, {name: self._value(value) for name, value in row.values.items()}) for row in rows]
         try:
             with connection.transaction():
-                plan = seed_plan.read(connection, self.schema, table, given)
+                plan = seed_plan.read(connection, self.schema, table, rows_and_values)
         except psycopg.Error as error:
             if error.sqlstate and error.sqlstate.startswith("22"):
-                raise seed_plan.bad_value(connection, table, given, error) from None
+                raise seed_plan.bad_value(connection, table, rows_and_values, error) from None
             raise seed_plan.server_error(f"{rows[0].file}: reading {table.name}", error) from None
         return plan
 
@@ -236,7 +236,7 @@ class _Run:
             other = seen.setdefault(row.real_id, row)
             if other is not row:
                 raise DasTernError(
-                    f"{row.place} and {other.place} are one and the same row of the database (id {row.real_id}). "
+                    f"{row.place} and {other.place} are the same row of the database (id {row.real_id}). "
                     "Declare it once."
                 )
 
@@ -250,14 +250,14 @@ class _Run:
         except psycopg.Error as error:
             position = int(error.diag.statement_position or 1) - 1
             line = line_and_column(script.sql, position)[0]
-            found = [one for one in statements(script.sql) if one.start <= position]
+            started = [statement for statement in statements(script.sql) if statement.start <= position]
             where = f"{script.file}, line {line}" if error.diag.statement_position else script.file
             failure = seed_plan.server_error(where, error)
             raise DasTernError(
-                failure.message, file=script.file, line=line, statement=len(found), **failure.facts
+                failure.message, file=script.file, line=line, statement=len(started), **failure.facts
             ) from None
         if connection.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS:
-            raise DasTernError(f"{script.file} ended the transaction of the seed. Remove what does it.")
+            raise DasTernError(f"{script.file} ended the transaction of the seed. Remove the statement that does so.")
         self.scripts.append({"file": script.file, "rows": _written_rows(connection) - before})
 
     @property
@@ -265,7 +265,7 @@ class _Run:
         return any(plan.changes for plan in self.plans) or any(self.absent.values())
 
     def _lock(self, connection: psycopg.Connection[Any]) -> None:
-        """Take the lock of all seeds, which is gone with the transaction, however that ends."""
+        """Take the lock of all seeds, which is released with the transaction, however that ends."""
         try:
             waited_for = AdvisoryLock(connection, ADVISORY_LOCK, transaction=True).take(
                 self.params["lock_wait"], self.waiting
@@ -283,20 +283,20 @@ class _Run:
         if missing:
             self.volume = {"rows": {}, "patients_missing": None, "scale": self.params["scale"]}
             return
-        wanted = seed_volume.plan(connection, self.schema, self.params["scale"], self.params["scale_days"])
-        self.volume = wanted.facts
-        if self.check_mode or not any(wanted.rows.values()):
+        plan = seed_volume.plan(connection, self.schema, self.params["scale"], self.params["scale_days"])
+        self.volume = plan.facts
+        if self.check_mode or not any(plan.rows.values()):
             return
         try:
             with connection.transaction():
                 self._lock(connection)
-                wanted = seed_volume.plan(connection, self.schema, self.params["scale"], self.params["scale_days"])
-                self.volume = wanted.facts
-                if any(wanted.rows.values()):
-                    self.volume |= seed_volume.fill(connection, self.schema, wanted)
+                plan = seed_volume.plan(connection, self.schema, self.params["scale"], self.params["scale_days"])
+                self.volume = plan.facts
+                if any(plan.rows.values()):
+                    self.volume |= seed_volume.fill(connection, self.schema, plan)
         except psycopg.Error as error:
             failure = seed_plan.server_error("The volume seed", error)
-            kept = " The declared rows are in; of the volume seed nothing is." if self.plans else ""
+            kept = " The declared rows were written, but nothing of the volume seed." if self.plans else ""
             raise DasTernError(failure.message.removesuffix(" Nothing was changed.") + kept, **failure.facts) from None
 
     def _result(self) -> dict[str, Any]:
@@ -308,7 +308,10 @@ class _Run:
             count["unchanged"] += plan.unchanged
         for name, rows in self.absent.items():
             counts[name] = {"inserted": len(rows), "updated": 0, "unchanged": 0}
-        totals = {what: sum(count[what] for count in counts.values()) for what in ("inserted", "updated", "unchanged")}
+        totals = {
+            outcome: sum(count[outcome] for count in counts.values())
+            for outcome in ("inserted", "updated", "unchanged")
+        }
         changes = [change for plan in self.plans for change in plan.changes]
         volume_rows = sum((self.volume or {}).get("rows", {}).values())
         script_rows = [script["rows"] for script in self.scripts]
@@ -335,7 +338,7 @@ class _Run:
 
 
 def report(params: dict[str, Any], result: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The section `seed` of the play's summary, from the module's result."""
+    """Return the section `seed` of the play's summary, from the module's result."""
     if result.get("failed"):
         return {"lines": ["failed: " + str(result.get("msg", "")).partition("\n")[0]], "next": []}
     keys = ("inserted", "updated", "unchanged", "tables", "scripts", "volume", "seconds", "waited_for")
@@ -376,27 +379,27 @@ def _rows(count: int) -> str:
     return f"{count} row" if count == 1 else f"{count} rows"
 
 
-def _refuse_database(said: str | None, params: dict[str, Any]) -> None:
-    """The database's own word counts more than any variable of the caller's."""
+def _refuse_database(environment: str | None, params: dict[str, Any]) -> None:
+    """Refuse unless the database's own environment is the declared one: it outranks every variable of the caller."""
     declared = params["environment"]
-    if said is None or not said.strip():
+    if environment is None or not environment.strip():
         raise DasTernError(
-            f"Database {params['database']} at {params['host']}:{params['port']} doesn't say what it is (setting "
+            f"Database {params['database']} at {params['host']}:{params['port']} doesn't name its environment (setting "
             f"dastern.environment), so it may be a copy of production. If it is {declared}, `ansible-playbook "
-            "playbooks/provision.yml` has it say so."
+            "playbooks/provision.yml` sets it."
         )
-    if said.strip().lower() == declared:
+    if environment.strip().lower() == declared:
         return
-    if said.strip().lower() in ("production", "prod"):
+    if environment.strip().lower() in ("production", "prod"):
         raise DasTernError(
-            f"Database {params['database']} at {params['host']}:{params['port']} says of itself that it is production "
-            f"(setting dastern.environment), while the inventory says {declared}. Production is never seeded: check "
+            f"The environment of database {params['database']} at {params['host']}:{params['port']} is production (setting "
+            f"dastern.environment), while the inventory says {declared}. Production is never seeded: check "
             "`postgres_host`, `postgres_port` and the inventory (`-i`)."
         )
     raise DasTernError(
-        f"Database {params['database']} says of itself that it is {said} (setting dastern.environment), the inventory says "
-        f"{declared}. Use `-i inventories/{said}`; if the database became another kind, `ansible-playbook "
-        "playbooks/provision.yml` with the right inventory sets it."
+        f"The environment of database {params['database']} is {environment} (setting dastern.environment), while the inventory "
+        f"says {declared}. Use `-i inventories/{environment}`; if the environment of the database has changed, "
+        "`ansible-playbook playbooks/provision.yml` with the right inventory sets it."
     )
 
 
@@ -404,7 +407,7 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise DasTernError(f"`today` is {text!r}; wanted is a day such as 2026-03-01.") from None
+        raise DasTernError(f"`today` is {text!r}. Expected: a day such as 2026-03-01.") from None
 
 
 def _by_table(rows: list[Row]) -> dict[str, list[Row]]:
@@ -422,29 +425,29 @@ def _by_key(rows: list[Row]) -> list[list[Row]]:
 
 
 def _written_rows(connection: psycopg.Connection[Any]) -> int:
-    """Rows that this transaction inserted, updated and deleted so far, as the server counts them."""
+    """Return the server's count of rows that this transaction has inserted, updated and deleted so far."""
     query = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint FROM pg_stat_xact_user_tables"
-    return int(_one(connection, query))
+    return int(_single_value(connection, query))
 
 
-def _one(connection: psycopg.Connection[Any], query: str, *values: Any) -> Any:
+def _single_value(connection: psycopg.Connection[Any], query: str, *values: Any) -> Any:
     row = connection.execute(query, values or None).fetchone()  # type: ignore[arg-type]
     return row[0] if row else None
 
 
 def _diff(plan: seed_plan.TablePlan) -> dict[str, str]:
-    """One table's changes as Ansible prints them."""
+    """Return one table's changes as Ansible prints them."""
     before, after = [], []
     for change in plan.changes:
-        told = change.shown(values=True)
+        details = change.shown(values=True)
         head = f"{shown(change.row.label)}:\n"
         after.append(head)
         if change.action == "insert":
-            after += [f"  {name}: {_text(value)}\n" for name, value in told["columns"].items()]
+            after += [f"  {name}: {_text(value)}\n" for name, value in details["columns"].items()]
             continue
         before.append(head)
-        before += [f"  {name}: {_text(pair['before'])}\n" for name, pair in told["columns"].items()]
-        after += [f"  {name}: {_text(pair['after'])}\n" for name, pair in told["columns"].items()]
+        before += [f"  {name}: {_text(pair['before'])}\n" for name, pair in details["columns"].items()]
+        after += [f"  {name}: {_text(pair['after'])}\n" for name, pair in details["columns"].items()]
     name = plan.table.name
     return {"before": "".join(before), "after": "".join(after), "before_header": name, "after_header": name}
 

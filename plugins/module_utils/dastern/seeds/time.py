@@ -10,12 +10,12 @@ _EXPRESSION = re.compile(r"today(?:([+-])(\d{1,5})([dw]))?(?: ([01]\d|2[0-3]):([
 
 
 def is_day_expression(text: Any) -> bool:
-    """Whether `text` is `today`, with days or weeks added or taken away, with a time of day."""
+    """Return whether `text` is `today`, optionally with days or weeks added or subtracted and a time of day."""
     return isinstance(text, str) and _EXPRESSION.fullmatch(text) is not None
 
 
 def moment(text: str, today: date, offset: str = "+07:00") -> str:
-    """ISO 8601 for `text`; `today` is the day of seeding, `offset` the zone's distance from UTC.
+    """Return `text` in ISO 8601; `today` is the day of seeding, `offset` the zone's offset from UTC.
 
     Without a time of day it is midnight, of which a `date` column keeps the day.
     """

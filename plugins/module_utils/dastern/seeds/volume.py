@@ -1,11 +1,11 @@
 """Synthetic patients in quantity for load tests, generated inside the server.
 
 Patient `i` of 1..N exists as a whole or not at all: user, subscription, two prescriptions, three medications and their
-dose events are inserted together, so counting users tells what is missing. Ids are UUIDs of version 8 that begin with
+dose events are inserted together, so counting users shows what is missing. Ids are UUIDs of version 8 that begin with
 `da57e400`, which no application's random (version 4) ids do; phone numbers begin with +8550, which no telephone has.
 
 A million dose events spend most of their time in three foreign keys and five secondary indexes. Where the table held
-little before, those are dropped and made again within the transaction; the catalogue is compared before the commit.
+few rows before, those are dropped and recreated within the transaction; the catalogue is compared before the commit.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 
 try:
     from psycopg import sql
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 TABLES = ("users", "subscriptions", "prescriptions", "medications", "dose_events")
 AHEAD = 7
-"""Days of dose events that are still due."""
+"""Number of days of dose events that are still due."""
 PATIENTS_PER_DOCTOR = 50
 BYTES_PER_EVENT = 250
-"""Table and indexes together, measured; the write-ahead log grows by about 450 more until the next checkpoints."""
+"""Measured size in table and indexes; the write-ahead log grows by about 450 bytes more until the next checkpoints."""
 REBUILD_FROM = 50_000
-"""From this many new dose events on, and only if the table holds fewer, indexes and foreign keys are made afterwards."""
+"""Number of new dose events from which, if the table holds fewer, indexes and foreign keys are created afterwards."""
 PASSWORD_HASH = "$2b$10$g.Ep9eJH9NMGnuz8s1JHpO9abiaSZxlz5zS9f.N1oKq.zfLNhcz8W"
-"""bcrypt of the documented development password."""
+"""The bcrypt hash of the documented development password."""
 PIN_HASH = "$2b$10$d.1noYRV6a1rqK.WxYflfeOq0yrNvYBYhDWWvotutp3qQ/YTNJVXm"
-"""bcrypt of the documented development PIN."""
+"""The bcrypt hash of the documented development PIN."""
 
 
 def events_per_patient(days: int) -> int:
-    """Dose events of one patient: two medications twice a day until a week from now, one that ended today."""
+    """Return the number of dose events of one patient: two medications twice a day until a week from now, one until today."""
     return 4 * (days + AHEAD) + 2 * days
 
 
 def per_patient(days: int) -> dict[str, int]:
-    """Rows of one patient by table (a doctor more for every 50 patients)."""
+    """Return the number of rows of one patient by table (every 50 patients share a further doctor)."""
     return {
         "users": 1,
         "subscriptions": 1,
@@ -58,7 +58,7 @@ def per_patient(days: int) -> dict[str, int]:
 
 @dataclass
 class VolumePlan:
-    """Which of the wanted patients and doctors are missing, as texts of int4multirange."""
+    """The missing patients and doctors of a scale, as texts of int4multirange."""
 
     scale: int
     days: int
@@ -69,14 +69,14 @@ class VolumePlan:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows to insert by table."""
+        """Return the number of rows to insert by table."""
         counts = {table: count * self.patients for table, count in per_patient(self.days).items()}
         counts["users"] += self.doctors
         return counts
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the entries about the volume for the report."""
         return {
             "scale": self.scale,
             "days": self.days,
@@ -87,7 +87,7 @@ class VolumePlan:
 
 
 def _uuid(kind: int, number: str) -> str:
-    """SQL for the id of row `number` (an SQL expression of type bigint) of one kind."""
+    """Return the SQL for the id of row `number` (an SQL expression of type bigint) of one kind."""
     return f"('da57e400-000{kind}-8000-8' || lpad(to_hex({number}), 15, '0'))::uuid"
 
 
@@ -230,7 +230,7 @@ FROM (
 
 
 def plan(connection: psycopg.Connection[Any], schema: str, scale: int, days: int) -> VolumePlan:
-    """What is missing of the first `scale` patients."""
+    """Return which of the first `scale` patients are missing."""
     query = sql.SQL(_PLAN).format(users=sql.Identifier(schema, "users"))
     row = connection.execute(query, {"scale": scale, "share": PATIENTS_PER_DOCTOR}).fetchone()
     assert row is not None
@@ -238,15 +238,15 @@ def plan(connection: psycopg.Connection[Any], schema: str, scale: int, days: int
 
 
 def fill(
-    connection: psycopg.Connection[Any], schema: str, wanted: VolumePlan, rebuild: bool | None = None
+    connection: psycopg.Connection[Any], schema: str, plan: VolumePlan, rebuild: bool | None = None
 ) -> dict[str, Any]:
-    """Insert what is missing, in the caller's transaction; returns the milliseconds of each step and the way taken.
+    """Insert missing patients in the caller's transaction; return the milliseconds of each step and whether it rebuilt.
 
-    `rebuild` forces or forbids making indexes and foreign keys afterwards; None decides by size.
+    `rebuild` forces or forbids creating indexes and foreign keys afterwards; with None the size decides.
     """
     clock = Clock()
     connection.execute("SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)")
-    names, values = _names(schema), _values(connection, wanted)
+    tables, values = _names(schema), _values(connection, plan)
     for step, text in (
         ("doctors", _DOCTORS),
         ("patients", _PATIENTS),
@@ -254,10 +254,10 @@ def fill(
         ("prescriptions", _PRESCRIPTIONS),
         ("medications", _MEDICATIONS),
     ):
-        connection.execute(sql.SQL(text).format(**names), values)
+        connection.execute(sql.SQL(text).format(**tables), values)
         clock.lap(step)
-    rebuilt = fill_events(connection, schema, wanted, rebuild, clock)
-    connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(names[name] for name in TABLES)))
+    rebuilt = fill_events(connection, schema, plan, rebuild, clock)
+    connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(tables[name] for name in TABLES)))
     clock.lap("analyze")
     return {"rebuilt": rebuilt, "ms": clock.laps}
 
@@ -265,27 +265,27 @@ def fill(
 def fill_events(
     connection: psycopg.Connection[Any],
     schema: str,
-    wanted: VolumePlan,
+    plan: VolumePlan,
     rebuild: bool | None = None,
     clock: Clock | None = None,
 ) -> bool:
-    """Insert the dose events of the missing patients, whose other rows are there; returns whether it rebuilt."""
+    """Insert the dose events of the missing patients, whose other rows exist; return whether it rebuilt."""
     clock = clock or Clock()
     connection.execute("SELECT set_config('maintenance_work_mem', '256MB', true)")
-    furniture = _Furniture(connection, schema, "dose_events")
-    expected = wanted.rows["dose_events"]
+    attachments = _Attachments(connection, schema, "dose_events")
+    expected = plan.rows["dose_events"]
     if rebuild is None:
-        # Building costs by all rows, keeping by the new ones.
-        rebuild = expected >= REBUILD_FROM and furniture.plain and not furniture.holds_more_than(expected)
+        # Rebuilding costs time for all rows, keeping the indexes only for the new ones.
+        rebuild = expected >= REBUILD_FROM and attachments.plain and not attachments.holds_more_than(expected)
     if rebuild:
-        furniture.take_away()
+        attachments.take_away()
         clock.lap("drop indexes and foreign keys")
-    count = connection.execute(sql.SQL(_EVENTS).format(**_names(schema)), _values(connection, wanted)).rowcount
+    count = connection.execute(sql.SQL(_EVENTS).format(**_names(schema)), _values(connection, plan)).rowcount
     clock.lap("dose_events")
     if count != expected:
-        raise DasTernError(f"dose_events: {expected} were to be made and {count} were. Nothing was changed.")
+        raise DasTernError(f"dose_events: {count} rows were created instead of {expected}. Nothing was changed.")
     if rebuild:
-        furniture.put_back(clock)
+        attachments.put_back(clock)
     return rebuild
 
 
@@ -303,18 +303,18 @@ def _names(schema: str) -> dict[str, Any]:
     return tables | {name: sql.Identifier(schema, type_name) for name, type_name in types.items()}
 
 
-def _values(connection: psycopg.Connection[Any], wanted: VolumePlan) -> dict[str, Any]:
+def _values(connection: psycopg.Connection[Any], plan: VolumePlan) -> dict[str, Any]:
     row = connection.execute(
         "SELECT (now() AT TIME ZONE %(zone)s)::date, (now() AT TIME ZONE %(zone)s)::date - %(days)s, "
         "now() - make_interval(days => %(days)s + 1)",
-        {"zone": ZONE, "days": wanted.days},
+        {"zone": ZONE, "days": plan.days},
     ).fetchone()
     assert row is not None
     return {
-        "missing": wanted.missing_patients,
-        "missing_doctors": wanted.missing_doctors,
+        "missing": plan.missing_patients,
+        "missing_doctors": plan.missing_doctors,
         "share": PATIENTS_PER_DOCTOR,
-        "days": wanted.days,
+        "days": plan.days,
         "ahead": AHEAD,
         "today": row[0],
         "from": row[1],
@@ -326,7 +326,7 @@ def _values(connection: psycopg.Connection[Any], wanted: VolumePlan) -> dict[str
 
 
 class Clock:
-    """The milliseconds of each step."""
+    """A clock that notes the milliseconds of each step."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
@@ -338,8 +338,8 @@ class Clock:
         self._last = now
 
 
-class _Furniture:
-    """The secondary indexes and foreign keys of one table, by the catalogue's own definitions and in its order."""
+class _Attachments:
+    """The indexes and foreign keys of one table, with the catalogue's definitions and in its order."""
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str, table: str) -> None:
         self._connection = connection
@@ -362,7 +362,7 @@ class _Furniture:
         )
 
     def holds_more_than(self, rows: int) -> bool:
-        """Counted: the size of the file says too much after a volume seed that was rolled back."""
+        """Return whether the table holds more than `rows`, by a count: after a seed that was rolled back, its file is too big."""
         query = sql.SQL("SELECT count(*) > %s FROM (SELECT FROM {table} LIMIT %s + 1) AS first").format(
             table=self._table
         )
@@ -372,7 +372,7 @@ class _Furniture:
 
     @property
     def plain(self) -> bool:
-        """Whether taking away and putting back leaves the catalogue as it was, comments and order included."""
+        """Return whether dropping and recreating leaves the catalogue as it was, comments and order included."""
         secondary = [index for index in self.indexes if not index[2]]
         in_order = self.indexes[len(self.indexes) - len(secondary) :] == secondary
         return in_order and all(index[3] for index in secondary) and all(key[2] for key in self.keys)
@@ -390,16 +390,16 @@ class _Furniture:
                 self._connection.execute(definition)
                 clock.lap(f"index {name}")
         for name, definition, *_ in self.keys:
-            # Foreign keys come from the catalogue's own text.
+            # The definition is text from the catalogue.
             self._run(
                 "ALTER TABLE {table} ADD CONSTRAINT {name} " + definition.replace("{", "{{").replace("}", "}}"),
                 name=sql.Identifier(name),
             )
             clock.lap(f"foreign key {name}")
-        again = _Furniture(self._connection, *self._names)
+        again = _Attachments(self._connection, *self._names)
         if (again.indexes, again.keys) != (self.indexes, self.keys):
             raise DasTernError(
-                "The indexes or foreign keys of dose_events would not be what they were. Nothing was changed."
+                "The indexes or foreign keys of dose_events would not be as before. Nothing was changed."
             )
 
     def _read(self, query: str) -> list[tuple[Any, ...]]:
