@@ -382,7 +382,9 @@ def test_a_rollback_without_down_names_the_backup_that_fits(small: Database) -> 
     given = {"playbook": "playbooks/rollback.yml", "to": "5_step", "postgres_backup_dir": str(folder(small))}
     small.migrate(**options(small, backup=False))
     none = small.play(**given)
-    assert f"there is none in `postgres_backup_dir` ({folder(small)})" in " ".join(none.stdout.split()), none.stdout
+    assert f"there is no backup in `postgres_backup_dir` ({folder(small)})" in " ".join(none.stdout.split()), (
+        none.stdout
+    )
     for name in ("7_step", "8_step"):
         small.write(**{f"_{name}": "SELECT 1"})
         small.migrate(**options(small))
