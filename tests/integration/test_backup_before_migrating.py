@@ -115,7 +115,7 @@ def test_it_is_restored_beside_the_live_one(small: Database) -> None:
         },
         check_mode=True,
     )  # fmt: skip
-    assert f"restored into the new database {restored.name}" in " ".join(planned["lines"])
+    assert f"restore into the new database {restored.name}" in " ".join(planned["lines"])
     restored.create()
     try:
         backup_logical.restore(place_of(small), backup, restored.name)

@@ -175,7 +175,7 @@ def _session(params: dict[str, Any], settings: dict[str, str]) -> Iterator[psyco
 
 
 def _status(params: dict[str, Any], files: list[MigrationFile]) -> dict[str, Any]:
-    """Return which migrations are applied, pending and wrong; report findings and an unreachable server, don't refuse."""
+    """Return which migrations are applied, pending and wrong; report findings and an unreachable server."""
     try:
         with _session(params, {"default_transaction_read_only": "on"}) as connection:
             ledger = Ledger(connection, params["schema"])
@@ -496,7 +496,7 @@ def advice_for(failure: Failure) -> str:
 
 
 def place(sql: str, position: str | None, done: int | None) -> tuple[dict[str, int], Statement | None]:
-    """Find an error's line, column and statement by the server's position (a character, from 1) or the statements done."""
+    """Find an error's line, column and statement by the server's position (a character, from 1) or by `done`."""
     parsed = each_statement(sql)
     if position is not None:
         offset = int(position) - 1

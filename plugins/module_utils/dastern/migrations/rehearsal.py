@@ -509,7 +509,7 @@ class _Rehearsal:
                 lock.seconds = step.held
 
     def _count(self, step: Step, before: Mapping[int, Sequence[int]], *, moved: bool) -> dict[int, Sequence[int]]:
-        """Note in `step` the rows that it changed, and with `moved` those that are in another file (relfilenode) now."""
+        """Note in `step` the rows that it changed, and with `moved` those that changed their file (relfilenode)."""
         now = {}
         for oid, node, rows, *counts in self._own.execute(_COUNTS, (list(self._names),)).fetchall():
             former_node, former_rows = self._nodes.get(oid, (node, rows))

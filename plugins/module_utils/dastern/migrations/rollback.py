@@ -102,7 +102,7 @@ class _Shown:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss that going up again doesn't undo, in words, and the number of the live database's rows or values affected."""
+    """A loss that going up again doesn't undo, in words, and the number of live rows or values affected."""
 
     what: str
     count: int
@@ -203,7 +203,7 @@ def _steps(
     files: Mapping[str, MigrationFile],
     downs: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
-    """Return the migrations that stay and those to roll back, in order of application; refuse an impossible rollback."""
+    """Return the migrations to keep and to roll back, in order of application; refuse an impossible rollback."""
     rows = ledger.rows() or []
     plan = make_plan(list(files.values()), rows)
     problems = [f"Migration {name} failed before (P3009): resolve it first." for name in plan.failed]
@@ -265,7 +265,7 @@ def _began(rows: Sequence[Row], name: str) -> datetime | None:
 
 
 def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before: datetime | None) -> str:
-    """Name the ways back with commands: the newest backup with just these migrations or fewer, and the moment `before`."""
+    """Name the ways back: the newest backup with just these migrations or fewer, and the moment `before`."""
     if not params["backup_dir"]:
         return "`postgres_backup_dir` is empty."
     backups = Place(dict(params))
@@ -296,7 +296,7 @@ def _prove(
     taken: list[MigrationFile],
     downs: Mapping[str, str],
 ) -> _Shown:
-    """Go up, down and up in a scratch database, expect the same catalogue each time, and return what going down changed."""
+    """Go up, down and up in a scratch database, require equal catalogues, and return what going down changed."""
     superuser, schema = superuser_of(params), params["schema"]
     settings: dict[str, str | int] = {"search_path": identifier(schema), "lock_timeout": "10s"}
     files = [*kept, *taken]
@@ -371,7 +371,7 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
 
 
 def _count(connection: psycopg.Connection[Any], name: str, column: str) -> tuple[int, str]:
-    """Count a table's rows or a column's values; bytes if policies hide rows even from the owner. Return number and unit."""
+    """Return the number and unit of rows or of a column's values; bytes if policies hide rows even from the owner."""
     forced = "SELECT relrowsecurity AND relforcerowsecurity, pg_catalog.pg_relation_size(oid) FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)"
     hidden = connection.execute(forced, (name,)).fetchone()
     if hidden and hidden[0]:

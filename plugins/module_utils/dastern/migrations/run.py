@@ -286,7 +286,7 @@ class Runner:
             raise Failure(error, None, f"and left an unfinished row. {fix}") from None
 
     def _may_have_committed(self, migration: MigrationFile) -> bool:
-        """Return whether a failed file of one statement can have committed a part: a block, a call, a pending DETACH."""
+        """Return whether a failed file of one statement may have committed a part: a block, call or pending DETACH."""
         statement = _only_statement(migration)
         if statement is None or statement.words[0] in ("DO", "CALL"):
             return True
