@@ -588,7 +588,7 @@ def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -
             with pytest.raises(DasTernError) as refusal:
                 end()
             assert f"WAL segment {name} is damaged" in refusal.value.message
-            (readable,) = re.findall(r"Up to there: `[^`]* -e target=(\S+)`", refusal.value.message)
+            (readable,) = re.findall(r"To restore up to there: `[^`]* -e target=(\S+)`", refusal.value.message)
             assert pgbackrest.position(readable) < pgbackrest.position(whole)
         # One that was still being written ends anywhere.
         segment = segment.rename(partial)
@@ -923,7 +923,7 @@ def test_a_repository_elsewhere_that_is_away(
     assert "repository 2: Repository 2 can't be read" in verified["problems"][-1]
     assert backups.drill(label)["label"] == label
     copy = backups.restore(target="latest", what="database", into="meanwhile")
-    assert "what the live server holds now" in copy["target"]
+    assert "the present state of the live server" in copy["target"]
     backups.sql("DROP DATABASE meanwhile")
     again = backups.set_up(**declared)
     assert again["changed"] is False
@@ -1120,7 +1120,7 @@ def test_everything_is_lost_but_the_repository_elsewhere(
         assert "once pgBackRest's configuration is as declared" in check.section("restore")["lines"][0]
         assert not backups.conf.exists()
         assert (
-            "Repository 3 isn't configured; further ones are: 2"
+            "Repository 3 isn't configured; further repositories: 2"
             in play("playbooks/restore.yml", variables, "-e", "repository=3", "-e", "confirm=dastern").flat
         )
         options = variables["backup_repository_options"]

@@ -115,7 +115,7 @@ def test_it_is_restored_beside_the_live_one(small: Database) -> None:
         },
         check_mode=True,
     )  # fmt: skip
-    assert f"restored into the new database {restored.name}" in " ".join(planned["lines"])
+    assert f"restore into the new database {restored.name}" in " ".join(planned["lines"])
     restored.create()
     try:
         backup_logical.restore(place_of(small), backup, restored.name)
@@ -382,7 +382,9 @@ def test_a_rollback_without_down_names_the_backup_that_fits(small: Database) -> 
     given = {"playbook": "playbooks/rollback.yml", "to": "5_step", "postgres_backup_dir": str(folder(small))}
     small.migrate(**options(small, backup=False))
     none = small.play(**given)
-    assert f"there is none in `postgres_backup_dir` ({folder(small)})" in " ".join(none.stdout.split()), none.stdout
+    assert f"there is no backup in `postgres_backup_dir` ({folder(small)})" in " ".join(none.stdout.split()), (
+        none.stdout
+    )
     for name in ("7_step", "8_step"):
         small.write(**{f"_{name}": "SELECT 1"})
         small.migrate(**options(small))

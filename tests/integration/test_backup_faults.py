@@ -128,7 +128,7 @@ def test_the_disk_of_the_data_is_full(live: Live, monkeypatch: pytest.MonkeyPatc
     with full(live.folder / "data", 8 * 1024**2):
         message = refused(live, lambda: restore(asked(live)))
     assert "data has no space left: make room there" in message
-    assert "The live database was not touched and serves; what had been restored was removed" in message
+    assert "The live database was not touched and serves; the restored copy was removed" in message
 
 
 def test_the_disk_of_the_backups_is_full(live: Live) -> None:

@@ -381,7 +381,7 @@ def test_plain_sql_out_and_in(place: Place, rich: Database, tmp_path: Path, suff
         assert (done["tables"], done["compared"]) == (ROWS, True)
         live, found = (count(place.superuser, name) for name in (NAME, into.name))
         assert (found.schema, found.properties["owner"]) == (live.schema, "dastern_user")
-        assert "is there already" in refused(place, path, into.name)
+        assert "exists already" in refused(place, path, into.name)
     finally:
         into.drop()
 
@@ -506,7 +506,7 @@ def test_plain_sql_is_not_half_there(place: Place, rich: Database, tmp_path: Pat
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
     (tmp_path / "a.sql").write_text("mine")
-    with pytest.raises(DasTernError, match="is there already"):
+    with pytest.raises(DasTernError, match="exists already"):
         plain_sql.write(place, tmp_path / "a.sql")
     shutil.rmtree(tmp_path)
     with pytest.raises(DasTernError, match="There is no folder"):
@@ -538,5 +538,5 @@ def test_plain_sql_in_the_playbook(play: Any, place: Place, rich: Database, tmp_
     assert undone.rc == 0, undone.stdout
     assert count(place.superuser, NAME).tables == fewer.tables
     for given in ({}, {"out": "/a", "file": "/b", "into": "c"}, {"file": "/b"}):
-        with pytest.raises(DasTernError, match="Wanted is"):
+        with pytest.raises(DasTernError, match="Expected: `-e out=PATH`"):
             plain_sql.plain_sql({**_params(place), "out": "", "file": "", "into": "", **given})

@@ -157,7 +157,7 @@ def test_a_moment_comes_back_and_so_does_what_it_replaced(server: Server) -> Non
 
     undone = server.report("restore", 1, "restore", "restore", "undo=true", "confirm=dastern")
     assert server.rows == FEW
-    assert undone["lines"][0].startswith("brought back what was live before ")
+    assert undone["lines"][0].startswith("brought back the database that was live before ")
 
 
 def test_then_nothing_is_left_to_do(server: Server) -> None:

@@ -296,7 +296,7 @@ def test_a_schema_that_went_is_one_difference_and_one_that_came_is_named(compare
     assert gone["statements"] == ["ALTER TABLE post DROP CONSTRAINT post_author_fkey"]
     came = compared("SELECT 1", "CREATE SCHEMA queue CREATE TABLE jobs (id int)")
     assert (found(came), came["not_compared"], came["drifted"]) == ([], ["queue"], False)
-    assert came["lines"] == ["not compared: schema queue: no applied migration makes it or puts something into it"]
+    assert came["lines"] == ["not compared: schema queue: no applied migration creates it or puts anything into it"]
 
 
 EVENTS = """
@@ -317,8 +317,8 @@ def test_partitions_made_at_run_time_are_no_drift(compared: Compared) -> None:
     )
     assert (found(result), result["drifted"], len(result["exempt"])) == ([], False, 4)
     assert result["lines"] == [
-        "exempt: 3 objects made at run time, as partitioned table ev makes its partitions",
-        "exempt: 1 object made at run time, as partitioned table ev_3 makes its partitions",
+        "exempt: 3 objects made at run time, like other partitions of table ev",
+        "exempt: 1 object made at run time, like other partitions of table ev_3",
     ]
 
 

@@ -362,7 +362,7 @@ def test_a_ledger_that_cannot_be_read(chain: Database) -> None:
     assert "42703" in refusal.message
     status = chain.migrate(state="status")
     assert status["reachable"] is True
-    assert "isn't as Prisma makes it" in status["unreadable"]
+    assert "isn't as Prisma creates it" in status["unreadable"]
 
 
 def test_status_reports_and_never_refuses(chain: Database) -> None:

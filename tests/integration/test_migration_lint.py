@@ -328,7 +328,7 @@ def test_new_check_real_again(tmp_path: Path) -> None:
     for arguments in ([], ["--check"]):
         again = new(tmp_path, "-e", name, *arguments)
         assert again.returncode == 2
-        assert f"A migration of the name add_user_avatar_field exists already: {directory}." in flat(again)
+        assert f"A migration named add_user_avatar_field exists already: {directory}." in flat(again)
         assert [path.name for path in directory.parent.iterdir()] == [directory.name]
 
 

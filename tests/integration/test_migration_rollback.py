@@ -95,12 +95,12 @@ def test_check_real_again_check_and_up_again(reversible: Database) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('DROP INDEX "t5_note_idx";', "down doesn't give the catalogue that was there before"),
-        ('DROP TABLE "t5"; CREATE TABLE "t6" ();', "down doesn't give the catalogue"),
+        ('DROP INDEX "t5_note_idx";', "going down doesn't restore the catalogue from before"),
+        ('DROP TABLE "t5"; CREATE TABLE "t6" ();', "going down doesn't restore the catalogue"),
         ('DROP TABLE "t5";\nDROP TABLE "nothing";', "5_step/down.sql: 42P01"),
         ('SELECT 1;\nDROP TABLE "t5"; SELECT nothing;', "5_step/down.sql, line 2: 42703"),
         ('BEGIN; DROP TABLE "t5"; COMMIT;', "it controls transactions itself"),
-        ("DROP INDEX CONCURRENTLY t5_note_idx", "one transaction: write it without CONCURRENTLY"),
+        ("DROP INDEX CONCURRENTLY t5_note_idx", "one transaction: write this statement without CONCURRENTLY"),
         (
             "DROP TABLE t5;\nALTER DATABASE {name} SET work_mem = '7MB';",
             "changes objects that all databases of the server share",
@@ -136,7 +136,7 @@ def test_guard_rails(reversible: Database) -> None:
     before = reversible.state()
     names = [
         "`migrations_window`",
-        "5_step would be taken back, and `migrations_approved` is '5_step'",
+        "5_step would be rolled back, and `migrations_approved` is '5_step'",
         f"-e confirm={reversible.name}`",
     ]
     planned = rollback(given, check_mode=True)
@@ -181,7 +181,7 @@ def test_who_is_in_the_way_of_a_rollback_is_named(reversible: Database) -> None:
 def test_what_fails_before_it_begins_says_so(reversible: Database) -> None:
     reversible.query("ALTER TABLE _prisma_migrations RENAME logs TO log")
     before = catalogue(reversible.query)
-    with pytest.raises(DasTernError, match="42703: .* It hadn't begun: nothing was rolled back.$"):
+    with pytest.raises(DasTernError, match="42703: .* The rollback hadn't begun: nothing was rolled back.$"):
         rollback(params(reversible, "4_step"))
     assert catalogue(reversible.query) == before
 
@@ -285,12 +285,12 @@ def test_rows_and_values_that_go_are_counted_and_confirmed(reversible: Database)
     )
     reversible.migrate()
     nothing = rollback(params(reversible, "7_step", confirm=""), check_mode=True)
-    assert nothing["losses"] == ["takes away table anew (0 rows)"]
+    assert nothing["losses"] == ["drops table anew (0 rows)"]
     reversible.query(
         'INSERT INTO "Pay" SELECT generate_series(1, 1000); INSERT INTO other VALUES (1); INSERT INTO anew VALUES (1); '
         "INSERT INTO t1 VALUES (7, '', 'x'), (8, '', NULL)"
     )
-    kept = ["takes away table anew (1 row)", 'takes away column t1."No te" (1 value)']
+    kept = ["drops table anew (1 row)", 'drops column t1."No te" (1 value)']
     for confirm in ("", "dastern"):
         (message,) = rollback(params(reversible, "6_step", confirm=confirm), check_mode=True)["refused"]
         with pytest.raises(DasTernError) as refused:
@@ -298,7 +298,7 @@ def test_rows_and_values_that_go_are_counted_and_confirmed(reversible: Database)
         assert refused.value.message == message
         assert [line.strip() for line in message.splitlines()[1:-1]] == kept
         assert message.endswith(f"`ansible-playbook playbooks/rollback.yml -e to=6_step -e confirm={reversible.name}`.")
-    lost = ['takes away table "Pay" (1,000 rows)', kept[0], "takes away table other (1 row)", kept[1]]
+    lost = ['drops table "Pay" (1,000 rows)', kept[0], "drops table other (1 row)", kept[1]]
     assert sorted(rollback(params(reversible, "5_step"), check_mode=True)["losses"]) == sorted(lost)
     done = rollback(params(reversible, "6_step"))
     assert (done["names"], done["losses"]) == (["8_step", "7_step"], kept)
@@ -326,7 +326,7 @@ def test_squashed_migrations_stand_where_their_name_does(reversible: Database) -
 
 
 WRITES = {
-    "DELETE FROM priced": "7_step/down.sql, line 1, says `DELETE FROM priced`: table priced (2 rows)",
+    "DELETE FROM priced": "7_step/down.sql, line 1: `DELETE FROM priced` affects table priced (2 rows)",
     "DELETE FROM ONLY public.priced WHERE id = 1": "table priced (2 rows)",
     "UPDATE priced SET price = 0 WHERE id = 2": "table priced (2 rows)",
     "TRUNCATE other, priced": "table priced (2 rows)",
@@ -338,7 +338,7 @@ WRITES = {
     "DO $$ BEGIN EXECUTE 'TRUNCATE priced'; END $$": "empties table priced (8,192 bytes)",
     "WITH gone AS (DELETE FROM priced RETURNING 1) SELECT count(*) FROM gone": "table priced (2 rows)",
     "DO $$ BEGIN EXECUTE 'ALTER TABLE priced ALTER price TYPE numeric USING round(price)'; EXECUTE 'ALTER TABLE priced ALTER price TYPE numeric(10,2)'; END $$":
-        "writes table priced anew (8,192 bytes)",
+        "rewrites table priced (8,192 bytes)",
 }  # fmt: skip
 
 
@@ -351,7 +351,7 @@ def test_what_a_down_does_to_rows_is_confirmed(reversible: Database, sql: str) -
     )
     down(reversible, _7_step=f"{sql};\nDROP TABLE filled;")
     reversible.migrate()
-    assert rollback(params(reversible, "6_step", confirm=""))["losses"] == ["takes away table filled (0 rows)"]
+    assert rollback(params(reversible, "6_step", confirm=""))["losses"] == ["drops table filled (0 rows)"]
     reversible.migrate()
     reversible.query("INSERT INTO priced VALUES (1, 1.50), (2, 99.95)")
     before, prices = reversible.state(), [(Decimal("1.50"),), (Decimal("99.95"),)]
@@ -443,7 +443,7 @@ def test_a_row_that_came_after_the_count_is_not_deleted(reversible: Database, mo
             reversible.query("INSERT INTO t5 VALUES (9)")
 
     monkeypatch.setattr(module, "_refuse_unconfirmed", late)
-    with pytest.raises(DasTernError, match=r"takes away table t5 \(1 row\)"):
+    with pytest.raises(DasTernError, match=r"drops table t5 \(1 row\)"):
         rollback(params(reversible, "4_step", confirm=""))
     assert reversible.query("SELECT id FROM t5") == [(9,)]
 
@@ -463,7 +463,7 @@ def test_playbook(reversible: Database, tmp_path: Path) -> None:
     check = reversible.play("--check", "--diff", **variables)
     assert (check.returncode, '+DROP TABLE "t5";' in check.stdout) == (0, True), check.stdout
     assert "5_step would be taken back" in check.stdout
-    assert "takes away table t5 (1 row)" in check.stdout
+    assert "drops table t5 (1 row)" in check.stdout
     assert reversible.play(**variables).returncode == 0
     again = reversible.play(**variables)
     assert (again.returncode, "changed=0" in again.stdout) == (0, True)

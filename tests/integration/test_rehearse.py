@@ -335,7 +335,7 @@ def test_what_migrate_asks_for_is_what_a_rehearsal_leaves(small: Database) -> No
     given = {"require_rehearsal": True, "password_file": f"{config_dir(small)}/app_password"}
     Path(config_dir(small)).mkdir()
     Path(given["password_file"]).symlink_to(small.instance.password_file)  # type: ignore[arg-type]
-    with pytest.raises(DasTernError, match="was not rehearsed with exactly these files"):
+    with pytest.raises(DasTernError, match="were not rehearsed with exactly these files"):
         small.migrate(**given)
     rehearse(params(small))
     assert small.migrate(**given)["applied_now"][0]["name"] == "6_step"

@@ -86,9 +86,9 @@ def test_what_another_schema_has_of_an_extension_stays(chain: Database) -> None:
     [
         ("development", {"environment": "production"}, "only a development database is ever reset"),
         ("development", {"environment": "staging"}, "only a development database is ever reset"),
-        ("production", {}, "says of itself that it is production"),
-        ("staging", {}, "says of itself that it is staging"),
-        ("", {}, "says of itself that it is nothing"),
+        ("production", {}, " is production, not development"),
+        ("staging", {}, " is staging, not development"),
+        ("", {}, " is empty, not development"),
         ("development", {"confirm": ""}, "-e confirm=m_"),
         ("development", {"confirm": "dastern"}, "Nothing was deleted"),
     ],

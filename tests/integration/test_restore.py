@@ -245,7 +245,7 @@ def test_a_cluster_comes_back_and_so_does_what_it_replaced(server: Server, recor
     checked = restore(server.with_(undo=True), check_mode=True)
     for told in (plan.facts["preflight"], checked["lines"]):
         assert told[told.index("rows of dastern since then:") + 1] == "  public.users +7"
-        assert any(line.startswith("what is live now would be kept for 72 h, until 2") for line in told)
+        assert any(line.startswith("the present cluster would be kept for 72 h, until 2") for line in told)
     assert checked["confirm"] == "dastern"
     assert "confirm" not in restore(server.with_(undo=True, confirm="dastern"), check_mode=True)
     undone = server.restore(undo=True)
@@ -275,7 +275,7 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     state.kept[-1]["until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
     state.save()
     refused(server, target="nonsense")
-    assert "`target` is empty. Nothing was done. Wanted is `latest`" in refused(server, target=" ").message
+    assert "`target` is empty. Nothing was done. Expected: `latest`" in refused(server, target=" ").message
     server.restore(undo=True)
     assert server.fingerprint() == later
 
@@ -290,7 +290,7 @@ def test_a_database_comes_back_with_all_that_belongs_to_it(server: Server, recor
     assert server.entries() == ["pgdata"]
     assert not [name for name in server.databases() if "_before_" in name]
     assert State(server.place).kept == []
-    assert "Nothing is kept" in refused(server, undo=True).message
+    assert "there is nothing to undo" in refused(server, undo=True).message
 
 
 def test_a_logical_backup_is_swapped_in_the_same_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,17 +364,19 @@ def test_rows_of_a_table_come_back_and_no_other_row_changes(server: Server, reco
         server.sql(
             'ALTER TABLE "doseEvents" ADD CHECK (id <> 7) NOT VALID; DELETE FROM "doseEvents" WHERE id IN (7, 8)'
         )
-        with pytest.raises(DasTernError, match="violates check constraint.*It is as it was"):
+        with pytest.raises(DasTernError, match="violates check constraint.*Nothing changed there"):
             server.restore(**asked)
         assert server.sql('SELECT count(*) FROM "doseEvents" WHERE id IN (7, 8)') == "0"
         assert server.left() == []
         # As where the reader of the copy is ended: to COPY the end looks as if it were all.
         server.sql('ALTER TABLE "doseEvents" DROP CONSTRAINT "doseEvents_id_check"')
         server.restore(**asked, into="whole")
-        with pytest.raises(DasTernError, match="broke off.*It is as it was"):
+        with pytest.raises(DasTernError, match="ended too early.*Nothing changed there"):
             database_copy.put_back(server.place.superuser, "whole", "dastern", 'public."doseEvents"', 501)
         assert server.sql('SELECT count(*) FROM "doseEvents" WHERE id IN (7, 8)') == "0"
-        assert database_copy.put_back(server.place.superuser, "whole", "dastern", 'public."doseEvents"', 500).came == 2
+        assert (
+            database_copy.put_back(server.place.superuser, "whole", "dastern", 'public."doseEvents"', 500).inserted == 2
+        )
     finally:
         server.sql("DROP DATABASE IF EXISTS whole")
         server.sql(
@@ -439,7 +441,7 @@ def test_a_refusal_to_put_rows_back_shows_none(
             "ALTER name TYPE text; INSERT INTO back.ruled VALUES (1)"
         )
     assert words in refusal.value.message
-    assert "It is as it was." in refusal.value.message
+    assert "Nothing changed there." in refusal.value.message
     assert "`-e into=NAME`" in refusal.value.message
     told = json.dumps([refusal.value.message, refusal.value.facts])
     assert not [value for value in ("Sok Dara", "positive", "(1") if value in told]
@@ -475,7 +477,9 @@ def test_a_partitioned_table_comes_back_whatever_its_partitions(
         with pytest.raises(DasTernError, match="came back in other partitions of back.hashed.*`-e table=back.hashed`"):
             put_back(part)
     told = put_back("hashed")
-    assert "30 of the 32 rows of back.hashed came back into dastern; the other 2 were there" in " ".join(told["lines"])
+    assert "30 of the 32 rows of back.hashed came back into dastern; the other 2 existed already" in " ".join(
+        told["lines"]
+    )
     assert server.sql("SELECT count(*) FROM back.hashed") == "32"
     assert put_back("parted")["inserted"] == 10
     assert server.left() == []
@@ -485,7 +489,7 @@ def test_a_partitioned_table_comes_back_whatever_its_partitions(
     assert "database of_back holds back.hashed with its 32 rows" in " ".join(told["lines"])
     server.sql("DROP DATABASE of_back; DELETE FROM back.hashed")
     assert server.restore(what="table", table="back.hashed", target=record.label)["inserted"] == 32
-    with pytest.raises(DasTernError, match="has no table back.nope; it has .*back.hashed"):
+    with pytest.raises(DasTernError, match="has no table back.nope. Its tables: .*back.hashed"):
         server.restore(what="table", table="back.nope", target=record.label)
 
 
@@ -527,7 +531,7 @@ def test_rows_that_do_not_get_into_their_table_are_not_said_to_be_back(
         assert server.sql(f"SELECT count(*) FROM back.{table}") == "0"
     assert server.sql("SELECT count(*) FROM back.log") == "0"
     server.sql("INSERT INTO back.kept_out VALUES (1); ALTER TABLE back.kept_out DISABLE TRIGGER t")
-    assert "2 of the 3 rows of back.kept_out came back into dastern; the other 1 were there" in " ".join(
+    assert "2 of the 3 rows of back.kept_out came back into dastern; the other 1 existed already" in " ".join(
         put_back("kept_out")["lines"]
     )
 
@@ -546,8 +550,8 @@ def test_rows_that_do_not_get_into_their_table_are_not_said_to_be_back(
         ({"what": "table", "into": "copy"}, "-e table=public.users"),
         ({"what": "database", "into": "dbname=dastern"}, "as a connection string"),
         ({"what": "table", "into": "copy", "table": "nope"}, 'it has public."doseEvents", public._prisma_migrations'),
-        ({"target": "by_hand"}, "is a logical one"),
-        ({"container": "dastern-test-restore-none", "image": ""}, "neither is the image"),
+        ({"target": "by_hand"}, "is a logical backup of"),
+        ({"container": "dastern-test-restore-none", "image": ""}, "neither does the image"),
     ],
 )  # fmt: skip
 def test_what_is_refused(server: Server, record: Record, changes: dict[str, Any], words: str) -> None:
@@ -568,7 +572,7 @@ def test_a_restore_that_is_killed_before_the_swap_is_removed_by_the_next(server:
     assert server.left() != []
     assert told["next"]
     message = refused_after_healing(server)
-    assert "left by a restore that was killed, was removed" in message
+    assert "left by a killed restore, was removed" in message
     assert server.fingerprint() == before
 
 
@@ -583,7 +587,7 @@ def refused_after_healing(server: Server) -> str:
 
 @pytest.mark.parametrize(
     ("where", "words", "restored"),
-    [("Site.within", "was taken back", False), ("Site.start", "was finished", True)],
+    [("Site.within", "was undone", False), ("Site.start", "was finished", True)],
     ids=["before the renames", "after the renames"],
 )
 def test_a_restore_that_is_killed_in_the_swap_is_healed(server: Server, where: str, words: str, restored: bool) -> None:
@@ -633,7 +637,7 @@ def test_each_entry_point_sees_a_swap_that_was_killed_between_its_renames(
     assert len(drilled["lines"]) == 2
     healed = play("playbooks/restore.yml", server.variables)
     assert healed.rc == 2  # no `confirm`
-    assert "was taken back" in healed.flat
+    assert "was undone" in healed.flat
     assert State(server.place).pending is None
     server.ensure_keeper()
     assert server.fingerprint() == before
@@ -670,7 +674,7 @@ def test_a_swap_of_databases_that_was_killed_is_healed(server: Server) -> None:
     server.sql("CREATE DATABASE dastern_restored_20260101_000000000", "postgres")
     server.sql("ALTER DATABASE dastern WITH ALLOW_CONNECTIONS false", "postgres")
     message = refused_after_healing(server)
-    assert "was taken back" in message
+    assert "was undone" in message
     assert "dastern_restored_20260101_000000000" in message
     assert server.sql("SELECT 1") == "1"
 
@@ -702,9 +706,9 @@ def test_a_copy_that_was_removed_by_hand_proves_no_swap(server: Server) -> None:
         script,
     )
     message = refused_after_healing(server)
-    assert "was taken back: Neither folder" in message
+    assert "was undone: Neither folder" in message
     assert "The former cluster is back and serves" in message
-    assert f"{spaces} in volume {NAME}-data, which no cluster there has, was removed" in message
+    assert f"{spaces} in volume {NAME}-data, which no cluster there uses, was removed" in message
     assert (server.fingerprint(), len(State(server.place).kept)) == (before, kept)
     assert spaces not in server.entries()
 
@@ -724,7 +728,7 @@ def test_provisioning_starts_the_server_of_a_cut_swap_and_leaves_its_databases(
     assert server.sql("SELECT datallowconn FROM pg_database WHERE datname = 'dastern'", "postgres") == "f"
     again = play("playbooks/provision.yml", server.variables)  # now it serves, and nothing is left to start
     assert "Nothing was done. Unless the restore still runs" in again.flat, again.stdout
-    assert "was taken back" in refused_after_healing(server)
+    assert "was undone" in refused_after_healing(server)
     assert server.sql("SELECT 1") == "1"
 
 
@@ -761,7 +765,7 @@ def test_a_swap_of_databases_whose_server_goes_away(
             restore_swap.swap_databases(run, swap)
         if how == "stopped":
             monkeypatch.setattr(restore_swap, "START", 60.0)  # that run starts it
-            assert "was taken back" in refused_after_healing(server)
+            assert "was undone" in refused_after_healing(server)
     assert server.sql("SELECT 1") == "1"
     assert server.left() == []
 
@@ -887,7 +891,7 @@ def test_an_interrupted_swap_leaves_the_live_one_serving(
     with pytest.raises(KeyboardInterrupt):
         restore_swap.swap_databases(run, entry(incoming=incoming, kept="dastern_before_x"))
     assert server.sql("SELECT count(*) >= 0 FROM users") == "t"  # it answers; others may have emptied it
-    assert "was taken back" in refused_after_healing(server)
+    assert "was undone" in refused_after_healing(server)
 
     docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
     run.state = State(server.place)  # as the next run reads it
@@ -909,7 +913,7 @@ def test_an_undo_that_was_killed_is_not_taken_back_by_the_next(server: Server, s
     try:
         result = restore(server.with_(undo=True))
         assert result["target"] == "dastern_before_old"
-        assert "had happened" in " ".join(result["lines"])
+        assert "had been committed" in " ".join(result["lines"])
         assert State(server.place).kept[-1]["kept"] == "dastern_before_new"
         assert server.glance()[0].split("|")[:2] == before
     finally:
@@ -920,7 +924,7 @@ def test_a_server_that_was_started_by_hand_is_not_stopped_by_healing(server: Ser
     started = docker("inspect", "-f", "{{.State.StartedAt}}", NAME).stdout
     docker("exec", NAME, "mkdir", "/var/lib/postgresql/data/restored-x")
     state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))
-    assert "was taken back" in refused_after_healing(server)
+    assert "was undone" in refused_after_healing(server)
     assert docker("inspect", "-f", "{{.State.StartedAt}}", NAME).stdout == started
 
 
@@ -945,7 +949,7 @@ def test_a_drill_whose_server_is_hit_by_a_kill_says_nothing_of_the_backup(
         "ansible.module_utils.dastern.restores.drill.checked",
         lambda psql, *_: psql.run("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'"),
     )
-    with pytest.raises(DasTernError, match=f"closed the connection.* That says nothing of backup {record.label}"):
+    with pytest.raises(DasTernError, match=f"closed the connection.* That tells nothing about backup {record.label}"):
         drill(server.with_(target=record.label))
     assert server.place.find(record.label) == record
     assert server.left() == []
@@ -974,7 +978,7 @@ def test_a_damaged_backup_is_refused_and_its_drill_fails(server: Server) -> None
     try:
         message = refused(server, target=record.label, confirm="dastern").message
         assert "can't be restored" in message
-        assert "The live database was not touched and serves; what had been restored was removed" in message
+        assert "The live database was not touched and serves; the restored copy was removed" in message
         result = drill(server.with_(target=""))
         assert result["failed"]
         drilled = server.place.find(record.label).drilled
@@ -1034,7 +1038,7 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     docker("volume", "rm", f"{NAME}-data")
     told = restore(server.params, check_mode=True)
     assert "isn't known" in " ".join(told["lines"])
-    assert told["lines"][-1].endswith("then swapped within seconds; no cluster is live that would be kept")
+    assert told["lines"][-1].endswith("then swap within seconds; there is no live cluster to keep")
     state = State(server.place)
     state.begin(entry("cluster", incoming="restored-x", kept="replaced-x"))  # as if the machine was lost within a swap
     with pytest.raises(
@@ -1046,8 +1050,9 @@ def test_a_lost_volume_comes_back_from_the_archive(server: Server, play: Callabl
     assert docker("volume", "ls", "-q", "--filter", f"name={NAME}-data").stdout == ""
     result = server.restore()
     assert "the end of the archive" in result["target"]
-    assert "with it came dastern_before_20250101_000000000, which an earlier restore had kept" in " ".join(
-        result["lines"]
+    assert (
+        "database dastern_before_20250101_000000000, kept by an earlier restore, came back with the backup"
+        in " ".join(result["lines"])
     )
     made = play("- hosts: dastern\n  gather_facts: false\n  roles:\n    - postgres\n", server.variables)
     assert made.rc == 0, made.stdout
@@ -1180,7 +1185,7 @@ def test_a_copy_that_waits_is_looked_at_before_it_becomes_live(server: Server, i
     enter = ("exec", "-u", "postgres", NAME, "psql", "-XAtqc", "SELECT count(*) FROM users", "-U", "dastern_user", "-d")
     for spoil, words in (
         ("DELETE FROM users", "table public.users has 0 rows instead of"),
-        ("ALTER TABLE users ADD COLUMN spoiled int", "its schema is another one"),
+        ("ALTER TABLE users ADD COLUMN spoiled int", "its schema changed"),
         ("", "it is another database of that name"),
     ):
         copy = left_beside(server, **asked).facts["waiting"]
@@ -1194,10 +1199,7 @@ def test_a_copy_that_waits_is_looked_at_before_it_becomes_live(server: Server, i
             restore(server.with_(**asked, accept_differences=True), check_mode=True)
         refusal = left_beside(server, **asked, accept_differences=True)
         assert words in refusal.message
-        assert (
-            f"-e target={incomplete.label} -e what=database -e confirm=dastern` restores it once more"
-            in refusal.message
-        )
+        assert f"-e target={incomplete.label} -e what=database -e confirm=dastern` restores it again" in refusal.message
     left_beside(server, **asked)
     server.restore(**asked, accept_differences=True)
     assert docker(*enter, "dastern").stdout.strip() == str(incomplete.census["tables"]["public.users"])

@@ -130,7 +130,7 @@ def test_what_is_refused(server: Server) -> None:
     docker("rename", RECEIVER, f"{RECEIVER}-ours")
     docker("create", "--name", RECEIVER, server.variables["postgres_image_reference"])
     try:
-        with pytest.raises(DasTernError, match="isn't ours.*Nothing was done; `docker rename"):
+        with pytest.raises(DasTernError, match="isn't ours.*Nothing was done. Rename it: `docker rename"):
             server.keep()
     finally:
         docker("rm", RECEIVER)
@@ -256,7 +256,7 @@ def test_nothing_acknowledged_is_lost_with_the_data(server: Server, play: Callab
     docker("rm", "-f", "-v", NAME, f"{NAME}-backup")
     docker("volume", "rm", f"{NAME}-data")
     restored = server.restore()
-    assert "the end of what the receiver has" in restored["target"]
+    assert "the end of the received log" in restored["target"]
     assert server.received()[-1] > switched
     made = play(SET_UP, server.variables)
     assert made.rc == 0, made.stdout

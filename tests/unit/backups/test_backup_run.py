@@ -271,7 +271,7 @@ def test_plain_sql_out_follows_no_link_and_deletes_nobodys_file(
     victim.write_text("mine")
     for make in (lambda: partial.symlink_to(victim), lambda: partial.symlink_to("gone"), partial.mkdir):
         make()
-        with pytest.raises(DasTernError, match=r"out\.sql\.partial is there already.*Nothing was written"):
+        with pytest.raises(DasTernError, match=r"out\.sql\.partial exists already.*Nothing was written"):
             plain_sql.write(place, path, check_mode=check_mode)
         assert (os.path.lexists(partial), victim.read_text(), path.exists()) == (True, "mine", False)
         if partial.is_dir():
@@ -309,7 +309,7 @@ def test_plain_sql_in_waits_for_a_large_database_to_be_dropped(place: Place, mon
     monkeypatch.setattr(place.superuser, "value", lambda _: {"there": [], "owner": "o"})
     monkeypatch.setattr(place.superuser, "run", lambda sql, _="", silence=0: ran.update({sql.split()[0]: silence}))
     monkeypatch.setattr(place.superuser, "as_owner", lambda role: SimpleNamespace(user=role, run=place.superuser.run))
-    monkeypatch.setattr(plain_sql, "_of_head", lambda _: tables)
+    monkeypatch.setattr(plain_sql, "_stated_rows", lambda _: tables)
     monkeypatch.setattr(plain_sql, "_dumped", lambda *_: None)
     monkeypatch.setattr(plain_sql, "fill", lambda *_, **__: [])
     place.logical_folder.mkdir()

@@ -88,10 +88,10 @@ def test_a_rehearsal_counts_for_exactly_these_files(tmp_path: Path) -> None:
     [
         ({"require_rehearsal": True}, []),
         ({"window": "22:00-05:00"}, ["`migrations_window`"]),
-        ({"require_approval": True}, ["2_b, 1_a would be taken back, and nobody approved that"]),
+        ({"require_approval": True}, ["2_b, 1_a would be rolled back, and nobody approved that"]),
         (
             {"require_approval": True, "approved": "2_b"},
-            ["then `ansible-playbook playbooks/rollback.yml -e to=0_a -e migrations_approved=0_a`"],
+            ["the newest: `ansible-playbook playbooks/rollback.yml -e to=0_a -e migrations_approved=0_a`"],
         ),
         ({"require_approval": True, "approved": "0_a", "window": "11:00-13:00"}, []),
     ],

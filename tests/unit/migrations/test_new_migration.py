@@ -97,10 +97,10 @@ def test_a_name_that_says_nothing_is_a_notice(tmp_path: Path, name: str) -> None
         ("  ", "needs a name"),
         ("add/avatar", "holds '/'"),
         ("../add_avatar", "holds '/'"),
-        ("បន្ថែម_រូប", "wanted are letters and digits of ASCII"),
+        ("បន្ថែម_រូប", "Expected: ASCII letters and digits"),
         ("add_avatar\n", "holds '\\n'"),
         ("__", "holds no letter and no digit"),
-        ("add_" + "x" * 197, "has 201 characters; 200 are"),
+        ("add_" + "x" * 197, "has 201 characters, and Prisma accepts 200"),
     ],
 )
 def test_refused_names(tmp_path: Path, name: str, words: str) -> None:
@@ -139,7 +139,7 @@ def test_what_holds_a_token_is_not_empty(text: str) -> None:
 def test_name_is_taken(tmp_path: Path, other: str) -> None:
     existing(tmp_path, other)
     message = refused(tmp_path)
-    assert f"A migration of the name {NAME} exists already: {tmp_path / other}." in message
+    assert f"A migration named {NAME} exists already: {tmp_path / other}." in message
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_name_is_taken(tmp_path: Path, other: str) -> None:
 def test_it_sorts_behind_the_newest(tmp_path: Path, newest: str, stamp: str | None, noticed: bool) -> None:
     existing(tmp_path, newest, "20260101000000_older")
     if stamp is None:
-        assert f"{tmp_path / newest}, sorts behind every time stamp" in refused(tmp_path)
+        assert f"{tmp_path / newest}, sorts after every timestamp" in refused(tmp_path)
         return
     directory, _, notices = plan(params(tmp_path), NOW)
     assert directory.name == f"{stamp}_{NAME}"
@@ -174,7 +174,7 @@ def test_folder_is_refused(tmp_path: Path) -> None:
 
 def test_folder_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert f"{tmp_path} can't be written by this user" in refused(tmp_path)
+    assert f"This user can't write the migrations folder {tmp_path}." in refused(tmp_path)
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_long_files_are_told_in_short() -> None:
     one = Rehearsed("1_a", "", steps=[Step(number, "x " * 99, 0.2) for number in range(15)])
     told = lines([one])
     assert len(told) == 14
-    assert told[-1] == "  and 3 more statements: `-e report_file=PATH` has them"
+    assert told[-1] == "  and 3 more statements: `-e report_file=PATH` lists them"
     assert max(len(line) for line in told) < 110
 
 

@@ -84,7 +84,7 @@ def test_a_partitioned_table_is_named_like_any_other() -> None:
     assert database_copy.tables_of(census, "p.whole", lambda: parted) == ("p.whole", ['p."1"', "p.two"])
     assert database_copy.tables_of(census, "User", lambda: parted) == ('public."User"', [])
     assert database_copy.tables_of(census, "t", lambda: pytest.fail("asked")) == ("public.t", ["public.t"])
-    with pytest.raises(DasTernError, match="no table nope; it has .*p.whole"):
+    with pytest.raises(DasTernError, match="no table nope. Its tables: .*p.whole"):
         database_copy.tables_of(census, "nope", lambda: parted)
 
 
@@ -112,7 +112,7 @@ def test_every_role_that_a_database_names_has_to_be_there() -> None:
     properties = {"owner": "owner", "settings": {"": ["a=b"], "gone": ["a=b"]},
                   "acl": ["=Tc/owner", "owner=CTc/owner", 'reader=c/owner', '"the ""monitor"=c/reader', "x=c/granter"]}  # fmt: skip
     with pytest.raises(DasTernError) as refusal:
-        database_copy._make_roles_known(psql, properties)
+        database_copy._refuse_missing_roles(psql, properties)
     assert 'no role gone, granter, the "monitor,' in refusal.value.message
 
 

@@ -18,7 +18,7 @@ from ansible.module_utils.dastern.server.psql import Psql
 from samples import record
 
 CLOSED = "psql in container pg-restore failed (2): server closed the connection unexpectedly."
-ENDED = "The server made of the backup doesn't start: terminating."
+ENDED = "The server made from the backup doesn't start: terminating."
 RUNS, STOPPED, REFUSED = ({"Running": runs, "ExitCode": code} for runs, code in ((True, 0), (False, 0), (False, 1)))
 
 
@@ -61,7 +61,11 @@ def tried(
     [
         ("What was restored isn't what backup 07 held: table t has 1 rows instead of 2.", RUNS, "LOG: ready"),
         (CLOSED, RUNS, "LOG: server process (PID 77) was terminated by signal 11: Segmentation fault"),
-        ("The server made of the backup doesn't start: requested timeline 2.", REFUSED, "FATAL: requested timeline 2"),
+        (
+            "The server made from the backup doesn't start: requested timeline 2.",
+            REFUSED,
+            "FATAL: requested timeline 2",
+        ),
         ("Backup 07 can't be restored: [029]: invalid checksum.", None, ""),
     ],
 )
@@ -87,7 +91,7 @@ def test_what_speaks_of_the_backup_is_noted(
 def test_what_comes_from_outside_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: DasTernError, state: Any, log: str
 ) -> None:
-    with pytest.raises(DasTernError, match="That says nothing of backup 07, and isn't noted in its record"):
+    with pytest.raises(DasTernError, match="That tells nothing about backup 07, and its record doesn't note it"):
         tried(tmp_path, monkeypatch, failure, state, log)
 
 

@@ -127,7 +127,7 @@ def test_what_cant_be_cleaned_hides_no_failure(run: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(restore_swap, "cleaned", refuse)
     moves = iter([Output(1, "", "busy"), Output(0, "", "")])
     run.site.within = lambda *_: next(moves)
-    told = "what had been restored is still there (Container pg-restore isn't ours.) and the next run removes it"
+    told = "the restored copy is still there (Container pg-restore isn't ours.), and the next run removes it"
     assert "The former cluster is back and serves." in said(run, "cluster")
     assert (run.lines, run.state.pending) == ([told], None)
     no_note(run)
@@ -174,7 +174,7 @@ def test_a_swap_of_databases_is_ended_in_its_server_which_is_started(
     server.databases = databases
     run.state.begin(entry(run, "database"))
     (told,) = restore_swap.healed(run.site, run.state)
-    assert told.endswith("had happened" if kept else "was taken back")
+    assert told.endswith("had been committed" if kept else "was undone")
     state = State(run.place)
     assert (server.up, state.pending, [one["kept"] for one in state.kept]) == (True, None, kept)
 
@@ -187,7 +187,7 @@ def test_a_swap_of_databases_waits_for_its_server_and_says_so(
     run.site.container = run.site.container if there else None
     run.state.begin(entry(run, "database"))
     (told,) = restore_swap.healed(run.site, run.state)
-    assert "playbooks/provision.yml` has it serve" in told
+    assert "playbooks/provision.yml` starts it" in told
     assert ("no space left" in told) == there
     assert (server.sql, State(run.place).pending) == ([], run.state.pending)
     with pytest.raises(DasTernError) as refusal:  # no other one takes its place
@@ -217,7 +217,7 @@ def test_a_swap_of_databases_stays_noted_with_the_cluster_that_is_replaced(
     restore_swap.swap_folders(run, undo)
     assert State(run.place).pending == waits
     (told,) = restore_swap.healed(run.site, run.state)
-    assert told.endswith("was taken back")
+    assert told.endswith("was undone")
     assert any("ALLOW_CONNECTIONS true" in sql for sql in server.sql)
     state = State(run.place)
     assert (state.pending, [one["kept"] for one in state.kept]) == (None, ["replaced-2"])
@@ -283,7 +283,7 @@ def test_a_time_that_ends_no_date_is_refused_before_anything_is_looked_at(hours:
         restore_run.restore({"undo": False, "target": "latest", "keep_old_hours": hours})
     assert (
         refusal.value.message
-        == f"`restore_keep_old_hours` is {hours}; wanted is a number from 0 to 87840. Nothing was done."
+        == f"`restore_keep_old_hours` is {hours}. Expected: a number from 0 to 87840. Nothing was done."
     )
     request.refuse_hours({"keep_old_hours": request.MOST_HOURS})
 
@@ -331,13 +331,13 @@ def waiting(run: Any, what: str, **changes: Any) -> dict[str, Any]:
         ("database", {"oid": 10}, "it is another database of that name"),
         ("database", {"tables": {"public.users": 0}}, "table public.users has 0 rows instead of 50"),
         ("database", {"tables": {}}, "table public.users is missing"),
-        ("database", {"schema": "b"}, "its schema is another one"),
+        ("database", {"schema": "b"}, "its schema changed"),
         ("database", {"properties": {"owner": "u", "connection_limit": -1}}, "connection_limit of the database is -1"),
         ("database", {"migrations": []}, "it has 0 applied migrations instead of 1"),
         ("cluster", {}, ""),
         ("cluster", {"control": ["1", "0/A", "7"]}, "a server was started on it"),
-        ("cluster", {"control": []}, "its folder has another cluster"),
-        ("cluster", {"timelines": {7: {}}}, "it is on timeline 7, which the archive has of another restore by now"),
+        ("cluster", {"control": []}, "its folder holds another cluster"),
+        ("cluster", {"timelines": {7: {}}}, "it is on timeline 7, which another restore has used in the archive since"),
     ],
 )
 def test_a_copy_that_waits_is_looked_at_again(
@@ -372,9 +372,9 @@ def test_a_copy_that_waits_is_looked_at_again(
         with pytest.raises(DasTernError) as refusal:
             restore_waiting.swap_waiting(run, waiting(run, what), check_mode, True)
         assert words in refusal.value.message
-        assert f"-e target=L -e what={what} -e confirm=d` restores it once more" in refusal.value.message
+        assert f"-e target=L -e what={what} -e confirm=d` restores it again" in refusal.value.message
     assert swapped == []
-    with pytest.raises(DasTernError, match="what it was then isn't noted"):
+    with pytest.raises(DasTernError, match="its state at that time isn't recorded"):
         restore_waiting.swap_waiting(run, waiting(run, what, left=None), False, True)
 
 
@@ -413,10 +413,10 @@ def test_another_restore_ends_the_time_of_a_copy_that_waits(run: Any, what: str,
 @pytest.mark.parametrize(
     ("databases", "words", "kept", "waits"),
     [
-        (["d"], "Database d wasn't replaced and serves as before. in, which was to come in, isn't there any more", [], False),
-        ([], "There is no database d. in, which was to come in, isn't there any more", [], False),
+        (["d"], "Database d wasn't replaced and serves as before. in, which was to come in, doesn't exist any more", [], False),
+        ([], "There is no database d. in, which was to come in, doesn't exist any more", [], False),
         (["d", "in"], "Database d wasn't replaced and serves as before:", [], True),
-        (["d", "out"], "had happened", ["out"], False),
+        (["d", "out"], "had been committed", ["out"], False),
     ],
 )  # fmt: skip
 def test_a_copy_that_is_gone_proves_no_swap_of_databases(
@@ -439,12 +439,12 @@ def test_a_copy_that_is_gone_proves_no_swap_of_databases(
         (["pgdata"], True, "any more. The former cluster is back and serves", [], 0),
         ([], True, "in volume pg-data any more, which holds no cluster", [], 0),
         ([], False, "in volume pg-data any more, which holds no cluster", [], 0),
-        (["in", "out"], True, "was taken back: The former cluster is back and serves", [], 1),
-        (["in", "out"], False, "is served as soon as `ansible-playbook playbooks/provision.yml`", [], 1),
+        (["in", "out"], True, "was undone: The former cluster is back and serves", [], 1),
+        (["in", "out"], False, "will serve once `ansible-playbook playbooks/provision.yml`", [], 1),
         (["in"], True, "was finished: the restored cluster serves", [], 1),
-        (["in", "busy"], True, "There is no former cluster in volume pg-data, and nothing serves", [], 2),
+        (["in", "busy"], True, "There is no former cluster in volume pg-data, and no cluster serves", [], 2),
         (["pgdata", "out"], True, "was finished: the restored cluster serves", ["out"], 0),
-        (["pgdata", "out"], False, "the restored cluster is served as soon as `ansible-playbook playbooks/provision.yml`", ["out"], 0),
+        (["pgdata", "out"], False, "the restored cluster will serve once `ansible-playbook playbooks/provision.yml`", ["out"], 0),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_gone_proves_no_swap_of_clusters(
@@ -482,7 +482,7 @@ def test_undo_strikes_what_is_gone_and_names_the_older_one(run: Any, monkeypatch
     run.state.kept = [{**entry(run, "cluster"), "kept": kept} for kept in ("replaced-1", "replaced-2")]
     run.site.look = lambda: {"entries": ["pgdata", "replaced-1"]}
     for check_mode, words in ((True, "Nothing was done."), (False, "-e undo=true` now brings back cluster replaced-1")):
-        with pytest.raises(DasTernError, match="replaced-2, which a restore of .* isn't there any more") as refusal:
+        with pytest.raises(DasTernError, match="replaced-2, which a restore of .* doesn't exist any more") as refusal:
             restore_run._undo(run, check_mode)
         assert words in refusal.value.message
         assert len(run.state.kept) == 1 + check_mode
@@ -521,7 +521,7 @@ def test_a_plan_promises_to_keep_only_what_is_live(
 ) -> None:
     run.site.psql.databases = lambda: there
     run.site.look = lambda: {"entries": there}
-    assert restore_plan.written_since(run, waiting(run, what)) == [f"no {what} is live that would be kept"]
+    assert restore_plan.written_since(run, waiting(run, what)) == [f"there is no live {what} to keep"]
 
 
 def asked(run: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[str]:

@@ -56,13 +56,13 @@ def test_the_newest_that_is_not_known_to_be_wrong() -> None:
 
 
 def test_one_that_is_wrong_where_no_other_leads_there() -> None:
-    words = "from backup b, which isn't good, as no other that leads there is: damaged: bundle/1"
+    words = "from backup b, which isn't good (no good backup leads there): damaged: bundle/1"
     assert chosen(archive("", ""), record("b", BAD)) == words
     gap = archive("", "")
     del gap.segments[1][1]
     assert chosen(gap, record("a"), record("b", BAD)) == words
     own = archive("", "a")
-    assert chosen(own, record("a", drilled=BAD), record("b")).endswith("is: it needs a, which isn't right")
+    assert chosen(own, record("a", drilled=BAD), record("b")).endswith("leads there): it needs a, which isn't good")
 
 
 def test_pages_that_were_damaged_before_anybody_looked_at_them() -> None:
@@ -74,7 +74,7 @@ def test_pages_that_were_damaged_before_anybody_looked_at_them() -> None:
 def test_a_timeline_whose_history_cant_be_read() -> None:
     own = archive("")
     own.damaged = {1: "/backups/received/7-00000001/00000001.history"}
-    with pytest.raises(DasTernError, match=r"00000001\.history, the history of timeline 1, isn't what was written"):
+    with pytest.raises(DasTernError, match=r"00000001\.history, the history of timeline 1, is damaged"):
         chosen(own, record("a"))
 
 
@@ -178,20 +178,18 @@ def test_a_restore_point_is_found_whatever_its_name_looks_like(target: str, foun
         line = next(line for line in LOG if re.search(pattern, line))
         return Output(0, f"{stdin.split()[0]} {line}\n", "")
 
-    assert restore_target._found(SimpleNamespace(once=once), archive(""), 1, target, True) == found  # type: ignore[arg-type]
+    assert restore_target._searched(SimpleNamespace(once=once), archive(""), 1, target, True) == found  # type: ignore[arg-type]
 
 
 def test_a_name_that_begins_with_a_date_and_isnt_found_may_be_a_time() -> None:
     site: Any = SimpleNamespace(once=lambda *_, **__: Output(0, "", ""), records=lambda _: [])
-    with pytest.raises(
-        DasTernError, match=r'Written so it is 10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00 \+07:00"`'
-    ):
-        restore_target._found(site, archive(""), 1, "2026-02-08 10:30 ICT", True)
+    with pytest.raises(DasTernError, match=r'For 10:30 in Phnom Penh write `-e target="2026-02-08 10:30:00 \+07:00"`'):
+        restore_target._searched(site, archive(""), 1, "2026-02-08 10:30 ICT", True)
 
 
 @pytest.mark.parametrize("text", ["2026-02-30 10:00:00+07", "2026-02-08 25:00:00 +07:00", "2026-02-08T10:30:00,5,5Z"])
 def test_a_wrong_time_is_no_name(text: str) -> None:
-    with pytest.raises(DasTernError, match="is not a time. Written so it is 10:30 in Phnom Penh.* Nothing was done"):
+    with pytest.raises(DasTernError, match="is not a time. For 10:30 in Phnom Penh write.* Nothing was done"):
         restore_target._moment(text)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dastern.docker.containers import Output
-from ansible.module_utils.dastern.migrations.rehearsal import _words_of
+from ansible.module_utils.dastern.migrations.rehearsal import _error_of
 from ansible.module_utils.dastern.server.connection import detail_of, refusal_of_limit
 from ansible.module_utils.dastern.server.psql import words_of
 
@@ -52,7 +52,7 @@ def test_a_detail_is_shown_unless_it_is_a_row(sqlstate: str, shown: bool) -> Non
 def test_a_copy_that_fails_shows_no_rows(said: str, words: str) -> None:
     refused = f'pg_restore: error: COPY failed for table "v": ERROR:  no\n{ROW}'
     lost = "pg_restore: error: ERROR: terminating connection\nDETAIL:  Failing row contains (1, Sok Dara).\n"
-    assert _words_of(Output(1, "", refused + lost + said)) == words
+    assert _error_of(Output(1, "", refused + lost + said)) == words
 
 
 @pytest.mark.parametrize(

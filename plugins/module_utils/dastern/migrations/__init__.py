@@ -1,4 +1,5 @@
-"""The life of a migration: new, rehearsed, backed up, applied, resolved, rolled back; Prisma Migrate's ledger; drift.
+"""The life of a migration (new, rehearsed, backed up, applied, resolved, rolled back), Prisma Migrate's ledger, and
+drift.
 
 Imports: common, docker, server, catalogue, lint, backups, restores.
 """

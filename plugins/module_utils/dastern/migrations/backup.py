@@ -1,4 +1,4 @@
-"""The logical backup before a change of the schema: taken under the migration lock, and of each history one is kept."""
+"""The logical backup before a schema change, taken under the migration lock; one is kept per history of migrations."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_drill": {"type": "bool", "default": False},
     "config_dir": {"type": "path", "default": ""},
 }
-"""The options of what changes the live database; `backed_up` reads them."""
+"""The options of modules that change the live database; `backed_up` reads them."""
 
 
 def backed_up(
     params: Mapping[str, Any], connection: psycopg.Connection[Any], reason: str, nothing: str
 ) -> dict[str, Any]:
-    """Take a backup and delete those that are too many, where `params` want one; gives what a module returns of it.
+    """Take a backup if `params` ask for one, delete surplus backups, and return the module's result keys about it.
 
-    Where they want a drill of it, too, it is restored for trial and compared.
+    If `params` ask for a drill, too, the backup is restored in one and compared.
 
-    `connection` holds the migration lock. `nothing` says in a refusal what wasn't done.
+    `connection` holds the migration lock. `nothing` tells in a refusal what wasn't done.
     """
     if not params["backup"]:
         return {}
@@ -47,61 +47,62 @@ def backed_up(
             record = take(place, params["database"], "", reason, params["lock_timeout"])
     except DasTernError as refusal:
         raise DasTernError(f"{refusal.message} {nothing} (`migrations_backup` is true).", **refusal.facts) from None
-    told = {
+    facts = {
         name: getattr(record, name) for name in ("label", "database", "began", "seconds", "bytes", "stored", "reason")
     }
-    told["proof"] = "read back"
-    gone: list[str] = []
+    facts["proof"] = "read back"
+    deleted: list[str] = []
     try:
         if params["backup_drill"]:
-            told["proof"] += f", restored for trial in {_drilled(params, record, nothing):.1f} s"
+            facts["proof"] += f", restored for trial in {_drilled(params, record, nothing):.1f} s"
     finally:
-        # Whatever came of the drill, and not before it: one that can't be restored stands for no older one.
+        # Only after the drill, whatever its result: a backup that can't be restored replaces no older one.
         with contextlib.suppress(DasTernError), place.alone(WAIT, f"a backup {reason}"):
-            gone = _prune(place, record, params["backup_keep"], params["backup_drill"])
-    return {"backup": told, "backups_deleted": gone}
+            deleted = _prune(place, record, params["backup_keep"], params["backup_drill"])
+    return {"backup": facts, "backups_deleted": deleted}
 
 
 def _drilled(params: Mapping[str, Any], record: Record, nothing: str) -> float:
-    """Seconds that it took."""
+    """Restore the backup in a drill, refuse differences, and return the seconds that this took."""
     site = {"volume": "", "image": "", "wait": WAIT, "target": record.label}
     try:
-        done = drill({**params, **site})
-        failure, facts = done.get("msg", ""), {}
-        if differences := done.get("differences"):
+        result = drill({**params, **site})
+        failure, facts = result.get("msg", ""), {}
+        if differences := result.get("differences"):
             failure = f"The backup {record.label} comes back with differences: {'; '.join(cut(differences, 5))}."
     except DasTernError as refusal:
         failure, facts = refusal.message, refusal.facts
     if failure:
         raise DasTernError(f"{failure} {nothing} (`migrations_backup_drill` is true).", **facts)
-    return float(done["seconds"])
+    return float(result["seconds"])
 
 
 def listed(place: Place, database: str, system: str) -> list[Record]:
-    """The logical backups of `database` of this cluster whose files are there and as long as they were, the newest first."""
+    """Return the logical backups of `database` of this cluster whose files exist at full length, the newest first."""
     return [
-        one
-        for one in place.records()
-        if (one.kind, one.database, one.system) == ("logical", database, system)
-        and not damage(place, one, hashes=False)
+        record
+        for record in place.records()
+        if (record.kind, record.database, record.system) == ("logical", database, system)
+        and not damage(place, record, hashes=False)
     ]
 
 
 def applied(record: Record) -> list[str]:
-    """The migrations that a backup's database had."""
-    return [one.partition(" ")[0] for one in record.census["migrations"]]
+    """Return the names of the migrations that the backed-up database had."""
+    return [entry.partition(" ")[0] for entry in record.census["migrations"]]
 
 
 def _prune(place: Place, newest: Record, keep: int, drill: bool) -> list[str]:
-    """Of the backups from here keep the newest of each of the last `keep` histories of migrations; gives what went.
+    """Keep the newest backup of each of the last `keep` histories of migrations and return the labels of those deleted.
 
-    A migration that fails again and again is backed up each time: that mustn't cost the backups from before others. One
-    that failed its drill, or came back with differences, stands for none, and goes when it isn't the newest. Where they are drilled, one that wasn't does
-    not replace one that was.
+    Only backups taken before a schema change are considered. A migration that fails again and again is backed up each
+    time; that mustn't cost the backups from before other migrations. A backup that failed its drill, or came back with
+    differences, counts for no history and is deleted unless it is the newest. Where backups are drilled, an undrilled
+    one doesn't replace a drilled one.
     """
-    gone = []
+    deleted = []
     proved: dict[tuple[str, ...], bool] = {}
-    """By history."""
+    """Whether the backup kept for a history is proved, by history."""
     for record in listed(place, newest.database, newest.system):
         if record.reason not in REASONS:
             continue
@@ -113,5 +114,5 @@ def _prune(place: Place, newest: Record, keep: int, drill: bool) -> list[str]:
             proved[history] = good
             continue
         remove(place, record)
-        gone.append(record.label)
-    return gone
+        deleted.append(record.label)
+    return deleted

@@ -1,4 +1,4 @@
-"""A database that has tables but no ledger (Prisma's P3005): which migrations it has, shown by comparing catalogues."""
+"""Find by comparing catalogues which migrations a database has that holds tables but no ledger (Prisma's P3005)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .ledger import Ledger
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -34,17 +34,18 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 
 def baseline(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """Mark as applied what the database is shown to have; the keys of `params` are the options of `migration_baseline`.
+    """Mark as applied the migrations that the database is shown to have.
 
-    Returns `changed`, `names`, `pending` and `lines`. Raises `DasTernError`.
+    The keys of `params` are the options of `migration_baseline`. Returns `changed`, `names`, `pending` and `lines`.
+    Raises `DasTernError`.
     """
     files = of_params(params)
     if params["upto"] and params["upto"] not in (file.name for file in files):
         raise DasTernError(f"There is no migration {params['upto']} in {params['folder']} (P3017).")
     if params["anyway"] and not params["upto"]:
         raise DasTernError(
-            "`baseline_anyway` is true and `upto` is empty: what isn't shown is marked up to a migration that you name, "
-            "and no further. `ansible-playbook playbooks/baseline.yml -e upto=NAME -e baseline_anyway=true`."
+            "`baseline_anyway` is true and `upto` is empty: migrations that the comparison doesn't show are marked only up to one "
+            "that you name. `ansible-playbook playbooks/baseline.yml -e upto=NAME -e baseline_anyway=true`."
         )
     if not files:
         raise DasTernError(f"There is no migration in {params['folder']}: is `migrations_dir` right?")
@@ -71,8 +72,8 @@ def _baseline(
         ledger.hold_lock(params["lock_wait"])
     if rows := ledger.rows():
         applied = {row.name for row in rows if row.applied}
-        left = [file.name for file in files if file.name not in applied]
-        return _unchanged(f"{where} has a ledger of {len(rows)} rows: nothing to do", left)
+        pending = [file.name for file in files if file.name not in applied]
+        return _unchanged(f"{where} has a ledger of {len(rows)} rows: nothing to do", pending)
     names = [file.name for file in files]
     if not ledger.tables():
         return _unchanged(f"{where} is empty: `ansible-playbook migrate.yml` fills it", names)
@@ -83,7 +84,7 @@ def _baseline(
         raise _refusal(params, where, names, steps, stopped)
     if not params["upto"] and (unclear := _without_trace(files, steps)):
         raise _ambiguous(params, where, names, steps, unclear)
-    # At the end of the folder it is still to be written: marked as applied it could never be filled in.
+    # Empty files at the end of the folder are still to be written: marked as applied they could never be filled in.
     while not params["upto"] and last > 1 and all(file.empty for file in files[last - 1 :]) and not steps[last - 2]:
         last -= 1
     if not check_mode:
@@ -94,8 +95,8 @@ def _baseline(
                 ledger.record_resolved(file)
     lines = [f"{name} {'would be ' if check_mode else ''}marked as applied" for name in names[:last]]
     lines.append(
-        f"{objects} objects of {where} are {'' if shown else 'not shown to be '}what they make"
-        + ("" if shown else ": you decided")
+        f"the {objects} objects of {where} are {'' if shown else 'not shown to be '}those that these migrations make"
+        + ("" if shown else ": they are marked because `baseline_anyway` is true")
     )
     return {"changed": True, "names": names[:last], "pending": names[last:], "lines": [*lines, *stopped]}
 
@@ -105,14 +106,15 @@ def _unchanged(line: str, pending: list[str]) -> dict[str, Any]:
 
 
 def _agreed(steps: list[list[Difference]]) -> int:
-    """The last point at which nothing differs, from 1; 0 if there is none."""
+    """Return the number, from 1, of the last migration after which nothing differs; 0 if there is none."""
     return max((number for number, differences in enumerate(steps, 1) if not differences), default=0)
 
 
 def _without_trace(files: list[MigrationFile], steps: list[list[Difference]]) -> list[str]:
-    """The migrations after the first point that agrees, as far as the last: a catalogue doesn't show whether they ran.
+    """Return the migrations between the first and the last point that agree: the catalogue doesn't show whether they
+    ran.
 
-    Files without a statement did whatever they do.
+    Files without a statement are left out: they do nothing.
     """
     first = next((number for number, differences in enumerate(steps, 1) if not differences), 0)
     return [file.name for file in files[first : _agreed(steps)] if not file.empty]
@@ -124,9 +126,10 @@ def _ambiguous(
     first = next(number for number, differences in enumerate(steps, 1) if not differences)
     last = names[_agreed(steps) - 1]
     return DasTernError(
-        f"Nothing is marked as applied: {where} is what the migrations up to {names[first - 1]} make, and up to {last} as "
-        f"well. Whether {', '.join(unclear)} ran here isn't to be seen in a catalogue (they change rows, or undo each other): "
-        f"look, and name the last one that did. `{playbook('baseline', upto=names[first - 1])}` leaves them to be applied, `{playbook('baseline', upto=last)}` "
+        f"Nothing is marked as applied: {where} has the catalogue that the migrations up to {names[first - 1]} make, and "
+        f"those up to {last} make the same. The catalogue doesn't show whether {', '.join(unclear)} ran here (they change "
+        "rows, or undo each other): look at the rows, and name the last one that ran. "
+        f"`{playbook('baseline', upto=names[first - 1])}` leaves them to be applied, `{playbook('baseline', upto=last)}` "
         "marks them, too."
     )
 
@@ -134,9 +137,10 @@ def _ambiguous(
 def _steps(
     connection: psycopg.Connection[Any], params: Mapping[str, Any], files: list[MigrationFile]
 ) -> tuple[list[list[Difference]], list[str], int]:
-    """What differs after the first, the second, ... migration, why the comparison ended early, if it did, and the live objects.
+    """Return the differences after each migration, why the comparison ended early, if it did, and the number of live
+    objects.
 
-    It needs to go no further than `upto` where nothing differs there, or where that doesn't matter.
+    The comparison stops at `upto` if nothing differs there or if `anyway` makes that irrelevant.
     """
     schema, superuser = params["schema"], superuser_of(params)
     steps: list[list[Difference]] = []
@@ -153,24 +157,24 @@ def _steps(
             try:
                 replay(own, [file], params["folder"])
             except DasTernError as error:
-                # Its words are about an applied migration, and this one needn't be.
-                said = error.__context__
-                if isinstance(said, psycopg.Error):
+                # Its message speaks of an applied migration, and this one needn't be applied.
+                cause = error.__context__
+                if isinstance(cause, psycopg.Error):
                     if own.closed:
-                        raise said from None
-                    why = f"{said.sqlstate}: {' '.join(str(said).split())} ({params['folder']}/{file.name}/{SCRIPT})."
+                        raise cause from None
+                    why = f"{cause.sqlstate}: {' '.join(str(cause).split())} ({params['folder']}/{file.name}/{SCRIPT})."
                 else:
                     why = error.message
-                stopped = f"From {file.name} on nothing was compared: it doesn't run in a scratch database. {why}"
+                stopped = f"Nothing was compared from {file.name} on: that migration fails in a scratch database. {why}"
                 return steps, [stopped], len(live)
-            if (made := schemas_besides(own, schema)) != others:
-                others = made
+            if (schemas := schemas_besides(own, schema)) != others:
+                others = schemas
                 live = _of_migrations(params, read_catalogue(connection, schema, others))
             expected = _of_migrations(params, read_catalogue(own, schema, others))
-            found = [row for row in compare(expected, live) if not row.weak]
-            exempt = exempt_from_drift(params, found, expected, live)
-            found = [row for row in found if row.item.key not in exempt]
-            steps.append(without_equal(own, found, read))
+            differences = [row for row in compare(expected, live) if not row.weak]
+            exempt = exempt_from_drift(params, differences, expected, live)
+            differences = [row for row in differences if row.item.key not in exempt]
+            steps.append(without_equal(own, differences, read))
             if file.name == params["upto"] and (params["anyway"] or not steps[-1]):
                 break
     return steps, [], len(live)
@@ -179,43 +183,43 @@ def _steps(
 def _refusal(
     params: Mapping[str, Any], where: str, names: list[str], steps: list[list[Difference]], stopped: list[str]
 ) -> DasTernError:
-    """Why nothing is marked; `stopped` says why fewer points than `names` were compared."""
+    """Explain why nothing is marked; `stopped` says why fewer migrations than `names` were compared."""
     made = "what the migrations up to {} make".format
     upto = params["upto"]
-    differs: list[Difference] = []
+    differences: list[Difference] = []
     if agreed := _agreed(steps):
         isnt = "isn't" if upto in names[: len(steps)] else "isn't shown to be"
-        found = f"{isnt} {made(upto)}, but {made(names[agreed - 1])}." if upto else f"is {made(names[agreed - 1])}."
-        mend = f"`{playbook('baseline', upto=names[agreed - 1])}` marks up to there."
-        if not upto:  # the comparison ended just behind it
-            mend += f" If the database has {names[agreed]}, too: `{playbook('baseline', upto=names[agreed], baseline_anyway=True)}`."
+        finding = f"{isnt} {made(upto)}, but {made(names[agreed - 1])}." if upto else f"is {made(names[agreed - 1])}."
+        fix = f"`{playbook('baseline', upto=names[agreed - 1])}` marks up to there."
+        if not upto:  # the comparison ended just behind that migration
+            fix += f" If the database has {names[agreed]}, too: `{playbook('baseline', upto=names[agreed], baseline_anyway=True)}`."
     elif steps:
         nearest = min(range(len(steps)), key=lambda number: (len(steps[number]), -number))
-        differs = steps[nearest]
+        differences = steps[nearest]
         others = f"point of {params['folder']}" + (f" before {names[len(steps)]}" if stopped else "")
-        found = (
+        finding = (
             f"isn't {made(names[nearest])}, and no other {others} is nearer. What differs:"
             if upto in ("", names[nearest])
             else f"isn't shown to be {made(upto)}; the nearest {others} is {names[nearest]}. What differs there:"
         )
-        mend = (
-            "Mend the database by hand, or choose the right `migrations_dir`; if you know better, "
+        fix = (
+            "Fix the database by hand, or choose the right `migrations_dir`; if you know better, "
             f"`{playbook('baseline', upto=names[nearest], baseline_anyway=True)}` marks up to there."
         )
     else:
-        found = "can't be compared with its migrations."
-        mend = f"Mend that file; or, if you know what the database has, `{playbook('baseline', upto='NAME', baseline_anyway=True)}`."
+        finding = "can't be compared with its migrations."
+        fix = f"Fix that file; or, if you know which migrations the database has, `{playbook('baseline', upto='NAME', baseline_anyway=True)}`."
     lines = [
-        f"Nothing is marked as applied: {where} {found}",
-        *(f"  {line}" for line in table(differs)),
+        f"Nothing is marked as applied: {where} {finding}",
+        *(f"  {line}" for line in table(differences)),
         *stopped,
-        mend,
+        fix,
     ]
-    return DasTernError(lines, differences=[row.as_dict() for row in differs])
+    return DasTernError(lines, differences=[row.as_dict() for row in differences])
 
 
 def _of_migrations(params: Mapping[str, Any], items: list[Item]) -> list[Item]:
-    """What migrations make; what provisioning gives may be there already, or not yet."""
+    """Return the objects that migrations make, without those of provisioning, which may or may not exist yet."""
     readonly = f" to {params['readonly_user']}"
     return [
         item

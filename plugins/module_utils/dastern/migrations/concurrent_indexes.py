@@ -1,8 +1,8 @@
-"""What CREATE, DROP and REINDEX INDEX CONCURRENTLY leave when they fail or are cut short.
+"""The indexes that CREATE, DROP and REINDEX INDEX CONCURRENTLY leave when they fail or are cut short.
 
-A build that doesn't end leaves an INVALID index. Somebody else's build under way looks the same in the catalogue; it is
-told by its session's progress and the lock on its table, which every role may see. Source: the manual's "Building Indexes Concurrently" and
-"Rebuilding Indexes Concurrently".
+A build that doesn't end leaves an INVALID index. Another session's build in progress looks the same in the catalogue;
+its progress report and its lock on the table, which every role may see, tell the two apart. Source: the manual's
+"Building Indexes Concurrently" and "Rebuilding Indexes Concurrently".
 """
 
 from __future__ import annotations
@@ -53,29 +53,31 @@ ORDER BY 1
 
 @dataclass(frozen=True)
 class Build:
-    """One such statement: names as written, None where it says none."""
+    """One such statement; its names are as written, None where the statement gives none."""
 
     verb: str
-    """`CREATE`, `DROP` or `REINDEX`"""
+    """`CREATE`, `DROP` or `REINDEX`."""
     name: str | None
-    """The index; of REINDEX none, as it works on copies."""
+    """The index; None for REINDEX, which works on copies."""
     target: str | None
-    """The table of CREATE; table or index of REINDEX."""
+    """The table of CREATE; the table or index of REINDEX."""
 
     def valid(self, connection: psycopg.Connection[Any]) -> bool | None:
-        """Whether the index of CREATE or DROP is valid; None if there is none, or somebody is at work on it."""
+        """Return whether the index of CREATE or DROP is valid; None if it doesn't exist or somebody is building it."""
         if self.verb == "DROP":
-            row = connection.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (self.name,))
-            return next((valid for (valid,) in row), None)
+            rows = connection.execute(
+                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (self.name,)
+            )
+            return next((valid for (valid,) in rows), None)
         return next((valid for _, valid in self._indexes(connection)), None)
 
     def invalid(self, connection: psycopg.Connection[Any]) -> list[str]:
-        """The INVALID indexes, by qualified name, that it can have left and that nobody is building now."""
+        """Return the qualified names of INVALID indexes that the statement can have left and nobody is building now."""
         if self.verb == "DROP":
             return []
-        found = [name for name, valid in self._indexes(connection) if not valid]
+        suspects = [name for name, valid in self._indexes(connection) if not valid]
         # Locks are read later than the catalogue: a build that ends in between looks abandoned at the first look.
-        return [name for name, valid in self._indexes(connection) if not valid and name in found] if found else []
+        return [name for name, valid in self._indexes(connection) if not valid and name in suspects] if suspects else []
 
     def _indexes(self, connection: psycopg.Connection[Any]) -> list[tuple[str, bool]]:
         values = {"name": self.name, "target": self.target, "copies": self.verb == "REINDEX"}
@@ -83,12 +85,12 @@ class Build:
 
 
 def read(statement: Statement) -> Build | None:
-    """What `statement` builds or drops concurrently; None for any other statement, or one with comments inside it."""
+    """Parse a statement that builds or drops an index concurrently; None for others or with comments inside."""
     if match := _CREATE.match(statement.text):
         return Build("CREATE", match["name"], match["table"])
     if match := _DROP.match(statement.text):
         return Build("DROP", match["name"], None)
     if (match := _REINDEX.match(statement.text)) and re.search(r"\bconcurrently\b", statement.text, re.IGNORECASE):
-        one = match["kind"].upper() in ("INDEX", "TABLE")
-        return Build("REINDEX", None, match["name"] if one else None)
+        has_target = match["kind"].upper() in ("INDEX", "TABLE")
+        return Build("REINDEX", None, match["name"] if has_target else None)
     return None

@@ -1,4 +1,4 @@
-"""The live catalogue compared with the one that the applied migrations produce in a scratch database."""
+"""Compare the live catalogue with the one that the applied migrations produce in a scratch database."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from .plan import Plan, in_order_of_application, make_plan, reset_words
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern drift"
 LOCK_TIMEOUT = "10s"
-"""How long a comparison waits for a table that somebody keeps locked."""
+"""How long a comparison waits for a locked table."""
 SCRATCH: dict[str, Any] = {
     "readonly_user": {"type": "str", "default": ""},
     "environment": {"type": "str", "default": ""},
     "endpoint": {"type": "str", "default": ""},
     "container": {"type": "str", "default": ""},
 }
-"""The options of every module that makes a scratch database."""
+"""The options of every module that creates a scratch database."""
 ARGUMENT_SPEC: dict[str, Any] = {
     **CONNECTION,
     **SCRATCH,
@@ -53,7 +53,7 @@ WRITE = "ansible-playbook playbooks/drift.yml -e write_migration=NAME"
 
 
 def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> dict[str, Any]:
-    """What the module `migration_drift` returns; the live database is only read. Raises `DasTernError`."""
+    """Return the result of the module `migration_drift`; the live database is only read. Raises `DasTernError`."""
     schema = params["schema"]
     files = {file.name: file for file in of_params(params)}
     session = {"search_path": identifier(schema), "lock_timeout": LOCK_TIMEOUT}
@@ -69,8 +69,8 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
                 files=[files[name] for name in names], leftover_after=leftover_after,
             ) as own:  # fmt: skip
                 own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
-                left_out = replay(own, [files[name] for name in names], params["folder"])
-                return _compared(connection, own, params, plan, names, left_out)
+                omitted = replay(own, [files[name] for name in names], params["folder"])
+                return _compared(connection, own, params, plan, names, omitted)
     except psycopg.Error as error:
         raise DasTernError(
             f"{failed}: {error.sqlstate or 'connection lost'}: "
@@ -80,31 +80,31 @@ def drift(params: Mapping[str, Any], leftover_after: float = LEFTOVER_AFTER) -> 
 
 def _compared(
     connection: psycopg.Connection[Any], own: psycopg.Connection[Any], params: Mapping[str, Any], plan: Plan,
-    names: list[str], left_out: list[str],
+    names: list[str], omitted: list[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """The result; `own` leads to the scratch database, in which the applied migrations have run."""
+    """Compare and return the result; `own` leads to the scratch database, where the applied migrations have run."""
     schema = params["schema"]
     others = schemas_besides(own, schema)
-    given = _settings(params)
+    settings = _settings(params)
 
-    def known(items: list[Item]) -> list[Item]:
-        """What can be compared: what was left out of a migration gave the database something that isn't in the scratch one."""
-        return [item for item in items if not (left_out and item.name.startswith("database "))]
+    def comparable(items: list[Item]) -> list[Item]:
+        """Leave out database-wide items if the replay omitted statements: the scratch database lacks their effect."""
+        return [item for item in items if not (omitted and item.name.startswith("database "))]
 
     def read() -> list[Item]:
-        return known([*read_catalogue_within(own, schema, others), *given])
+        return comparable([*read_catalogue_within(own, schema, others), *settings])
 
-    live = known(read_catalogue(connection, schema, others))
-    expected = known([*read_catalogue(own, schema, others), *given])
+    live = comparable(read_catalogue(connection, schema, others))
+    expected = comparable([*read_catalogue(own, schema, others), *settings])
     steps, expected = explain(own, expected, live, read)
-    found = without_equal(own, compare(expected, live), read)
-    exempt = exempt_from_drift(params, [*explained(steps), *found], expected, live)
+    unexplained = without_equal(own, compare(expected, live), read)
+    exempt = exempt_from_drift(params, [*explained(steps), *unexplained], expected, live)
     steps = [step for step in steps if step.row.item.key not in exempt]
-    found = [row for row in found if row.item.key not in exempt]
-    differences = [*explained(steps), *found]
+    unexplained = [row for row in unexplained if row.item.key not in exempt]
+    differences = [*explained(steps), *unexplained]
     drifted = [row for row in differences if not row.weak]
-    made = scaffold(found, expected, live)
-    made = replace(made, statements=[*(step.statement for step in steps), *made.statements])
+    draft = scaffold(unexplained, expected, live)
+    draft = replace(draft, statements=[*(step.statement for step in steps), *draft.statements])
     result: dict[str, Any] = {
         "changed": False,
         "drifted": bool(drifted),
@@ -116,20 +116,20 @@ def _compared(
         "failed_before": plan.failed,
         "exempt": sorted(exempt),
         "not_compared": [name for name in schemas_besides(connection, schema) if name not in others],
-        "statements": list(made.statements),
-        "by_hand": list(made.by_hand),
+        "statements": list(draft.statements),
+        "by_hand": list(draft.by_hand),
         "left": [],
         "migration": "",
     }
-    result["lines"] = [*table(differences), *_exempt_lines(exempt), *_aside_lines(result["not_compared"]), *left_out]
+    result["lines"] = [*table(differences), *_exempt_lines(exempt), *_aside_lines(result["not_compared"]), *omitted]
     if params["write_migration"] and drifted:
-        ran, refused = run(own, made.statements[len(steps) :])
+        ran, refused = run(own, draft.statements[len(steps) :])
         rest = [row for row in left(own, live, read) if row.item.key not in exempt and not row.weak]
-        made = tried(replace(made, statements=[*(step.statement for step in steps), *ran]), refused, rest)
-        result |= {"statements": list(made.statements), "by_hand": list(made.by_hand), "left": list(made.left or ())}
-        result["migration"] = made.text([
+        draft = tried(replace(draft, statements=[*(step.statement for step in steps), *ran]), refused, rest)
+        result |= {"statements": list(draft.statements), "by_hand": list(draft.by_hand), "left": list(draft.left or ())}
+        result["migration"] = draft.text([
             f"The difference between database {params['database']} and its migrations, written by drift.yml.",
-            "Read it before it is applied anywhere. Where it was written from it is already true; record it there:",
+            "Read it before it is applied anywhere. The database that it was written from has these changes already; record it there:",
             "  ansible-playbook playbooks/resolve_migration.yml -e applied=<the name of this directory>",
         ])  # fmt: skip
     elif drifted and params["fail"]:
@@ -139,16 +139,16 @@ def _compared(
 
 
 def exempt_from_drift(
-    params: Mapping[str, Any], found: Sequence[Difference], expected: list[Item], live: list[Item]
+    params: Mapping[str, Any], differences: Sequence[Difference], expected: list[Item], live: list[Item]
 ) -> dict[str, str]:
-    """By key, what is no drift, and why: it stands in the inventory, or the application makes it while it runs."""
+    """Return why differences don't count as drift, by key: the inventory lists them, or they arise at run time."""
     listed = {
         row.item.key: f"listed in migrations_drift_ignore ({pattern})"
-        for pattern in params["ignore"] for row in found if row.item.key == pattern or fnmatchcase(row.item.key, pattern)
+        for pattern in params["ignore"] for row in differences if row.item.key == pattern or fnmatchcase(row.item.key, pattern)
     }  # fmt: skip
-    made = partitions_made_since(found, expected, live)
+    partitions = partitions_made_since(differences, expected, live)
     return {
-        key: f"made at run time, as partitioned table {of} makes its partitions" for key, of in made.items()
+        key: f"made at run time, like other partitions of table {parent}" for key, parent in partitions.items()
     } | listed
 
 
@@ -162,36 +162,35 @@ def _exempt_lines(exempt: Mapping[str, str]) -> list[str]:
 def _aside_lines(names: Sequence[str]) -> list[str]:
     if not names:
         return []
-    return [f"not compared: schema {', '.join(names)}: no applied migration makes it or puts something into it"]
+    return [f"not compared: schema {', '.join(names)}: no applied migration creates it or puts anything into it"]
 
 
 def _plan(
     connection: psycopg.Connection[Any], params: Mapping[str, Any], files: list[MigrationFile]
 ) -> tuple[Plan, list[str]]:
-    """The plan, and the names of what is applied in the order in which it was; a refusal where that can't be known."""
+    """Return the plan, and the applied migrations' names in order of application; refuse if that can't be known."""
     ledger = Ledger(connection, params["schema"])
     holder = ledger.lock.holder()
     if holder is not None:
         raise DasTernError(
-            f"A migration is running: {who(holder)} holds the migration lock (P1002). What it leaves can be compared when "
-            "it is done: run again then.",
+            f"A migration is running: {who(holder)} holds the migration lock (P1002). Run again when it is done.",
             locked_by=holder,
         )
     rows = ledger.rows()
     if rows is None and (tables := ledger.tables()):
         raise DasTernError(
             f"Schema {params['schema']} of database {params['database']} holds {len(tables)} tables but no ledger "
-            "_prisma_migrations (P3005): which migrations it has is not known, so there is nothing to compare it with. "
+            "_prisma_migrations (P3005): the migrations that it has are not known, so that there is nothing to compare it with. "
             "`ansible-playbook playbooks/baseline.yml` finds out and records it."
         )
     plan = make_plan(files, rows or [])
     wrong = [
-        f"Migration {name} is applied in the database, but {params['folder']}/{name}/{SCRIPT} does not exist: what it made "
-        "would look like drift. Get the file back (is `migrations_dir` right, is the checkout current?)."
+        f"Migration {name} is applied in the database, but {params['folder']}/{name}/{SCRIPT} does not exist: the objects "
+        "that it made would look like drift. Get the file back (is `migrations_dir` right, is the checkout current?)."
         for name in plan.missing
     ] + [
         f"Migration {name} was edited after it was applied: the checksum of {params['folder']}/{name}/{SCRIPT} is not the one "
-        f"in the ledger, and the comparison would be with something else. Put the file back as it was (`git log -- "
+        f"in the ledger, so that the comparison would be with a different schema. Put the file back as it was (`git log -- "
         f"{quote('/'.join((params['folder'], name, SCRIPT)))}` shows its history).{reset_words(params)}"
         for name in plan.edited
     ]
@@ -201,14 +200,14 @@ def _plan(
 
 
 def _settings(params: Mapping[str, Any]) -> list[Item]:
-    """The setting that provisioning gives the database: only a superuser could give it to another one."""
+    """Return the setting that provisioning gives the database; only a superuser could set it on the scratch one."""
     if not params["environment"]:
         return []
     return [Item("setting", f"database {ENVIRONMENT}", params["environment"])]
 
 
 def _declared(params: Mapping[str, Any]) -> Declared | None:
-    """What the role `postgres` gives to a database, without which its privileges would look like drift."""
+    """Return the privileges that the role `postgres` gives a database; without them these would look like drift."""
     if not params["readonly_user"]:
         return None
     return Declared(
@@ -222,7 +221,7 @@ def _declared(params: Mapping[str, Any]) -> Declared | None:
 
 
 def message(params: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The refusal of a drifted schema, with the table."""
+    """Return the refusal of a drifted schema, with the table of differences."""
     count = sum(not row["weak"] for row in result["differences"])
     return "\n".join([
         f"Schema {params['schema']} of database {params['database']} isn't what its {len(result['applied'])} applied "

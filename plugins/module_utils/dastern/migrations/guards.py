@@ -1,6 +1,6 @@
-"""Guard rails for a database that people depend on: what has to be true before migrations are applied or taken back.
+"""Guard rails for a database that people depend on: conditions for applying migrations and rolling them back.
 
-Each is a switch of the inventory, and each refusal names it.
+Each is a switch of the inventory, and each refusal names its switch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 def time_of_day(connection: psycopg.Connection[Any] | None) -> time:
-    """The server's time of day in `ZONE`; without a server this machine's."""
+    """Return the server's time of day in `ZONE`, or this machine's without a server."""
     if connection is None:
         return datetime.now(CLOCK).time().replace(microsecond=0)
     row = connection.execute(f"SELECT (clock_timestamp() AT TIME ZONE '{ZONE}')::time(0)").fetchone()
@@ -39,17 +39,21 @@ def time_of_day(connection: psycopg.Connection[Any] | None) -> time:
 
 
 def rollback_refusals(params: Mapping[str, Any], names: Sequence[str], now: time) -> list[str]:
-    """Why the migrations `names` may not be taken back; `now` is the time of day in `ZONE`. None to take, none refused."""
+    """Return why the migrations `names` may not be rolled back; `now` is the time of day in `ZONE`.
+
+    Without names nothing is refused.
+    """
     if not names:
         return []
-    found = _outside_window(params, now)
+    reasons = _outside_window(params, now)
     if params["require_approval"] and params["approved"] != params["to"]:
-        given = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved that"
-        found.append(
-            f"{', '.join(names)} would be taken back, and {given} (`migrations_require_approval` is true). Read each down.sql, "
-            f"then `{playbook('rollback', to=params['to'], migrations_approved=params['to'])}`, the migration that stays as the newest."
+        approval = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved that"
+        reasons.append(
+            f"{', '.join(names)} would be rolled back, and {approval} (`migrations_require_approval` is true). Read each "
+            "down.sql, then approve by the name of the migration that stays as the newest: "
+            f"`{playbook('rollback', to=params['to'], migrations_approved=params['to'])}`."
         )
-    return found
+    return reasons
 
 
 def _outside_window(params: Mapping[str, Any], now: time) -> list[str]:
@@ -57,42 +61,43 @@ def _outside_window(params: Mapping[str, Any], now: time) -> list[str]:
         return []
     return [
         f"It is {now:%H:%M} in {ZONE}, outside the maintenance window {params['window']} (`migrations_window`). Run again "
-        "then; for an emergency `-e migrations_window=`."
+        "inside it, or in an emergency with `-e migrations_window=`."
     ]
 
 
 def refusals(params: Mapping[str, Any], plan: Plan, now: time, of: tuple[str, str, str] | None) -> list[str]:
-    """Why what is pending may not be applied; `now` is the time of day in `ZONE`. Nothing pending, nothing refused.
+    """Return why the pending migrations may not be applied; `now` is the time of day in `ZONE`.
 
-    The records of rehearsals `of` this target are looked for beside the password file, where the role keeps them; a
-    target that doesn't exist yet is None.
+    Without pending migrations nothing is refused. The records of rehearsals `of` this target are looked for beside the
+    password file, where the role keeps them; a target that doesn't exist yet is None.
     """
     if not plan.pending:
         return []
-    found = _outside_window(params, now)
+    reasons = _outside_window(params, now)
     newest = plan.pending_names[-1]
     if params["require_approval"] and params["approved"] != newest:
-        given = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved them"
-        found.append(
-            f"What is pending up to {newest} ({len(plan.pending)}) may not be applied: {given} (`migrations_require_approval` "
-            "is true). "
+        approval = f"`migrations_approved` is {params['approved']!r}" if params["approved"] else "nobody approved them"
+        reasons.append(
+            f"The pending migrations up to {newest} ({len(plan.pending)}) may not be applied: {approval} "
+            "(`migrations_require_approval` is true). "
             f"Read them (`ansible-playbook migrate.yml --check --diff`), then `{playbook('migrate', migrations_approved=newest)}`."
         )
     folder = str(Path(params["password_file"]).expanduser().parent)
     if params["require_rehearsal"] and (of is None or rehearsed(record_path(folder, of, plan.pending)) is None):
-        found.append(
-            f"What is pending up to {newest} was not rehearsed with exactly these files (`migrations_require_rehearsal` is "
+        reasons.append(
+            f"The pending migrations up to {newest} were not rehearsed with exactly these files (`migrations_require_rehearsal` is "
             "true): `ansible-playbook playbooks/rehearse.yml`, then run again."
         )
-    return found
+    return reasons
 
 
 def within(window: str, now: time) -> bool:
-    """Whether `now` is in a window such as `22:00-05:00`, its end left out; one that ends before it begins spans midnight."""
+    """Return whether `now` is in a window such as `22:00-05:00`, whose end is excluded.
+
+    A window that ends before it begins spans midnight.
+    """
     match = _WINDOW.fullmatch(window)
     if match is None:
-        raise DasTernError(
-            f"`migrations_window` is {window!r}; wanted is a time of day such as 22:00-05:00, in {ZONE}."
-        )
+        raise DasTernError(f"`migrations_window` is {window!r}. Expected: a period such as 22:00-05:00, in {ZONE}.")
     first, last = time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))
     return first <= now < last if first < last else now >= first or now < last

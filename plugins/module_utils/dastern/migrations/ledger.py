@@ -1,6 +1,6 @@
 """Prisma Migrate's ledger: the table `_prisma_migrations` and the advisory lock that guards it.
 
-Everything that knows this table is in this file. Source: Prisma's schema engine (`sql_migration_persistence.rs`,
+All knowledge of this table is in this file. Source: Prisma's schema engine (`sql_migration_persistence.rs`,
 `flavour/postgres`), engines 6.2 to 7.9.
 """
 
@@ -19,7 +19,7 @@ from ..server.connection import one_message
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Row:
     rolled_back_at: datetime | None
     logs: str | None = None
     transaction: int = 0
-    """The one that wrote it last; unlike times these don't depend on anybody's clock."""
+    """The transaction that last wrote the row; unlike times, its number doesn't depend on anybody's clock."""
 
     @property
     def applied(self) -> bool:
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def resolved(self) -> bool:
-        """Whether somebody only said that it is applied: its times say nothing of when it was."""
+        """Whether the row was only marked as applied: its times don't tell when the migration ran."""
         return self.applied and self.logs == "" and self.started_at == self.finished_at
 
     @property
@@ -72,7 +72,7 @@ class Row:
 
 
 class Ledger:
-    """The ledger of one schema over one connection; `lock` is the one that Prisma takes, too."""
+    """The ledger of one schema over one connection; `lock` is the lock that Prisma takes, too."""
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str) -> None:
         self.lock = AdvisoryLock(connection, ADVISORY_LOCK)
@@ -81,7 +81,7 @@ class Ledger:
         self._table = identifier(schema, LEDGER)
 
     def hold_lock(self, seconds: float) -> None:
-        """Take the migration lock within `seconds`, or refuse in words; closing the connection gives it back."""
+        """Take the migration lock within `seconds`, or raise `DasTernError`; closing the connection releases it."""
         try:
             self.lock.take(seconds)
         except Held as held:
@@ -92,8 +92,8 @@ class Ledger:
             ) from None
 
     def rows(self) -> list[Row] | None:
-        """All rows by `started_at`; None when there is no ledger yet."""
-        if self._one("SELECT to_regclass(%s)", self._table) is None:
+        """Return all rows by `started_at`; None when there is no ledger yet."""
+        if self._value("SELECT to_regclass(%s)", self._table) is None:
             return None
         return [
             Row(*row)
@@ -104,10 +104,10 @@ class Ledger:
         ]
 
     def schema_exists(self) -> bool:
-        return self._one("SELECT to_regnamespace(quote_ident(%s))", self._schema) is not None
+        return self._value("SELECT to_regnamespace(quote_ident(%s))", self._schema) is not None
 
     def tables(self) -> list[str]:
-        """The tables of the schema besides the ledger: a schema that has some but no ledger needs a baseline."""
+        """Return the tables of the schema besides the ledger: a schema with tables but no ledger needs a baseline."""
         query = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename <> %s ORDER BY 1"
         return [name for (name,) in self._connection.execute(query, (self._schema, LEDGER))]
 
@@ -115,11 +115,11 @@ class Ledger:
         self._connection.execute(_CREATE.format(table=self._table))  # type: ignore[arg-type]
 
     def commit_applied(self, migration: MigrationFile, started_at: str, transaction: str) -> bool:
-        """Write the row of a migration that was applied just now, and commit both.
+        """Write the row of a migration that has just run, commit both, and return True.
 
-        Does neither and gives False where `transaction`, the id of the one the migration began in, is over, or where the
-        migration gave the lock away and another run had it meanwhile: then the row gets no id, which its table refuses,
-        and of a message nothing is done behind an error.
+        Return False and do neither if the migration ended `transaction`, the id of the one that it began in, or gave
+        the lock away and another run had it meanwhile: then the row gets no id, which its table refuses, and the server
+        does nothing of a message after an error.
         """
         name = literal(migration.name)
         still_ours = (
@@ -141,7 +141,7 @@ class Ledger:
         return True
 
     def record_started(self, migration: MigrationFile) -> str:
-        """Write the row of a migration that isn't finished yet; gives the row's id."""
+        """Write the row of a migration that isn't finished yet; return the row's id."""
         row = str(uuid.uuid4())
         self._connection.execute(
             f"INSERT INTO {self._table} (id, checksum, migration_name, started_at) "  # type: ignore[arg-type]
@@ -154,29 +154,29 @@ class Ledger:
         self._update(f"finished_at = {_NOW}, applied_steps_count = 1", "id = %s", row)
 
     def finish_open(self, name: str) -> int:
-        """Finish the open rows of `name`; gives how many there were."""
+        """Finish the open rows of `name`; return how many there were."""
         return self._update(f"finished_at = {_NOW}, applied_steps_count = 1, logs = NULL", _OPEN, name)
 
     def record_failed(self, row: str, logs: str) -> None:
         self._update("logs = %s", "id = %s", logs, row)
 
     def roll_back(self, name: str) -> int:
-        """Count the open rows of `name` as rolled back; gives how many there were. Prisma's `resolve --rolled-back`."""
+        """Mark the open rows of `name` as rolled back (Prisma's `resolve --rolled-back`); return their number."""
         return self._update(f"rolled_back_at = {_NOW}", _OPEN, name)
 
     def take_back(self, name: str) -> None:
-        """Count the applied row of `name` as rolled back."""
+        """Mark the applied row of `name` as rolled back."""
         self._update(f"rolled_back_at = {_NOW}", f"migration_name = %s AND {_APPLIED}", name)
 
     def forget(self, row: str) -> None:
-        """Delete the row of a migration of which nothing remains."""
+        """Delete the row of a migration that left nothing behind."""
         self._connection.execute(f"DELETE FROM {self._table} WHERE id = %s", (row,))  # type: ignore[arg-type]
 
     def record_resolved(self, migration: MigrationFile) -> None:
-        """Write the row of a migration that somebody says is applied. Prisma's `resolve --applied`."""
+        """Write the row of a migration that an operator declares applied (Prisma's `resolve --applied`)."""
         self._connection.execute(
             f"INSERT INTO {self._table} (id, checksum, migration_name, logs, started_at, finished_at) "  # type: ignore[arg-type]
-            f"SELECT %s, %s, %s, '', now, now FROM {_NOW} AS now",  # read twice, the clock may have gone on between
+            f"SELECT %s, %s, %s, '', now, now FROM {_NOW} AS now",  # reading the clock twice could give two times
             (str(uuid.uuid4()), migration.checksum, migration.name),
         )
 
@@ -191,10 +191,10 @@ class Ledger:
             name,
         )
 
-    def _update(self, what: str, where: str, *values: Any) -> int:
-        query = f"UPDATE {self._table} SET {what} WHERE {where}"
+    def _update(self, assignments: str, where: str, *values: Any) -> int:
+        query = f"UPDATE {self._table} SET {assignments} WHERE {where}"
         return self._connection.execute(query, values).rowcount  # type: ignore[arg-type]
 
-    def _one(self, query: str, *values: Any) -> Any:
+    def _value(self, query: str, *values: Any) -> Any:
         row = self._connection.execute(query, values or None).fetchone()  # type: ignore[arg-type]
         return row[0] if row else None

@@ -1,4 +1,4 @@
-"""What has to be done and what is wrong, from the files and the ledger alone."""
+"""The plan of a run and its problems, from the files and the ledger alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Plan:
     applied: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     interrupted: list[MigrationFile] = field(default_factory=list)
-    """Those of `pending` that a killed run left unfinished and that can be picked up."""
+    """The pending migrations that a killed run left unfinished and that can be picked up."""
     rolled_back: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Plan:
 def make_plan(files: Sequence[MigrationFile], rows: Sequence[Row]) -> Plan:
     """Compare `files` (sorted) with `rows`.
 
-    A name is applied when one of its rows is finished and not rolled back, failed when one is neither; a rolled-back
+    A name is applied if one of its rows is finished and not rolled back, and failed if one is neither; a rolled-back
     row counts as absent (Prisma's rule).
     """
     by_name: dict[str, list[Row]] = {}
@@ -75,11 +75,11 @@ def make_plan(files: Sequence[MigrationFile], rows: Sequence[Row]) -> Plan:
 
 
 def in_order_of_application(rows: Sequence[Row]) -> list[str]:
-    """Return the names of what is applied, in the order in which it was applied as far as that can be known.
+    """Return the names of the applied migrations in order of application, as far as that can be known.
 
-    Times are those of whoever ran it, and a clock may be behind; the numbers of transactions are the server's, and a repair
-    gives a row a new one. Of the two orders the one nearer to the names counts. What was only marked as applied stands where
-    its name does.
+    Times come from the machine that ran a migration, whose clock may be behind; transaction numbers come from the
+    server, and a repair gives a row a new one. Of these two orders the one nearer to the order of names counts. A
+    migration that was only marked as applied goes where its name belongs.
     """
     applied = {row.name: row for row in rows if row.applied}
     ran = [row for row in applied.values() if not row.resolved]
@@ -87,17 +87,17 @@ def in_order_of_application(rows: Sequence[Row]) -> list[str]:
     by_transaction = [row.name for row in sorted(ran, key=lambda row: row.transaction)]
     names = min(by_time, by_transaction, key=_descents)
     for name in _in_order(row.name for row in applied.values() if row.resolved):
-        behind = (at for at, one in enumerate(names) if os.fsencode(one) > os.fsencode(name))
-        names.insert(next(behind, len(names)), name)
+        later = (index for index, other in enumerate(names) if os.fsencode(other) > os.fsencode(name))
+        names.insert(next(later, len(names)), name)
     return names
 
 
 def _descents(names: Sequence[str]) -> int:
-    return sum(os.fsencode(one) > os.fsencode(other) for one, other in pairwise(names))
+    return sum(os.fsencode(first) > os.fsencode(second) for first, second in pairwise(names))
 
 
 def reset_words(params: Mapping[str, Any]) -> str:
-    """The way out of an edited file that only development has, as a sentence behind others; '' elsewhere."""
+    """Return a sentence on resetting the schema, the fix for an edited file in development only; '' elsewhere."""
     if params.get("environment") != "development":
         return ""
     return (

@@ -1,12 +1,13 @@
-"""Pending migrations run on a copy of the live database, and what each statement cost there.
+"""Run pending migrations on a copy of the live database and measure the cost of each statement there.
 
-The copy is of the live database or of its newest logical backup. It is made inside the server's container, by pg_dump as
-superuser, who sees all, and by pg_restore as the owner, as that evaluates the application's code: CREATE DATABASE ...
-TEMPLATE refuses while the application is connected. It is a scratch database and goes as they go.
+The copy is of the live database or of its newest logical backup. It is made inside the server's container, by pg_dump
+as the superuser, who sees everything, and by pg_restore as the owner, because restoring evaluates the application's
+code. CREATE DATABASE ... TEMPLATE fails while the application is connected. The copy is a scratch database and is
+removed like one.
 
-Only here are files split into statements. All locks of a transaction are held until its end, so that after each statement
-pg_locks shows exactly which it added. A file that can't be split is run whole, as `migrate` does, while a second
-connection looks at its locks.
+Only a rehearsal splits files into statements. A transaction holds all its locks until its end, so that after each
+statement pg_locks shows exactly which locks it added. A file that can't be split is run whole, as `migrate` does, while
+a second connection samples its locks.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from ..server.connection import connect, conninfo, detail_of
 from ..server.psql import LONGEST, Psql, session_options, superuser_there
 from .backup import DIRECTORY, applied, listed
 from .ledger import Ledger
-from .migrate import POLICIES, checked_plan, mend_words, place
+from .migrate import POLICIES, advice_for, checked_plan, place
 from .rehearsal_record import (
     MODES,
     WINDOW,
@@ -59,7 +60,7 @@ from .run import CLEAN_SESSION, Failure, Refused, Runner
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 APPLICATION = "das-tern rehearsal"
@@ -84,8 +85,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "as_superuser": {"type": "bool", "default": False},
 }
 
-# Both exit codes count, and `sh` has no pipefail. What isn't counted (track_counts) calls no autovacuum, which would be in
-# the way of what is measured. Without VACUUM the first statement that reads a table would write all of it once more.
+# Both exit codes count, and `sh` has no pipefail. Without track_counts no autovacuum starts, which would distort the
+# measurement. Without VACUUM the first statement that reads a table would write all of it once more.
 _COPY = """
 from=$1 to=$2 wait=$3 owner=$4 options=$5 own=$6
 shift 6
@@ -94,16 +95,17 @@ codes=$( { { pg_dump -Fc --compress=none --no-subscriptions --lock-wait-timeout=
 PGUSER=$owner PGOPTIONS=$options psql -Xq -d "$to" -c 'VACUUM (ANALYZE)' >/dev/null 2>&1 || true
 [ "$(echo $codes)" = '0 0' ]
 """
-# Only a superuser makes these; that the live database has them says that one did.
+# Only a superuser can create these extensions; since the live database has them, one did.
 _EXTENSIONS = """
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(x.extname, n.nspname)), '[]') FROM pg_catalog.pg_extension x
 JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace
 JOIN pg_catalog.pg_available_extension_versions v ON v.name = x.extname AND v.version = x.extversion WHERE v.superuser AND NOT v.trusted
 """
-# What belongs to others than the database's owner, as `ALTER ... OWNER TO` names it. The owner's session makes it its own, and
-# its code may have changed it since: in the name of a role that is more than the owner (a function with SECURITY DEFINER, a
-# view, a rule) it would have that role's rights. So it goes to one that the owner can become anyway, or else to one that has
-# none: that predefined role only reserves connections, and nobody logs in as it.
+# Objects that belong to others than the database's owner, as `ALTER ... OWNER TO` names them. In the copy they belong
+# to the owner at first, whose code may have changed them since. Given back to a role with more rights than the owner,
+# such an object (a function with SECURITY DEFINER, a view, a rule) would run that code with these rights. So it goes to
+# its role only if the owner can become that role anyway, and else to a role without rights: the predefined role named
+# here only reserves connections, and nobody logs in as it.
 _OF_OTHERS = """
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.format('ALTER %s %s OWNER TO %I', CASE i.type WHEN 'composite type' THEN 'type'
     WHEN 'statistics object' THEN 'statistics' WHEN 'foreign-data wrapper' THEN 'foreign data wrapper' ELSE i.type END, i.identity,
@@ -128,7 +130,7 @@ _ROOM = """
 SELECT json_build_object('size', pg_database_size({database}), 'directory', current_setting('data_directory'),
   'wal', pg_size_bytes(current_setting('max_wal_size')))
 """
-# Tables and what reads as one; `relation_name` is what search_path makes of it.
+# Tables and other relations that are read like one, each by its name under the search_path.
 _TABLES = """
 SELECT c.oid, c.oid::pg_catalog.regclass::text, c.relfilenode, c.reltuples::bigint
 FROM pg_catalog.pg_class AS c
@@ -156,10 +158,10 @@ WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
 def rehearse(
     params: Mapping[str, Any], *, check_mode: bool = False, leftover_after: float = LEFTOVER_AFTER
 ) -> dict[str, Any]:
-    """Rehearse what is pending; the keys of `params` are the options of the module `migration_rehearsal`.
+    """Rehearse the pending migrations; the keys of `params` are the options of the module `migration_rehearsal`.
 
-    Returns `changed` (whether the record says something new), `verdict`, `files`, `copy_seconds`, `size` and `lines`; with
-    `fail`, a window needed is a failure. Raises `DasTernError`; the copy is gone in every case.
+    Returns `changed` (whether the record changes), `verdict`, `files`, `copy_seconds`, `size` and `lines`; with `fail`,
+    the verdict that a window is needed is a failure. Raises `DasTernError`; the copy is removed in every case.
     """
     files = of_params(params)
     session: dict[str, str | int] = {"search_path": identifier(params["schema"]), "idle_session_timeout": 0}
@@ -177,17 +179,17 @@ def rehearse(
             pending = plan.pending
             if not pending:
                 return {**_nothing(), "lines": ["nothing is pending: nothing to rehearse"]}
-            left_out: list[str] = []
-            own_pending = []
+            omitted: list[str] = []
+            rehearsable = []
             for file in pending:
-                own_file, left = without_shared(
+                own_file, notes = without_shared(
                     file,
                     _path(params, file),
                     "apply it without a rehearsal, or leave that to provisioning",
                     settings_only=True,
                 )
-                own_pending.append(own_file)
-                left_out += left
+                rehearsable.append(own_file)
+                omitted += notes
             superuser = superuser_there(params, connection, "A copy")
             size = _room(params, superuser)
             of = target(connection, params)
@@ -204,14 +206,14 @@ def rehearse(
             record = record_path(params["config_dir"], of, pending)
             known = rehearsed(record)
             if check_mode:
-                told = [f"would be made: a copy of {_named(params, backup, size)}, removed afterwards"]
-                told += [f"{file.name} would be rehearsed" for file in pending]
-                return {**_nothing(), "changed": known is None, "size": size, "lines": told}
+                steps = [f"would be made: a copy of {_named(params, backup, size)}, removed afterwards"]
+                steps += [f"{file.name} would be rehearsed" for file in pending]
+                return {**_nothing(), "changed": known is None, "size": size, "lines": steps}
             extensions = [] if params["as_superuser"] else superuser.value(_EXTENSIONS, params["database"])
             if apart := [f"{name} (schema {schema})" for name, schema in extensions if schema != "public"]:
                 raise DasTernError(
-                    f"Extension {', '.join(apart)} of database {params['database']} can only be made by a superuser, in a schema of its "
-                    "own, and the copy is filled by the owner. Nothing was copied. Where you trust whoever could write the "
+                    f"Extension {', '.join(apart)} of database {params['database']} can only be created by a superuser, in a schema of its "
+                    "own, and the copy is filled by the owner. Nothing was copied. If you trust everybody who could write the "
                     "application's functions: `-e migrations_rehearsal_as_superuser=true`."
                 )
             with scratch_database(
@@ -232,23 +234,23 @@ def rehearse(
                     _catch_up(own, params, since)
                 else:
                     failures = _copy(own, params, superuser, [name for name, _ in extensions])
-                    refused, without_rows = [str(one) for one in failures], tables_of(failures)
-                left_out += [f"the copy is incomplete: {one}" for one in cut(refused, SHOWN)]
+                    refused, without_rows = [str(failure) for failure in failures], tables_of(failures)
+                omitted += [f"the copy is incomplete: {line}" for line in cut(refused, SHOWN)]
                 copied = {"copy_seconds": round(time.monotonic() - began, 1), "size": size, "backup": str(backup or "")}
                 copy = f"copy of {_named(params, backup, size)} made in {copied['copy_seconds']:.1f} s, removed again"
                 connection.execute("SELECT pg_advisory_unlock_all()")
                 forget(record)
                 try:
-                    done = _Rehearsal(own, params, plan.interrupted).run(own_pending, limit)
+                    done = _Rehearsal(own, params, plan.interrupted).run(rehearsable, limit)
                 except DasTernError as refusal:
-                    raise DasTernError([*refusal.message.split("\n"), *left_out], **refusal.facts) from None
+                    raise DasTernError([*refusal.message.split("\n"), *omitted], **refusal.facts) from None
     except psycopg.Error as error:
         raise DasTernError(
             f"Rehearsing migrations on a copy of database {params['database']} failed: "
             f"{error.sqlstate or 'connection lost'}: {' '.join(str(error).split())}. The live database was only read."
         ) from None
     result = _result(params, record, pending, done, known, copied, copy, without_rows)
-    return {**result, "lines": [*result["lines"], *left_out]}
+    return {**result, "lines": [*result["lines"], *omitted]}
 
 
 def _nothing() -> dict[str, Any]:
@@ -273,48 +275,48 @@ def _result(
     copy: str,
     without_rows: Sequence[str],
 ) -> dict[str, Any]:
-    """Judge, keep the record, and say it; there is no record where the copy is `without_rows` of some tables."""
-    said = verdict(done)
+    """Judge the rehearsal, write its record, and return the result; write no record if the copy lacks rows."""
+    judgement = verdict(done)
     not_measured = (
-        f"The copy is without the rows of {', '.join(cut([shown(one) for one in without_rows], SHOWN))}: what the migrations take there isn't "
-        "known, and this doesn't count as a rehearsal. Mend what the server refused, or, where you trust whoever could write the "
-        "application's functions, fill the copy with a superuser's rights (`-e migrations_rehearsal_as_superuser=true`)."
+        f"The copy is without the rows of {', '.join(cut([shown(table) for table in without_rows], SHOWN))}: the cost of the migrations "
+        "there isn't known, and this doesn't count as a rehearsal. Fix what the server refused, or, if you trust everybody who "
+        "could write the application's functions, fill the copy with a superuser's rights (`-e migrations_rehearsal_as_superuser=true`)."
         if without_rows
         else ""
     )
-    # The record of an earlier rehearsal is gone already.
+    # The record of an earlier rehearsal has been removed already.
     if not without_rows:
         keep(record, {
             "database": params["database"],
             "schema": params["schema"],
             "backup": copied["backup"],
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "verdict": said,
+            "verdict": judgement,
             "reasons": [f"{file.name}: {reason}" for file in done for reason in file.reasons],
             "seconds": round(sum(file.seconds for file in done), 3),
             "migrations": [{"name": file.name, "checksum": file.checksum} for file in pending],
         })  # fmt: skip
     result = {
         **copied,
-        "changed": known is not None if without_rows else known is None or known.get("verdict") != said,
-        "verdict": said,
+        "changed": known is not None if without_rows else known is None or known.get("verdict") != judgement,
+        "verdict": judgement,
         "files": [file.as_dict() for file in done],
         "lines": [
             copy,
             *lines(done),
-            f"verdict: {said} (limit {params['limit']})",
+            f"verdict: {judgement} (limit {params['limit']})",
             *([not_measured] if not_measured else []),
         ],
         "without_rows": list(without_rows),
     }
     if not_measured and params["fail"]:
         result |= {"failed": True, "msg": not_measured}
-    if said == WINDOW and params["fail"]:
+    if judgement == WINDOW and params["fail"]:
         result["failed"] = True
         result["msg"] = "\n".join([
             f"The {len(done)} pending migrations of database {params['database']} need a window:",
             *(shown(f"  {file.name}: {reason}") for file in done for reason in file.reasons),
-            "Apply them when the application is stopped, or write them another way (`CREATE INDEX CONCURRENTLY` alone in a "
+            "Apply them while the application is stopped, or write them differently (`CREATE INDEX CONCURRENTLY` alone in a "
             "file, `ADD CONSTRAINT ... NOT VALID` and `VALIDATE CONSTRAINT` in two files, rows in batches).",
             *([not_measured] if not_measured else []),
         ])  # fmt: skip
@@ -326,51 +328,51 @@ def _named(params: Mapping[str, Any], backup: Record | None, size: int) -> str:
 
 
 def _newest(params: Mapping[str, Any], system: str, names: Sequence[str]) -> Record:
-    """The newest backup that has no migration which the live database hasn't."""
+    """Return the newest backup whose migrations the live database all has."""
     backups = listed(Place(dict(params)), params["database"], system)
     for backup in backups:
         if set(applied(backup)) <= set(names):
             return backup
     raise DasTernError(
-        f"{len(backups)} logical backups of database {params['database']} are in {params['backup_dir']}"
-        f"{', all with migrations that it no longer has' if backups else ''}: rehearse on a copy of the live one instead "
-        "(`-e source=live`)."
+        f"There are {len(backups)} logical backups of database {params['database']} in {params['backup_dir']}"
+        f"{', all with migrations that it no longer has' if backups else ''}: rehearse on a copy of the live database "
+        "instead (`-e source=live`)."
     )
 
 
 def _catch_up(own: psycopg.Connection[Any], params: Mapping[str, Any], since: Sequence[MigrationFile]) -> None:
-    """Apply what the live database had applied since the backup."""
+    """Apply the migrations that the live database has applied since the backup."""
     runner = Runner(own, Ledger(own, params["schema"]))
     for file in since:
         try:
             runner.apply(file)
         except (Failure, Refused) as failure:
-            said = failure.error.diag.message_primary if isinstance(failure, Failure) else None
+            message = failure.error.diag.message_primary if isinstance(failure, Failure) else None
             raise DasTernError(
                 f"Migration {file.name}, applied since the backup, can't be applied to its copy: "
-                f"{said or ' '.join(str(failure).split())}. Rehearse on a copy of the live database (`-e source=live`)."
+                f"{message or ' '.join(str(failure).split())}. Rehearse on a copy of the live database (`-e source=live`)."
             ) from None
     own.execute("SELECT pg_advisory_unlock_all()")
 
 
 def _room(params: Mapping[str, Any], superuser: Psql) -> int:
-    """The live database's size, in bytes; refuses where a copy of it could fill the disk, which stops the live server."""
-    said = superuser.value(_ROOM.format(database=literal(params["database"])))
-    shown = superuser.containers.execute(superuser.container, ["df", "-Pk", said["directory"]])
+    """Return the live database's size in bytes; refuse if a copy could fill the disk and stop the live server."""
+    server = superuser.value(_ROOM.format(database=literal(params["database"])))
+    output = superuser.containers.execute(superuser.container, ["df", "-Pk", server["directory"]])
     try:
-        free = int(shown.out.splitlines()[1].split()[3]) * 1024
+        free = int(output.out.splitlines()[1].split()[3]) * 1024
     except (IndexError, ValueError):
         raise DasTernError(
-            f"How much room {said['directory']} has in container {superuser.container} isn't known: df said "
-            f"{shown.last_words!r}. Look at the container: `docker exec {quote(superuser.container)} df -Pk`."
+            f"The free space of {server['directory']} in container {superuser.container} isn't known: df reported "
+            f"{output.last_words!r}. Look at the container: `docker exec {quote(superuser.container)} df -Pk`."
         ) from None
-    size = int(said["size"])
+    size = int(server["size"])
     # The copy, all of it rewritten once more, and the write-ahead log of both until the next checkpoint.
-    needed = 2 * size + min(2 * size, int(said["wal"]))
+    needed = 2 * size + min(2 * size, int(server["wal"]))
     if free < needed:
         raise DasTernError(
             f"A copy of database {params['database']} ({amount(size)}) and its rehearsal can take {amount(needed)}, and the "
-            f"disk of {said['directory']} in container {superuser.container} has {amount(free)} free: a full disk would stop "
+            f"disk of {server['directory']} in container {superuser.container} has {amount(free)} free: a full disk would stop "
             "the live server. Nothing was copied. Free space there, or rehearse on another server with this data.",
             needed=needed,
             free=free,
@@ -378,8 +380,8 @@ def _room(params: Mapping[str, Any], superuser: Psql) -> int:
     return size
 
 
-def _words_of(done: Output) -> str:
-    """What pg_dump and pg_restore said of a copy that wasn't made, without the rows that stand behind an error of the latter."""
+def _error_of(done: Output) -> str:
+    """Return the errors of pg_dump and pg_restore about a failed copy, without the rows that pg_restore quotes."""
     dump = [line for line in lines_of(done.err) if line.startswith(("pg_dump: error: ", "pg_dump: detail: "))]
     reports = reports_of(done.err)
     return " / ".join(dump[-6:]) or (reports[-1].reason if reports else done.last_words)
@@ -388,27 +390,27 @@ def _words_of(done: Output) -> str:
 def _copy(
     own: psycopg.Connection[Any], params: Mapping[str, Any], superuser: Psql, extensions: Sequence[str]
 ) -> list[RestoreFailure]:
-    """Fill the scratch database with the live one, but for `extensions`, which it has; what the server refused of it."""
+    """Copy the live database into the scratch one, which has the `extensions`; return what the server refused."""
     owner = superuser.user if params["as_superuser"] else superuser.as_owner(own.info.user).user
     of_others = [] if params["as_superuser"] else superuser.value(
         _OF_OTHERS.format(owner=literal(owner)), params["database"]
     )  # fmt: skip
     superuser.run(f"ALTER DATABASE {identifier(own.info.dbname)} SET track_counts = off;")
-    given = [
+    arguments = [
         conninfo(params["database"], APPLICATION), conninfo(own.info.dbname, APPLICATION), params["lock_timeout"], owner,
         session_options(owner, synchronous_commit="off"), "" if params["as_superuser"] else "--no-owner",
         *(f"--exclude-extension={identifier(name)}" for name in extensions),
     ]  # fmt: skip
-    done = superuser.execute(["sh", "-c", _COPY, "sh", *given], silence=LONGEST)
+    done = superuser.execute(["sh", "-c", _COPY, "sh", *arguments], silence=LONGEST)
     refused = failures_of(done.err) if done.rc and "pg_dump: error" not in done.err else []
     if refused is None or (done.rc and not refused):
         raise DasTernError([
-            f"Database {params['database']} could not be copied: {_words_of(done)}.{why(done.err)} The copy is removed, the live "
-            "database was only read. It is filled with the rights of its owner; what only a superuser can make comes into it with "
-            "`-e migrations_rehearsal_as_superuser=true`, where you trust whoever could write the application's functions.",
+            f"Database {params['database']} could not be copied: {_error_of(done)}.{why(done.err)} The copy is removed, the live "
+            "database was only read. The copy is filled with the rights of the owner; `-e migrations_rehearsal_as_superuser=true` "
+            "includes objects that only a superuser can create: use it if you trust everybody who could write the application's functions.",
             *(in_the_way(superuser, params["database"]) if why(done.err) else []),
         ])  # fmt: skip
-    superuser.run("".join(f"{one};\n" for one in of_others), own.info.dbname)
+    superuser.run("".join(f"{statement};\n" for statement in of_others), own.info.dbname)
     return refused
 
 
@@ -424,44 +426,44 @@ class _Rehearsal:
         self._ledger = Ledger(own, params["schema"])
         self._ledger.lock.take(0)
         self._names: dict[int, str] = {}
-        """The tables that the live database has: what a lock on another one blocks isn't there yet."""
+        """The tables of the live database; a lock on any other table blocks nobody yet."""
         self._nodes: dict[int, tuple[int, int]] = {}
         self._look()
         self._names = {oid: name for oid, name, _, _ in self._tables()}
 
     def run(self, files: Sequence[MigrationFile], limit: float) -> list[Rehearsed]:
-        """All files in order; raises `DasTernError` with the first failure."""
+        """Run all files in order; raise `DasTernError` with the first failure."""
         done = []
         for file in files:
-            one = self._file(file)
-            one.judge(limit)
-            done.append(one)
+            result = self._file(file)
+            result.judge(limit)
+            done.append(result)
         return done
 
     def _file(self, file: MigrationFile) -> Rehearsed:
-        one = Rehearsed(file.name, file.checksum)
-        grown, sizes = self._size(), self._sizes()
+        result = Rehearsed(file.name, file.checksum)
+        size, sizes = self._size(), self._sizes()
         try:
-            # Of an interrupted one only the end of its row may have been missing.
+            # An interrupted migration may have lacked only the end of its row.
             if file in self._interrupted and not Runner(self._own, self._ledger).recover(file):
-                return one
+                return result
             groups = _transactions(file)
-            if groups is None or not self._split(one, file, groups):
-                self._whole(one, file)
+            if groups is None or not self._split(result, file, groups):
+                self._whole(result, file)
         except Failure as failure:
-            raise self._failure(failure, file, whole=not one.split) from None
+            raise self._failure(failure, file, whole=not result.split) from None
         except Refused as refused:
             raise DasTernError(f"Rehearsal of migration {file.name}: {_path(self._params, file)}: {refused}") from None
         self._own.execute(f"{CLEAN_SESSION}; SELECT {self._ledger.lock.again}")  # type: ignore[arg-type]
-        one.seconds = round(one.seconds, 3)
+        result.seconds = round(result.seconds, 3)
         after = self._sizes()
         changes = {name: after.get(name, 0) - sizes.get(name, 0) for name in sorted({*after, *sizes})}
-        one.sizes = {name: change for name, change in changes.items() if change}
-        one.grown = self._size() - grown
-        return one
+        result.sizes = {name: change for name, change in changes.items() if change}
+        result.grown = self._size() - size
+        return result
 
-    def _split(self, one: Rehearsed, file: MigrationFile, groups: list[list[Statement]]) -> bool:
-        """Statement by statement; False where the first transaction fails, which leaves nothing behind."""
+    def _split(self, result: Rehearsed, file: MigrationFile, groups: list[list[Statement]]) -> bool:
+        """Run statement by statement; return False if the first transaction fails, which leaves nothing behind."""
         for number, group in enumerate(groups):
             steps: list[Step] = []
             try:
@@ -474,15 +476,15 @@ class _Rehearsal:
                 # At the COMMIT no statement is left to name.
                 failed = statements(file.sql).index(group[len(steps)]) if len(steps) < len(group) else None
                 raise Failure(error, failed, "") from None
-            one.steps += steps
-            one.seconds += steps[0].held if steps else 0.0
+            result.steps += steps
+            result.seconds += steps[0].held if steps else 0.0
         return True
 
     def _transaction(self, group: list[Statement], steps: list[Step]) -> None:
-        """Run it, and append each statement's step once the statement has ended."""
+        """Run a transaction, and append each statement's step once the statement has ended."""
         self._own.execute("BEGIN")
         strongest: dict[int, int] = {}
-        # The server's counters may still hold those of the transaction before.
+        # The server's counters may still include those of the transaction before.
         counts = self._count(Step(0, "", 0.0), {}, moved=False)
         for statement in group:
             began = time.monotonic()
@@ -507,41 +509,43 @@ class _Rehearsal:
                 lock.seconds = step.held
 
     def _count(self, step: Step, before: Mapping[int, Sequence[int]], *, moved: bool) -> dict[int, Sequence[int]]:
-        """Put into `step` the rows that it changed, and with `moved` those that now are in another file (relfilenode)."""
+        """Note in `step` the rows that it changed, and with `moved` those that changed their file (relfilenode)."""
         now = {}
         for oid, node, rows, *counts in self._own.execute(_COUNTS, (list(self._names),)).fetchall():
-            former, there = self._nodes.get(oid, (node, rows))
-            if moved and node != former and there > 0:
-                step.rewritten[self._names[oid]] = there
+            former_node, former_rows = self._nodes.get(oid, (node, rows))
+            if moved and node != former_node and former_rows > 0:
+                step.rewritten[self._names[oid]] = former_rows
             self._nodes[oid], now[oid] = (node, rows), counts
-            more = [new - old for new, old in zip(counts, before.get(oid, (0, 0, 0)), strict=True)]
+            increases = [new - old for new, old in zip(counts, before.get(oid, (0, 0, 0)), strict=True)]
             changed = {
-                what: count for what, count in zip(("inserted", "updated", "deleted"), more, strict=True) if count > 0
+                kind: count
+                for kind, count in zip(("inserted", "updated", "deleted"), increases, strict=True)
+                if count > 0
             }
             if changed:
                 step.changed_rows[self._names[oid]] = changed
         return now
 
-    def _whole(self, one: Rehearsed, file: MigrationFile) -> None:
-        """As `migrate` runs it, with its row in the copy's ledger; its locks are seen from beside."""
-        one.split = False
+    def _whole(self, result: Rehearsed, file: MigrationFile) -> None:
+        """Run the file as `migrate` does, with its row in the copy's ledger; another connection samples its locks."""
+        result.split = False
         self._look()
         before = dict(self._nodes)
-        found = statements(file.sql)
-        step = Step(found[0].line if found else 1, found[0].text if len(found) == 1 else "the whole file", 0.0)
+        parsed = statements(file.sql)
+        step = Step(parsed[0].line if parsed else 1, parsed[0].text if len(parsed) == 1 else "the whole file", 0.0)
         with self._watched(step):
             milliseconds = Runner(self._own, self._ledger).apply(file)
         self._look()
-        step.seconds = step.held = one.seconds = milliseconds / 1000
+        step.seconds = step.held = result.seconds = milliseconds / 1000
         for oid, (node, rows) in before.items():
             now = self._nodes.get(oid, (node, rows))[0]
             if oid in self._names and now != node and rows > 0:
                 step.rewritten[self._names[oid]] = rows
-        one.steps.append(step)
+        result.steps.append(step)
 
     @contextmanager
     def _watched(self, step: Step) -> Iterator[None]:
-        """Look every 20 ms from a second connection which locks the first one holds, from first seen to last."""
+        """Sample the first connection's locks over a second one every 20 ms, and note their time from first to last."""
         pid, over = self._own.info.backend_pid, threading.Event()
         seen: dict[tuple[int, str], list[float]] = {}
 
@@ -552,10 +556,10 @@ class _Rehearsal:
                         now = time.monotonic()
                         seen.setdefault((key[0], key[1]), [now, now])[1] = now
             except psycopg.Error:
-                pass  # the copy goes away with the run that failed
+                pass  # a failed run removes the copy
 
-        with connect({**self._params, "database": self._own.info.dbname}, APPLICATION) as beside:
-            thread = threading.Thread(target=watch, args=(beside,))
+        with connect({**self._params, "database": self._own.info.dbname}, APPLICATION) as observer:
+            thread = threading.Thread(target=watch, args=(observer,))
             thread.start()
             try:
                 yield
@@ -570,29 +574,29 @@ class _Rehearsal:
         error, diag = failure.error, failure.error.diag
         position = diag.statement_position
         if position is not None and not whole and failure.done is not None:
-            # The server counts in what it was sent, which was this statement alone.
+            # The server counts from the beginning of what it was sent, which was this statement alone.
             position = str(int(position) + statements(file.sql)[failure.done].start)
         where, statement = place(file.sql, position, failure.done)
-        words = [
+        lines = [
             f"Migration {file.name} fails (P3018) on a copy of database {self._params['database']}. The live database was only "
             "read, the copy is removed.",
             f"  file:       {_path(self._params, file)}" + (f", line {where['line']}" if "line" in where else ""),
         ]
         if statement:
-            words.append(f"  statement:  {' '.join(statement.text.split())[:300]}")
-        words.append(
+            lines.append(f"  statement:  {' '.join(statement.text.split())[:300]}")
+        lines.append(
             f"  error:      {error.sqlstate or 'connection lost'}: {diag.message_primary or ' '.join(str(error).split())}"
         )
-        words += [
-            f"  {label + ':':<11} {' / '.join(more.splitlines())}"
-            for label, more in (("detail", detail_of(error)), ("hint", diag.message_hint), ("context", diag.context))
-            if more
+        lines += [
+            f"  {label + ':':<11} {' / '.join(text.splitlines())}"
+            for label, text in (("detail", detail_of(error)), ("hint", diag.message_hint), ("context", diag.context))
+            if text
         ]
-        words.append(mend_words(failure) or "Mend the file, or the rows that it stumbles over; then run again.")
-        return DasTernError(words, failed_migration=file.name, sqlstate=error.sqlstate or "", code="P3018", **where)
+        lines.append(advice_for(failure) or "Fix the file, or the rows that it fails on; then run again.")
+        return DasTernError(lines, failed_migration=file.name, sqlstate=error.sqlstate or "", code="P3018", **where)
 
     def _look(self) -> None:
-        """Where each table's rows are, and how many."""
+        """Note for each table the file of its rows and their number."""
         self._nodes = {oid: (node, rows) for oid, _, node, rows in self._tables()}
 
     def _tables(self) -> list[tuple[int, str, int, int]]:
@@ -608,9 +612,9 @@ class _Rehearsal:
 
 
 def _transactions(file: MigrationFile) -> list[list[Statement]] | None:
-    """The file's statements by transaction, without BEGIN and COMMIT; None where it moves rows by COPY.
+    """Group the file's statements by transaction, without BEGIN and COMMIT; None if the file moves rows by COPY.
 
-    In one simple query a BEGIN goes on in the transaction that is there, and what follows a COMMIT begins the next.
+    In one simple query a BEGIN continues the open transaction, and the statement after a COMMIT begins the next one.
     """
     groups: list[list[Statement]] = [[]]
     for statement in statements(file.sql):

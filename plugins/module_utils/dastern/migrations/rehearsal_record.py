@@ -1,6 +1,6 @@
-"""What a rehearsal measured, what follows from it, and the record of it that stays on the host.
+"""The measurements of a rehearsal, the verdict on them, and the record that stays on the host.
 
-The modes of locks and what each blocks: the manual's chapter "Explicit Locking".
+Source of the lock modes and of what each blocks: the manual's chapter "Explicit Locking".
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ MODES = (
     "ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE",
     "ACCESS EXCLUSIVE",
 )  # fmt: skip
-"""From the weakest to the strongest; those from SHARE on keep writers out, the last one readers, too."""
+"""The lock modes from the weakest to the strongest; those from SHARE on block writers, the last one readers, too."""
 MANY_ROWS = 100_000
-"""A rewrite of more rows, and an UPDATE or DELETE of more that is held too long, needs a window whatever the locks say."""
+"""A statement that rewrites more rows, or updates or deletes more and keeps them locked too long, needs a window
+whatever its locks."""
 FOLDER = "rehearsals"
 
 
 def mode_of(name: str) -> str:
-    """`AccessExclusiveLock` of pg_locks as SQL says it."""
+    """Translate a mode of pg_locks such as `AccessExclusiveLock` into SQL's name for it."""
     return next(mode for mode in MODES if mode.title().replace(" ", "") + "Lock" == name)
 
 
 @dataclass
 class Lock:
-    """A lock on a table that was there before, and the seconds from the statement that took it to the commit."""
+    """A lock on a table that existed before, and the seconds from the statement that took it to the commit."""
 
     table: str
     mode: str
@@ -48,7 +49,7 @@ class Lock:
 
     @property
     def blocks(self) -> str:
-        """Whom it keeps out, in words; '' where that is nobody."""
+        """The accesses that the lock blocks, in words; '' if none."""
         if self.mode == MODES[-1]:
             return "reads and writes"
         return "writes" if MODES.index(self.mode) >= MODES.index("SHARE") else ""
@@ -56,7 +57,7 @@ class Lock:
 
 @dataclass
 class Step:
-    """One statement: what it took, seconds, and the rows that it rewrote and changed, by table."""
+    """One statement: its seconds, its locks, and the rows that it rewrote and changed, by table."""
 
     line: int
     text: str
@@ -64,14 +65,14 @@ class Step:
     locks: list[Lock] = field(default_factory=list)
     rewritten: dict[str, int] = field(default_factory=dict)
     changed_rows: dict[str, dict[str, int]] = field(default_factory=dict)
-    """For each table what of `inserted`, `updated` and `deleted` isn't 0."""
+    """For each table those of the counts `inserted`, `updated` and `deleted` that aren't 0."""
     held: float = 0.0
-    """Seconds from its beginning to the commit, for as long as the rows that it changed are locked."""
+    """Seconds from its beginning to the commit, during which the rows that it changed are locked."""
 
 
 @dataclass
 class Rehearsed:
-    """One file in the copy; sizes in bytes. `split` tells whether its statements were run one by one."""
+    """One file run in the copy; sizes are in bytes. `split` tells whether its statements were run one by one."""
 
     name: str
     checksum: str
@@ -79,9 +80,9 @@ class Rehearsed:
     split: bool = True
     steps: list[Step] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
-    """What each table with its indexes grew by, where that isn't 0; new ones, too."""
+    """The growth of each table with its indexes, new tables included, if it isn't 0."""
     grown: int = 0
-    """What the database grew by."""
+    """The growth of the database."""
     reasons: list[str] = field(default_factory=list)
 
     @property
@@ -91,14 +92,14 @@ class Rehearsed:
     @property
     def locks(self) -> list[Lock]:
         """The strongest mode on each table, with the longest time of that mode."""
-        found: dict[str, Lock] = {}
+        strongest: dict[str, Lock] = {}
         for lock in (lock for step in self.steps for lock in step.locks):
-            if lock.table not in found or _rank(lock) > _rank(found[lock.table]):
-                found[lock.table] = lock
-        return list(found.values())
+            if lock.table not in strongest or _rank(lock) > _rank(strongest[lock.table]):
+                strongest[lock.table] = lock
+        return list(strongest.values())
 
     def judge(self, limit: float) -> None:
-        """Say in `reasons` what in it needs a window: locks that keep the application out for more than `limit` s."""
+        """Fill `reasons` with whatever needs a window, such as locks that block the application beyond `limit` s."""
         for step in self.steps:
             where = f"`{_short(step.text, 60)}` (line {step.line})"
             for lock in step.locks:
@@ -124,40 +125,40 @@ def _rank(lock: Lock) -> tuple[int, float]:
 
 
 def verdict(files: Sequence[Rehearsed]) -> str:
-    """The verdict on all of them together."""
+    """Return the verdict on all files together."""
     return WINDOW if any(file.reasons for file in files) else SAFE
 
 
 def lines(files: Sequence[Rehearsed]) -> list[str]:
-    """The report: for each file a line, below it what its statements took, and why it needs a window."""
-    found: list[str] = []
+    """Return the report: a line for each file, below it the cost of its statements, and why it needs a window."""
+    report: list[str] = []
     width = max((len(file.name) for file in files), default=0)
     for file in files:
         sign = "+" if file.grown >= 0 else "-"
-        found.append(
+        report.append(
             f"{file.name:<{width}}  {file.verdict:<14}  {file.seconds:7.1f} s  {sign}{amount(abs(file.grown))}"
         )
-        told = [step for step in file.steps if _telling(step)]
-        for step in told[:12]:
-            found.append(f"  line {step.line:<4} {step.seconds:7.1f} s  {_short(step.text, 80)}")
+        notable = [step for step in file.steps if _is_notable(step)]
+        for step in notable[:12]:
+            report.append(f"  line {step.line:<4} {step.seconds:7.1f} s  {_short(step.text, 80)}")
             for lock in step.locks:
                 if lock.blocks:
-                    found.append(f"      {lock.mode} on {lock.table} for {lock.seconds:.1f} s: blocks {lock.blocks}")
+                    report.append(f"      {lock.mode} on {lock.table} for {lock.seconds:.1f} s: blocks {lock.blocks}")
             for table, rows in step.rewritten.items():
-                found.append(f"      {rows:,} rows of {table} rewritten")
+                report.append(f"      {rows:,} rows of {table} rewritten")
             for table, counts in step.changed_rows.items():
-                found.append(f"      {table}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
-        if told[12:]:
-            found.append(f"  and {len(told) - 12} more statements: `-e report_file=PATH` has them")
+                report.append(f"      {table}: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items()))
+        if notable[12:]:
+            report.append(f"  and {len(notable) - 12} more statements: `-e report_file=PATH` lists them")
         if not file.split:
-            found.append(
+            report.append(
                 "  run whole, because it can't be split: its locks were sampled, its changed rows weren't counted"
             )
-        found += [f"  why: {reason}" for reason in file.reasons]
-    return found
+        report += [f"  why: {reason}" for reason in file.reasons]
+    return report
 
 
-def _telling(step: Step) -> bool:
+def _is_notable(step: Step) -> bool:
     return bool(any(lock.blocks for lock in step.locks) or step.rewritten or step.changed_rows or step.seconds >= 0.1)
 
 
@@ -167,19 +168,19 @@ def _short(text: str, width: int) -> str:
 
 
 def target(connection: psycopg.Connection[Any], params: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The cluster's own identifier, database and schema."""
+    """Return the cluster's system identifier, the database and the schema."""
     return system_identifier(connection), params["database"], params["schema"]
 
 
 def record_path(config_dir: str, of: tuple[str, str, str], files: Sequence[MigrationFile]) -> Path:
-    """Where the record of a rehearsal of exactly these files, in this order, on a copy of the target `of` is."""
+    """Return the path of the record of rehearsing exactly these files, in this order, on a copy of the target `of`."""
     listed = "\n".join([*of, *(f"{file.name} {file.checksum}" for file in files)])
     name = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
     return Path(os.path.expanduser(config_dir), FOLDER, f"{name}.json")
 
 
 def rehearsed(path: Path) -> dict[str, Any] | None:
-    """The record of the last rehearsal that belongs at `path`, if it ran through; else None.
+    """Return the record of the last rehearsal at `path`, or None if that rehearsal didn't complete.
 
     It has `database`, `schema`, `at` (UTC), `verdict`, `reasons`, `seconds` and `migrations` (each `name`, `checksum`).
     """
@@ -200,7 +201,7 @@ def keep(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def forget(path: Path) -> None:
-    """What ran through once counts only until it is tried again."""
+    """Remove the record: a completed rehearsal counts only until the next one begins."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

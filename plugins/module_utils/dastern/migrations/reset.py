@@ -1,6 +1,6 @@
-"""Empty a schema of a development database, so that migrations and seeds make it anew.
+"""Empty a schema of a development database, so that migrations and seeds fill it anew.
 
-The schema itself stays, and with it its grants; so do extensions that another role made.
+The schema itself stays with its grants, and so do extensions that another role created.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .ledger import Ledger
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 LOCK_TIMEOUT = "10s"
@@ -32,7 +32,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_wait": {"type": "int", "default": 300},
 }
 
-# Everything that hangs on the schema by itself; what hangs on one of these goes with it.
+# Every object that depends directly on the schema; CASCADE drops the objects that depend on these.
 _OBJECTS = """
 SELECT CASE o.type WHEN 'aggregate' THEN 'routine'  -- one without arguments is `name()` to this and `name(*)` to the other
     ELSE replace(o.type, ' object', '') END, o.identity
@@ -45,7 +45,8 @@ WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(q
     )
 ORDER BY 1, 2
 """
-# Those that a migration made (a trusted extension is owned by who made it) would be in its way; others are provisioned.
+# Extensions that a migration created would be in its way; others are provisioned. Whoever creates a trusted extension
+# owns it.
 _EXTENSIONS = """
 SELECT quote_ident(extname) FROM pg_extension
 WHERE extnamespace = to_regnamespace(quote_ident(%s)) AND extowner = current_user::regrole ORDER BY 1
@@ -55,7 +56,7 @@ WHERE extnamespace = to_regnamespace(quote_ident(%s)) AND extowner = current_use
 def reset(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Drop everything in the schema, in one transaction; the keys of `params` are the options of `schema_reset`.
 
-    Returns `changed` and `dropped`, how many objects. Raises `DasTernError`.
+    Returns `changed` and `dropped`, the number of objects. Raises `DasTernError`.
     """
     database = params["database"]
     if params["environment"] != "development":
@@ -93,7 +94,7 @@ def _drop(connection: psycopg.Connection[Any], objects: list[tuple[Any, ...]], e
         for kind, name in objects:
             connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")  # type: ignore[arg-type]
         if extensions:
-            # Together, as one may need another; not what other schemas have of their types.
+            # All at once, as one may need another; without CASCADE, as other schemas may use their types.
             connection.execute(f"DROP EXTENSION {', '.join(extensions)}")  # type: ignore[arg-type]
 
 
@@ -107,9 +108,9 @@ def _failed(params: Mapping[str, Any], error: psycopg.Error) -> DasTernError:
 
 def _refuse_other_than_development(connection: psycopg.Connection[Any], database: str) -> None:
     row = connection.execute("SELECT current_setting('dastern.environment', true)").fetchone()
-    said = row[0] if row else None
-    if said != "development":
+    environment = row[0] if row else None
+    if environment != "development":
         raise DasTernError(
-            f"Database {database} says of itself that it is {said or 'nothing'} (setting dastern.environment), not "
-            "development: it isn't reset, whatever the inventory says."
+            f"The setting dastern.environment of database {database} is {environment or 'empty'}, not development: the database "
+            "isn't reset, whatever the inventory says."
         )

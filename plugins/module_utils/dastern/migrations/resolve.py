@@ -1,6 +1,6 @@
-"""What a person decides about single rows of the ledger, written as Prisma's `migrate resolve` writes it.
+"""An operator's decisions about single rows of the ledger, written as Prisma's `migrate resolve` writes them.
 
-Each is done under the migration lock, in one transaction, and once: asked for again, there is nothing to do.
+Each decision is carried out under the migration lock, in one transaction, and once: repeating it changes nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .ledger import Ledger, Row
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
-# Blanks beside these never change what is said.
-_APART = ("(", ")", ",", ";")
+# Blanks beside these never change a statement's meaning.
+_SEPARATE = ("(", ")", ",", ";")
 STATUS = "`ansible-playbook playbooks/migration_status.yml` shows what is applied."
 DECISIONS = ("applied", "rolled_back", "adopt", "repair")
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -40,7 +40,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def resolve(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Carry out one decision; the keys of `params` are the options of the module `migration_resolve`.
 
-    Returns `changed` and the `line` that says what was or would be done. Raises `DasTernError`.
+    Returns `changed` and the `line` that tells what was or would be done. Raises `DasTernError`.
     """
     files = {file.name: file for file in of_params(params)}
     settings = {"default_transaction_read_only": "on"} if check_mode else {}
@@ -71,7 +71,7 @@ def _applied(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationF
             ledger.create()
         ledger.roll_back(name)
         ledger.record_resolved(file)
-    return _changed(f"{name} is marked as applied; nothing of it was run", check)
+    return _changed(f"{name} is marked as applied; none of it was run", check)
 
 
 def _rolled_back(
@@ -96,7 +96,7 @@ def _rolled_back(
 
 
 def _adopt(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:
-    """The ledger's row of the same checksum takes the name that the file has now."""
+    """Rename the ledger's row of the same checksum to the file's present name."""
     name = params["name"]
     file = _file(params, files)
     rows = ledger.rows() or []
@@ -105,48 +105,48 @@ def _adopt(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFil
     same = [row for row in rows if row.applied and file.matches(row.checksum)]
     lost = [row for row in same if row.name not in files]
     if len(lost) != 1:
-        found = ", ".join(row.name for row in lost or same)
+        candidates = ", ".join(row.name for row in lost or same)
         raise DasTernError(
             f"Migration {name} can't take over a row of the ledger: "
             + (
-                f"{len(lost)} applied migrations without a file have its checksum ({found})."
+                f"{len(lost)} applied migrations without a file have its checksum ({candidates})."
                 if lost
-                else f"the applied migration with its checksum ({found}) still has its own file. Remove one of the two "
-                f"directories, or `{playbook('resolve_migration', applied=name)}` if the content of {name} is in the database a second time."
+                else f"the applied migration with its checksum ({candidates}) still has its own file. Remove one of the two "
+                f"directories, or `{playbook('resolve_migration', applied=name)}` if the database has the content of {name} a second time."
                 if same
                 else f"no applied migration has its checksum {file.checksum}. {STATUS}"
             )
         )
     if not check:
         ledger.rename(lost[0].name, name)
-        # Of a run that tried the file under its new name.
+        # Rows of a run that tried the file under its new name.
         ledger.roll_back(name)
     return _changed(f"{name} takes over the row of {lost[0].name}, whose content is the same", check)
 
 
 def _already_applied(ledger: Ledger, rows: list[Row] | None, name: str, check: bool) -> dict[str, Any]:
-    """Close what failed beside an applied row, as every run would stop at it."""
+    """Mark failed rows beside an applied one as rolled back, because every run would stop at them."""
     if not any(row.failed for row in _of(rows, name)):
         return _unchanged(f"{name} is applied already (P3008)")
     if not check:
         ledger.roll_back(name)
-    return _changed(f"{name} is applied; its failed row beside that is marked as rolled back", check)
+    return _changed(f"{name} is applied; its failed row is marked as rolled back", check)
 
 
 def _refuse_without_ledger(params: dict[str, Any], ledger: Ledger, names: list[str], name: str) -> None:
-    """Tables without a ledger (P3005): with a row for `name` alone, those before it would be run on top of them."""
+    """Refuse tables without a ledger (P3005): with a row for `name` alone, earlier migrations would run on top."""
     before = names[: names.index(name)]
     if before and (tables := ledger.tables()):
         raise DasTernError(
             f"Schema {params['schema']} of database {params['database']} holds {len(tables)} tables but no migration in a "
-            f"ledger (P3005), and {len(before)} come before {name}, the first being {before[0]}: they would count as pending. "
+            f"ledger (P3005). {len(before)} migrations come before {name}, the first is {before[0]}: they would count as pending. "
             "`ansible-playbook playbooks/baseline.yml` finds out which ones the database has and records them; "
             f"`{playbook('baseline', upto=name)}` ends there."
         )
 
 
 def _repair(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFile], check: bool) -> dict[str, Any]:
-    """The ledger takes the checksum that the file has now, if what it does is shown to be the same."""
+    """Write the file's present checksum into the ledger, if the file is shown to do the same as before."""
     name = params["name"]
     file = _file(params, files)
     row = next((row for row in _of(ledger.rows(), name) if row.applied), None)
@@ -154,44 +154,46 @@ def _repair(params: dict[str, Any], ledger: Ledger, files: dict[str, MigrationFi
         raise DasTernError(f"Migration {name} is not applied in database {params['database']} (P3011). {STATUS}")
     if file.matches(row.checksum):
         return _unchanged(f"{name} has the checksum of the ledger")
-    why = _difference(params, file, row)
-    if why and not params["anyway"]:
+    difference = _difference(params, file, row)
+    if difference and not params["anyway"]:
         raise DasTernError(
-            f"The checksum of migration {name} isn't repaired: {why} Put the file back as it was; or, if you know that the "
-            f"database holds what the file says now, `{playbook('resolve_migration', repair=name, repair_anyway=True)}`."
+            f"The checksum of migration {name} isn't repaired: {difference} Put the file back as it was; or, if you know that the "
+            f"database has what the file makes now, `{playbook('resolve_migration', repair=name, repair_anyway=True)}`."
         )
     if not check:
         ledger.set_checksum(name, file.checksum)
-    reason = "as you decided" if why else "it differs from what was applied in comments and blanks only"
+    reason = (
+        "`repair_anyway` is true" if difference else "the file differs from the applied one only in comments and blanks"
+    )
     return _changed(f"{name} has the checksum of its file now: {reason}", check)
 
 
 def _difference(params: dict[str, Any], file: MigrationFile, row: Row) -> str:
-    """Why the file isn't shown to do the same as what was applied, '' if it is."""
+    """Explain why the file isn't shown to do the same as the applied one; '' if it is."""
     former = next((text for text in params["former"] if MigrationFile(file.name, text).matches(row.checksum)), None)
     if former is None:
         return (
             f"no version of {params['folder']}/{file.name}/{SCRIPT} in the history of its git repository has the checksum "
-            f"{row.checksum} of the ledger, so that what changed can't be told."
+            f"{row.checksum} of the ledger, so that the change isn't known."
         )
     for (old, _), (new, offset) in zip_longest(_words(former), _words(file.sql), fillvalue=("", len(file.sql))):
         if old != new:
             line, _ = line_and_column(file.sql, offset)
-            return f"it does something else: from line {line} on it says `{new}` where what was applied says `{old}`."
+            return f"it does something else: from line {line} on it has `{new}` where the applied file has `{old}`."
     return ""
 
 
 def _words(sql: str) -> list[tuple[str, int]]:
-    """The tokens of `sql` with their offsets; what stands together is one, as `<=` isn't `< =`, nor `10e5` `10 e5`."""
+    """Return the tokens of `sql` with their offsets; join adjacent ones, as `<=` isn't `< =`, nor `10e5` `10 e5`."""
     words: list[tuple[str, int]] = []
     ends = -1
     for _, text, offset in tokens(sql):
-        apart = text in _APART
-        if offset == ends and not apart:
+        separate = text in _SEPARATE
+        if offset == ends and not separate:
             words[-1] = (words[-1][0] + text, words[-1][1])
         else:
             words.append((text, offset))
-        ends = -1 if apart else offset + len(text)
+        ends = -1 if separate else offset + len(text)
     while words and words[-1][0] == ";":
         words.pop()
     return words

@@ -1,7 +1,8 @@
-"""Take applied migrations back by their `down.sql`, after it was shown in a scratch database that these do what they say.
+"""Roll applied migrations back by their `down.sql`, after a scratch database has shown that these undo what they
+should.
 
-All of them in one transaction with the ledger: either the schema is back at the wanted migration, and changed in nothing
-that the scratch database didn't show, or nothing changed.
+All of them run in one transaction with the ledger: either the schema is back at the migration asked for, and changed
+only as the scratch database showed, or nothing changed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from .run import Refused, own_transactions, refuse_psql
 
 try:
     import psycopg
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -61,7 +62,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **BACKUP,
 }
 
-# By oid and number, as a name may well be there again behind a DROP, or another be there for the same rows.
+# By oid and number, as a name may exist again after a DROP, or the same rows may have another name.
 _TABLES = """
 SELECT c.oid, c.oid::regclass::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
@@ -71,7 +72,7 @@ SELECT attrelid, attnum, quote_ident(attname), attislocal AND attgenerated = '' 
 WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped ORDER BY 2
 """
 
-# The server counts what a transaction writes. A table that is emptied or converted gets another file.
+# The server counts the rows that a transaction writes. A table that is emptied or converted gets another file.
 _CONTENTS = """
 SELECT c.oid, c.oid::regclass::text, c.relfilenode::bigint, pg_catalog.pg_relation_size(c.oid),
   (SELECT coalesce(json_object_agg(attnum, concat_ws(' ', atttypid, atttypmod)), '{}') FROM pg_catalog.pg_attribute
@@ -80,10 +81,10 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2
 """
 
-_WORDS_FOR = {
-    "25001": " All that is taken back is one transaction: write it without CONCURRENTLY.",
-    "55006": " All that is taken back is one transaction, and deferred checks of what an earlier statement of it changed are "
-    "pending there: write `SET CONSTRAINTS ALL IMMEDIATE;` before this one.",
+_ADVICE = {
+    "25001": " A rollback is one transaction: write this statement without CONCURRENTLY.",
+    "55006": " A rollback is one transaction, and deferred checks of rows that an earlier statement changed are still "
+    "pending: write `SET CONSTRAINTS ALL IMMEDIATE;` before this one.",
 }
 
 
@@ -94,20 +95,20 @@ class _Shown:
     before: list[Item]
     after: list[Item]
     others: list[str]
-    """The schemas besides the first one that the migrations make or fill."""
+    """The schemas besides the first one that the migrations create or fill."""
     gone: list[tuple[str, str]]
-    """Tables that go, and columns that go from a table that stays: the table, and the column or ''; as SQL writes them."""
+    """Dropped tables, and columns dropped from tables that stay: each the table and the column or '', as in SQL."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What going up again doesn't bring back, in words, and how many rows or values of the live database it concerns."""
+    """A loss that going up again doesn't undo, in words, and the number of live rows or values affected."""
 
     what: str
     count: int
     unit: str = "row"
     table: str = ""
-    """Whose rows a statement says that it touches."""
+    """The table whose rows the loss affects; '' if a table or column goes."""
 
     @property
     def line(self) -> str:
@@ -115,9 +116,9 @@ class Loss:
 
 
 def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """Take back what was applied after the migration `to`; the keys of `params` are the options of `migration_rollback`.
+    """Roll back the migrations applied after `to`; the keys of `params` are the options of `migration_rollback`.
 
-    Returns `changed`, `names` in the order in which they are taken back, `losses` in words, and `diff`. Raises
+    Returns `changed`, `names` in the order in which they are rolled back, `losses` in words, and `diff`. Raises
     `DasTernError`.
     """
     files = {file.name: file for file in of_params(params)}
@@ -143,7 +144,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                     )
                 except DasTernError as refusal:
                     raise DasTernError([*refusal.message.split("\n"), *guards], **refusal.facts) from None
-                losses = [*_losses(connection, shown), *_said(connection, downs, taken[::-1])]
+                losses = [*_losses(connection, shown), *_stated(connection, downs, taken[::-1])]
                 if check_mode:
                     if unconfirmed := _unconfirmed(params, losses):
                         guards.append("\n".join(map(shown_text, unconfirmed)))
@@ -152,7 +153,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                     _refuse_guarded(guards, _unconfirmed(params, losses))
                     _refuse_unconfirmed(params, losses)
                     backup = backed_up(params, connection, ROLLING_BACK, "Nothing was rolled back")
-                    _refuse_guarded(_guards(connection, params, taken))  # that may have taken long
+                    _refuse_guarded(_guards(connection, params, taken))  # the backup may have taken long
                     began = True
                     with Blockers(params, connection.info.backend_pid, params["lock_timeout"]) as blockers:
                         losses += _take_back(connection, params, ledger, taken, downs, shown, blockers, losses)
@@ -164,7 +165,7 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
                 "It is one transaction: either all of it happened or nothing, and `ansible-playbook "
                 "playbooks/migration_status.yml` shows which."
                 if began
-                else "It hadn't begun: nothing was rolled back."
+                else "The rollback hadn't begun: nothing was rolled back."
             )
         ) from None
     names = taken[::-1]
@@ -185,12 +186,12 @@ def rollback(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str
 
 
 def _guards(connection: psycopg.Connection[Any], params: Mapping[str, Any], taken: list[str]) -> list[str]:
-    """What the guard rails of the inventory don't let pass, in words."""
+    """Return the refusals of the inventory's guard rails."""
     return rollback_refusals(params, taken[::-1], time_of_day(connection))
 
 
 def _refuse_guarded(guards: list[str], unconfirmed: Sequence[str] = ()) -> None:
-    """Refuse what the guard rails don't let pass, and name at once what is `unconfirmed`."""
+    """Raise the refusals of the guard rails, together with the losses that are `unconfirmed`."""
     if guards:
         raise DasTernError([*guards, *(unconfirmed or ["Nothing was rolled back."])])
 
@@ -202,35 +203,36 @@ def _steps(
     files: Mapping[str, MigrationFile],
     downs: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
-    """What stays and what is taken back, each in the order in which it was applied."""
+    """Return the migrations to keep and to roll back, in order of application; refuse an impossible rollback."""
     rows = ledger.rows() or []
     plan = make_plan(list(files.values()), rows)
-    wrong = [f"Migration {name} failed before (P3009): resolve it first." for name in plan.failed]
-    wrong += [
-        f"Migration {row.name} was interrupted: `ansible-playbook migrate.yml` picks it up." for row in plan.interrupted
+    problems = [f"Migration {name} failed before (P3009): resolve it first." for name in plan.failed]
+    problems += [
+        f"Migration {file.name} was interrupted: `ansible-playbook migrate.yml` picks it up."
+        for file in plan.interrupted
     ]
-    wrong += [
+    problems += [
         f"Migration {name} is applied, but not in {params['folder']}: get the file back." for name in plan.missing
     ]
-    wrong += [
+    problems += [
         f"Migration {name} was edited after it was applied: put the file back as it was.{reset_words(params)}"
         for name in plan.edited
     ]
     names = in_order_of_application(rows)
     if params["to"] not in names:
-        wrong.append(
-            f"`to` is {params['to']!r}, which isn't applied in database {params['database']} (P3011); wanted is the migration "
+        problems.append(
+            f"`to` is {params['to']!r}, which isn't applied in database {params['database']} (P3011). Expected: the migration "
             f"that stays as the newest, such as {names[-2] if len(names) > 1 else 'the name of its directory'}."
         )
-    if wrong:
-        raise DasTernError([*wrong, "Nothing was rolled back."])
-    place = names.index(params["to"]) + 1
-    kept, taken = names[:place], names[place:]
+    if problems:
+        raise DasTernError([*problems, "Nothing was rolled back."])
+    count = names.index(params["to"]) + 1
+    kept, taken = names[:count], names[count:]
     without = [name for name in taken if name not in downs]
     if without:
         raise DasTernError(
             f"{', '.join(f'{name}/{DOWN}' for name in without)} {'does' if len(without) == 1 else 'do'} not exist in "
-            f"{params['folder']}, so that {params['to']} can't be gone back to step by step. Nothing was rolled back. Write "
+            f"{params['folder']}, so that the schema can't go back to {params['to']} step by step. Nothing was rolled back. Write "
             f"{'it' if len(without) == 1 else 'them'}, or restore a backup from before {without[0]} was applied: "
             f"{_backup(params, system_identifier(connection), kept, _began(rows, without[0]))}"
         )
@@ -238,8 +240,8 @@ def _steps(
     if empty:
         raise DasTernError(
             [
-                *(f"{params['folder']}/{name}/{DOWN} {why_empty(downs[name])}: it takes nothing back." for name in empty),
-                f"Nothing was rolled back. Write what undoes {SCRIPT} beside it; where there is nothing to undo, "
+                *(f"{params['folder']}/{name}/{DOWN} {why_empty(downs[name])}: it undoes nothing." for name in empty),
+                f"Nothing was rolled back. Write statements that undo {SCRIPT} beside it; if there is nothing to undo, "
                 "`-e migrations_allow_empty=true`.",
             ],
             empty=empty,
@@ -252,37 +254,39 @@ def _steps(
                 raise Refused("it controls transactions itself; a rollback is one transaction.")
         except Refused as refusal:
             raise DasTernError(f"{path}: {refusal} Nothing was rolled back.") from None
-        refuse_outside(file, path, "take that out of it and do it by hand. Nothing was rolled back")
+        refuse_outside(file, path, "remove that statement and run it by hand. Nothing was rolled back")
     return kept, taken
 
 
 def _began(rows: Sequence[Row], name: str) -> datetime | None:
-    """When a migration that is applied was begun; None where somebody only marked it."""
+    """Return when an applied migration began; None if it was only marked as applied."""
     row = next(row for row in rows if row.name == name and row.applied)
     return None if row.resolved else row.started_at
 
 
 def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before: datetime | None) -> str:
-    """The newest backup that has just these migrations, else fewer of them, and the way to the moment `before`; with commands."""
+    """Name the ways back: the newest backup with just these migrations or fewer, and the moment `before`."""
     if not params["backup_dir"]:
         return "`postgres_backup_dir` is empty."
     backups = Place(dict(params))
     ways = []
-    fit = [one for one in listed(backups, params["database"], system) if set(applied(one)) <= set(kept)]
-    if fit:
-        best = max(fit, key=lambda one: (len(applied(one)), one.began))
+    candidates = [record for record in listed(backups, params["database"], system) if set(applied(record)) <= set(kept)]
+    if candidates:
+        best = max(candidates, key=lambda record: (len(applied(record)), record.began))
         missing = [name for name in kept if name not in applied(best)]
         lacks = f", without {', '.join(missing)}" if missing else ""
         ways.append(f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`")
-    physical = [one for one in backups.records() if one.kind == "physical" and one.system == system and good(one)]
-    ended = [datetime.fromisoformat(one.began) + timedelta(seconds=one.seconds) for one in physical]
+    physical = [
+        record for record in backups.records() if record.kind == "physical" and record.system == system and good(record)
+    ]
+    ended = [datetime.fromisoformat(record.began) + timedelta(seconds=record.seconds) for record in physical]
     if before and any(end < before for end in ended):
         moment = local(before, exact=True)
         command = playbook("restore", target=moment, what="database", into=f"{params['database']}_restored")
         ways.append(
             f"the moment before it, {moment}, from the physical backups and the log, as a database beside the live one: `{command}`"
         )
-    return " Or ".join(ways) or f"there is none in `postgres_backup_dir` ({params['backup_dir']})."
+    return " Or ".join(ways) or f"there is no backup in `postgres_backup_dir` ({params['backup_dir']})."
 
 
 def _prove(
@@ -292,7 +296,7 @@ def _prove(
     taken: list[MigrationFile],
     downs: Mapping[str, str],
 ) -> _Shown:
-    """Up, down, up in a scratch database: each time the same catalogue; gives what going down changed."""
+    """Go up, down and up in a scratch database, require equal catalogues, and return what going down changed."""
     superuser, schema = superuser_of(params), params["schema"]
     settings: dict[str, str | int] = {"search_path": identifier(schema), "lock_timeout": "10s"}
     files = [*kept, *taken]
@@ -310,28 +314,28 @@ def _prove(
         own.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")  # type: ignore[arg-type]
         before = up(kept)
         after = up(taken)
-        # As on the live database, so that what can't be in one transaction fails here.
-        there = _tables(own)
+        # One transaction, as on the live database, so that statements that refuse one fail here.
+        tables_before = _tables(own)
         own.execute("BEGIN")
         _run(own, params, [file.name for file in reversed(taken)], downs)
         own.execute("COMMIT")
-        found, gone = read(), _gone(there, _tables(own))
-        _refuse_difference(params, "down", before, found)
+        lowered, gone = read(), _gone(tables_before, _tables(own))
+        _refuse_difference(params, "down", before, lowered)
         _refuse_difference(params, "up again", after, up(taken))
-    return _Shown(after, found, sorted(others), gone)
+    return _Shown(after, lowered, sorted(others), gone)
 
 
 _Tables = Mapping[int, tuple[str, Mapping[int, tuple[str, bool]]]]
-"""By oid: the name, and by number the columns, each with whether it holds values of its own."""
+"""By oid the table's name, and by number its columns, each with whether it holds values of its own."""
 
 
 def _tables(connection: psycopg.Connection[Any]) -> _Tables:
-    found: dict[int, tuple[str, dict[int, tuple[str, bool]]]] = {
+    result: dict[int, tuple[str, dict[int, tuple[str, bool]]]] = {
         oid: (name, {}) for oid, name in connection.execute(_TABLES).fetchall()
     }
-    for oid, number, name, own in connection.execute(_COLUMNS, (list(found),)).fetchall():
-        found[oid][1][number] = (name, own)
-    return found
+    for oid, number, name, own in connection.execute(_COLUMNS, (list(result),)).fetchall():
+        result[oid][1][number] = (name, own)
+    return result
 
 
 def _gone(before: _Tables, after: _Tables) -> list[tuple[str, str]]:
@@ -345,7 +349,10 @@ def _gone(before: _Tables, after: _Tables) -> list[tuple[str, str]]:
 
 
 def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = False) -> list[Loss]:
-    """What of `shown` the live database has, counted; with `lock` nobody else writes there until the transaction ends."""
+    """Count what the live database has of the tables and columns that go.
+
+    With `lock` nobody else writes there until the transaction ends.
+    """
     losses = []
     for name, column in shown.gone:
         query = "SELECT to_regclass(%s) IS NOT NULL"
@@ -358,13 +365,13 @@ def _losses(connection: psycopg.Connection[Any], shown: _Shown, *, lock: bool = 
             continue
         if lock:
             connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
-        what = f"column {name}.{column}" if column else f"table {name}"
-        losses.append(Loss(f"takes away {what}", *_count(connection, name, column)))
+        lost = f"column {name}.{column}" if column else f"table {name}"
+        losses.append(Loss(f"drops {lost}", *_count(connection, name, column)))
     return losses
 
 
 def _count(connection: psycopg.Connection[Any], name: str, column: str) -> tuple[int, str]:
-    """Rows of a table, or values of its column, and their unit; bytes where policies hide rows from their owner, too."""
+    """Return the number and unit of rows or of a column's values; bytes if policies hide rows even from the owner."""
     forced = "SELECT relrowsecurity AND relforcerowsecurity, pg_catalog.pg_relation_size(oid) FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)"
     hidden = connection.execute(forced, (name,)).fetchone()
     if hidden and hidden[0]:
@@ -373,54 +380,54 @@ def _count(connection: psycopg.Connection[Any], name: str, column: str) -> tuple
     return (row[0] if row else 0), "value" if column else "row"
 
 
-def _said(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: Sequence[str]) -> list[Loss]:
-    """Return what the `down.sql` say that they do to the rows of tables that hold some.
+def _stated(connection: psycopg.Connection[Any], downs: Mapping[str, str], taken: Sequence[str]) -> list[Loss]:
+    """Return the losses that the statements of the `down.sql` files state for tables that hold rows.
 
-    Read are the statements themselves. What a DO block or a function does is seen when it was done: `_touched`.
+    Only the statements themselves are read. The effects of a DO block or a function show afterwards: `_touched`.
     """
     losses = []
     for name in taken:
-        for one in statements(downs[name]):
-            for path in _written(one):
-                found = connection.execute("SELECT to_regclass(%s)::text", (identifier(*path),)).fetchone()
-                if not found or found[0] is None:
+        for statement in statements(downs[name]):
+            for path in _written(statement):
+                row = connection.execute("SELECT to_regclass(%s)::text", (identifier(*path),)).fetchone()
+                if not row or row[0] is None:
                     continue
-                count, unit = _count(connection, found[0], "")
+                count, unit = _count(connection, row[0], "")
                 if count:
                     losses.append(
                         Loss(
-                            f"{name}/{DOWN}, line {one.line}, says `{one.short}`: table {found[0]}",
+                            f"{name}/{DOWN}, line {statement.line}: `{statement.short}` affects table {row[0]}",
                             count,
                             unit,
-                            found[0],
+                            row[0],
                         )
                     )
     return losses
 
 
-def _written(one: Statement) -> list[tuple[str, ...]]:
-    """Return the tables of which a statement deletes, changes or converts rows."""
-    match one.words[:1]:
+def _written(statement: Statement) -> list[tuple[str, ...]]:
+    """Return the tables whose rows a statement deletes, changes or converts."""
+    match statement.words[:1]:
         case ("TRUNCATE",):
-            return tables(one)
-        case ("ALTER",) if one.words[:2] == ("ALTER", "TABLE") and _converts(one):
-            return tables(one)
+            return tables(statement)
+        case ("ALTER",) if statement.words[:2] == ("ALTER", "TABLE") and _converts(statement):
+            return tables(statement)
         case ("DELETE" | "UPDATE" | "MERGE" | "WITH",):
-            parts = list(tokens(one.text))
+            parts = list(tokens(statement.text))
             words = [text.upper() if kind == "word" else text for kind, text, _ in parts]
-            found = []
-            for at in begins(words, "DELETE", "UPDATE", "MERGE"):
-                reader = Reader(parts[at + 1 :])
-                for before in ("INTO", "FROM", "ONLY"):
-                    reader.take(before)
-                found.append(reader.path())
-            return [path for path in found if path]
+            paths = []
+            for index in begins(words, "DELETE", "UPDATE", "MERGE"):
+                reader = Reader(parts[index + 1 :])
+                for keyword in ("INTO", "FROM", "ONLY"):
+                    reader.take(keyword)
+                paths.append(reader.path())
+            return [path for path in paths if path]
     return []
 
 
-def _converts(one: Statement) -> bool:
-    """Whether an ALTER TABLE gives a column another type."""
-    reader = Reader(one.text)
+def _converts(statement: Statement) -> bool:
+    """Return whether an ALTER TABLE gives a column another type."""
+    reader = Reader(statement.text)
     reader.take("ALTER", "TABLE")
     reader.take("IF", "EXISTS")
     reader.take("ONLY")
@@ -436,8 +443,8 @@ def _converts(one: Statement) -> bool:
 
 
 _Contents = dict[int, tuple[str, int, int, dict[str, str], int, int]]
-"""By oid: the table, its file, its bytes, the types of its columns by number, and how many of its rows this session has changed
-and deleted so far."""
+"""By oid: the table, its file, its bytes, the types of its columns by number, and the numbers of its rows that this
+session has changed and deleted so far."""
 
 
 def _contents(connection: psycopg.Connection[Any]) -> _Contents:
@@ -445,7 +452,7 @@ def _contents(connection: psycopg.Connection[Any]) -> _Contents:
 
 
 def _touched(before: _Contents, after: _Contents) -> list[Loss]:
-    """Return what was done to rows of tables that stayed, as the server counted it."""
+    """Return the losses of rows in tables that stayed, as the server counted them."""
     losses = []
     for oid, (name, file, size, types, changed, deleted) in before.items():
         if oid not in after:
@@ -455,13 +462,11 @@ def _touched(before: _Contents, after: _Contents) -> list[Loss]:
             losses.append(Loss(f"deletes rows of table {name}", now_deleted - deleted, table=name))
         if now_changed > changed:
             losses.append(Loss(f"changes rows of table {name}", now_changed - changed, table=name))
-        # A column that is added may write it anew, by which nothing is lost.
+        # Adding a column may rewrite the table, by which nothing is lost.
         converted = any(now_types.get(number, of) != of for number, of in types.items())
         added = now_types.keys() - types.keys()
         if file != now_file and size and (converted or not added or not now_size):
-            losses.append(
-                Loss(f"writes table {name} anew" if now_size else f"empties table {name}", size, "byte", name)
-            )
+            losses.append(Loss(f"rewrites table {name}" if now_size else f"empties table {name}", size, "byte", name))
     return losses
 
 
@@ -470,11 +475,11 @@ def _is_confirmed(params: Mapping[str, Any]) -> bool:
 
 
 def _unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> list[str]:
-    """Why `losses` need a confirmation, in lines; none where they don't."""
+    """Return the lines that ask for a confirmation of `losses`; none if they need no confirmation."""
     if _is_confirmed(params) or not any(loss.count for loss in losses):
         return []
     return [
-        f"Going back to {params['to']} deletes or changes what database {params['database']} holds, and going up again doesn't "
+        f"Going back to {params['to']} deletes or changes data of database {params['database']}, and going up again doesn't "
         "bring it back:",
         *(f"  {loss.line}" for loss in losses),
         f"Nothing was rolled back. {wanted(params, params['database'])} After a backup: "
@@ -483,27 +488,27 @@ def _unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> list[str]
 
 
 def _refuse_unconfirmed(params: Mapping[str, Any], losses: Sequence[Loss]) -> None:
-    if words := _unconfirmed(params, losses):
+    if lines := _unconfirmed(params, losses):
         needed = word(params, params["database"])
-        raise DasTernError(words, confirm=needed, losses=[loss.line for loss in losses])
+        raise DasTernError(lines, confirm=needed, losses=[loss.line for loss in losses])
 
 
 HIDDEN = "+rows"
-"""What the confirmation has behind the database's name where code does more than the plan shows."""
+"""The suffix of the confirmation's word if code does more than the plan shows."""
 
 
 def _refuse_hidden(params: Mapping[str, Any], hidden: Sequence[Loss], named: Sequence[Loss]) -> None:
-    """Refuse what nobody was told of before; the confirmation of the plan isn't one of this."""
-    said = {loss.table for loss in named if loss.table}
-    new = [loss for loss in hidden if loss.count and loss.table not in said]
+    """Refuse losses that weren't announced; the confirmation of the plan doesn't cover them."""
+    announced = {loss.table for loss in named if loss.table}
+    new = [loss for loss in hidden if loss.count and loss.table not in announced]
     database = params["database"]
     if not new or is_confirmed(params, f"{database}{HIDDEN}"):
         return
     needed = word(params, f"{database}{HIDDEN}")
     raise DasTernError(
         [
-            f"Going back to {params['to']} does more to what database {database} holds than its statements say, and going up again "
-            "doesn't bring it back:",
+            f"Going back to {params['to']} deletes or changes more data of database {database} than its statements tell, and going up "
+            "again doesn't bring it back:",
             *(f"  {loss.line}" for loss in new),
             f"Nothing was rolled back. {wanted(params, f'{database}{HIDDEN}')} After a backup: "
             f"`{playbook('rollback', to=params['to'], confirm=needed)}`.",
@@ -514,11 +519,11 @@ def _refuse_hidden(params: Mapping[str, Any], hidden: Sequence[Loss], named: Seq
 
 
 def _gone_besides(before: _Tables, after: _Tables, shown: _Shown, contents: _Contents) -> list[Loss]:
-    """Tables and columns that went from the live database, and not from the scratch one."""
+    """Return the tables and columns that were dropped in the live database, but not in the scratch one."""
     size = {name: size for name, _, size, *_ in contents.values()}
     return [
         Loss(
-            f"takes away {'a column of ' if column else ''}table {name}{f', column {column}' if column else ''}",
+            f"drops {'a column of ' if column else ''}table {name}{f', column {column}' if column else ''}",
             size.get(name, 1),
             "byte",
         )
@@ -527,20 +532,20 @@ def _gone_besides(before: _Tables, after: _Tables, shown: _Shown, contents: _Con
     ]
 
 
-def _objects(connection: psycopg.Connection[Any]) -> int:
+def _large_objects(connection: psycopg.Connection[Any]) -> int:
     row = connection.execute("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").fetchone()
     return int(row[0]) if row else 0
 
 
-def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], found: list[Item]) -> None:
-    differences = [row for row in compare(expected, found) if not row.weak]
+def _refuse_difference(params: Mapping[str, Any], step: str, expected: list[Item], actual: list[Item]) -> None:
+    differences = [row for row in compare(expected, actual) if not row.weak]
     if differences:
         raise DasTernError(
             [
-                f"Nothing was rolled back: tried in a scratch database, {step} doesn't give the catalogue that was there "
-                f"before. What differs (expected, and what {step} gave as live):",
+                f"Nothing was rolled back: in a scratch database, going {step} doesn't restore the catalogue from before. "
+                f"Differences (`expected` is the catalogue from before, `live` that after going {step}):",
                 *(f"  {line}" for line in table(differences)),
-                f"Mend the {DOWN} files in {params['folder']}.",
+                f"Fix the {DOWN} files in {params['folder']}.",
             ]
         )  # fmt: skip
 
@@ -555,28 +560,33 @@ def _take_back(
     blockers: Blockers,
     named: Sequence[Loss],
 ) -> list[Loss]:
-    """Run the files and the ledger's part; return what they did to rows besides what was `named` before."""
+    """Run the files and update the ledger; return the losses besides those `named` before."""
     connection.execute("BEGIN")
     try:
         if not _is_confirmed(params):
-            # It was empty a moment ago; the files need these locks anyway.
+            # Rows may have come since the count without locks; the files need these locks anyway.
             _refuse_unconfirmed(params, _losses(connection, shown, lock=True))
-        before, rows, there = (
+        before, rows, tables_before = (
             read_catalogue_within(connection, params["schema"], shown.others),
             _contents(connection),
             _tables(connection),
         )
-        objects = _objects(connection)
+        objects = _large_objects(connection)
         _run(connection, params, taken[::-1], downs)
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what they do to rows is seen as well
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # so that their effects on rows are counted as well
         # Leaving the connection undoes all of it.
-        hidden = [*_touched(rows, _contents(connection)), *_gone_besides(there, _tables(connection), shown, rows)]
-        if (left := _objects(connection)) < objects:
+        hidden = [
+            *_touched(rows, _contents(connection)),
+            *_gone_besides(tables_before, _tables(connection), shown, rows),
+        ]
+        if (left := _large_objects(connection)) < objects:
             hidden.append(Loss("deletes large objects", objects - left, "object"))
         _refuse_hidden(params, hidden, named)
     except psycopg.errors.LockNotAvailable as error:
-        words = f"Nothing was rolled back: a table that goes couldn't be locked: 55P03: {error.diag.message_primary}."
-        raise blockers.named(DasTernError(words, sqlstate="55P03")) from None
+        message = (
+            f"Nothing was rolled back: a table to be dropped couldn't be locked: 55P03: {error.diag.message_primary}."
+        )
+        raise blockers.named(DasTernError(message, sqlstate="55P03")) from None
     except DasTernError as refusal:
         raise blockers.named(refusal) from None
     _refuse_other_change(params, shown, before, read_catalogue_within(connection, params["schema"], shown.others))
@@ -589,47 +599,47 @@ def _take_back(
 def _refuse_other_change(
     params: Mapping[str, Any], shown: _Shown, before: Sequence[Item], after: Sequence[Item]
 ) -> None:
-    """Refuse where the live catalogue isn't what it was but for `shown`; leaving the connection undoes all of it."""
-    differences = [row for row in compare(_wanted(shown, before, after), after) if not row.weak]
+    """Refuse if the live catalogue changed otherwise than `shown`; leaving the connection undoes all of it."""
+    differences = [row for row in compare(_expected(shown, before, after), after) if not row.weak]
     if differences:
         raise DasTernError(
             [
-                "Nothing was rolled back: the same files did something else in the live database than in an empty one. What "
-                "would differ (expected after the rollback, and what it gave as live):",
+                "Nothing was rolled back: the same files did something else in the live database than in an empty one. "
+                "Differences (`expected` after the rollback, and `live`):",
                 *(f"  {line}" for line in table(differences)),
-                f"Mend the {DOWN} files in {params['folder']} if they ask for rows or for what is there; move or drop by hand "
-                "what was made by hand and hangs on what goes.",
+                f"Fix the {DOWN} files in {params['folder']} if they depend on rows or on which objects exist; move or drop by hand "
+                "objects that were made by hand and depend on dropped ones.",
             ],
             differences=[row.as_dict() for row in differences],
         )  # fmt: skip
 
 
-def _wanted(shown: _Shown, before: Sequence[Item], after: Sequence[Item]) -> list[Item]:
-    """The catalogue `before` with all that `shown` changed as it was left there; drift elsewhere stays as it is.
+def _expected(shown: _Shown, before: Sequence[Item], after: Sequence[Item]) -> list[Item]:
+    """Return the catalogue `before` with everything that `shown` changed as it was left there; other drift stays.
 
-    Free is what shown can't tell: parts of an object that came or went with it (its grants, an index made by hand), and
-    which tables a publication holds (one of all tables loses each that goes).
+    Anything is accepted where `shown` can't tell: parts of an object that came or went with it (its grants, an index
+    made by hand), and the tables of a publication (one of all tables loses each dropped table).
     """
     first, last = ({item.key: item for item in items} for items in (shown.before, shown.after))
     old, new = ({item.key: item for item in items} for items in (before, after))
-    wanted: list[Item | None] = []
+    expected: list[Item | None] = []
     for key in first.keys() | last.keys() | old.keys() | new.keys():
-        one, other = first.get(key), last.get(key)
+        former, latter = first.get(key), last.get(key)
         item = new.get(key) or old.get(key)
-        if (one and one.definition) != (other and other.definition):
-            wanted.append(other)
+        if (former and former.definition) != (latter and latter.definition):
+            expected.append(latter)
         elif item is not None and (
             _goes_along(item, old | new, first.keys() ^ last.keys())
             or (item.kind == "publication" and key in old and key in new)
         ):
-            wanted.append(new.get(key))
+            expected.append(new.get(key))
         else:
-            wanted.append(old.get(key))
-    return [item for item in wanted if item is not None]
+            expected.append(old.get(key))
+    return [item for item in expected if item is not None]
 
 
 def _goes_along(item: Item, items: Mapping[str, Item], came_or_went: Collection[str]) -> bool:
-    """Whether something that came or went is above `item`."""
+    """Return whether an ancestor of `item` came or went."""
     while item.parent in items:
         if item.parent in came_or_went:
             return True
@@ -640,7 +650,7 @@ def _goes_along(item: Item, items: Mapping[str, Item], came_or_went: Collection[
 def _run(
     connection: psycopg.Connection[Any], params: Mapping[str, Any], names: Sequence[str], downs: Mapping[str, str]
 ) -> None:
-    """Run these `down.sql`, each whole; a failure names file and line."""
+    """Run these `down.sql`, each as a whole; a failure names file and line."""
     for name in names:
         try:
             connection.execute(downs[name])  # type: ignore[arg-type]
@@ -649,10 +659,10 @@ def _run(
             if error.diag.statement_position:
                 line, _ = line_and_column(downs[name], int(error.diag.statement_position) - 1)
                 place = f", line {line}"
-            mend = _WORDS_FOR.get(error.sqlstate or "", "")
+            advice = _ADVICE.get(error.sqlstate or "", "")
             raise DasTernError(
                 f"Nothing was rolled back: {params['folder']}/{name}/{DOWN}{place}: {error.sqlstate or 'connection lost'}: "
-                f"{error.diag.message_primary or ' '.join(str(error).split())}.{mend}",
+                f"{error.diag.message_primary or ' '.join(str(error).split())}.{advice}",
                 sqlstate=error.sqlstate or "",
             ) from None
         connection.execute(f"RESET ROLE; SET search_path = {identifier(params['schema'])}")  # type: ignore[arg-type]

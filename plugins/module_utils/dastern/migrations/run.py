@@ -1,14 +1,14 @@
-"""One migration applied, in the way that its statements allow, with its row in the ledger.
+"""Apply one migration, in the way that its statements allow, with its row in the ledger.
 
 Nearly every file runs in one transaction together with its row. Two kinds can't:
 
-- *alone*: a file of one statement that refuses a transaction (CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, a block
-  that commits). It is the server that says so, and nothing of the statement remains.
+- *alone*: a file of one statement that fails inside a transaction (CREATE INDEX CONCURRENTLY, VACUUM, ALTER SYSTEM, a
+  block that commits). The server reports that, and nothing of the statement remains.
 - *own*: a file with BEGIN and COMMIT of its own, as Prisma writes when an enum value is removed.
 
-For these a row without `finished_at` is written before and finished afterwards, as Prisma does for every file. A run
-that is killed in between leaves that row. What can be told from the catalogue is picked up by the next run
-(`recover`), the rest is for a person to resolve.
+For these a row without `finished_at` is written before the file runs and finished afterwards, as Prisma does for every
+file. A run that is killed in between leaves that row. The next run picks it up if the catalogue shows how far the
+migration got (`recover`); the rest is for an operator to resolve.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from .ledger import Ledger
 try:
     import psycopg
     from psycopg import generators, pq
-except ImportError:  # `connect` says so in words
+except ImportError:  # `connect` reports it
     pass
 
-# What a migration may have left in the session. DISCARD ALL would also give back the advisory lock.
+# Resets everything that a migration may have left in the session. DISCARD ALL would also release the advisory lock.
 CLEAN_SESSION = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; "
     "DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
 )
-# 25001: the statement itself; 2D000: a COMMIT or ROLLBACK inside a block or procedure.
+# 25001: the statement itself fails; 2D000: a COMMIT or ROLLBACK inside a block or procedure.
 _REFUSES_TRANSACTION = ("25001", "2D000")
 _CANT_COPY = "moves rows between server and client, which a migration can't feed. Write INSERT statements, or keep the rows in a seed."
 _WARNINGS = 20
-"""How many warnings of a migration are shown."""
+"""The number of a migration's warnings that are shown."""
 
 
 class Failure(Exception):
     """A migration that the server refused.
 
-    `done` is the number of its statements that had succeeded, None where that isn't known; `remains` says in words
-    what it left behind, '' if nothing of it remains. `alone` is whether it ran outside a transaction.
+    `done` is the number of its statements that had succeeded, None if that isn't known. `remains` tells in words what
+    the migration left behind, '' if nothing. `alone` tells whether it ran outside a transaction.
     """
 
     def __init__(self, error: psycopg.Error, done: int | None, remains: str, *, alone: bool = False) -> None:
@@ -59,7 +59,7 @@ class Failure(Exception):
 
 
 class Refused(Exception):
-    """A file did something that can't be part of a migration; its message goes on after the migration's name."""
+    """A file does something that a migration can't; the message follows the migration's name in a sentence."""
 
 
 class _StatementError(Exception):
@@ -70,24 +70,26 @@ class _StatementError(Exception):
 
 
 def own_transactions(migration: MigrationFile) -> list[Statement]:
-    """The statements of a file that begin and end transactions of its own.
+    """Return the statements with which a file begins and ends transactions of its own.
 
-    A COMMIT without a BEGIN ends the transaction that the server makes of what is sent together: Prisma deploys such files.
-    Raises `Refused` for a BEGIN without COMMIT, which loses everything while Prisma reports success, and for other control.
+    A COMMIT without a BEGIN ends the transaction that the server makes of a whole message: Prisma deploys such files.
+    Raises `Refused` for a BEGIN without COMMIT, which loses everything while Prisma reports success, and for other
+    transaction control.
     """
-    begun: Statement | None = None
-    for one in migration.control:
-        if one.words[0] in ("BEGIN", "START") and begun is None:
-            begun = one
-        elif one.words[0] in ("COMMIT", "END") and not {"CHAIN", "PREPARED"} & set(one.words):
-            begun = None
+    begin: Statement | None = None
+    for statement in migration.control:
+        if statement.words[0] in ("BEGIN", "START") and begin is None:
+            begin = statement
+        elif statement.words[0] in ("COMMIT", "END") and not {"CHAIN", "PREPARED"} & set(statement.words):
+            begin = None
         else:
             raise Refused(
-                f"`{one.text}` in line {one.line}: of transaction control a migration may hold BEGIN and COMMIT and nothing else."
+                f"`{statement.text}` in line {statement.line}: a migration may contain BEGIN and COMMIT, but no other "
+                "transaction control."
             )
-    if begun is not None:
+    if begin is not None:
         raise Refused(
-            f"`{begun.text}` in line {begun.line} has no COMMIT: everything after it would be lost without a word."
+            f"`{begin.text}` in line {begin.line} has no COMMIT: everything after it would be lost without an error."
         )
     return migration.control
 
@@ -96,13 +98,13 @@ def refuse_copy(migration: MigrationFile) -> None:
     """Raise `Refused` for a file that moves rows between server and client."""
     if "copy" not in migration.words or not {"stdin", "stdout"} & migration.words:
         return
-    for one in each_statement(migration.outline.text):
-        if one.words[:1] == ("COPY",) and {"STDIN", "STDOUT"} & _words(one):
-            raise Refused(f"the COPY in line {one.line} {_CANT_COPY}")
+    for statement in each_statement(migration.outline.text):
+        if statement.words[:1] == ("COPY",) and {"STDIN", "STDOUT"} & _words(statement):
+            raise Refused(f"the COPY in line {statement.line} {_CANT_COPY}")
 
 
-def _words(one: Statement) -> set[str]:
-    return {token.upper() for kind, token, _ in tokens(one.text) if kind == "word"}
+def _words(statement: Statement) -> set[str]:
+    return {token.upper() for kind, token, _ in tokens(statement.text) if kind == "word"}
 
 
 def refuse_psql(migration: MigrationFile) -> None:
@@ -110,8 +112,8 @@ def refuse_psql(migration: MigrationFile) -> None:
     for offset, command in migration.psql:
         line, _ = migration.places.line_and_column(offset)
         raise Refused(
-            f"`{command}` in line {line} is a command of psql, and not SQL: neither the server nor Prisma knows it. Take it out; what it "
-            "includes or sets has to stand in the file itself."
+            f"`{command}` in line {line} is a command of psql, not SQL: neither the server nor Prisma knows it. Remove it, and write what it "
+            "includes or sets into the file itself."
         )
 
 
@@ -123,13 +125,13 @@ class Runner:
         self._ledger = ledger
         self._has_ledger = ledger.rows() is not None
         self.notices: list[str] = []
-        """What an operator should know of migrations that were applied all the same."""
+        """Warnings for the operator about migrations that were applied nevertheless."""
         self._warned: list[str] = []
         self._name, self._warnings = "", 0
-        connection.add_notice_handler(self._heard)
+        connection.add_notice_handler(self._collect)
 
     def apply(self, migration: MigrationFile) -> float:
-        """Apply it and write its row; gives milliseconds. Raises `Failure` or `Refused`."""
+        """Apply a migration, write its row, and return the milliseconds taken. Raises `Failure` or `Refused`."""
         began = time.monotonic()
         self._name, self._warned, self._warnings = migration.name, [], 0
         if own_transactions(migration):
@@ -140,22 +142,22 @@ class Runner:
             except Failure as failure:
                 if failure.error.sqlstate not in _REFUSES_TRANSACTION or _only_statement(migration) is None:
                     raise
-                self._warned, self._warnings = [], 0  # it says all of it again
+                self._warned, self._warnings = [], 0  # the second attempt repeats them
                 self._alone(migration, failure.error)
         self._has_ledger = True
         self.heard()
         return round((time.monotonic() - began) * 1000, 1)
 
     def heard(self) -> list[str]:
-        """Return `notices` with what the migration at hand has warned of."""
+        """Return `notices`, extended by the warnings of the current migration."""
         more = [f"and {self._warnings - _WARNINGS} more"] if self._warnings > _WARNINGS else []
         self.notices += [f"Migration {self._name}: WARNING: {text}" for text in [*self._warned, *more]]
         self._warned, self._warnings = [], 0
         return self.notices
 
-    def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        """Keep what the server, or the file itself by RAISE WARNING, warns of."""
-        # A COMMIT that ends what the server made a transaction of warns that there is none.
+    def _collect(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        """Keep the warnings of the server and of the file itself (RAISE WARNING)."""
+        # A COMMIT that ends the server's implicit transaction warns that there is none.
         if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate != "25P01":
             self._warnings += 1
             if self._warnings <= _WARNINGS:
@@ -171,12 +173,12 @@ class Runner:
             if not self._ledger.commit_applied(migration, started_at, transaction):
                 if self._committed(transaction):
                     raise Refused(
-                        "it ended the transaction that it ran in. What it did up to there is committed, its ledger row is "
-                        "not written: look at what it left, remove what ends the transaction, then run again."
+                        "it ended the transaction that it ran in. Its work up to there is committed, its ledger row isn't "
+                        "written. Look at what it left, remove the statement that ends the transaction, then run again."
                     )
                 raise Refused(
                     "it gave the migration lock away (pg_advisory_unlock_all), and another run had it meanwhile. Nothing of "
-                    "it remains: remove that, then run again."
+                    "the migration remains. Remove that call, then run again."
                 )
         except _StatementError as failure:
             raise Failure(failure.error, failure.done, self._committed(transaction)) from None
@@ -184,10 +186,10 @@ class Runner:
             raise Failure(error, None, self._committed(transaction)) from None
 
     def _begin(self) -> tuple[str, str]:
-        """Begin a transaction in a session as good as new; gives its id, and when it began, ISO 8601.
+        """Begin a transaction in a cleaned session; return its id and when it began, in ISO 8601.
 
-        All in one message: a thousand small migrations are a thousand times as many waits for the server. The lock is
-        taken once more, in case the migration before gave it away.
+        All of that is one message, as a thousand small migrations would multiply each round trip. The lock is taken
+        once more, in case the migration before gave it away.
         """
         transaction, started_at, held = one_message(
             self._connection,
@@ -198,12 +200,12 @@ class Runner:
         if held != "true":
             raise Refused(
                 "the migration before it gave the migration lock away (pg_advisory_unlock_all, DISCARD ALL), and another "
-                "run has it now. Nothing of this one was done: run again."
+                "run has it now. Nothing of this migration was done: run again."
             )
         return transaction, started_at
 
     def _committed(self, transaction: str | None) -> str:
-        """Whether the transaction that a failed file ran in was committed by that file itself, in words."""
+        """Describe what remains if a failed file itself committed the transaction that it ran in; '' if it didn't."""
         if transaction is None or self._connection.closed:
             return ""
         try:
@@ -214,8 +216,8 @@ class Runner:
         if row != ("committed",):
             return ""
         return (
-            "after it had ended its own transaction: what it did up to there is committed, no row of it is in the ledger. "
-            "Undo that by hand, and remove what ends the transaction."
+            "after it had ended its own transaction: its work up to there is committed, the ledger has no row of it. "
+            "Undo that work by hand, and remove the statement that ends the transaction."
         )
 
     def _own(self, migration: MigrationFile) -> None:
@@ -234,7 +236,7 @@ class Runner:
                 self._ledger.record_failed(row, str(failure.error))
                 raise Failure(
                     failure.error, failure.done,
-                    f"after its own COMMIT in line {committed.line}: what stands up to there is committed, and it blocks the rest "
+                    f"after its own COMMIT in line {committed.line}: the statements up to there are committed, and the migration blocks the rest "
                     f"(P3009). {resolve_words(migration.name)}",
                 ) from None  # fmt: skip
             self._connection.execute(CLEAN_SESSION)
@@ -243,18 +245,19 @@ class Runner:
             raise Failure(error, None, f"and left an unfinished row. {resolve_words(migration.name)}") from None
 
     def _alone(self, migration: MigrationFile, within: psycopg.Error) -> None:
-        """Run a file of one statement outside any transaction; `within` is what it failed with in one."""
+        """Run a file of one statement outside any transaction; `within` is its error inside a transaction."""
         build = _build_of(migration)
         before = build.invalid(self._connection) if build else []
         row = self._start(migration)
         try:
             if "concurrently" in migration.words:
-                # It waits for old transactions without being in anybody's way; cut short, it leaves an INVALID index.
+                # The build waits for old transactions without blocking anybody; cut short, it leaves an INVALID index.
                 self._connection.execute("SET lock_timeout = 0")
             try:
                 self._send(migration)
             except _StatementError as failure:
-                # In a transaction it got as far as its first COMMIT. No further this time, it committed nothing.
+                # In a transaction the file got as far as its first COMMIT. If it got no further now, it committed
+                # nothing.
                 no_further = _where(failure.error) == _where(within)
                 if self._may_have_committed(migration) and not no_further:
                     self._ledger.record_failed(row, str(failure.error))
@@ -262,34 +265,36 @@ class Runner:
                         failure.error, failure.done, f"and may have committed a part of its work. {resolve_words(migration.name)}"
                     ) from None  # fmt: skip
                 left = (
-                    self._drop([one for one in build.invalid(self._connection) if one not in before]) if build else ""
+                    self._drop([name for name in build.invalid(self._connection) if name not in before])
+                    if build
+                    else ""
                 )
                 self._ledger.forget(row)
-                remains = f"and was taken back. {left}" if left else ""
+                remains = f"and was rolled back. {left}" if left else ""
                 if build and build.verb == "DROP" and build.valid(self._connection) is False:
                     remains = "and left the index INVALID; a second run drops it."
                 raise Failure(failure.error, failure.done, remains, alone=True) from None
             if build and build.verb == "CREATE" and build.name and build.valid(self._connection) is False:
                 self._ledger.forget(row)
                 raise Refused(
-                    f"the index {build.name} was there already and is INVALID, so that IF NOT EXISTS built none. "
+                    f"the index {build.name} exists already and is INVALID, so that IF NOT EXISTS built none. "
                     f"`DROP INDEX CONCURRENTLY {build.name}`, then run again."
                 )
             self._ledger.finish(row)
         except psycopg.Error as error:
-            mend = "The next run picks it up." if repeatable(migration) else resolve_words(migration.name)
-            raise Failure(error, None, f"and left an unfinished row. {mend}") from None
+            fix = "The next run picks it up." if repeatable(migration) else resolve_words(migration.name)
+            raise Failure(error, None, f"and left an unfinished row. {fix}") from None
 
     def _may_have_committed(self, migration: MigrationFile) -> bool:
-        """Whether a failed file of one statement can have committed a part: a block or call, a pending DETACH."""
-        one = _only_statement(migration)
-        if one is None or one.words[0] in ("DO", "CALL"):
+        """Return whether a failed file of one statement may have committed a part: a block, call or pending DETACH."""
+        statement = _only_statement(migration)
+        if statement is None or statement.words[0] in ("DO", "CALL"):
             return True
         pending = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"
         return "detach" in migration.words and self._connection.execute(pending).fetchone() == (True,)
 
     def _drop(self, indexes: list[str]) -> str:
-        """Drop what a concurrent build left; gives in words what couldn't be dropped.
+        """Drop the indexes that a concurrent build left; return a message about those that couldn't be dropped.
 
         REINDEX CONCURRENTLY builds the index of a TOAST table, too, whose schema is closed to all but superusers.
         """
@@ -300,16 +305,16 @@ class Runner:
             except psycopg.errors.InsufficientPrivilege:
                 left.append(index)
         return (
-            f"It left INVALID indexes that only a superuser can drop: `DROP INDEX {', '.join(left)}`; until then they do "
-            "no harm but cost time when rows are written."
+            f"It left INVALID indexes that only a superuser can drop: `DROP INDEX {', '.join(left)}`. Until then they only "
+            "slow down writes."
             if left
             else ""
         )
 
     def recover(self, migration: MigrationFile) -> bool:
-        """Whether an interrupted *alone* migration can be applied again; if it had ended, its row is finished.
+        """Prepare an interrupted *alone* migration to be applied again and return True; finish its row if it had ended.
 
-        An INVALID index that it left is dropped, and its open row counts as rolled back.
+        An INVALID index that it left is dropped, and its open row is marked as rolled back.
         """
         build = _build_of(migration)
         if build is not None:
@@ -324,7 +329,7 @@ class Runner:
         return True
 
     def _start(self, migration: MigrationFile) -> str:
-        """Write the row of a migration whose statements can't share a transaction with it; gives the row's id."""
+        """Write the row of a migration whose statements can't share a transaction with it; return the row's id."""
         self._begin()
         if not self._has_ledger:
             self._ledger.create()
@@ -336,7 +341,7 @@ class Runner:
     def _send(self, migration: MigrationFile) -> None:
         """Send the whole file as one simple query, as Prisma does.
 
-        The results are read one by one, so that a failure is known by the number of statements before it, and none is kept:
+        The results are read one by one, so that the number of statements before a failure is known, and none is kept:
         a file may have a million.
         """
         pgconn = self._connection.pgconn
@@ -353,24 +358,24 @@ class Runner:
                     failure = _StatementError(psycopg.errors.error_from_result(result, encoding="utf-8"), done)
                 done += 1
         except psycopg.Error:
-            # What the server said before it ended the session says more than that it did.
+            # The error that the server sent before it ended the session tells more than the lost connection.
             if failure is None:
                 raise
         if failure is not None:
             raise failure
 
     def _result(self, pgconn: pq.abc.PGconn) -> pq.abc.PGresult | None:
-        """The next result, which is waited for only where it isn't there yet."""
+        """Return the next result; wait for it only if it hasn't arrived yet."""
         return self._connection.wait(generators.fetch(pgconn)) if pgconn.is_busy() else pgconn.get_result()
 
 
 def _committed_by(done: Iterable[Statement]) -> Statement | None:
-    """The last COMMIT among statements that ran, before which there was something to commit."""
-    something, last = False, None
-    for one in done:
-        something = something or not one.transaction_control
-        if something and one.transaction_control and one.words[0] in ("COMMIT", "END"):
-            last = one
+    """Return the last COMMIT among the executed statements that had something to commit."""
+    has_work, last = False, None
+    for statement in done:
+        has_work = has_work or not statement.transaction_control
+        if has_work and statement.transaction_control and statement.words[0] in ("COMMIT", "END"):
+            last = statement
     return last
 
 
@@ -379,34 +384,34 @@ def _where(error: psycopg.Error) -> tuple[str | None, str | None]:
 
 
 def repeatable(migration: MigrationFile) -> bool:
-    """Whether an interrupted run of it can be told from the catalogue, or does no harm twice."""
+    """Return whether the catalogue shows how far an interrupted run got, or running the file twice does no harm."""
     if not {"concurrently", "vacuum", "analyze"} & migration.words:
         return False
-    one = _only_statement(migration)
-    if one is None:
+    statement = _only_statement(migration)
+    if statement is None:
         return False
-    if one.words[0] in ("VACUUM", "ANALYZE"):
+    if statement.words[0] in ("VACUUM", "ANALYZE"):
         return True
-    build = read(one)
-    # An index that the server names can't be told from one that was there.
+    build = read(statement)
+    # An index that the server names can't be told from one that existed before.
     return build is not None and (build.verb == "REINDEX" or build.name is not None)
 
 
 def _only_statement(migration: MigrationFile) -> Statement | None:
-    """The statement of a file that holds no other."""
-    found = list(islice(each_statement(migration.outline.text), 2))
-    return found[0] if len(found) == 1 else None
+    """Return the statement of a file with only one; else None."""
+    first_two = list(islice(each_statement(migration.outline.text), 2))
+    return first_two[0] if len(first_two) == 1 else None
 
 
 def _build_of(migration: MigrationFile) -> Build | None:
-    """What a file builds or drops concurrently, if that is all that it does."""
-    one = _only_statement(migration)
-    return read(one) if one else None
+    """Return the index that a file builds or drops concurrently, if the file does nothing else."""
+    statement = _only_statement(migration)
+    return read(statement) if statement else None
 
 
 def resolve_words(name: str) -> str:
-    """What a person does about a migration that neither ended nor left nothing."""
+    """Return the advice for a migration that did a part of its work."""
     return (
-        f"Look at what it left behind, then `{playbook('resolve_migration', rolled_back=name)}` to have "
-        f"it applied again, or `{playbook('resolve_migration', applied=name)}` if all of it is there."
+        f"Look at what it left behind, then run `{playbook('resolve_migration', rolled_back=name)}` to apply "
+        f"it again, or `{playbook('resolve_migration', applied=name)}` if all of it is there."
     )

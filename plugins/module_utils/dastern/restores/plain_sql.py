@@ -1,12 +1,12 @@
-r"""Plain SQL out of a database and into a new one, as `pg_dump > file` and `psql < file` do it, but whole or not at all.
+r"""Plain SQL out of a database and into a new one, like `pg_dump > file` and `psql < file`, but whole or not at all.
 
-A file that is written here is one transaction that ends at the first error: cut short, or run where its tables are already,
-it changes nothing, whoever types `psql < file`. It says how many rows each table has.
+A file written here is one transaction that ends at the first error: cut short, or run where its tables exist already,
+it changes nothing, even with `psql < file`. It states how many rows each table has.
 
-A file that is read runs in a throwaway server first, without network, secrets or a folder of the host: whatever it says, it says
-there. It is one transaction, with psql's own commands forbidden (`\restrict`). What it made is dumped there and restored into a
-new database of the live server by that database's owner, as a backup is. A COPY that is cut swallows what is behind it; what has to come at the very end, and
-doesn't, tells.
+A file that is read runs first in a throwaway server without network, secrets or a folder of the host, so that its code
+can do no harm. It is one transaction, with psql's own commands forbidden (`\restrict`). The result is dumped there and
+restored into a new database of the live server by that database's owner, like a backup. A COPY that is cut short
+swallows the statements after it; a marker that has to come at the very end reveals that.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _OWNERS = (
     "Write the file with `pg_dump --no-owner --no-privileges`: then all of it belongs to the owner of the new database."
 )
 _PATH = {"search_path": '"$user",public'}
-"""As PostgreSQL has it: a file that somebody wrote by hand names tables without their schema."""
+"""PostgreSQL's default: a file written by hand names tables without their schema."""
 _MARK = "-- das-tern: "
 _STOP = "\\set ON_ERROR_STOP on\n"
 _HEAD = f"""-- Plain SQL of a database of Das Tern, written at {{at}}, all of it as of one moment.
@@ -71,7 +71,7 @@ _HEAD = f"""-- Plain SQL of a database of Das Tern, written at {{at}}, all of it
 _END = "COMMIT;\n"
 _PLAIN = 'pg_dump --no-subscriptions --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO"'
 _OUT = 'export TO="$1" LOCK_WAIT="$2"\nexec psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"'
-# What psql leaves unread has to be read by somebody, else the engine's connection breaks before its words arrive.
+# The input that psql leaves unread has to be read, else the engine's connection breaks before psql's messages arrive.
 _IN = """
 psql -XqAt -o /dev/null -v ON_ERROR_STOP=1 -d "$1"
 code=$?
@@ -90,13 +90,13 @@ _DUMP, _WHOLE, _CLUSTER = (
 def plain_sql(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """Write `out`, or read `file` into the new database `into`; the keys of `params` are the module's options.
 
-    Returns `changed` and `lines`. Raises `DasTernError`; then there is no new file, or no new database.
+    Returns `changed` and `lines`. Raises `DasTernError`, and then leaves no new file and no new database.
     """
     place = Place(params)
     if bool(params["out"]) == bool(params["file"]) or bool(params["file"]) != bool(params["into"]):
         raise DasTernError(
-            "Wanted is `-e out=PATH` for plain SQL out of the database, or `-e file=PATH -e into=NAME` for plain SQL into a "
-            "new one, or into the live one, which is then replaced."
+            "Expected: `-e out=PATH` for plain SQL out of the database, or `-e file=PATH -e into=NAME` for plain SQL into a "
+            "new database, or into the live one, which is then replaced."
         )
     if params["out"]:
         absolute("`out`", params["out"])
@@ -109,12 +109,12 @@ def plain_sql(params: dict[str, Any], *, check_mode: bool = False) -> dict[str, 
 
 
 def write(place: Place, path: Path, *, check_mode: bool = False) -> dict[str, Any]:
-    """Write the database of `place` to the new file `path`; one that ends in `.gz` is compressed."""
+    """Write the database of `place` to the new file `path`, compressed if its name ends in `.gz`."""
     if path.exists():
-        raise DasTernError(f"{path} is there already. Nothing was written: name another file, or delete that one.")
+        raise DasTernError(f"{path} exists already. Nothing was written: name another file, or delete that one.")
     if not path.parent.is_dir():
         raise DasTernError(
-            f"There is no folder {path.parent}. Make it (`mkdir -p {quote(str(path.parent))}`), or name another."
+            f"There is no folder {path.parent}. Create it (`mkdir -p {quote(str(path.parent))}`), or name another."
         )
     partial = path.with_name(path.name + ".partial")
     _refuse_others(partial)
@@ -125,7 +125,7 @@ def write(place: Place, path: Path, *, check_mode: bool = False) -> dict[str, An
         refuse_full_disk(path.parent, size, place.database, "name a file on another disk")
         try:
             partial.unlink(missing_ok=True)
-            # A new file, so that a link which somebody sets meanwhile isn't followed.
+            # O_EXCL, so that a link which somebody sets meanwhile isn't followed.
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -142,64 +142,65 @@ def write(place: Place, path: Path, *, check_mode: bool = False) -> dict[str, An
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
-            raise DasTernError(f"{path} can't be written: {error.strerror or error}. Nothing of it is left.") from None
+            raise DasTernError(f"{path} can't be written: {error.strerror or error}. No part of it is left.") from None
     lines = [f"{path} ({amount(stored)}): all of database {place.database}, in one transaction"]
     return {"changed": True, "lines": lines, "bytes": stored}
 
 
 def _refuse_others(partial: Path) -> None:
-    """Refuse to delete what no killed run of this user can have left: in a folder such as /tmp anybody can have set a link."""
+    """Refuse to delete a file that no killed run of this user left: in /tmp, say, anybody may have set a link."""
     with suppress(FileNotFoundError):
-        there = partial.lstat()
-        if not stat.S_ISREG(there.st_mode) or there.st_uid != os.geteuid():
+        status = partial.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise DasTernError(
-                f"{partial} is there already, and isn't a file that a killed run of this user left (`ls -ld {quote(str(partial))}`). Nothing "
-                "was written: delete it, or name another file."
+                f"{partial} exists already, and isn't a file that a killed run of this user left (`ls -ld {quote(str(partial))}`). "
+                "Nothing was written: delete it, or name another file."
             )
 
 
 def read(place: Place, path: Path, into: str, *, check_mode: bool = False) -> dict[str, Any]:
-    """Make the database `into` of the plain SQL in `path`, and compare rows where the file says how many there are."""
-    told = _of_head(path)
+    """Make the database `into` from the plain SQL in `path`, and compare row counts if the file states them."""
+    stated = _stated_rows(path)
     new_database("into", into, 55)
-    there, owner = _looked(place)
-    if into in there:
+    databases, owner = _databases_and_owner(place)
+    if into in databases:
         raise DasTernError(
-            f"Database {into} is there already. Nothing was done: plain SQL goes into a new one; name another "
+            f"Database {into} exists already. Nothing was done. Plain SQL goes into a new database: name another "
             f"(`{playbook('plain_sql', file=str(path), into=f'{place.database}_restored')}`)."
         )
     if check_mode:
-        return {"changed": True, "lines": [f"database {into} would be made of {path}"]}
+        return {"changed": True, "lines": [f"database {into} would be made from {path}"]}
     partial = f"{into}.partial"
     with place.alone(WAIT, "plain SQL in"):
         place.superuser.drop_database(partial)
         place.superuser.run(f"CREATE DATABASE {identifier(partial)} TEMPLATE template0 OWNER {identifier(owner.user)};")
         try:
             place.superuser.run(f"REVOKE ALL ON DATABASE {identifier(partial)} FROM PUBLIC;")
-            found = _filled(place, owner, path, told, partial).tables
+            rows = _filled(place, owner, path, stated, partial).tables
             place.superuser.run(f"ALTER DATABASE {identifier(partial)} RENAME TO {identifier(into)};")
         except BaseException:
             with suppress(DasTernError):
                 place.superuser.drop_database(partial)
             raise
-    compared = "as many as the file says" if told else "the file doesn't say how many it had"
-    lines = [f"database {into} made of {path}: {sum(found.values())} rows in {len(found)} tables, {compared}"]
-    return {"changed": True, "lines": lines, "tables": found, "compared": bool(told)}
+    comparison = "as many as the file states" if stated else "the file doesn't state how many it had"
+    lines = [f"database {into} made from {path}: {sum(rows.values())} rows in {len(rows)} tables, {comparison}"]
+    return {"changed": True, "lines": lines, "tables": rows, "compared": bool(stated)}
 
 
 def replace(place: Place, path: Path, params: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
-    """Make the plain SQL in `path` the live database, by the swap of a restore; what was live is kept, and `undo` brings it back.
+    """Make the plain SQL in `path` the live database, by the swap of a restore.
 
-    The new one has owner, privileges and settings of the live one. Raises `DasTernError`; then the live one is as it was.
+    The former live database is kept, and `undo` brings it back. The new one gets its owner, privileges and settings.
+    Raises `DasTernError`, and then leaves the live one as it was.
     """
     refuse_hours(params)
-    told = _of_head(path)
-    _, owner = _looked(place)
+    stated = _stated_rows(path)
+    _, owner = _databases_and_owner(place)
     live = count(place.superuser, place.database)
     plan = [
         f"{path} becomes database {place.database}, which has {live.rows} rows in {len(live.tables)} tables",
-        f"the file says {sum(told.values())} rows in {len(told)} tables" if told else "the file doesn't say how many rows it has",
-        f"done: read into a database beside {place.database} by its owner, counted, then swapped; {kept_words(params['keep_old_hours'])}",
+        f"the file states {sum(stated.values())} rows in {len(stated)} tables" if stated else "the file doesn't state how many rows it has",
+        f"steps: read into a database beside {place.database} as its owner, count, then swap; {kept_words(params['keep_old_hours'])}",
     ]  # fmt: skip
     needed = word(params, place.database)
     if not is_confirmed(params, place.database):
@@ -217,31 +218,31 @@ def replace(place: Place, path: Path, params: dict[str, Any], *, check_mode: boo
 
     def make(name: str) -> Census:
         database_copy.create(place.superuser, name, live)
-        found = _filled(place, owner, path, told, name)
+        census = _filled(place, owner, path, stated, name)
         database_copy.limit_connections(place.superuser, name, live)
-        return found
+        return census
 
     with place.alone(WAIT, "plain SQL in"):
-        swapped = swap_in(params, place, make, f"plain SQL {path}", lambda _: None)
-    swapped["next"] = ["ansible-playbook playbooks/provision.yml", *swapped["next"]]
-    return {"changed": True, "compared": bool(told), **swapped}
+        result = swap_in(params, place, make, f"plain SQL {path}", lambda _: None)
+    result["next"] = ["ansible-playbook playbooks/provision.yml", *result["next"]]
+    return {"changed": True, "compared": bool(stated), **result}
 
 
-def _looked(place: Place) -> tuple[list[str], Psql]:
-    """Return the databases that are there, and the way in as the owner of the live one."""
-    found = place.superuser.value(_THERE.format(database=literal(place.database)))
-    if found["owner"] is None:
+def _databases_and_owner(place: Place) -> tuple[list[str], Psql]:
+    """Return the names of the existing databases, and a session as the owner of the live one."""
+    server = place.superuser.value(_THERE.format(database=literal(place.database)))
+    if server["owner"] is None:
         raise DasTernError(
             f"Database {place.database} does not exist in container {place.container}, and the new one would get its owner. "
-            "Nothing was done. `ansible-playbook playbooks/provision.yml` makes it."
+            "Nothing was done. `ansible-playbook playbooks/provision.yml` creates it."
         )
-    return found["there"], place.superuser.as_owner(found["owner"])
+    return server["there"], place.superuser.as_owner(server["owner"])
 
 
-def _filled(place: Place, owner: Psql, path: Path, told: Mapping[str, int], name: str) -> Census:
-    """Fill the empty database `name` from the file, and compare its rows with what the file says of them."""
-    for left in place.logical_folder.glob(f"{_PLAIN_DUMP}*"):
-        shutil.rmtree(left)
+def _filled(place: Place, owner: Psql, path: Path, stated: Mapping[str, int], name: str) -> Census:
+    """Fill the empty database `name` from the file, and compare its rows with the numbers that the file states."""
+    for leftover in place.logical_folder.glob(f"{_PLAIN_DUMP}*"):
+        shutil.rmtree(leftover)
     folder = place.logical_folder / f"{_PLAIN_DUMP}{secrets.token_hex(4)}"
     try:
         folder.mkdir(mode=0o755)
@@ -254,22 +255,25 @@ def _filled(place: Place, owner: Psql, path: Path, told: Mapping[str, int], name
                 raise DasTernError("; ".join(cut(list(map(str, refused)), SHOWN)) + ".")
         except DasTernError as refusal:
             raise DasTernError(
-                f"What {path} makes can't be restored: {refusal.message} No database was made.", **refusal.facts
+                f"The objects that {path} makes can't be restored: {refusal.message} No database was made.",
+                **refusal.facts,
             ) from None
     except OSError as error:
         raise DasTernError(f"{folder} can't be written: {error.strerror}. Make room there, then run again.") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = count(place.superuser, name)
-    wrong = [f"{table} has {found.tables.get(table, 'no')} rows instead of {rows}" for table, rows in told.items()
-             if found.tables.get(table) != rows]  # fmt: skip
+    census = count(place.superuser, name)
+    wrong = [f"{table} has {census.tables.get(table, 'no')} rows instead of {rows}" for table, rows in stated.items()
+             if census.tables.get(table) != rows]  # fmt: skip
     if wrong:
-        raise DasTernError(f"{path} didn't give what it says: {'; '.join(cut(wrong, 10))}. No database was made of it.")
-    return found
+        raise DasTernError(
+            f"{path} didn't give the rows that it states: {'; '.join(cut(wrong, 10))}. No database was made from it."
+        )
+    return census
 
 
 class _Tail:
-    """A file of which the last bytes are remembered."""
+    """A file whose last bytes are remembered."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.tail = file, b""
@@ -289,37 +293,39 @@ def _write(place: Place, file: Any) -> None:
     command = ["sh", "-c", _OUT, "sh", conninfo(place.database, APPLICATION), _LOCK_WAIT]
     done = place.superuser.execute(command, script, silence=LONGEST, into=into)
     if done.rc != 0 or not into.tail.endswith(f"\n{_END}".encode()):
-        words = done.last_words or "it was ended from outside"
+        reason = done.last_words or "pg_dump was killed"
         raise DasTernError([
-            f"Database {place.database} could not be written as plain SQL: {words}.{why(done.err)} Nothing of it is left.",
+            f"Database {place.database} could not be written as plain SQL: {reason}.{why(done.err)} No part of it is left.",
             *(in_the_way(place.superuser, place.database) if why(done.err) else []),
         ])  # fmt: skip
 
 
 def _open(path: Path) -> IO[bytes]:
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a FIFO would wait for its writer
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # opening a FIFO would wait for its writer
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise DasTernError(f"{path} isn't a plain file. Nothing was done; name the file that holds the SQL.")
+        raise DasTernError(f"{path} isn't a regular file. Nothing was done. Name the file that holds the SQL.")
     return gzip.open(file, "rb") if path.suffix == ".gz" else file  # type: ignore[return-value]
 
 
-def _of_head(path: Path) -> dict[str, int]:
-    """What the file says of its rows, {} if nothing; refuses what can't be plain SQL of one database."""
+def _stated_rows(path: Path) -> dict[str, int]:
+    """Return the rows by table that the file states, {} if none; refuse a file that isn't plain SQL of one database."""
     try:
         with _open(path) as file:
             head = file.read(1 << 20)
     except (OSError, EOFError, zlib.error) as error:
         raise DasTernError(
-            f"{path} can't be read, or is cut short: {getattr(error, 'strerror', None) or error}."
+            f"{path} can't be read or is cut short: {getattr(error, 'strerror', None) or error}."
         ) from None
     if head.startswith((b"PGDMP", b"\x28\xb5\x2f\xfd", b"\x1f\x8b")):
         raise DasTernError(
-            f"{path} isn't plain SQL: it is compressed, or pg_dump's custom format. Decompress it (a name in .gz is read as "
-            "it is), or restore it by pg_restore."
+            f"{path} isn't plain SQL: it is compressed, or in pg_dump's custom format. Decompress it (a file named *.gz is "
+            "decompressed here), or restore it with pg_restore."
         )
     if _CLUSTER in head:
-        raise DasTernError(f"{path} is of a whole cluster (pg_dumpall). Wanted is a file of one database, of pg_dump.")
+        raise DasTernError(
+            f"{path} is of a whole cluster (pg_dumpall). Expected: a file of one database, written by pg_dump."
+        )
     first = re.search(rf"^{_MARK}(.*)$".encode(), head, re.MULTILINE)
     if not first or not first[1]:
         return {}
@@ -327,13 +333,13 @@ def _of_head(path: Path) -> dict[str, int]:
         return {table: int(rows) for table, rows in json.loads(first[1]).items()}
     except UNREADABLE:
         raise DasTernError(
-            f"{path} is damaged: its first line `{_MARK.strip()}` says how many rows each table has, and can't be read. Nothing was "
-            "done. Use another copy; or delete that line, and the rows are not compared."
+            f"{path} is damaged: its first line `{_MARK.strip()}`, which states the rows of each table, can't be read. Nothing was "
+            "done. Use another copy; or delete that line, and the rows aren't compared."
         ) from None
 
 
 class _Script:
-    """A file, as psql is to run it, read by `Containers.execute`."""
+    """A file in the form in which psql runs it, read by `Containers.execute`."""
 
     def __init__(self, file: IO[bytes], token: str) -> None:
         self._lines = self._all(file, token)
@@ -355,8 +361,8 @@ class _Script:
         for number, line in enumerate(file):
             if number < 100:
                 of_pg_dump = of_pg_dump or line == _DUMP
-                if found := re.fullmatch(rb"\\restrict (\w+)\n", line):
-                    dropped |= {line, b"\\unrestrict " + found[1] + b"\n"}
+                if match := re.fullmatch(rb"\\restrict (\w+)\n", line):
+                    dropped |= {line, b"\\unrestrict " + match[1] + b"\n"}
             whole = whole or line == _WHOLE
             if line not in dropped:
                 yield line
@@ -367,7 +373,7 @@ class _Script:
 
 
 def _dumped(place: Place, owner: str, path: Path, into: Path) -> None:
-    """Run the file in a throwaway server, as its role `owner`, which may do all there; write what it made as an archive."""
+    """Run the file in a throwaway server as the role `owner`, a superuser there, and dump the result as an archive."""
     site = Site({"container": place.container, "config_dir": str(place.folder), "volume": ""}, place)
     with site.throwaway() as psql:
         psql.run(
@@ -379,7 +385,8 @@ def _dumped(place: Place, owner: str, path: Path, into: Path) -> None:
             done = psql.execute(command, silence=LONGEST, into=file)
         if done.rc:
             raise DasTernError(
-                f"What {path} made can't be dumped: {done.last_words}. No database was made.", **done.outside
+                f"The database that {path} made can't be dumped: {done.last_words}. No database was made.",
+                **done.outside,
             )
         into.chmod(0o644)
 
@@ -394,10 +401,12 @@ def _read(owner: Psql, path: Path, database: str) -> None:
     except (EOFError, zlib.error, OSError) as error:
         raise DasTernError(f"{path} is damaged or cut short: {error}. No database was made.") from None
     if done.rc != 0 and script.whole:
-        words = next(
+        reason = next(
             (line for line in done.err.splitlines() if not re.search("WARNING:|NOTICE:", line)), done.last_words
         )
-        mend = " Write it without psql's own commands (pg_dump without --create)." if "are restricted" in words else ""
-        raise DasTernError(f"{path} can't be run: {words.strip()}. No database was made.{mend}")
+        advice = (
+            " Write it without psql's own commands (pg_dump without --create)." if "are restricted" in reason else ""
+        )
+        raise DasTernError(f"{path} can't be run: {reason.strip()}. No database was made.{advice}")
     if token not in done.out:
         raise DasTernError(f"{path} is cut short: its end is missing. No database was made.")

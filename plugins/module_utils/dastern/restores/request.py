@@ -1,4 +1,4 @@
-"""A restore that was asked for: its options, its names, its command, and how what was restored is checked."""
+"""The request for a restore: its options, names and command, and the check of the restored content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SITE_SPEC: dict[str, Any] = {
     "repository": {"type": "int", "default": 1},
     "wait": {"type": "int", "default": 60},
 }
-"""The options of every module that makes a server of a backup."""
+"""The options of every module that makes a server from a backup."""
 ARGUMENT_SPEC: dict[str, Any] = {
     **SITE_SPEC,
     "target": {"type": "str", "default": "latest"},
@@ -48,14 +48,14 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 UNDO = playbook("restore", undo="true")
 DIFF_LINES = 40
-"""How many lines of a difference of schemas a refusal shows; `--diff` shows all."""
+"""The number of lines of a schema difference that a refusal shows; `--diff` shows all."""
 MOST_HOURS = 10 * 366 * 24
-"""For how long something may be kept that a restore replaced: ten years."""
+"""The most hours for which a replaced cluster or database may be kept: ten years."""
 
 
 @dataclass
 class Run:
-    """One run: who is live, what is known of former runs, and what has been said."""
+    """One run: the live server, the state that former runs left, and the lines reported so far."""
 
     params: Mapping[str, Any]
     place: Place
@@ -65,44 +65,44 @@ class Run:
     say: Callable[[str], None]
     diff: dict[str, str] = field(default_factory=dict)
     live: Census | None = None
-    """What is to be replaced."""
+    """The census of the live database, which is to be replaced."""
     asked: list[Any] = field(default_factory=list)
-    """What is to be restored, and how: a copy that waits is of the same only where all of it is the same."""
+    """What is to be restored, and how; a waiting copy fits only a request in which all of this is the same."""
     moment: datetime | None = None
-    """The time that it is of, or the earliest that it can be."""
+    """The time of the restored state, or the earliest that it can have."""
 
     @property
     def database(self) -> str:
         return self.place.database
 
 
-def planned(run: Run, told: list[str], command: str, confirmed: bool) -> dict[str, Any]:
-    """What check mode says: the plan, the command, and the confirmation where it is missing."""
-    run.lines += told
+def planned(run: Run, plan: list[str], command: str, confirmed: bool) -> dict[str, Any]:
+    """Return the result of check mode: the plan, the command, and the confirmation if it is missing."""
+    run.lines += plan
     return {"next": [command], **({} if confirmed else {"confirm": word(run.params, run.database)})}
 
 
-def unconfirmed(run: Run, what: str, told: list[str], command: str) -> DasTernError:
-    deed = {
+def unconfirmed(run: Run, what: str, plan: list[str], command: str) -> DasTernError:
+    effect = {
         "cluster": "replaces the live cluster", "table": f"inserts rows into table {run.params['table']} of the live database {run.database}",
     }.get(what, f"replaces the live database {run.database}")  # fmt: skip
     return DasTernError(
-        f"This {deed}. Nothing was done. {wanted(run.params, run.database)} To do it: `{command}`.",
-        preflight=told,
+        f"This {effect}. Nothing was done. {wanted(run.params, run.database)} To do it: `{command}`.",
+        preflight=plan,
         confirm=word(run.params, run.database),
     )
 
 
 def refuse_hours(params: Mapping[str, Any]) -> None:
-    """Refuse a time to keep what is replaced that no date can be reckoned with, or that would delete what somebody meant to keep."""
+    """Refuse hours that would overflow a date, or negative ones, which would delete what somebody meant to keep."""
     if not 0 <= params["keep_old_hours"] <= MOST_HOURS:
         raise DasTernError(
-            f"`restore_keep_old_hours` is {params['keep_old_hours']}; wanted is a number from 0 to {MOST_HOURS}. Nothing was done."
+            f"`restore_keep_old_hours` is {params['keep_old_hours']}. Expected: a number from 0 to {MOST_HOURS}. Nothing was done."
         )
 
 
 def kept_words(hours: int) -> str:
-    """Say of a plan how long what is replaced will be kept."""
+    """Return how long the replaced cluster or database will be kept, for a plan."""
     if not hours:
         return "the former one isn't kept (`restore_keep_old_hours` is 0)"
     return f"the former one is kept for {hours} h, and `{UNDO}` brings it back"
@@ -111,50 +111,54 @@ def kept_words(hours: int) -> str:
 def refuse_version(site: Site, record: Record) -> None:
     """Refuse a backup that isn't of the image's major version: neither its files nor its server would start."""
     image = site.containers.inspect("image", site.image) or {"Config": {}}
-    there = dict(word.partition("=")[::2] for word in image["Config"].get("Env") or []).get("PG_MAJOR", "")
+    image_major = dict(word.partition("=")[::2] for word in image["Config"].get("Env") or []).get("PG_MAJOR", "")
     major = record.server.partition(".")[0]
-    if there and there != major:
+    if image_major and image_major != major:
         raise DasTernError(
-            f"Backup {record.label} is of PostgreSQL {record.server}, and the image of container {site.name} has {there}: another "
+            f"Backup {record.label} is of PostgreSQL {record.server}, and the image of container {site.name} has {image_major}: another "
             f"major version. Nothing was done. Restore it with an image of version {major}, on a server of its own "
             "(`-e postgres_image_reference=IMAGE -e postgres_container_name=NAME`)."
         )
 
 
 def checked(psql: Psql, database: str, record: Record, goal: Target, instead: str = "") -> Comparison:
-    """Count what was restored and hold it against the record; damage is a refusal, and `instead` says what to do then."""
+    """Count the restored content and compare it with the record; refuse damage, with `instead` as the advice."""
     if database not in psql.databases():
         raise DasTernError(f"The restored cluster has no database {database}. {instead}".strip())
     if psql.value(f"SELECT to_json(NOT datallowconn) FROM pg_database WHERE datname = {literal(database)}"):
-        psql.run(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true;")  # its owner had closed it by then
+        psql.run(
+            f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true;"
+        )  # its owner had closed it at that moment
     expected = Census.of(record.census)
-    pages = with_damaged_pages(record)  # far better than none, and its target says so
+    pages = with_damaged_pages(record)  # such a backup is better than none, and the target names its fault
     try:
-        found = count(psql, database)
+        census = count(psql, database)
     except DasTernError:
         if not pages:
             raise
-        found = expected
+        census = expected
     if goal.own and not pages and not record.uncounted:
-        told = compare(expected, found, rows=record.exact)
+        comparison = compare(expected, census, rows=record.exact)
     else:
-        told = Comparison(found)
-    refuse_damage(told, f"What was restored of backup {record.label}", instead)
-    if told.schema_differs:
+        comparison = Comparison(census)
+    refuse_damage(comparison, f"The content restored from backup {record.label}", instead)
+    if comparison.schema_differs:
         now = psql.value("SELECT to_json(current_setting('server_version'))")
-        told.differences.append(f"its schema is written otherwise: then by PostgreSQL {record.server}, now by {now}")
-    if not goal.own and expected.migrations and not found.migrations:
-        told.differences.append("its migration ledger is empty")
-    return told
+        comparison.differences.append(
+            f"its schema is written differently: then by PostgreSQL {record.server}, now by {now}"
+        )
+    if not goal.own and expected.migrations and not census.migrations:
+        comparison.differences.append("its migration ledger is empty")
+    return comparison
 
 
 def next_best(run: Run, record: Record) -> str:
-    """Say what to do where `record`, which a restore began with, can't be used."""
+    """Return what to do if `record`, with which a restore began, can't be used."""
     params, verify = run.params, "ansible-playbook playbooks/verify_backups.yml"
     if params["target"] not in (record.label, record.name or None):
-        return f"`{verify}` notes what is damaged; then the same command begins with the next best backup."
+        return f"`{verify}` notes the damage; then the same command begins with the next best backup."
     records = run.place.records() if params["repository"] == 1 else []
-    prior = {one.label: one.prior for one in records}
+    prior = {other.label: other.prior for other in records}
 
     def built_upon(label: str) -> bool:
         return label == record.label or (label in prior and built_upon(prior[label]))
@@ -166,23 +170,23 @@ def next_best(run: Run, record: Record) -> str:
         if fits and good(other) and not built_upon(other.label):
             command = restore_command({**params, "target": other.label, "timeline": 0, "accept_differences": False})
             return f"The next best backup is of {local(other.began)}: `{command}`."
-    return f"No other good backup is known: `{verify}`, and `ansible-playbook playbooks/list_backups.yml` shows all."
+    return f"No other good backup is known: `{verify}` checks all, and `ansible-playbook playbooks/list_backups.yml` lists them."
 
 
-def contents(database: str, found: Census) -> str:
-    newest = f", newest {found.migrations[-1].split()[0]}" if found.migrations else ""
-    return f"{database}: {len(found.tables)} tables, {found.rows} rows, {len(found.migrations)} migrations{newest}"
+def contents(database: str, census: Census) -> str:
+    newest = f", newest {census.migrations[-1].split()[0]}" if census.migrations else ""
+    return f"{database}: {len(census.tables)} tables, {census.rows} rows, {len(census.migrations)} migrations{newest}"
 
 
 def restore_command(params: Mapping[str, Any], confirm: str = "") -> str:
-    given = {name: params[name] for name in ("target", "what", "table", "into")}
+    variables = {name: params[name] for name in ("target", "what", "table", "into")}
     repository = params["repository"] if params["repository"] != 1 else None
-    given |= {"repository": repository, "timeline": params["timeline"] or None}
-    given |= {
+    variables |= {"repository": repository, "timeline": params["timeline"] or None}
+    variables |= {
         "accept_differences": params["accept_differences"] or None,
         "restore_as_superuser": params["as_superuser"] or None,
     }
-    return playbook("restore", **given, confirm=confirm)
+    return playbook("restore", **variables, confirm=confirm)
 
 
 def name_beside(database: str, what: str, stamp: str) -> str:
@@ -190,5 +194,5 @@ def name_beside(database: str, what: str, stamp: str) -> str:
 
 
 def timestamp() -> str:
-    # To the millisecond: two swaps within a second mustn't take one name.
+    # To the millisecond: two swaps within a second mustn't get the same name.
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S%f}"[:-3]

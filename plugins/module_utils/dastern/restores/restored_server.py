@@ -1,7 +1,8 @@
-"""A server made of a backup, beside the live one: without network and secrets, reached over its socket alone, gone afterwards.
+"""A server made from a backup beside the live one: without network and secrets, reached over its socket, removed
+afterwards.
 
-It recovers to a target that is always named. Without one, PostgreSQL promotes at the first piece of the write-ahead log
-that is missing or damaged, and serves part of the rows without a word.
+It always recovers to a named target. Without one, PostgreSQL promotes at the first missing or damaged piece of the
+write-ahead log and serves a part of the rows without an error.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ from ..server.survey import BACKUPS, MOUNT, PGBACKREST_FOLDER, PGDATA, STANZA
 ROLE = "restore"
 _SOCKETS = "/var/run/postgresql"
 LOCKS = 2048
-"""`max_locks_per_transaction` at least: room for 60,000 tables or more, in some 30 MB."""
+"""The least `max_locks_per_transaction`: room for 60,000 tables or more, in some 30 MB."""
 _OWNED = "rw,noexec,nosuid,nodev,mode=0755,uid=999,gid=999"
 _REFUSALS = re.compile(r"^.*?\b(?:FATAL|PANIC|ERROR):\s+(.*)$", re.MULTILINE)
-# What pgBackRest writes of a recovery stays out of the cluster's files: it goes to this server's command line alone. Since 2.60 it
-# would refuse a set with damaged pages, of which ours say what they are; what is older warns of the variable, and goes on.
+# The recovery settings that pgBackRest writes are removed from the cluster's files: they go to this server's command
+# line alone. Since 2.60 pgBackRest refuses a set with damaged pages, which our records describe; older versions warn of
+# the variable and continue.
 _FILL = r"""
 set -eu
 folder=$1 label=$2 timeline=$3 tablespaces=$4
@@ -60,8 +62,8 @@ sed -i -E '/^# .* by pgBackRest/d; /^(restore_command|recovery_target[a-z_]*|syn
 pg_controldata "$folder" | sed -n 's/^Database system identifier: *//p'
 """
 _DIRECTORIES = f'cd {MOUNT} && find . -mindepth 1 -maxdepth 1 -type d ! -name "$1" ! -name "$2" -printf "%f\\n"'
-_EARLIER = "A time before it can be reached, or a backup's own end (`-e target=LABEL`)."
-# The last record of all may begin in the segment before the last, and be the only one there.
+_EARLIER = "Reachable targets: a time before it, or a backup's own end (`-e target=LABEL`)."
+# The very last record may begin in the segment before the last one, which then may hold no other.
 _END = rf"""
 set -eu
 {GET}
@@ -82,9 +84,9 @@ df -B1 --output=avail /backups/transfer | tail -n 1
 """
 _HIDDEN = re.compile(rf'"({MOUNT}/[^"]+)": Read-only file system')
 _READ = {REPOSITORY: False, RECEIVED: False}
-"""What a server reads that only recovers and counts."""
+"""The folders of the backups that a server reads which only recovers and counts."""
 _ALL = {**_READ, TRANSFER: False}
-"""What one of our own programs reads."""
+"""The folders of the backups that our own programs read."""
 _NAMES = """
 SELECT json_build_object('roles', (SELECT json_agg(rolname) FROM pg_roles), 'tablespaces', (SELECT json_agg(spcname) FROM pg_tablespace))
 """
@@ -95,31 +97,31 @@ exec postgres "$@" -c hba_file=/tmp/hba.conf
 
 
 class Site:
-    """The live server as far as it is there: its container, its volume, and one-off containers that see what it sees."""
+    """The live server as far as it exists: its container, its volume, and one-off containers with the same folders."""
 
     def __init__(self, params: Mapping[str, Any], place: Place) -> None:
         self.place = place
         self.name: str = params["container"]
         self.helper = f"{self.name}-restore"
-        """Whatever serves, restores or waits for a swap beside the live container is called so: what was left is found."""
+        """The name of every container that serves, restores or waits beside the live one: leftovers are found by it."""
         self.config = Path(params["config_dir"]).expanduser()
         self.repository: int = params.get("repository", 1)
-        """The one that backups and log are read from."""
+        """The repository from which backups and log are read."""
         self.containers = Containers(place.containers.endpoint.url, timeout=900)
         self.psql = Psql(self.containers, self.name)
         self.container = self.containers.inspect("container", self.name)
         if self.container and (self.container["Config"]["Labels"] or {}).get(ROLE_LABEL) != "postgres":
             raise DasTernError(
-                f"Container {self.name} isn't ours: it has no label {ROLE_LABEL}=postgres. Nothing was done; set "
-                "`postgres_container_name` right."
+                f"Container {self.name} isn't ours: it has no label {ROLE_LABEL}=postgres. Nothing was done. Correct "
+                "`postgres_container_name`."
             )
         mounts = {mount["Destination"]: mount for mount in (self.container or {}).get("Mounts", [])}
         self.volume: str = mounts.get(MOUNT, {}).get("Name") or params["volume"]
         self.image: str = self.container["Image"] if self.container else params["image"]
         if not self.image or self.containers.inspect("image", self.image) is None:
             raise DasTernError(
-                f"Container {self.name} isn't there, and neither is the image {self.image or '(none is named)'} to restore "
-                "with. `ansible-playbook playbooks/restore.yml` gets or builds it; a module alone is given `image`."
+                f"Container {self.name} doesn't exist, and neither does the image {self.image or '(none is named)'} to restore "
+                "with. `ansible-playbook playbooks/restore.yml` gets or builds the image; the module alone needs `image`."
             )
         self.backups = place.folder
         if self.repository != 1:
@@ -128,28 +130,28 @@ class Site:
     def _refuse_unknown_repository(self) -> None:
         path = self.config / "pgbackrest" / "pgbackrest.conf"
         try:
-            there = further(path.read_text("utf-8"))
+            configured = further(path.read_text("utf-8"))
         except OSError as error:
             raise DasTernError(f"{path} can't be read: {error.strerror}. Run the play as root.") from None
-        if self.repository not in there:
+        if self.repository not in configured:
             raise DasTernError(
-                f"Repository {self.repository} isn't configured; further ones are: {', '.join(map(str, there)) or 'none'}. Nothing was "
-                f"done. `backup_repository_options` names them (repo{self.repository}-type and so on)."
+                f"Repository {self.repository} isn't configured; further repositories: {', '.join(map(str, configured)) or 'none'}. Nothing "
+                f"was done. `backup_repository_options` configures them (repo{self.repository}-type and so on)."
             )
 
     def records(self, sets: Sequence[Mapping[str, Any]]) -> list[Record]:
-        """Those of physical backups, the newest first; of a further repository what came with its sets, as `info` tells of them."""
+        """Return the records of physical backups, the newest first; a further repository keeps them with its `sets`."""
         if self.repository == 1:
             return [record for record in self.place.records() if record.kind == "physical"]
         return records_of(sets)
 
     @property
     def running(self) -> bool:
-        found = self.containers.inspect("container", self.name)
-        return bool(found and found["State"]["Running"])
+        container = self.containers.inspect("container", self.name)
+        return bool(container and container["State"]["Running"])
 
     def answers(self) -> bool:
-        """Whether the live server does."""
+        """Return whether the live server answers."""
         try:
             return self.running and self.psql.run("SELECT 1;").strip() == "1"
         except DasTernError:
@@ -177,7 +179,7 @@ class Site:
             self.containers.call("POST", "/volumes/create", {"Name": volume, "Labels": {ROLE_LABEL: role}})
 
     def remove_volume(self, volume: str) -> bool:
-        """Whether it was there."""
+        """Remove a volume, and return whether it existed."""
         try:
             self.containers.call("DELETE", f"/volumes/{quote(volume)}")
         except DasTernError as refusal:
@@ -187,26 +189,27 @@ class Site:
         return True
 
     def remove_left_volume(self) -> bool:
-        """Remove the volume of a server that a killed run left; whether there was one. Refuse one that isn't ours."""
+        """Remove the volume that a killed run left, and return whether it existed. Refuse a foreign volume."""
         name = f"{self.helper}-data"
         volume = self.containers.inspect("volume", name)
         if volume and (volume["Labels"] or {}).get(ROLE_LABEL) != ROLE:
             raise DasTernError(
                 f"Volume {name} isn't of a restore: it has no label {ROLE_LABEL}={ROLE}, and its name is needed. Nothing "
-                "was done; is it another server's (`postgres_volume_name`)? Then one of the two needs another name."
+                "was done. If it is another server's (`postgres_volume_name`), one of the two needs another name."
             )
         return self.remove_volume(name)
 
     def host_config(self, volume: str, mounts: Mapping[str, bool]) -> dict[str, Any]:
-        """Return how a container beside the live one is made; `mounts` are folders of the backups, and whether it writes there.
+        """Return the host configuration of a container beside the live one; `mounts` maps the backups' folders to
+        writable or not.
 
-        Configuration and network go with the repository, for that alone needs them.
+        pgBackRest's configuration and the network go with the repository, which alone needs them.
         """
         live = (self.container or {}).get("HostConfig", {})
-        secret = []
+        secrets = []
         if REPOSITORY in mounts:
             configuration = current(self.config / "pgbackrest" / "pgbackrest.conf", " Run the play as root.")
-            secret = [f"{self.config / 'pgbackrest'}:{PGBACKREST_FOLDER}:ro"]
+            secrets = [f"{self.config / 'pgbackrest'}:{PGBACKREST_FOLDER}:ro"]
             mounts = {**dict.fromkeys(folders(configuration), False), **mounts}
         return {
             "Binds": [
@@ -214,19 +217,19 @@ class Site:
                     f"{self.backups / name}:{BACKUPS}/{name}:{'rw' if writes else 'ro'}"
                     for name, writes in mounts.items()
                 ),
-                *secret,
+                *secrets,
                 *([f"{volume}:{MOUNT}"] if volume else []),
             ],
             "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=64m", _SOCKETS: _OWNED},  # noqa: S108 - its own
-            # A server in it listens nowhere.
-            **({"NetworkMode": live.get("NetworkMode") or "bridge"} if secret and self.repository != 1 else {}),
+            # A server in this container listens on no address.
+            **({"NetworkMode": live.get("NetworkMode") or "bridge"} if secrets and self.repository != 1 else {}),
             "Memory": live.get("Memory", 0),
             "MemorySwap": live.get("MemorySwap", 0),
             "ShmSize": live.get("ShmSize") or 256 * 1024**2,
         }
 
     def once(self, script: str, *words: str, volume: str | None = None, stdin: str = "", named: bool = False) -> Output:
-        """Run a script beside the live server; a `named` one is ended by the next run, if this one is killed."""
+        """Run a script beside the live server; if this run is killed, the next one ends a `named` script."""
         if named:
             self.remove_helper()
         return self.containers.run_once(
@@ -236,7 +239,7 @@ class Site:
         )  # fmt: skip
 
     def seen(self, script: str, *words: str) -> Output:
-        """Run a script that reads the data volume, in the live container if it runs: that takes a fifth of the time."""
+        """Run a script that reads the data volume, in the live container if that runs: that is five times as fast."""
         if self.running:
             return self.containers.execute(self.name, ["sh", "-c", script, "sh", *words], silence=LONGEST)
         return self.once(script, *words, volume=self.volume if self.volume_there() else "")
@@ -250,28 +253,28 @@ class Site:
         return self.once(script, *words, volume=self.volume if self.volume_there() else "")
 
     def remove_clusters(self, *folders: str) -> None:
-        """Remove clusters that are beside the live one, each with its tablespaces."""
+        """Remove clusters beside the live one, each with its tablespaces."""
         self.once(REMOVE, *folders, named=True)
 
     def remove_helper(self) -> None:
-        """Have neither the container beside the live one nor its name in use."""
+        """Remove the container beside the live one, and wait until its name is free."""
         self.containers.remove(self.helper)
         self.containers.wait_until_gone(self.helper, 60)
 
     def look(self) -> dict[str, Any]:
-        """`free` bytes and `entries` of the data volume, whether it holds a `cluster`, and `free_backups`."""
-        there = self.volume_there()
-        done = self.seen(_LOOK, MOUNT if there else f"{BACKUPS}/{TRANSFER}")
+        """Return `free` bytes and `entries` of the data volume, whether it holds a `cluster`, and `free_backups`."""
+        exists = self.volume_there()
+        done = self.seen(_LOOK, MOUNT if exists else f"{BACKUPS}/{TRANSFER}")
         lines = done.out.splitlines()
         if done.rc or len(lines) < 4:
             raise DasTernError(f"Volume {self.volume} can't be read: {done.last_words}.")
         return {
-            "free": int(lines[0]), "entries": lines[1].split() if there else [], "cluster": bool(lines[2].strip()),
+            "free": int(lines[0]), "entries": lines[1].split() if exists else [], "cluster": bool(lines[2].strip()),
             "free_backups": int(lines[3]),
         }  # fmt: skip
 
     def pgbackrest(self, *words: str) -> str:
-        """What `pgbackrest` says of the repository, without its log; a refusal where it fails."""
+        """Return the output of a `pgbackrest` command on the repository, without its log; refuse if it fails."""
         done = self.of_repository(
             'exec pgbackrest --repo="$REPO" --stanza="$STANZA" --log-level-console=off "$@"', *words
         )
@@ -281,39 +284,39 @@ class Site:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """A container that sees the volume and does nothing: a command in it costs a tenth of a container of its own."""
+        """Run an idle container with the volume: a command in it takes a tenth of the time of its own container."""
         self._create(self.volume, ["sleep", "infinity"], [], PGDATA, {})
         try:
             yield
         except BaseException:
-            with suppress(DasTernError):  # of what ended the swap, nothing is to be lost
+            with suppress(DasTernError):  # this mustn't hide the error that ended the swap
                 self.remove_helper()
             raise
         self.remove_helper()
 
     def within(self, script: str, *words: str) -> Output:
-        """Run a script in the container that waits."""
+        """Run a script in the idle container of `waiting`."""
         return self.containers.execute(self.helper, ["sh", "-c", script, "sh", *words], silence=600)
 
     def serve(self, volume: str, folder: str, recovery: Mapping[str, str], mounts: Mapping[str, bool]) -> Psql:
-        """Start a server on a folder of `volume` with the live one's settings, and wait until it answers.
+        """Start a server on a folder of `volume` with the live server's settings, and wait until it answers.
 
-        `mounts` are as in `host_config`. A server that evaluates what the application wrote is given none of them.
+        `mounts` are as in `host_config`. A server that evaluates the application's code gets none of them.
         """
         live = settings.of_command((self.container or {"Config": {"Cmd": []}})["Config"]["Cmd"])
         own = {
             "listen_addresses": "", "unix_socket_directories": _SOCKETS,
-            # What it writes has to reach the archive once it is the live one, and not a moment earlier.
+            # Its log has to reach the archive once it is live, and not a moment earlier.
             "archive_mode": "on", "archive_command": "", "archive_timeout": "0",
-            # With it, a recovery waits for ever where the backup came from a server of larger settings.
+            # With hot_standby, recovery waits for ever if the backup came from a server with larger settings.
             "hot_standby": "off", "logging_collector": "off", "log_destination": "stderr",
-            # It is dumped whole, and pg_dump locks each table.
+            # pg_dump locks each table of the database.
             "max_locks_per_transaction": str(max(LOCKS, int(live.get("max_locks_per_transaction", 0)))),
-            # Nobody receives what it writes: its first commit would wait for ever.
+            # No standby receives its log: its first commit would wait for ever.
             "synchronous_standby_names": "",
-            # A subscription that it has is the live one's, too.
+            # Its subscriptions are the live server's, too.
             "max_logical_replication_workers": "0",
-            # What the cluster's own files say of programs and libraries is whoever's who could write there.
+            # Programs and libraries in the cluster's own files may come from anybody who could write there.
             "recovery_end_command": "", "archive_cleanup_command": "", "archive_library": "", "ssl_passphrase_command": "",
             "session_preload_libraries": "", "local_preload_libraries": "", "jit_provider": "llvmjit",
             "dynamic_library_path": "$libdir", "shared_preload_libraries": live.get("shared_preload_libraries", ""),
@@ -327,25 +330,25 @@ class Site:
                 if psql.run("SELECT pg_is_in_recovery();").strip() == "f":
                     return psql
             except DasTernError:
-                pass  # still starting, or not there any more
-            found = self.containers.inspect("container", self.helper)
-            if not found or not found["State"]["Running"] or time.monotonic() > end:
-                words = _REFUSALS.findall(self.containers.logs(self.helper, 60)) if found else ["it was removed"]
+                pass  # still starting, or removed
+            container = self.containers.inspect("container", self.helper)
+            if not container or not container["State"]["Running"] or time.monotonic() > end:
+                errors = _REFUSALS.findall(self.containers.logs(self.helper, 60)) if container else ["it was removed"]
                 raise DasTernError(
-                    "The server made of the backup doesn't start: "
-                    + (" / ".join(words[-4:]) or "it says nothing")
+                    "The server made from the backup doesn't start: "
+                    + (" / ".join(errors[-4:]) or "it logged no error")
                     + ".",
-                    server=words,
-                    # Ended from outside, as by the memory limit, it says nothing of the backup.
-                    **({"status": 0} if not found or found["State"]["ExitCode"] == 137 else {}),
+                    server=errors,
+                    # A server killed from outside, as by the memory limit, tells nothing about the backup.
+                    **({"status": 0} if not container or container["State"]["ExitCode"] == 137 else {}),
                 )
             time.sleep(0.1)
 
     @contextmanager
     def throwaway(self) -> Iterator[Psql]:
-        """Serve an empty cluster of its own for as long as the block lasts, with roles and tablespaces called as the live server's.
+        """Serve an empty cluster for the block, with roles and tablespaces named like the live server's.
 
-        It has no network, no secrets, and no folder of the host: what a stranger wrote may run there with all rights.
+        It has no network, no secrets, and no folder of the host: a stranger's code may run there with all rights.
         """
         volume = f"{self.helper}-data"
         self.remove_helper()
@@ -361,29 +364,30 @@ class Site:
             self.remove_volume(volume)
 
     def stop_served(self) -> None:
-        """Stop it so that its next start has nothing to recover, and remove its container."""
+        """Stop the server so that its next start has nothing to recover, and remove its container."""
         self.stop(self.helper)
         code = (self.containers.inspect("container", self.helper) or {"State": {"ExitCode": 0}})["State"]["ExitCode"]
         if code != 0:
-            raise DasTernError(f"The server made of the backup doesn't stop in order ({code}).")
+            raise DasTernError(f"The server made from the backup doesn't shut down cleanly (exit code {code}).")
         self.remove_helper()
 
     def _create(
         self, volume: str, entrypoint: list[str], command: list[str], folder: str, mounts: Mapping[str, bool]
     ) -> None:
         self.remove_helper()
-        made = self.host_config(volume, mounts)
+        host_config = self.host_config(volume, mounts)
         if volume == self.volume and folder != PGDATA:
-            # A tablespace that the log makes is made at its own path, which may be the live cluster's: nothing of that is seen.
+            # Recovery creates a tablespace of the log at its own path, which may be the live cluster's: hide all
+            # others.
             own = Path(folder).name
-            beside = self.seen(_DIRECTORIES, own, tablespaces_of(own)).out.splitlines()
-            made["Tmpfs"] |= {f"{MOUNT}/{name}": "ro,size=4k,mode=0755" for name in beside}
+            others = self.seen(_DIRECTORIES, own, tablespaces_of(own)).out.splitlines()
+            host_config["Tmpfs"] |= {f"{MOUNT}/{name}": "ro,size=4k,mode=0755" for name in others}
         body = {
             "Image": self.image, "User": "postgres", "Entrypoint": entrypoint, "Cmd": command, "StopSignal": "SIGINT",
             "Labels": {ROLE_LABEL: ROLE}, "Env": ["LANG=C.UTF-8", f"PGDATA={folder}"],
             "HostConfig": {
                 "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"],
-                "SecurityOpt": ["no-new-privileges:true"], **made,
+                "SecurityOpt": ["no-new-privileges:true"], **host_config,
             },
         }  # fmt: skip
         self.containers.call("POST", "/containers/create", body, name=self.helper)
@@ -391,18 +395,18 @@ class Site:
 
 
 def tablespaces_of(folder: str) -> str:
-    """Name of the folder that has the tablespaces of a cluster restored into `folder`."""
+    """Return the name of the folder with the tablespaces of a cluster restored into `folder`."""
     return f"tablespaces-{folder.removeprefix('restored-')}"
 
 
 def names_of(psql: Psql) -> tuple[set[str], set[str]]:
     """Return the names of a server's roles and tablespaces."""
-    found = psql.value(_NAMES)
-    return set(found["roles"]), set(found["tablespaces"])
+    names = psql.value(_NAMES)
+    return set(names["roles"]), set(names["tablespaces"])
 
 
 def make_names(psql: Psql, roles: set[str], tablespaces: set[str]) -> None:
-    """Give a throwaway server what the SQL of a backup names: roles that may do nothing, and tablespaces in its own data directory."""
+    """Create the roles and tablespaces that a backup's SQL names: roles without rights, in-place tablespaces."""
     known_roles, known_tablespaces = names_of(psql)
     psql.run(
         "SET allow_in_place_tablespaces = on;\n"
@@ -414,56 +418,60 @@ def make_names(psql: Psql, roles: set[str], tablespaces: set[str]) -> None:
 
 
 class RestoredServer:
-    """One physical backup, its files in `folder` of `volume`, served for as long as it is asked."""
+    """One physical backup, with its files in `folder` of `volume`, served until it is stopped."""
 
     def __init__(self, site: Site, volume: str, folder: str) -> None:
         self.site, self.volume, self.folder = site, volume, f"{MOUNT}/{folder}"
         self.system = ""
-        """The cluster's identifier, once its files are there."""
+        """The cluster's identifier, once its files are restored."""
         self.tablespaces = f"{MOUNT}/{tablespaces_of(folder)}"
-        """They get a folder of their own, which stays theirs whatever the cluster's is called later: links lead there."""
+        """The folder of the tablespaces. Its name stays if the cluster's is renamed, as links lead there."""
 
     def fill(self, label: str, timeline: int, instead: str = "") -> None:
-        """Have the backup's files there; pgBackRest compares each with the checksum that it noted. `instead` names a better one.
+        """Restore the backup's files; pgBackRest compares each with its noted checksum. `instead` names a better
+        backup.
 
-        Without a timeline it would follow the newest, which a restore that was undone may have left.
+        Without a timeline pgBackRest would follow the newest, which an undone restore may have left.
         """
-        mend = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are whole"
-        mend = f"{mend}. {instead}" if instead else f"{mend}; take another one (`-e target=LABEL`)."
+        advice = "`ansible-playbook playbooks/verify_backups.yml` shows which backups are intact"
+        advice = f"{advice}. {instead}" if instead else f"{advice}; choose another one (`-e target=LABEL`)."
         try:
             maps = self._tablespace_maps(label)
         except DasTernError as refusal:
-            raise DasTernError(f"Backup {label} can't be restored: {refusal.message} {mend}", **refusal.facts) from None
+            raise DasTernError(
+                f"Backup {label} can't be restored: {refusal.message} {advice}", **refusal.facts
+            ) from None
         done = self.site.once(
             _FILL, self.folder, label, str(timeline), self.tablespaces, *maps, volume=self.volume, named=True
         )
         if done.rc:
-            left = re.search(r"Avail\s+(\d+)\s*$", done.out)
-            # pgBackRest doesn't always say that itself.
-            full = "No space left" in done.out + done.err or (left is not None and int(left[1]) < FULL)
+            available = re.search(r"Avail\s+(\d+)\s*$", done.out)
+            # pgBackRest doesn't always report a full disk itself.
+            full = "No space left" in done.out + done.err or (available is not None and int(available[1]) < FULL)
             if full:
-                mend = f"The disk of volume {self.volume} has no space left: make room there (`docker system df` shows what Docker holds), then run again."
-            # What was ended from outside, or by a full disk, says nothing of the backup.
+                advice = f"The disk of volume {self.volume} has no space left: make room there (`docker system df` shows what Docker holds), then run again."
+            # A failure from outside, or of a full disk, tells nothing about the backup.
             status = {"status": 0} if full else done.outside
-            raise DasTernError(f"Backup {label} can't be restored: {errors_of(done)}. {mend}", **status)
+            raise DasTernError(f"Backup {label} can't be restored: {errors_of(done)}. {advice}", **status)
         self.system = done.out.split()[-1]
 
     def _tablespace_maps(self, label: str) -> list[str]:
-        """Return pgBackRest's options that put each tablespace of a set into a folder called by its OID.
+        """Return pgBackRest's options that put each tablespace of a set into a folder named by its OID.
 
-        With `--tablespace-map-all` the folder would have the tablespace's name, which may be a path such as `../pgdata/x`.
+        With `--tablespace-map-all` the folder would have the tablespace's name, which may be a path such as
+        `../pgdata/x`.
         """
-        told = json.loads(self.site.pgbackrest("info", f"--set={label}", "--output=json"), strict=False)
-        sets = told[0].get("backup") if told else None
+        stanzas = json.loads(self.site.pgbackrest("info", f"--set={label}", "--output=json"), strict=False)
+        sets = stanzas[0].get("backup") if stanzas else None
         spaces = (sets[0].get("tablespace") or []) if sets else []
-        return [f"--tablespace-map={int(one['oid'])}={self.tablespaces}/{int(one['oid'])}" for one in spaces]
+        return [f"--tablespace-map={int(space['oid'])}={self.tablespaces}/{int(space['oid'])}" for space in spaces]
 
     def end_of(self, segment: str, sums: Mapping[str, str]) -> str:
-        """Where the last record up to the end of a segment begins, in the archive or in what was received.
+        """Return where the last record up to the end of a segment begins, archived or received.
 
-        Damage looks like an end, and commits behind it would be lost without a word. So an archived segment has to be what
-        was archived, and a complete one that was only received has to be readable to its end; of one that was still being
-        written nothing of the kind is known. `sums` is `Archive.sums`.
+        Damage looks like an end of the log, and commits after it would be lost without an error. So an archived segment
+        has to match its checksum, and a complete segment that was only received has to be readable to its end; an
+        unfinished one can't be checked. `sums` is `Archive.sums`.
         """
         before = segment_name(int(segment[:8], 16), segment_number(segment) - 1)
         done = self.site.once(_END, self.folder, before, segment, volume=self.volume, named=True)
@@ -472,23 +480,24 @@ class RestoredServer:
                 f"The end of the write-ahead log, {segment}, can't be read: {errors_of(done)}. {_EARLIER}"
             )
         end = re.search(r" lsn: ([0-9A-F]+/[0-9A-F]+),", done.out)
-        found = {name: digest for digest, name in re.findall(r"^([0-9a-f]{40})  /tmp/(\w+)$", done.out, re.MULTILINE)}
-        damaged = [name for name in sorted(found) if sums.get(name) and found[name] != sums[name]]
-        if said := re.search(r"^pg_waldump: error: .*\b([0-9A-F]+/[0-9A-F]+)", done.out, re.MULTILINE):
-            broken = segment_name(int(segment[:8], 16), position(said[1]) // SEGMENT)
+        digests = {name: digest for digest, name in re.findall(r"^([0-9a-f]{40})  /tmp/(\w+)$", done.out, re.MULTILINE)}
+        damaged = [name for name in sorted(digests) if sums.get(name) and digests[name] != sums[name]]
+        if error := re.search(r"^pg_waldump: error: .*\b([0-9A-F]+/[0-9A-F]+)", done.out, re.MULTILINE):
+            broken = segment_name(int(segment[:8], 16), position(error[1]) // SEGMENT)
             damaged += [broken] if sums.get(broken) == "" else []
         if damaged or not end:
-            readable = f"Up to there: `{playbook('restore', target=end[1])}`. " if end else ""
+            readable = f"To restore up to there: `{playbook('restore', target=end[1])}`. " if end else ""
             raise DasTernError(
-                f"WAL segment {(damaged or [segment])[0]} is damaged, and what comes behind can't be reached; by itself it would "
-                f"look like the end of the log. {readable}{_EARLIER}"
+                f"WAL segment {(damaged or [segment])[0]} is damaged, and the log after it can't be reached; PostgreSQL would take the "
+                f"damage for the end of the log. {readable}{_EARLIER}"
             )
         return end[1]
 
     def serve(self, recovery: Mapping[str, str], *, dumped: bool = False) -> Psql:
         """Recover to `recovery` (settings `recovery_target_*`) and become an ordinary server, which may be `dumped`.
 
-        Only what recovers has the repository, its secrets and perhaps a network; nobody asks it anything but whether it is done.
+        Only the recovering server has the repository, its secrets and perhaps a network; it is only asked whether it is
+        done.
         """
         fetch = _RESTORE.format(
             backups=BACKUPS, folder=FOLDER, system=self.system, stanza=STANZA, pgdata=self.folder,
@@ -500,9 +509,9 @@ class RestoredServer:
         except DasTernError as refusal:
             if hidden := _HIDDEN.search(refusal.message):
                 raise DasTernError(
-                    f"Between the backup and the target the log makes a tablespace at {hidden[1]}, a path that the live cluster has, "
-                    f"too: it can't be made beside that. Take a new backup, which has it (`{playbook('backup', backup_type='full')}`), "
-                    "then a later target; or name a target from before it.",
+                    f"Between the backup and the target the log creates a tablespace at {hidden[1]}, a path that the live cluster uses, "
+                    f"too: it can't be created beside that. Take a new backup, which includes it (`{playbook('backup', backup_type='full')}`), "
+                    "then choose a later target; or choose one before the tablespace.",
                     tablespace=hidden[1],
                 ) from None
             raise
@@ -513,7 +522,7 @@ class RestoredServer:
         self.site.stop_served()
 
     def discard(self) -> None:
-        """Remove the server and its files, whatever is there of them."""
+        """Remove the server and its files, as far as they exist."""
         self.site.remove_helper()
         if self.volume == self.site.volume:
             self.site.remove_clusters(Path(self.folder).name)
@@ -522,23 +531,23 @@ class RestoredServer:
 
 
 def errors_of(done: Output) -> str:
-    """pgBackRest's own words of what went wrong."""
-    found = re.findall(r"ERROR: (.*)", done.out + done.err)
-    return " / ".join(found[-3:]) if found else done.last_words
+    """Return the errors that pgBackRest reported."""
+    errors = re.findall(r"ERROR: (.*)", done.out + done.err)
+    return " / ".join(errors[-3:]) if errors else done.last_words
 
 
 def info(site: Site) -> dict[str, Any]:
-    """What pgBackRest knows of the stanza; refuses a pgBackRest that this project doesn't work with."""
-    asked = f"Container {site.name}" if site.container else f"Image {site.image}"
-    pgbackrest_version.read(asked, site.of_repository(pgbackrest_version.COMMAND[-1]))
-    told = json.loads(site.pgbackrest("info", "--output=json") or "[]", strict=False)
-    found = next((one for one in told if one.get("name") == STANZA), None)
-    if found:
-        refuse_unreadable(found, site.repository)
-    if found is None or not found.get("backup"):
+    """Return pgBackRest's information on the stanza; refuse an unsupported version of pgBackRest."""
+    source = f"Container {site.name}" if site.container else f"Image {site.image}"
+    pgbackrest_version.read(source, site.of_repository(pgbackrest_version.COMMAND[-1]))
+    stanzas = json.loads(site.pgbackrest("info", "--output=json") or "[]", strict=False)
+    stanza = next((entry for entry in stanzas if entry.get("name") == STANZA), None)
+    if stanza:
+        refuse_unreadable(stanza, site.repository)
+    if stanza is None or not stanza.get("backup"):
         where = site.backups if site.repository == 1 else f"repository {site.repository}"
         raise DasTernError(
-            f"No physical backup is in {where}. `ansible-playbook playbooks/backup.yml` takes one; "
-            "`ansible-playbook playbooks/list_backups.yml` shows what is there."
+            f"There is no physical backup in {where}. `ansible-playbook playbooks/backup.yml` takes one; "
+            "`ansible-playbook playbooks/list_backups.yml` lists all backups."
         )
-    return dict(found)
+    return dict(stanza)

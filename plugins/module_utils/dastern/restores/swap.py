@@ -1,4 +1,4 @@
-"""Swap what was restored with what is live, keep the former one, and finish or undo a swap that was killed.
+"""Swap the restored copy with the live one, keep the former one, and finish or undo a killed swap.
 
 The swap is a rename: of two folders in the data volume for a cluster, of two databases otherwise.
 """
@@ -29,10 +29,10 @@ from .request import UNDO, Run, name_beside
 from .restored_server import Site
 
 START = 120.0
-"""Seconds that a swapped server gets to answer."""
+"""Seconds within which a swapped server has to answer."""
 
-# One that comes back mustn't wait for a receiver that is gone or has another password by now; if it is there and streams,
-# the healthcheck makes commits wait again.
+# A cluster that comes back mustn't wait for a receiver that is gone or has another password by now; if the receiver
+# streams, the healthcheck makes commits wait again.
 _SWAP = f"""
 set -eu
 cd {MOUNT}
@@ -59,7 +59,8 @@ for folder; do
   echo "$folder"
 done
 """
-# A transaction on either side of the swap: by them a time is known to be before or behind it, where nobody else writes.
+# A transaction before and one after the swap, by which a time is known to be before or after it even if nobody else
+# writes.
 _NOTED = "SELECT pg_current_xact_id();"
 _SWAP_DATABASES = """
 SET application_name = 'das-tern swap';
@@ -75,23 +76,23 @@ _END_SWAP = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE
 
 
 def passwords(what: str) -> list[str]:
-    """A cluster's passwords are those of its time."""
+    """Return the command that restores the present passwords: a restored cluster has those of its time."""
     return ["ansible-playbook playbooks/provision.yml"] if what == "cluster" else []
 
 
-def swapped_in(run: Run, incoming: str, stamp: str, found: Census, words: str) -> dict[str, Any]:
-    """Make the database `incoming`, which was checked, the live one."""
+def swapped_in(run: Run, incoming: str, stamp: str, census: Census, words: str) -> dict[str, Any]:
+    """Make the checked database `incoming` the live one."""
     kept = name_beside(run.database, "before", stamp)
-    entry = swap_entry(run, "database", incoming=incoming, kept=kept, words=words, rows=found.tables)
+    entry = swap_entry(run, "database", incoming=incoming, kept=kept, words=words, rows=census.tables)
     refused = swap_databases(run, entry)
-    note_difference(run, found, words)
+    note_difference(run, census, words)
     return {"refused_seconds": refused, "next": kept_lines(run, entry, refused)}
 
 
 def swap_entry(
     run: Run, what: str, *, incoming: str, kept: str, words: str, rows: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """What `restore.json` keeps of a swap; `rows` are those of what comes in, by table."""
+    """Return the entry of a swap in `restore.json`; `rows` are those of the incoming copy, by table."""
     now = datetime.now(UTC)
     return {
         "what": what, "incoming": incoming, "kept": kept, "words": words, "database": run.database,
@@ -101,14 +102,14 @@ def swap_entry(
 
 
 def swap_folders(run: Run, entry: dict[str, Any]) -> float:
-    """Seconds for which nobody could connect."""
+    """Swap a cluster's folders; return the seconds for which nobody could connect."""
     site, state = run.site, run.state
     if "pgdata" not in site.look()["entries"]:
         entry["kept"] = ""
     _begin(run, entry)
     with site.waiting():
         if site.answers():
-            site.psql.run(f"{_NOTED}\nCHECKPOINT;")  # the one of the shutdown has little left to write
+            site.psql.run(f"{_NOTED}\nCHECKPOINT;")  # leaves the shutdown checkpoint little to write
         began = time.monotonic()
         try:
             if site.container:
@@ -117,12 +118,12 @@ def swap_folders(run: Run, entry: dict[str, Any]) -> float:
             if moved.rc:
                 raise DasTernError(f"The folders in volume {site.volume} can't be renamed: {moved.last_words}.")
             _serve(site)
-        except BaseException as error:  # Ctrl-C, too, mustn't leave the server down
+        except BaseException as error:  # not even Ctrl-C may leave the server down
             try:
                 failure = f"{error} {_put_back(site, entry)}"
             except DasTernError as refusal:
                 raise DasTernError(
-                    f"{error} {refusal.message} CONTAINER {site.name} MAY BE STOPPED. The next run of `{COMMAND}` has the former "
+                    f"{error} {refusal.message} CONTAINER {site.name} MAY BE STOPPED. The next run of `{COMMAND}` lets the former "
                     "cluster serve again; without `confirm` it does nothing else."
                 ) from None
             state.given_up(failure)
@@ -141,59 +142,59 @@ def swap_folders(run: Run, entry: dict[str, Any]) -> float:
 
 
 def _begin(run: Run, entry: dict[str, Any]) -> None:
-    """Note the swap, without which it doesn't begin.
+    """Record the swap before it begins.
 
-    A swap of databases may wait that couldn't be ended, as its server didn't start: it is within the cluster that is replaced now,
-    and stays noted with that.
+    An earlier swap of databases may still be pending because its server didn't start. It is within the cluster that is
+    replaced now, and stays recorded with that.
     """
-    waits = run.state.pending
-    if waits and entry["what"] == "database":
+    pending = run.state.pending
+    if pending and entry["what"] == "database":
         _clean(run)
-        raise swaps.refusal(run.site.name, waits)
-    if waits:
-        entry["within"] = waits
+        raise swaps.refusal(run.site.name, pending)
+    if pending:
+        entry["within"] = pending
     try:
         run.state.begin(entry)
     except DasTernError as refusal:
-        run.state.pending = waits
+        run.state.pending = pending
         _clean(run)
         raise DasTernError(f"{refusal.message} Nothing was swapped.") from None
 
 
 def _clean(run: Run) -> None:
-    """Clean up behind a failure, whose own words mustn't get lost."""
+    """Clean up after a failure without losing its message."""
     try:
         run.lines += cleaned(run.site, run.state)
     except DasTernError as refusal:
-        run.lines.append(f"what had been restored is still there ({refusal.message}) and the next run removes it")
+        run.lines.append(f"the restored copy is still there ({refusal.message}), and the next run removes it")
 
 
-def _serve(site: Site, after: str = " after the swap") -> None:
+def _serve(site: Site, occasion: str = " after the swap") -> None:
     if not site.container:
         return
     site.start()
     if not site.wait_until_answers(START):
         raise DasTernError(
-            f"The server doesn't answer within {START:.0f} s{after}: {site.containers.logs(site.name, 4)}."
+            f"The server doesn't answer within {START:.0f} s{occasion}: {site.containers.logs(site.name, 4)}."
         )
 
 
 def _put_back(site: Site, entry: dict[str, Any]) -> str:
-    """The former folder serves again; in words."""
+    """Put the former folder back and let it serve again; return the outcome as a sentence."""
     if site.container:
         site.stop()
     folders = entry["incoming"], entry["kept"] or "none"
     try:
         moved = site.within(_PUT_BACK, *folders)
-    except DasTernError:  # somebody ended the container that waits
+    except DasTernError:  # somebody removed the idle container
         moved = site.once(_PUT_BACK, *folders, named=True)
     if moved.rc:
         return (
             f"The former folder {entry['kept']} in volume {site.volume} can't be put back: {moved.last_words}. Rename it to "
             "pgdata by hand."
         )
-    if moved.out.strip() == "nothing":  # a server that is started on it makes an empty cluster
-        return f"There is no former cluster in volume {site.volume}, and nothing serves."
+    if moved.out.strip() == "nothing":  # a server started there would create an empty cluster
+        return f"There is no former cluster in volume {site.volume}, and no cluster serves."
     return _serves_again(site)
 
 
@@ -206,12 +207,12 @@ def _serves_again(site: Site) -> str:
 
 
 def _serves(site: Site) -> str:
-    missing = f"is served as soon as `{playbook('provision')}` has made container {site.name}"
+    missing = f"will serve once `{playbook('provision')}` has created container {site.name}"
     return "serves" if site.container else missing
 
 
 def swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) -> float:
-    """Swap, and give what comes in its connection limit back, where it waited with another; seconds for which nobody could connect."""
+    """Swap two databases, set the `limit` of a copy that waited, and return the seconds without connections."""
     site, state = run.site, run.state
     live, kept, incoming = (identifier(name) for name in (run.database, entry["kept"], entry["incoming"]))
     limited = "" if limit is None else f" CONNECTION LIMIT {limit}"
@@ -229,13 +230,13 @@ def swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) ->
     try:
         site.psql.run(script)
     except DasTernError as error:
-        site.wait_until_answers(START)  # it may be the server that ended, and is coming back
+        site.wait_until_answers(START)  # the server may have crashed and be coming back
         try:
             serves = _settled(site, state)
         except DasTernError as refusal:
             doubt = (
                 f" DATABASE {run.database} MAY REFUSE CONNECTIONS. When container {site.name} runs again, the next run of `{COMMAND}` "
-                "ends that; without `confirm` it does nothing else."
+                "reopens it; without `confirm` it does nothing else."
             )
             raise DasTernError(
                 f"{error.message} {refusal.message}{'' if refusal.facts.get('unnoted') else doubt}"
@@ -246,155 +247,158 @@ def swap_databases(run: Run, entry: dict[str, Any], limit: int | None = None) ->
     except BaseException:
         with contextlib.suppress(DasTernError):
             site.psql.run(f"ALTER DATABASE {live} WITH ALLOW_CONNECTIONS true;")
-        raise  # psql may still be at work in the container: what came of it, the next run sees
+        raise  # psql may still be at work in the container: the next run sees the outcome
     else:
         state.done()
     return round(time.monotonic() - began, 2)
 
 
 def _settled(site: Site, state: State) -> str:
-    """Finish or undo an interrupted swap of databases and reopen the live one. Say what serves unless it was committed.
+    """Finish or undo an interrupted swap of databases and reopen the live one.
 
-    That what was to come in is gone proves nothing: somebody may have dropped it. Only the swap makes the former one.
+    Return which database serves, or '' if the swap had been committed. A missing incoming database doesn't prove that:
+    somebody may have dropped it. Only the swap makes the former one.
     """
     assert state.pending is not None
     live, incoming, kept = (state.pending[name] for name in ("database", "incoming", "kept"))
     site.psql.run(_END_SWAP)  # psql may still be at work in the container
-    there = site.psql.databases()
-    if live in there:
+    databases = site.psql.databases()
+    if live in databases:
         site.psql.run(f"ALTER DATABASE {identifier(live)} WITH ALLOW_CONNECTIONS true;")
-    gone = incoming not in there
-    if gone and (kept or live) in there:
+    gone = incoming not in databases
+    if gone and (kept or live) in databases:
         state.done()
         return ""
-    words = (
-        f"Database {live} wasn't replaced and serves as before." if live in there else f"There is no database {live}."
+    outcome = (
+        f"Database {live} wasn't replaced and serves as before."
+        if live in databases
+        else f"There is no database {live}."
     )
     if gone:
-        words += f" {incoming}, which was to come in, isn't there any more, and there is no former one."
-    state.given_up(words, gone=gone)
-    return words
+        outcome += f" {incoming}, which was to come in, doesn't exist any more, and there is no former one."
+    state.given_up(outcome, gone=gone)
+    return outcome
 
 
 def healed(site: Site, state: State) -> list[str]:
-    """Finish or take back the swap of a run that was killed, and remove what it left; what was done, in words."""
-    told = []
+    """Finish or undo the swap of a killed run, and remove its leftovers; return lines that tell what was done."""
+    lines = []
     if state.pending:
         site.remove_helper()
     if state.pending and state.pending["what"] == "cluster":
-        told.append(_healed_folders(site, state, state.pending))
-    if state.pending:  # one of databases, maybe within the cluster that is back now
-        told.append(_healed_databases(site, state, state.pending))
-    return told + cleaned(site, state)
+        lines.append(_healed_folders(site, state, state.pending))
+    if state.pending:  # a swap of databases, perhaps within the cluster that is back now
+        lines.append(_healed_databases(site, state, state.pending))
+    return lines + cleaned(site, state)
 
 
 def _healed_databases(site: Site, state: State, entry: dict[str, Any]) -> str:
     swap = f"a swap of databases that was killed at {local(entry['at'])}"
-    why = "isn't there"
+    trouble = "doesn't exist"
     if site.container:
         try:
             _serve(site, "")
         except DasTernError as refusal:
-            why = f"doesn't serve ({refusal.message.rstrip('.')})"
+            trouble = f"doesn't serve ({refusal.message.rstrip('.')})"
         else:
             serves = _settled(site, state)
-            return f"{serves.rstrip('.')}: {swap} was taken back" if serves else f"{swap} had happened"
-    return f"{swap} waits for container {site.name}, which {why}: `{playbook('provision')}` has it serve, then `{COMMAND}` ends the swap"
+            return f"{serves.rstrip('.')}: {swap} was undone" if serves else f"{swap} had been committed"
+    return f"{swap} waits for container {site.name}, which {trouble}: `{playbook('provision')}` starts it, then `{COMMAND}` ends the swap"
 
 
 def _healed_folders(site: Site, state: State, entry: dict[str, Any]) -> str:
     entries = site.look()["entries"]
     swap = f"a swap that was killed at {local(entry['at'])}"
     served, gone, former = "pgdata" in entries, entry["incoming"] not in entries, entry["kept"] in entries
-    # Somebody removed what it needs, or the volume is another one: a container that waits would make one.
+    # Somebody removed the folders, or the volume is another one, which an idle container would create.
     if gone and not former and (entry["kept"] or not served):
-        back = f"Neither folder {entry['incoming']} nor a former one is in volume {site.volume} any more"
-        back += f". {_serves_again(site)}" if served else ", which holds no cluster."
-        state.given_up(back, gone=True)
-        return f"{swap} was taken back: {back.rstrip('.')}"
+        outcome = f"Neither folder {entry['incoming']} nor a former one is in volume {site.volume} any more"
+        outcome += f". {_serves_again(site)}" if served else ", which holds no cluster."
+        state.given_up(outcome, gone=True)
+        return f"{swap} was undone: {outcome.rstrip('.')}"
     with site.waiting():
-        # There is nothing to go back to, and what was restored had been checked.
+        # There is nothing to go back to, and the restored cluster had been checked.
         if not (served or gone or former) and site.within(_SWAP, entry["incoming"], "none").rc == 0:
             entry["kept"], served, gone = "", True, True
         if not (served and gone):
-            # With nothing moved yet, a server that somebody has started again needn't be stopped.
-            back = _serves_again(site) if served and not former else _put_back(site, entry)
-            state.given_up(back, gone=gone)
-            return f"{swap} was taken back: {back.rstrip('.')}"
+            # As long as nothing was moved, a server that somebody has started again needn't be stopped.
+            outcome = _serves_again(site) if served and not former else _put_back(site, entry)
+            state.given_up(outcome, gone=gone)
+            return f"{swap} was undone: {outcome.rstrip('.')}"
         try:
             _serve(site)
         except DasTernError as refusal:
-            back = _put_back(site, entry)
-            state.given_up(back)
-            return f"{swap} was taken back ({refusal.message.rstrip('.')}): {back.rstrip('.')}"
+            outcome = _put_back(site, entry)
+            state.given_up(outcome)
+            return f"{swap} was undone ({refusal.message.rstrip('.')}): {outcome.rstrip('.')}"
     state.done()
     return f"{swap} was finished: the restored cluster {_serves(site)}"
 
 
 def cleaned(site: Site, state: State) -> list[str]:
-    """Remove what a run left that was killed before its swap; nobody else is at work (`Place.alone`)."""
-    told = []
-    left = site.containers.inspect("container", site.helper)
-    if left and (left["Config"]["Labels"] or {}).get(ROLE_LABEL) != "restore":
+    """Remove the leftovers of a run that was killed before its swap; nobody else is at work (`Place.alone`)."""
+    lines = []
+    helper = site.containers.inspect("container", site.helper)
+    if helper and (helper["Config"]["Labels"] or {}).get(ROLE_LABEL) != "restore":
         raise DasTernError(
-            f"Container {site.helper} isn't ours, and its name is needed. Nothing was done; "
+            f"Container {site.helper} isn't ours, and its name is needed. Nothing was done. Rename it: "
             f"`docker rename {quote(site.helper)} {quote(f'{site.helper}-old')}`."
         )
-    if left:
+    if helper:
         site.remove_helper()
-        told.append(f"container {site.helper}, left by a restore that was killed, was removed")
+        lines.append(f"container {site.helper}, left by a killed restore, was removed")
     if site.remove_left_volume():
-        told.append(f"volume {site.helper}-data, left by a restore that was killed, was removed")
+        lines.append(f"volume {site.helper}-data, left by a killed restore, was removed")
     waiting = state.waiting["incoming"] if state.waiting else ""
-    there = site.look()["entries"] if site.volume_there() else []
-    folders = [name for name in there if name.startswith("restored-") and name != waiting]
-    told += [
-        f"folder {site.backups / TRANSFER / name}, left by a run that was killed, was removed"
+    entries = site.look()["entries"] if site.volume_there() else []
+    folders = [name for name in entries if name.startswith("restored-") and name != waiting]
+    lines += [
+        f"folder {site.backups / TRANSFER / name}, left by a killed run, was removed"
         for name in empty(site.backups, TRANSFER)
     ]
     if folders:
         site.remove_clusters(*folders)
-        told.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
-    if spaces := [name for name in there if re.fullmatch(r"tablespaces-\d{8}-\d{9}", name)]:
+        lines.append(f"{', '.join(folders)} in volume {site.volume}, left by a restore that didn't end, was removed")
+    if spaces := [name for name in entries if re.fullmatch(r"tablespaces-\d{8}-\d{9}", name)]:
         unlinked = site.seen(_UNLINKED, *spaces).out.split()
         if unlinked and site.once(f'cd {MOUNT} && rm -rf -- "$@"', *unlinked, named=True).rc == 0:
-            told.append(
-                f"folder {', '.join(unlinked)} in volume {site.volume}, which no cluster there has, was removed"
+            lines.append(
+                f"folder {', '.join(unlinked)} in volume {site.volume}, which no cluster there uses, was removed"
             )
     if site.answers():
         pending = state.pending["incoming"] if state.pending else ""
-        kept = {waiting, pending, *(one["kept"] for one in state.kept)}
-        begins = (name_beside(site.place.database, what, "") for what in ("restored", database_copy.AGAIN.strip("_")))
-        pattern = re.compile(rf"(?:{'|'.join(map(re.escape, begins))})\d{{8}}_\d{{9}}")
+        kept = {waiting, pending, *(entry["kept"] for entry in state.kept)}
+        prefixes = (name_beside(site.place.database, what, "") for what in ("restored", database_copy.AGAIN.strip("_")))
+        pattern = re.compile(rf"(?:{'|'.join(map(re.escape, prefixes))})\d{{8}}_\d{{9}}")
         for name in site.psql.databases():
             if pattern.fullmatch(name) and name not in kept:
                 site.psql.drop_database(name)
-                told.append(f"database {name}, left by a restore that didn't end, was dropped")
-    return told
+                lines.append(f"database {name}, left by a restore that didn't end, was dropped")
+    return lines
 
 
 @contextlib.contextmanager
 def untouched(run: Run, clean: Callable[[], Any]) -> Iterator[None]:
-    """While the live database isn't touched: whatever fails is cleaned up and said so."""
+    """Guard the steps that don't touch the live database: clean up after a failure, and report that in its message."""
     served = run.site.answers()
     try:
         yield
     except BaseException as error:
         try:
             clean()
-            left = "what had been restored was removed"
+            leftovers = "the restored copy was removed"
         except DasTernError as refusal:
-            left = f"what had been restored is still there ({refusal.message}) and the next run removes it"
+            leftovers = f"the restored copy is still there ({refusal.message}), and the next run removes it"
         if not isinstance(error, DasTernError):
             raise
         serves = "and serves" if run.site.answers() else f"(it doesn't answer{', as before' if not served else ''})"
         raise DasTernError(
-            f"{error.message} The live database was not touched {serves}; {left}.", **error.facts
+            f"{error.message} The live database was not touched {serves}; {leftovers}.", **error.facts
         ) from None
 
 
 def kept_lines(run: Run, kept: dict[str, Any], refused: float) -> list[str]:
-    """Say how long the swap took and what is kept; the command that takes it back."""
+    """Report how long the swap took and what is kept; return the command that undoes it."""
     if run.site.container:
         run.lines.append(f"connections were refused for {refused:.1f} s")
     if not kept["kept"]:
@@ -403,5 +407,5 @@ def kept_lines(run: Run, kept: dict[str, Any], refused: float) -> list[str]:
         f"folder {kept['kept']} of volume {kept['volume']}" if kept["what"] == "cluster" else f"database {kept['kept']}"
     )
     run.lines.append(f"the former one is kept as {where} until {local(kept['until'])}")
-    # With 0 it goes at the end of this run, and `undo` would bring back an older one.
+    # With 0 the former one is removed at the end of this run, and `undo` would bring back an older one.
     return [UNDO] if run.params["keep_old_hours"] else []

@@ -1,7 +1,7 @@
-"""Which backup and which point of the write-ahead log a restore goes to, from what an operator asks for.
+"""The backup and the point of the write-ahead log that a restore goes to, found from an operator's request.
 
-Whatever is asked for becomes a named target. What can't be reached is refused here where it can be seen (older than the
-oldest backup, newer than the archive, behind a gap of it), else by PostgreSQL itself at the end of its recovery.
+Every request becomes a named target. An unreachable target is refused here if that can be seen (older than the oldest
+backup, newer than the archive, after a gap of it), else by PostgreSQL itself at the end of its recovery.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ TARGETS = "`latest`, a backup's label or name, a time with its offset, an LSN, a
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _LIKE_A_TIME = re.compile(r"[-+0-9TZ:., ]+")
-_WRITTEN = 'Written so it is 10:30 in Phnom Penh: `-e target="2026-02-08 10:30:00 +07:00"`.'
+_WRITTEN = 'For 10:30 in Phnom Penh write `-e target="2026-02-08 10:30:00 +07:00"`.'
 _OFFSET = re.compile(r" ?(Z|[+-]\d\d(:?\d\d)?)$")
-# A transaction that has a number is there so that a recovery to a time has a commit to stop before.
+# The transaction takes a number, so that a recovery to a time has a commit to stop before.
 _MARK = """
 SELECT json_build_object('xid', pg_current_xact_id()::text);
 SELECT json_build_object('lsn', pg_create_restore_point({point})::text, 'timeline', timeline_id) FROM pg_control_checkpoint();
 SELECT json_build_object('file', pg_walfile_name(pg_switch_wal()));
 """
-# The newest first; the one behind stays for a record that reaches into it. /tmp holds four.
+# The newest first; the segment after it stays for a record that reaches into it. /tmp holds four.
 _SEARCH = rf"""
 {GET}
 former=
@@ -55,8 +55,8 @@ SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_contr
 _CONTROL = r"""
 LC_ALL=C pg_controldata "$1" | sed -En "s/^(Database system identifier|Latest checkpoint's TimeLineID): *//p"
 """
-# When the first and the last transaction of a segment ended, by its own records: a file's time is lost by a copy. Where a
-# timeline begins, its first segment has the end of the former one in front.
+# When the first and the last transaction of a segment ended, by its own records, as a copy loses a file's time. The
+# first segment of a timeline begins with the end of the former one.
 _TIMES = rf"""
 {GET}
 while read -r segment from; do
@@ -69,27 +69,27 @@ while read -r segment from; do
 done
 """
 _PROBES = 8
-"""Segments of a timeline that are read at once in search of a moment."""
+"""The number of segments of a timeline that are read at once in search of a moment."""
 _LATE = 600.0
-"""Seconds between the end of a backup and its last segment's arrival in the archive: with more, the files' times aren't those of
-archiving."""
+"""The most seconds between the end of a backup and its last segment's arrival in the archive; with more, the files'
+times aren't those of their archiving."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to; `words` say it to a person."""
+    """The goal of a restore; `words` describe it to a person."""
 
     label: str
-    """The physical backup that it begins with."""
+    """The physical backup with which the restore begins."""
     words: str
     timeline: int
     recovery: dict[str, str]
-    """PostgreSQL's settings; empty for the end of `segment`, which is only known when the files are there."""
+    """PostgreSQL's settings; empty for the end of `segment`, which is only known once the files are restored."""
     own: bool = False
-    """Whether this is the backup's own restore point, so that its census has to be found."""
+    """Whether this is the backup's own restore point, so that the content has to match its census."""
     segment: str = ""
     sums: Mapping[str, str] = field(default_factory=dict)
-    """`Archive.sums`"""
+    """`Archive.sums`."""
     moment: datetime | None = None
 
     def settings(self, server: RestoredServer) -> dict[str, str]:
@@ -99,7 +99,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A segment of a timeline's own, and when the first and the last transaction in it ended, in seconds since 1970."""
+    """A segment of one timeline, and when the first and the last transaction in it ended, in seconds since 1970."""
 
     number: int
     first: float
@@ -114,48 +114,48 @@ Around = tuple[Stretch | None, Stretch | None]
 
 
 def live_at(moment: float, around: Mapping[int, Around]) -> int | None:
-    """The timeline that was the live one at a moment; None where more than one may have been, or none was there yet.
+    """Return the timeline that was live at a moment; None if more than one may have been, or none existed yet.
 
-    One cluster is live at a time, so that their stretches stand behind each other, whatever was restored and taken back.
-    Where they overlap a clock was put back, or two clusters ran.
+    One cluster is live at a time, so that their stretches follow each other, whatever was restored and undone. If they
+    overlap, a clock was put back, or two clusters ran.
     """
     began = {line: before for line, (before, _) in around.items() if before}
     if not began:
         return None
-    line = max(began, key=lambda one: (min(began[one].last, moment), began[one].first))
+    line = max(began, key=lambda candidate: (min(began[candidate].last, moment), began[candidate].first))
     for other in began.keys() - {line}:
-        if any(one and began[line].overlaps(one) for one in around[other]):
+        if any(stretch and began[line].overlaps(stretch) for stretch in around[other]):
             return None
     return line
 
 
 class Archive:
-    """The archived segments and those received, by timeline and number, and pgBackRest's own list of backups."""
+    """The archived and the received segments, by timeline and number, and pgBackRest's own list of backups."""
 
     def __init__(self, site: Site) -> None:
-        told = info(site)
+        stanza = info(site)
         self.site = site
-        self.backups: list[dict[str, Any]] = told["backup"]
-        self.id = str(told["archive"][-1]["id"])
+        self.backups: list[dict[str, Any]] = stanza["backup"]
+        self.id = str(stanza["archive"][-1]["id"])
         listing = json.loads(site.pgbackrest("repo-ls", "--recurse", "--output=json", "archive/dastern") or "{}")
         self.segments: dict[int, dict[int, float]] = {}
-        """When each was archived or received, in seconds since 1970."""
+        """When each segment was archived or received, in seconds since 1970."""
         self.sums: dict[str, str] = {}
-        """SHA-1 of each that is complete; '' for one that only the receiver has, which keeps none."""
+        """SHA-1 of each complete segment; '' if only the receiver has it, which keeps no checksums."""
         self.forks: dict[int, list[tuple[int, int]]] = {}
-        """For each timeline that began at another: its ancestors, and where each was left."""
-        self.system = str(told["db"][-1]["system-id"])
-        """Identifier of the cluster whose log it takes."""
+        """For each timeline that branched off another: its ancestors, and where it left each."""
+        self.system = str(stanza["db"][-1]["system-id"])
+        """Identifier of the cluster whose log the archive takes."""
         received = Received(site.backups, self.system)
         self.forks |= received.forks
         self.damaged = {timeline: str(path) for timeline, path in received.damaged.items()}
-        """Histories of timelines that can't be read."""
+        """The unreadable histories of timelines."""
         for path, entry in listing.items():
-            if (found := WAL_FILE.search(path)) and found[1] == self.id:
-                self.segments.setdefault(int(found[2][:8], 16), {})[segment_number(found[2])] = float(
+            if (match := WAL_FILE.search(path)) and match[1] == self.id:
+                self.segments.setdefault(int(match[2][:8], 16), {})[segment_number(match[2])] = float(
                     entry.get("time", 0)
                 )
-                self.sums[found[2]] = found[3]
+                self.sums[match[2]] = match[3]
             elif path.startswith(self.id) and path.endswith(".history"):
                 timeline = int(path[-16:-8], 16)
                 try:
@@ -163,12 +163,12 @@ class Archive:
                     self.damaged.pop(timeline, None)
                 except ValueError:
                     self.damaged[timeline] = f"{path[-16:]} in the archive"
-                except DasTernError as refusal:  # encrypted, it can't even be read
+                except DasTernError as refusal:  # a damaged encrypted file can't even be read
                     if "status" in refusal.facts or (site.repository != 1 and f"[{CRYPTO}]" not in refusal.message):
-                        raise  # it was ended, or the line broke
+                        raise  # the command was killed, or the connection broke
                     self.damaged[timeline] = f"{path[-16:]} in the archive"
         self.received: set[tuple[int, int]] = set()
-        """Those of them that only the receiver of zero loss has."""
+        """The segments that only the receiver of zero loss has."""
         for line, numbers in received.times().items():
             for number in numbers.keys() - self.segments.get(line, {}).keys():
                 self.segments.setdefault(line, {})[number] = numbers[number]
@@ -178,56 +178,56 @@ class Archive:
 
     @property
     def dated(self) -> bool:
-        """Whether the files' times are those of their archiving, as far as the backups tell: a copy without times has others."""
-        stops = [(one["archive"]["stop"], float(one["timestamp"]["stop"])) for one in self.backups]
-        found = [
+        """Whether the files' times are those of their archiving, judged by the backups; a copy may have lost them."""
+        stops = [(backup["archive"]["stop"], float(backup["timestamp"]["stop"])) for backup in self.backups]
+        delays = [
             abs(self.segments[int(name[:8], 16)][segment_number(name)] - at)
             for name, at in stops if segment_number(name) in self.segments.get(int(name[:8], 16), {})
         ]  # fmt: skip
-        return bool(found) and max(found) < _LATE
+        return bool(delays) and max(delays) < _LATE
 
     def refuse_empty(self) -> None:
-        """Refuse an archive without a segment: even a backup's own end needs the log that was written while it was taken."""
+        """Refuse an archive without a segment: even a backup's own end needs the log written while it was taken."""
         if not self.segments:
             where = f"in {self.site.backups}" if self.site.repository == 1 else f"of repository {self.site.repository}"
             raise DasTernError(
-                f"The archive {where} has no segment of the write-ahead log, and without it no physical backup can be restored. Nothing was "
-                "done. Another repository may have it (`-e repository=NUMBER`), and a logical backup needs none: "
-                "`ansible-playbook playbooks/list_backups.yml` shows what there is.",
+                f"The archive {where} has no segment of the write-ahead log, without which no physical backup can be restored. Nothing was "
+                "done. Another repository may have the log (`-e repository=NUMBER`), and a logical backup needs none: "
+                "`ansible-playbook playbooks/list_backups.yml` lists all backups.",
                 timelines=[],
             )
 
     def newest(self) -> int | None:
-        """The timeline of the segment that came last; None where the files' times don't tell."""
-        times = [(max(one.values()), line) for line, one in self.segments.items()]
+        """Return the timeline of the segment that came last; None if the files' times don't tell."""
+        times = [(max(numbers.values()), line) for line, numbers in self.segments.items()]
         return max(times)[1] if self.dated or len(times) == 1 else None
 
     def line_at(self, moment: float) -> int | None:
-        """The timeline whose log holds a moment, by the files' times: of the first segment that was archived after it."""
-        times = [(at, line) for line, one in self.segments.items() for at in one.values() if at >= moment]
+        """Return the timeline whose log holds a moment, by the files' times: the first segment archived after it."""
+        times = [(at, line) for line, numbers in self.segments.items() for at in numbers.values() if at >= moment]
         return min(times)[1] if times else None
 
     def stretches(self, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Stretch | None]:
-        """Read segments, each given by timeline and number; None for one in which no transaction ended."""
-        asked = {}
+        """Read segments, each given by timeline and number; None for a segment in which no transaction ended."""
+        keys = {}
         for line, number in wanted:
             start = max((end for _, end in self.forks.get(line, [])), default=0)
             begins = f" {start >> 32:X}/{start & 0xFFFFFFFF:X}" if number == start // SEGMENT else ""
-            asked[segment_name(line, number)] = (line, number), begins
-        listed = "".join(f"{name}{begins}\n" for name, (_, begins) in asked.items())
+            keys[segment_name(line, number)] = (line, number), begins
+        listed = "".join(f"{name}{begins}\n" for name, (_, begins) in keys.items())
         done = self.site.once(_TIMES, PGDATA, stdin=listed)
         if done.rc:
             raise DasTernError(f"The archive can't be searched: {errors_of(done)}.", **done.outside)
-        found: dict[tuple[int, int], Stretch | None] = dict.fromkeys(wanted)
-        for told in done.out.splitlines():
-            name, *times, _ = told.split("|")
+        result: dict[tuple[int, int], Stretch | None] = dict.fromkeys(wanted)
+        for output in done.out.splitlines():
+            name, *times, _ = output.split("|")
             if times:
-                (key, _), moments = asked[name], [_parsed(f"{time}+00:00").timestamp() for time in times]
-                found[key] = Stretch(key[1], moments[0], moments[-1])
-        return found
+                (key, _), moments = keys[name], [_parsed(f"{time}+00:00").timestamp() for time in times]
+                result[key] = Stretch(key[1], moments[0], moments[-1])
+        return result
 
     def around(self, moment: float) -> dict[int, Around]:
-        """What each timeline has around a moment, by the log's own records."""
+        """Return the stretches of each timeline around a moment, by the log's own records."""
         left = {line: sorted(numbers) for line, numbers in self.segments.items()}
         read: dict[tuple[int, int], Stretch] = {}
         result: dict[int, Around] = {}
@@ -253,47 +253,47 @@ class Archive:
         return result
 
     def described(self, again: Callable[[int], str], around: Mapping[int, Around] | None = None) -> list[str]:
-        """A line for each timeline: where it began, its backups, what it has around a moment; and the command that names it."""
-        told = []
+        """Describe each timeline in a line: origin, backups, transactions around a moment, and command."""
+        lines = []
         for line in sorted(self.segments):
             origin = f"left timeline {self.forks[line][-1][0]}" if self.forks.get(line) else "the first"
-            labels = [one["label"] for one in self.backups if int(one["archive"]["start"][:8], 16) == line]
+            labels = [backup["label"] for backup in self.backups if int(backup["archive"]["start"][:8], 16) == line]
             words = f"timeline {line} ({origin}): backups {', '.join(cut(labels, 4)) or 'none'}"
-            for when, one in zip(("before", "after"), (around or {}).get(line, ()), strict=False):
-                if one:
-                    words += f"; {when} it, transactions from {local(one.first)} to {local(one.last)}"
-            told.append(f"{words}: `{again(line)}`")
-        return told
+            for side, stretch in zip(("before", "after"), (around or {}).get(line, ()), strict=False):
+                if stretch:
+                    words += f"; {side} it, transactions from {local(stretch.first)} to {local(stretch.last)}"
+            lines.append(f"{words}: `{again(line)}`")
+        return lines
 
     def ambiguous(
-        self, what: str, again: Callable[[int], str], around: Mapping[int, Around] | None = None
+        self, goal: str, again: Callable[[int], str], around: Mapping[int, Around] | None = None
     ) -> DasTernError:
-        """The refusal of a target that more than one timeline may have."""
-        why = (
-            "their transactions overlap, as where a clock was put back"
+        """Return the refusal of a target that more than one timeline may have."""
+        reason = (
+            "their transactions overlap, as after a clock was put back"
             if around else "there is no data directory to read them with, and the files' times aren't those of their archiving"
         )  # fmt: skip
         return DasTernError(
             [
-                f"{what} may be on more than one timeline: {why}. Nothing was done. Name the one that is meant:",
+                f"{goal} may be on more than one timeline: {reason}. Nothing was done. Name the right one:",
                 *self.described(again, around),
             ],
             timelines=sorted(self.segments),
         )
 
     def end_of_line(self, timeline: int, line: int) -> int | None:
-        """Where the history of `timeline` left `line`; None for itself, -1 for one that isn't in its history."""
+        """Return where the history of `timeline` left `line`; None for itself, -1 if `line` isn't in its history."""
         return None if line == timeline else dict(self.forks.get(timeline, [])).get(line, -1)
 
     def holder(self, timeline: int, number: int) -> int:
-        """The timeline whose files hold segment `number` for a recovery along `timeline`."""
+        """Return the timeline whose files hold segment `number` for a recovery along `timeline`."""
         for line, end in self.forks.get(timeline, []):
             if number < end // SEGMENT:
                 return line
         return timeline
 
     def reach(self, label: str, timeline: int) -> tuple[int, bool]:
-        """The last segment that can be reached from a backup, and whether others are behind a gap."""
+        """Return the last segment that can be reached from a backup, and whether others follow after a gap."""
         number = segment_number(self.backup(label)["archive"]["start"])
         last = max(self.segments.get(timeline, {0: 0}))
         while number < last and number + 1 in self.segments.get(self.holder(timeline, number + 1), {}):
@@ -301,61 +301,65 @@ class Archive:
         return number, number < last
 
     def faults(self, records: list[Record]) -> dict[str, str]:
-        """What is known to be wrong with backups, or with what they are built upon, by label."""
-        found = {record.label: why for record in records if (why := fault(record))}
-        for one in self.backups:
-            if one.get("error"):  # of a time when nobody looked at that
-                found.setdefault(one["label"], PAGES)
-            for base in needs(one):
-                if base in found:
-                    found.setdefault(one["label"], f"it needs {base}, which isn't right")
-        return found
+        """Return the known faults of backups, or of those that they are built upon, by label."""
+        result = {record.label: reason for record in records if (reason := fault(record))}
+        for backup in self.backups:
+            if backup.get("error"):  # older records don't note damaged pages
+                result.setdefault(backup["label"], PAGES)
+            for base in needs(backup):
+                if base in result:
+                    result.setdefault(backup["label"], f"it needs {base}, which isn't good")
+        return result
 
     def refuse_unknown(self, timeline: int) -> None:
-        """Refuse where it can't be said which backups lead to a timeline."""
+        """Refuse if the backups that lead to a timeline can't be determined."""
         if path := self.damaged.get(timeline):
             raise DasTernError(
-                f"{path}, the history of timeline {timeline}, isn't what was written: by it is known which backups lead there. Nothing "
-                "was done. Put the file of that name there that is in `pg_wal` of the data directory or in another repository, into the "
-                "archive by `pgbackrest archive-push`; or "
-                "restore a backup from before that timeline at its own end (`-e target=LABEL`)."
+                f"{path}, the history of timeline {timeline}, is damaged, and only it tells which backups lead there. Nothing was "
+                "done. Push the intact copy from `pg_wal` of the data directory or from another repository into the archive "
+                "(`pgbackrest archive-push`); or restore a backup from before that timeline at its own end (`-e target=LABEL`)."
             )
 
     def choose(
-        self, records: list[Record], timeline: int, before: Callable[[dict[str, Any]], bool], number: int, what: str
+        self, records: list[Record], timeline: int, before: Callable[[dict[str, Any]], bool], number: int, goal: str
     ) -> tuple[dict[str, Any], str]:
-        """The newest backup that is complete before the target in segment `number` and on the way to it, and words that name it.
+        """Return the newest backup that was complete before the target in segment `number` and leads to it, and words
+        for it.
 
-        One that is known not to be right is passed over where another leads there without a gap.
+        A backup with a known fault is passed over if another leads there without a gap.
         """
         self.refuse_unknown(timeline)
         known = {record.label for record in records}
-        usable = [one for one in self.backups if one["label"] in known]
-        there = []
+        usable = [backup for backup in self.backups if backup["label"] in known]
+        candidates = []
         for backup in reversed(usable):
             end = self.end_of_line(timeline, int(backup["archive"]["start"][:8], 16))
             if before(backup) and (end is None or position(backup["lsn"]["stop"]) <= end):
-                there.append(backup)
-        if there:
-            bad = self.faults(records)
+                candidates.append(backup)
+        if candidates:
+            faults = self.faults(records)
             backup = max(
-                there, key=lambda one: (self.reach(one["label"], timeline)[0] >= number, one["label"] not in bad)
+                candidates,
+                key=lambda candidate: (
+                    self.reach(candidate["label"], timeline)[0] >= number,
+                    candidate["label"] not in faults,
+                ),
             )
             words = f"from backup {backup['label']}"
-            if why := bad.get(backup["label"]):
-                return backup, f"{words}, which isn't good, as no other that leads there is: {why}"
-            passed = [one["label"] for one in there[: there.index(backup)]]
-            if passed:
-                words += f"; {', '.join(passed)} {'is' if len(passed) == 1 else 'are'} damaged and passed over"
+            if reason := faults.get(backup["label"]):
+                return backup, f"{words}, which isn't good (no good backup leads there): {reason}"
+            skipped = [candidate["label"] for candidate in candidates[: candidates.index(backup)]]
+            if skipped:
+                words += f"; {', '.join(skipped)} {'is' if len(skipped) == 1 else 'are'} damaged and passed over"
             return backup, words
         if not usable:
             raise DasTernError(
-                f"None of the {len(self.backups)} backups in the repository has a record, by which what is restored is compared. "
-                "Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what is in the first repository."
+                f"None of the {len(self.backups)} backups in the repository has a record, with which the restored content is compared. "
+                "Nothing was done. `ansible-playbook playbooks/list_backups.yml` lists the first repository."
             )
         raise DasTernError(
-            f"{what} is older than the oldest backup that leads there: {usable[0]['label']} was complete at {_time(usable[0])} "
-            f"({usable[0]['lsn']['stop']}). Nothing was done. `ansible-playbook playbooks/list_backups.yml` shows what can be restored."
+            f"{goal} is older than the oldest backup that leads there: {usable[0]['label']} was complete at {_time(usable[0])} "
+            f"({usable[0]['lsn']['stop']}). Nothing was done. `ansible-playbook playbooks/list_backups.yml` lists what can be restored."
         )
 
     def backup(self, label: str) -> dict[str, Any]:
@@ -363,7 +367,7 @@ class Archive:
             if backup["label"] == label:
                 return backup
         raise DasTernError(
-            f"Backup {label} has a record, but isn't in pgBackRest's repository any more. Take another one: "
+            f"Backup {label} has a record, but isn't in pgBackRest's repository any more. Choose another one: "
             "`ansible-playbook playbooks/list_backups.yml`."
         )
 
@@ -371,10 +375,10 @@ class Archive:
 def resolve(
     site: Site, target: str, *, check_mode: bool, timeline: int | str = 0, again: Callable[[int], str] = str
 ) -> tuple[Target, Record]:
-    """Target and the record of the backup that it begins with. Out of check mode the live server's log is archived first.
+    """Return the target and the record of the backup with which it begins.
 
-    `timeline` is the one along which is recovered, 0 for the one that was live; text is one that nobody has. `again` gives the
-    command that names one.
+    Without check mode the live server's log is archived first. `timeline` is the one to recover along, 0 for the one
+    that was live; a text names none and is refused. `again` returns the command that names a timeline.
     """
     goal, record = _resolved(site, target, check_mode, timeline, again)
     return replace(goal, words=f"{goal.words}; along timeline {goal.timeline}"), record
@@ -391,7 +395,7 @@ def _resolved(
     if timeline and timeline not in archive.segments:
         raise DasTernError(
             [
-                f"`timeline` is {timeline}, which the archive doesn't have. Nothing was done. There are:",
+                f"`timeline` is {timeline}, which the archive doesn't have. Nothing was done. Its timelines:",
                 *archive.described(again),
             ],
             timelines=sorted(archive.segments),
@@ -402,12 +406,12 @@ def _resolved(
         own = int(backup["archive"]["start"][:8], 16)
         if timeline not in (0, own):
             raise DasTernError(
-                f"Backup {named.label} is of timeline {own}, and `timeline` is {timeline}. Nothing was done. Leave it out: a backup's own "
-                "restore point is on its own."
+                f"Backup {named.label} is of timeline {own}, and `timeline` is {timeline}. Nothing was done. Leave `timeline` out: a backup's "
+                "own restore point is on its own timeline."
             )
         words = f"backup {named.label} at its own restore point"
-        if why := archive.faults(records).get(named.label):
-            words += f", which isn't good: {why}"
+        if reason := archive.faults(records).get(named.label):
+            words += f", which isn't good: {reason}"
         return Target(
             named.label,
             words,
@@ -418,7 +422,7 @@ def _resolved(
         ), named
     mark = None
     answers = site.answers()
-    # One that was made after the archive's own was lost archives nothing into it, and isn't what is to come back.
+    # A cluster made after the archive's own was lost archives nothing there, and isn't the one to bring back.
     here = _timeline_of(site, archive, answers)
     live = answers and here is not None
     if live and not check_mode:
@@ -433,80 +437,82 @@ def _resolved(
     live = live and along == here
     if target == "latest":
         return _latest(site, archive, records, along, mark if live else None, live)
-    lsn, what = target.upper(), f"LSN {target}"
+    lsn, goal = target.upper(), f"LSN {target}"
     if not _LSN.fullmatch(target):
-        lsn, what = _found(site, archive, along, target, here is not None)
+        lsn, goal = _searched(site, archive, along, target, here is not None)
     backup, origin = archive.choose(
-        records, along, lambda one: position(one["lsn"]["stop"]) <= position(lsn), position(lsn) // SEGMENT, what
+        records, along, lambda backup: position(backup["lsn"]["stop"]) <= position(lsn), position(lsn) // SEGMENT, goal
     )
     last, gap = archive.reach(backup["label"], along)
-    # A check archives nothing: what the live server has written will be there.
+    # Check mode archives nothing: the log that the live server has written will be archived by then.
     written = check_mode and live and not gap and position(lsn) <= position(_written(site))
     if position(lsn) // SEGMENT > last and not written:
         raise DasTernError(
-            f"{what} is "
-            + (f"behind a gap of the archive, in which {segment_name(along, last + 1)} is missing" if gap
+            f"{goal} is "
+            + (f"after a gap of the archive, in which {segment_name(along, last + 1)} is missing" if gap
                else f"newer than the archive, which ends with {segment_name(archive.holder(along, last), last)}")
             + ". Nothing was done. An earlier target can be reached."
         )  # fmt: skip
-    words = f"{what} ({lsn}), {origin}" if lsn != target else f"{what}, {origin}"
+    words = f"{goal} ({lsn}), {origin}" if lsn != target else f"{goal}, {origin}"
     return Target(backup["label"], words, along, {"recovery_target_lsn": lsn}), _record(records, backup)
 
 
 def _timeline_of(site: Site, archive: Archive, answers: bool) -> int | None:
-    """The timeline of the live cluster, stopped or not; None where none is there, or another one than the archive's."""
+    """Return the timeline of the live cluster, stopped or not; None if there is none or it isn't the archive's."""
     if answers:
-        found = site.psql.value(_CLUSTER)
+        control = site.psql.value(_CLUSTER)
     elif site.look()["cluster"]:
-        told = site.seen(_CONTROL, PGDATA).out.split()
-        if len(told) != 2:  # its pg_control can't be read
+        output = site.seen(_CONTROL, PGDATA).out.split()
+        if len(output) != 2:  # its pg_control can't be read
             return None
-        found = {"system": told[0], "timeline": int(told[1])}
+        control = {"system": output[0], "timeline": int(output[1])}
     else:
         return None
-    return int(found["timeline"]) if found["system"] == archive.system else None
+    return int(control["timeline"]) if control["system"] == archive.system else None
 
 
 def _latest(
     site: Site, archive: Archive, records: list[Record], timeline: int, mark: dict[str, Any] | None, live: bool
 ) -> tuple[Target, Record]:
     backup, words = archive.choose(
-        records, timeline, lambda one: True, max(archive.segments.get(timeline, {0: 0})), "The newest state"
+        records, timeline, lambda backup: True, max(archive.segments.get(timeline, {0: 0})), "The newest state"
     )
     last, gap = archive.reach(backup["label"], timeline)
     if gap:
         lsn = f"{last * SEGMENT >> 32:X}/{last * SEGMENT & 0xFFFFFFFF:X}"
         raise DasTernError(
-            f"The archive has a gap behind backup {backup['label']}: {segment_name(archive.holder(timeline, last + 1), last + 1)} is "
-            "missing, and what comes later can't be reached. Nothing was done. What is before the gap: "
+            f"The archive has a gap after backup {backup['label']}: {segment_name(archive.holder(timeline, last + 1), last + 1)} is "
+            "missing, and the log after it can't be reached. Nothing was done. Targets before the gap: "
             f"`{playbook('restore', target=lsn)}`, a time before it, or `{playbook('restore', target=backup['label'])}`."
         )
     record = _record(records, backup)
     if mark or live:
         name = mark["name"] if mark else "the restore point written then"
         return Target(
-            backup["label"], f"what the live server holds now, {words}", timeline, {"recovery_target_name": name}
+            backup["label"], f"the present state of the live server, {words}", timeline, {"recovery_target_name": name}
         ), record
     return _end(archive, backup, timeline, words), record
 
 
 def _end(archive: Archive, backup: Mapping[str, Any], timeline: int, words: str) -> Target:
-    """All that can be reached along a timeline."""
+    """Return the target of all that can be reached along a timeline."""
     last, _ = archive.reach(backup["label"], timeline)
     holder = archive.holder(timeline, last)
     end = segment_name(holder, last)
-    what = "what the receiver has" if (holder, last) in archive.received else "the archive"
-    return Target(backup["label"], f"the end of {what} ({end}), {words}", timeline, {}, segment=end, sums=archive.sums)
+    source = "the received log" if (holder, last) in archive.received else "the archive"
+    return Target(
+        backup["label"], f"the end of {source} ({end}), {words}", timeline, {}, segment=end, sums=archive.sums
+    )
 
 
 @dataclass(frozen=True)
 class _Ways:
-    """How a moment is looked for: along a timeline that was named, or by the live cluster's, `here`."""
+    """How to look for a moment: along a `named` timeline, or by that of the live cluster, `here`."""
 
     named: int
     here: int | None
     later: bool
-    """Whether what the archive doesn't have yet will be there."""
+    """Whether log that the archive lacks now will be archived by then."""
     again: Callable[[int], str]
 
 
@@ -515,33 +521,33 @@ def _at(archive: Archive, records: list[Record], text: str, moment: datetime, wa
     before: Stretch | None = None
     after: Stretch | None = None
     over = False
-    what = f"Time {text}"
+    goal = f"Time {text}"
     if ways.here is not None:  # there is a data directory, with which the log can be read
         around = archive.around(at)
-        if not any(first for first, _ in around.values()):  # from before all of them
+        if not any(first for first, _ in around.values()):  # the moment is before all transactions
             timeline = ways.named or min(archive.segments)
-        elif (found := ways.named or live_at(at, around)) is None:
-            raise archive.ambiguous(what, ways.again, around)
+        elif (line := ways.named or live_at(at, around)) is None:
+            raise archive.ambiguous(goal, ways.again, around)
         else:
-            timeline = found
+            timeline = line
         before, after = around[timeline]
-        # Where nothing came later anywhere, nobody knows whether that is all.
-        newer = any(one and one.last >= at for pair in around.values() for one in pair)
+        # Without a later transaction anywhere, nobody knows whether the log is complete.
+        newer = any(stretch and stretch.last >= at for pair in around.values() for stretch in pair)
         over = newer and not after and before is not None and before.last < at
     else:
-        found = (
+        line = (
             ways.named
             or (archive.newest() if len(archive.segments) == 1 else archive.dated and archive.line_at(at))
             or None
         )
         newer = not archive.dated or archive.line_at(at) is not None
-        if found is None and newer:
-            raise archive.ambiguous(what, ways.again)
-        timeline = found or min(archive.segments)
+        if line is None and newer:
+            raise archive.ambiguous(goal, ways.again)
+        timeline = line or min(archive.segments)
     if not newer and not ways.later:
         raise DasTernError(
-            f"{text} is newer than the archive, in which the last transaction ended at or before that. Nothing was done; "
-            "`-e target=latest` restores all of it."
+            f"{text} is newer than the archive, whose last transaction ended at or before that time. Nothing was done; "
+            "`-e target=latest` restores all of the archive."
         )
     if not newer and not ways.named:
         timeline = ways.here or timeline
@@ -549,12 +555,14 @@ def _at(archive: Archive, records: list[Record], text: str, moment: datetime, wa
     number = (
         max(archive.segments[timeline]) if over
         else inside.number if inside
-        else min((n for n, when in archive.segments.get(timeline, {}).items() if when >= at), default=0)
+        else min((n for n, archived in archive.segments.get(timeline, {}).items() if archived >= at), default=0)
     )  # fmt: skip
-    backup, words = archive.choose(records, timeline, lambda one: float(one["timestamp"]["stop"]) < at, number, what)
+    backup, words = archive.choose(
+        records, timeline, lambda backup: float(backup["timestamp"]["stop"]) < at, number, goal
+    )
     record = _record(records, backup)
     words = f"{local(moment, exact=True)}, {words}"
-    if over:  # its cluster was replaced before a transaction came that a recovery to that time could stop at
+    if over:  # the cluster was replaced before a transaction at which a recovery to that time could stop
         return replace(_end(archive, backup, timeline, words), moment=moment), record
     return Target(
         backup["label"], words, timeline, {"recovery_target_time": moment.isoformat(sep=" ")}, moment=moment
@@ -562,9 +570,9 @@ def _at(archive: Archive, records: list[Record], text: str, moment: datetime, wa
 
 
 def _moment(text: str) -> datetime | None:
-    """A time of the operator's; None if it isn't written as one, such as the name of a restore point that begins with a date.
+    """Parse an operator's time; None if it isn't one, such as the name of a restore point that begins with a date.
 
-    One without an offset would be read as the server's own zone.
+    A time without an offset is refused: PostgreSQL would read it in the server's own zone.
     """
     if not _DATE.match(text):
         return None
@@ -576,27 +584,27 @@ def _moment(text: str) -> datetime | None:
             return None
     if moment is None or not _OFFSET.search(text[10:]) or moment.tzinfo is None:
         raise DasTernError(
-            f"Target time `{text}` {'is not a time' if moment is None else 'says no offset from UTC'}. {_WRITTEN} Nothing was done."
+            f"Target time `{text}` {'is not a time' if moment is None else 'has no offset from UTC'}. {_WRITTEN} Nothing was done."
         )
     if moment > datetime.now(UTC):
-        raise DasTernError(f"Target time {text} is in the future. Nothing was done; `-e target=latest` is now.")
+        raise DasTernError(f"Target time {text} is in the future. Nothing was done; `-e target=latest` means now.")
     return moment
 
 
 def _archived(site: Site, latest: bool) -> dict[str, Any]:
-    """Mark the live server's log, and wait until all up to there is in the archive."""
+    """Mark the live server's log, and wait until all of it up to the mark is in the archive."""
     name = f"das-tern-{'latest' if latest else 'restore'}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     mark: dict[str, Any] = {"name": name}
     for line in site.psql.run(_MARK.format(point=literal(name))).split("\n"):
         mark |= json.loads(line) if line.strip() else {}
     if site.psql.run("SHOW archive_mode;").strip() == "off":
         raise DasTernError(
-            "The live server doesn't archive its write-ahead log (archive_mode is off): there is nothing to recover with but "
-            "each backup's own end. Name a backup (`-e target=LABEL`), or set `postgres_wal_archive: true` for the next time."
+            "The live server doesn't archive its write-ahead log (archive_mode is off): only each backup's own end can be "
+            "restored. Name a backup (`-e target=LABEL`), or set `postgres_wal_archive: true` for the next time."
         )
     wait_until_archived(
         site.place, mark["file"], site.repository,
-        "Nothing was restored; a backup's own end can be, without what lacks (`-e target=LABEL`).",
+        "Nothing was restored; a backup's own end can be, without the missing log (`-e target=LABEL`).",
     )  # fmt: skip
     return mark
 
@@ -605,19 +613,20 @@ def _written(site: Site) -> str:
     return site.psql.run("SELECT pg_current_wal_lsn();").strip()
 
 
-def _found(site: Site, archive: Archive, timeline: int, target: str, readable: bool) -> tuple[str, str]:
-    """Where the restore point or the commit of the transaction begins that `target` names, and words for it.
+def _searched(site: Site, archive: Archive, timeline: int, target: str, readable: bool) -> tuple[str, str]:
+    """Return where the restore point or the commit that `target` names begins, and words for it.
 
-    The archived log is searched from the newest segment backwards. A name of digits alone can be either; the newer is taken.
+    The archived log is searched from the newest segment backwards. A name of digits can be either; the newer one
+    counts.
     """
     point, pattern = f"Restore point `{target}`", rf"desc: RESTORE_POINT {re.escape(target)}$"
-    what, commit = point, f"The commit of transaction {target}"
+    goal, commit = point, f"The commit of transaction {target}"
     if target.isascii() and target.isdigit():
-        what, pattern = f"{commit} or a restore point of that name", rf"{pattern}|tx: +{target}, .*desc: COMMIT"
+        goal, pattern = f"{commit} or a restore point of that name", rf"{pattern}|tx: +{target}, .*desc: COMMIT"
     archive.refuse_unknown(timeline)
     if not archive.backups or not readable:
         raise DasTernError(
-            f"{what} can't be looked for without the data directory of its cluster. Nothing was done; name a backup, a time or an LSN."
+            f"{goal} can't be searched for without the data directory of its cluster. Nothing was done; name a backup, a time or an LSN."
         )
     first = segment_number(archive.backups[0]["archive"]["start"])
     last = max(archive.segments.get(timeline, {0: 0}))
@@ -627,16 +636,16 @@ def _found(site: Site, archive: Archive, timeline: int, target: str, readable: b
         if number in archive.segments.get(archive.holder(timeline, number), {})
     ]
     done = site.once(_SEARCH, pattern, PGDATA, stdin="\n".join(names) + "\n")
-    hit = re.search(r" lsn: ([0-9A-F]+/[0-9A-F]+),", done.out)
+    match = re.search(r" lsn: ([0-9A-F]+/[0-9A-F]+),", done.out)
     if done.rc:
         raise DasTernError(f"The archive can't be searched: {errors_of(done)}.")
-    if hit is None:
-        there = ", ".join(cut([record.called for record in site.records(archive.backups)], 10))
+    if match is None:
+        backups = ", ".join(cut([record.called for record in site.records(archive.backups)], 10))
         raise DasTernError(
-            f"{what} isn't in the archived write-ahead log (a check doesn't archive what is newest), and no backup is called `{target}`; backups: {there or 'none'}. "
-            f"Nothing was done. A target is {TARGETS}.{f' {_WRITTEN}' if _DATE.match(target) else ''}"
+            f"{goal} isn't in the archived write-ahead log (check mode doesn't archive the newest part), and no backup is called `{target}`; "
+            f"backups: {backups or 'none'}. Nothing was done. Expected: {TARGETS}.{f' {_WRITTEN}' if _DATE.match(target) else ''}"
         )
-    return hit[1], point if "desc: RESTORE_POINT" in done.out else commit
+    return match[1], point if "desc: RESTORE_POINT" in done.out else commit
 
 
 def _record(records: list[Record], backup: dict[str, Any]) -> Record:

@@ -1,4 +1,4 @@
-"""A restored copy that differs from its backup: it waits, closed to all but the superuser, until an operator accepts it."""
+"""A restored copy that differs from its backup waits, closed to all but the superuser, until an operator accepts it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .restored_server import Site
 from .swap import kept_lines, passwords, swap_databases, swap_entry, swap_folders
 from .target import Archive
 
-# Identifier, last checkpoint and timeline of a cluster that isn't running: a start of the server changes the checkpoint.
+# Identifier, last checkpoint and timeline of a cluster that isn't running; starting a server changes the checkpoint.
 _CONTROL = r"""
 LC_ALL=C pg_controldata "$1" | sed -En "s/^(Database system identifier|Latest checkpoint location|Latest checkpoint's TimeLineID): *//p"
 """
 
 
 def waiting_copy(run: Run) -> dict[str, Any] | None:
-    """The copy that waits, where this run is asked to make just that one live: `latest` is another by now."""
+    """Return the waiting copy if this run is to make just that one live; `latest` has moved on since."""
     params, waiting = run.params, None if run.state.overdue_waiting else run.state.waiting
     if waiting and params["accept_differences"] and params["target"] != "latest" and not params["into"]:
         return waiting if waiting["asked"] == run.asked else None
@@ -36,34 +36,34 @@ def waiting_copy(run: Run) -> dict[str, Any] | None:
 
 
 def swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed: bool) -> dict[str, Any]:
-    """Make the copy live that was restored by an earlier run, and left for what it has otherwise."""
+    """Make the copy live that an earlier run restored and left waiting because of differences."""
     what, stamp = waiting["what"], timestamp()
-    there = run.site.look()["entries"] if what == "cluster" else run.site.psql.databases()
-    if waiting["incoming"] not in there:
+    existing = run.site.look()["entries"] if what == "cluster" else run.site.psql.databases()
+    if waiting["incoming"] not in existing:
         run.state.waiting = None
         if not check_mode:
             run.state.save()
         raise DasTernError(
-            f"{waiting['incoming']}, which a restore of {local(waiting['at'])} left, isn't there any more. Nothing was done; the "
-            "same command restores it once more."
+            f"{waiting['incoming']}, which a restore of {local(waiting['at'])} left, doesn't exist any more. Nothing was done; the "
+            "same command restores it again."
         )
     if changed := _changed(run, waiting):
-        again = restore_command({**run.params, "accept_differences": False}, word(run.params, run.database))
+        command = restore_command({**run.params, "accept_differences": False}, word(run.params, run.database))
         raise DasTernError(
-            f"{waiting['incoming']} can't become live as a restore of {local(waiting['at'])} left it: {'; '.join(cut(changed, SHOWN))}. "
-            f"Nothing was done. `{again}` restores it once more.",
+            f"{waiting['incoming']} can't become live, as it changed since a restore of {local(waiting['at'])} left it: {'; '.join(cut(changed, SHOWN))}. "
+            f"Nothing was done. `{command}` restores it again.",
             differences=changed,
         )
-    told = [
-        f"would make live what was restored at {local(waiting['at'], datetime.now(UTC))}: {waiting['words']}",
+    plan = [
+        f"would make live the copy restored at {local(waiting['at'], datetime.now(UTC))}: {waiting['words']}",
         *waiting["differences"],
     ]
-    told += written_since(run, {**waiting, "at": waiting["moment"]})
+    plan += written_since(run, {**waiting, "at": waiting["moment"]})
     command = restore_command(run.params, word(run.params, run.database))
     if check_mode:
-        return {**planned(run, told, command, confirmed), "target": waiting["words"]}
+        return {**planned(run, plan, command, confirmed), "target": waiting["words"]}
     if not confirmed:
-        raise unconfirmed(run, what, told, command)
+        raise unconfirmed(run, what, plan, command)
     kept = f"replaced-{stamp}" if what == "cluster" else name_beside(run.database, "before", stamp)
     entry = swap_entry(run, what, incoming=waiting["incoming"], kept=kept, words=waiting["words"], rows=waiting["rows"])
     if what == "cluster":
@@ -77,34 +77,34 @@ def swap_waiting(run: Run, waiting: dict[str, Any], check_mode: bool, confirmed:
             "next": [*passwords(what), *after]}  # fmt: skip
 
 
-def _left(run: Run, entry: dict[str, Any], found: Census) -> dict[str, Any]:
-    """Close the copy to all but the superuser; return what `_changed` compares it with."""
+def _left(run: Run, entry: dict[str, Any], restored: Census) -> dict[str, Any]:
+    """Close the copy to all but the superuser; return its state, with which `_changed` compares later."""
     if entry["what"] == "cluster":
         return {"control": _control(run.site, entry["incoming"])}
     psql, name = run.site.psql, entry["incoming"]
     limit = psql.value(f"SELECT to_json(datconnlimit) FROM pg_database WHERE datname = {literal(name)}")
     psql.run(f"ALTER DATABASE {identifier(name)} CONNECTION LIMIT 0;")
-    census = {**found.as_dict(), "properties": {**found.properties, "connection_limit": 0}}
+    census = {**restored.as_dict(), "properties": {**restored.properties, "connection_limit": 0}}
     return {"oid": _oid(psql, name), "limit": limit, "census": census}
 
 
 def _changed(run: Run, waiting: dict[str, Any]) -> list[str]:
-    """Why the copy that waits mustn't become live: it was checked when it was restored, and not since."""
+    """Return why the waiting copy mustn't become live; it was checked when it was restored, and not since."""
     site, name, left = run.site, waiting["incoming"], waiting.get("left")
     if not left:
-        return ["what it was then isn't noted"]
+        return ["its state at that time isn't recorded"]
     if waiting["what"] == "cluster":
         control = _control(site, name)
         if not control or control != left["control"]:
-            return ["its folder has another cluster, or a server was started on it"]
+            return ["its folder holds another cluster, or a server was started on it"]
         archive, timeline = Archive(site), int(control[-1])
         if timeline in {*archive.segments, *archive.forks, *archive.damaged}:
-            return [f"it is on timeline {timeline}, which the archive has of another restore by now"]
+            return [f"it is on timeline {timeline}, which another restore has used in the archive since"]
         return []
     if _oid(site.psql, name) != left["oid"]:
         return ["it is another database of that name"]
-    told = compare(Census.of(left["census"]), count(site.psql, name))
-    return told.damage + told.differences + (["its schema is another one"] if told.schema_differs else [])
+    comparison = compare(Census.of(left["census"]), count(site.psql, name))
+    return comparison.damage + comparison.differences + (["its schema changed"] if comparison.schema_differs else [])
 
 
 def _control(site: Site, folder: str) -> list[str]:
@@ -116,31 +116,31 @@ def _oid(psql: Psql, database: str) -> Any:
 
 
 def leave_waiting(run: Run, entry: dict[str, Any], compared: Comparison, where: str) -> DasTernError:
-    """Note the copy that waits for a decision; the refusal that says what it has otherwise, and how it becomes live."""
+    """Record the waiting copy; return the refusal with its differences and the command that makes it live."""
     params = run.params
     run.lines += discard_waiting(run.place, run.state)
     assert run.moment is not None
     moment = run.moment.isoformat(timespec="seconds")
     left = _left(run, entry, compared.found)
     run.state.waiting = {**entry, "asked": run.asked, "moment": moment, "differences": compared.lines, "left": left}
-    run.state.save("Make room there, then run again: what was restored stays until then.")
+    run.state.save("Make room there, then run again: the restored copy stays until then.")
     command = restore_command({**params, "accept_differences": True}, word(params, run.database))
     rights = any(
-        words in one
-        for one in compared.incomplete
-        for words in ("ermission denied", "ust be superuser", "ust be owner")
+        phrase in line
+        for line in compared.incomplete
+        for phrase in ("ermission denied", "ust be superuser", "ust be owner")
     )
     run.diff = {
         "before_header": "backed up", "before": compared.schema[0], "after_header": "restored", "after": compared.schema[1],
     }  # fmt: skip
     return DasTernError(
         [
-            f"{entry['words']} was restored, and isn't in all what was backed up. The live database was not touched and serves; what "
-            f"was restored stays as {where} until {local(entry['until'])}.",
+            f"{entry['words']} was restored, and differs from the backup. The live database was not touched and serves; the restored "
+            f"copy stays as {where} until {local(entry['until'])}.",
             *(f"  {line}" for line in compared.lines),
             *(f"  {line}" for line in cut(compared.diff, DIFF_LINES)),
             *([logical.AS_SUPERUSER] if rights else []),
-            f"To make it live all the same: `{command}`.",
+            f"To make it live nevertheless: `{command}`.",
         ],
         differences=compared.to_judge, waiting=entry["incoming"], diff=run.diff,
     )  # fmt: skip
