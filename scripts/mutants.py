@@ -101,7 +101,7 @@ MUTATIONS = [
         ("seeds/run.py", 'count["inserted"] += len', 'count["inserted"] = len', "seeds/test_seed_run.py"),
         ("seeds/run.py", 'count["unchanged"] += plan', 'count["unchanged"] = plan', "seeds/test_seed_run.py"),
         ("seeds/plan.py", "if count != len(changes)", "if False", "seeds/test_seed_run.py"),
-        ("seeds/run.py", "if said.strip().lower() == declared", "if said", "seeds/test_seed_run.py"),
+        ("seeds/run.py", "if environment.strip().lower() == declared", "if environment", "seeds/test_seed_run.py"),
     )
 ]  # fmt: skip
 

@@ -108,7 +108,7 @@ def test_what_stays_and_what_goes() -> None:
         ({**DOWNS, "2_b": "-- nothing"}, {}, "it takes nothing back"),
         ({**DOWNS, "2_b": "DROP TABLE b; COMMIT"}, {}, "Nothing was rolled back"),
         ({**DOWNS, "2_b": "BEGIN; DROP TABLE b; COMMIT"}, {}, "a rollback is one transaction"),
-        ({**DOWNS, "2_b": "DROP ROLE r"}, {}, "changes what all databases of the server share"),
+        ({**DOWNS, "2_b": "DROP ROLE r"}, {}, "changes objects that all databases of the server share"),
         (DOWNS, {"to": "0_gone"}, "P3011"),
         (DOWNS, {"rows": [Row("1_a", "0" * 64, AT, AT, None)]}, "was edited after it was applied"),
         (DOWNS, {"rows": [Row("1_a", FILES["1_a"].checksum, AT, None, None)]}, "P3009"),
