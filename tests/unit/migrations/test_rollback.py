@@ -34,12 +34,12 @@ BEFORE: Any = {7: ("t", 100, 8192, TYPES, 1, 1)}
         (("t", 100, 8192, TYPES, 1, 1), []),
         (("t", 100, 8192, TYPES, 1, 4), [("deletes rows of table t", 3, "row")]),
         (("t", 100, 8192, TYPES, 3, 1), [("changes rows of table t", 2, "row")]),
-        (("t", 200, 8192, TYPES, 1, 1), [("writes table t anew", 8192, "byte")]),
+        (("t", 200, 8192, TYPES, 1, 1), [("rewrites table t", 8192, "byte")]),
         (("t", 200, 0, TYPES, 1, 1), [("empties table t", 8192, "byte")]),
-        (("t", 200, 8192, {"1": "20 -1"}, 1, 1), [("writes table t anew", 8192, "byte")]),
+        (("t", 200, 8192, {"1": "20 -1"}, 1, 1), [("rewrites table t", 8192, "byte")]),
         # A column that is added may write it anew, by which nothing is lost.
         (("t", 200, 8192, {**TYPES, "2": "23 -1"}, 1, 1), []),
-        (("t", 200, 8192, {"1": "20 -1", "2": "23 -1"}, 1, 1), [("writes table t anew", 8192, "byte")]),
+        (("t", 200, 8192, {"1": "20 -1", "2": "23 -1"}, 1, 1), [("rewrites table t", 8192, "byte")]),
     ],
 )
 def test_what_the_server_counted_is_a_loss(after: Any, losses: list[tuple[str, int, str]]) -> None:
@@ -105,7 +105,7 @@ def test_what_stays_and_what_goes() -> None:
     ("downs", "changes", "words"),
     [
         ({"3_c": "SELECT 1"}, {}, "2_b/down.sql does not exist"),
-        ({**DOWNS, "2_b": "-- nothing"}, {}, "it takes nothing back"),
+        ({**DOWNS, "2_b": "-- nothing"}, {}, "it undoes nothing"),
         ({**DOWNS, "2_b": "DROP TABLE b; COMMIT"}, {}, "Nothing was rolled back"),
         ({**DOWNS, "2_b": "BEGIN; DROP TABLE b; COMMIT"}, {}, "a rollback is one transaction"),
         ({**DOWNS, "2_b": "DROP ROLE r"}, {}, "changes objects that all databases of the server share"),
@@ -124,5 +124,5 @@ def test_what_cant_be_taken_back_whole_is_refused(downs: dict[str, str], changes
 def test_a_down_that_doesnt_give_the_schema_that_was_there_is_refused() -> None:
     table = Item("table", "t", "CREATE TABLE t (...)", create="CREATE TABLE t (...)", target="TABLE t")
     migration_rollback._refuse_difference(PARAMS, "down", [table], [table])
-    with pytest.raises(DasTernError, match="down doesn't give the catalogue"):
+    with pytest.raises(DasTernError, match="going down doesn't restore the catalogue"):
         migration_rollback._refuse_difference(PARAMS, "down", [], [table])
