@@ -287,7 +287,7 @@ class TestPresent:
         result = play(BOTH, {**NOWHERE, "postgres_image_local": "das-tern-test/other:17"})
         assert (result.rc != 0, result.changed) == (True, 0)
         assert words in result.flat
-        assert "wanted: 17" in result.flat
+        assert "Expected: 17" in result.flat
 
     def test_wrong_source(self, play: Runner) -> None:
         result = play(BOTH, {"postgres_image_source": "bogus"})
@@ -568,7 +568,7 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("variables", "words"),
         [
-            ({"postgres_image_mirror": "bogus"}, "postgres_image_mirror is 'bogus'; wanted: a URI"),
+            ({"postgres_image_mirror": "bogus"}, "postgres_image_mirror is 'bogus'. Expected: a URI"),
             ({"postgres_image_major": 16}, "no Debian release is known here that ships PostgreSQL 16"),
             ({"postgres_image_packages": ["no-such-package"]}, "no-such-package"),
         ],

@@ -224,7 +224,7 @@ def test_playbooks(chain: Database, tmp_path: Path, tmp_path_factory: pytest.Tem
     assert "changed=0" in chain.play(playbook=decide, repair="5_step").stdout
     assert chain.play(playbook=status).returncode == 0
     neither = chain.play(playbook=decide)
-    assert (neither.returncode, "\n  failed       No decision given; wanted is one of" in neither.stdout) == (2, True)
+    assert (neither.returncode, "\n  failed       No decision given. Expected: one of" in neither.stdout) == (2, True)
     both = chain.play(playbook=decide, applied="a", rolled_back="b")
     assert (both.returncode, "applied and rolled_back given" in " ".join(both.stdout.split())) == (2, True)
 

@@ -3,9 +3,9 @@
 # POSTGRES_PASSWORD, POSTGRES_INITDB_ARGS (each also with _FILE), POSTGRES_INITDB_WALDIR, POSTGRES_HOST_AUTH_METHOD,
 # PGDATA and /docker-entrypoint-initdb.d.
 #
-# A new cluster grows in $PGDATA/.init, is renamed to $PGDATA/.ready when everything asked for is in it, and its files
-# then move up, PG_VERSION last. So whenever this script is killed, the next start either begins anew or finishes the
-# move: a half-made cluster is never served.
+# A new cluster is built in $PGDATA/.init and renamed to $PGDATA/.ready when it is complete; its files then move up,
+# PG_VERSION last. So whenever this script is killed, the next start either begins anew or finishes the move: an
+# incomplete cluster is never served.
 set -eu
 
 say() { printf 'entrypoint: %s\n' "$*"; }
@@ -14,7 +14,7 @@ die() {
     exit 1
 }
 
-# value NAME DEFAULT: sets NAME from NAME_FILE if that is given, else from NAME, else to DEFAULT.
+# value NAME DEFAULT: set NAME from NAME_FILE if that is given, else from NAME, else to DEFAULT.
 value() {
     eval "given=\${$1:-} file=\${$1_FILE:-}"
     if [ -n "$file" ]; then
@@ -26,7 +26,7 @@ value() {
     unset "$1_FILE" given file
 }
 
-# quoted WORD...: the words as one string that a shell splits into the same words again.
+# quoted WORD...: print the words as one string that a shell splits into the same words again.
 quoted() {
     for word in "$@"; do
         printf "'"
@@ -67,7 +67,7 @@ initialise() {
     value POSTGRES_PASSWORD ''
     value POSTGRES_INITDB_ARGS ''
     if [ -z "$POSTGRES_PASSWORD" ] && [ "${POSTGRES_HOST_AUTH_METHOD:-}" != trust ]; then
-        die "the data directory $PGDATA is empty and there is no password for its superuser." \
+        die "the data directory $PGDATA is empty and no password for its superuser is given." \
             "Set POSTGRES_PASSWORD_FILE to a mounted file that holds one (or POSTGRES_PASSWORD)." \
             "POSTGRES_HOST_AUTH_METHOD=trust lets everybody in without one."
     fi
@@ -97,7 +97,7 @@ initialise() {
         ${POSTGRES_INITDB_WALDIR:+--waldir "$POSTGRES_INITDB_WALDIR"} '"$POSTGRES_INITDB_ARGS"
     printf '\n# Every other address, as POSTGRES_HOST_AUTH_METHOD says.\nhost all all all %s\n' "$method" >>"$stage/pg_hba.conf"
 
-    # The server of the initialisation listens on a socket of its own only: nobody takes it for the real one.
+    # The server of the initialisation only listens on a socket of its own, so nobody takes it for the real one.
     [ "$1" = postgres ] && shift
     pg_ctl start --pgdata "$stage" --wait --timeout 300 --silent --options "$(quoted "$@" \
         -c listen_addresses= -c "unix_socket_directories=$socket" -c archive_mode=off -c logging_collector=off)"
@@ -110,7 +110,7 @@ initialise() {
             *.sh)
                 say "running $script"
                 (
-                    # Scripts see the cluster where it is now.
+                    # Scripts see the cluster at its present place.
                     export PGDATA="$stage" PGHOST="$socket" PGPASSWORD="$POSTGRES_PASSWORD" \
                         POSTGRES_USER POSTGRES_DB POSTGRES_PASSWORD
                     if [ -x "$script" ]; then exec "$script"; else exec bash -e "$script"; fi
@@ -154,7 +154,7 @@ if [ "$serve" = true ]; then
     ready=$PGDATA/.ready
     socket=/var/run/postgresql/.init
     if [ "$(id -u)" -eq 0 ]; then
-        # PostgreSQL refuses to run as root: hand the directories to its own user and go on as that.
+        # PostgreSQL refuses to run as root: give the directories to its own user and continue as that user.
         mkdir -p "$PGDATA" /var/run/postgresql
         find "$PGDATA" /var/run/postgresql ! -user postgres -exec chown -h postgres:postgres {} +
         exec setpriv --reuid=postgres --regid=postgres --init-groups "$0" "$@"
