@@ -244,6 +244,20 @@ def test_the_servers_error_gets_words(database: Database, text: str, sqlstate: s
     assert words in failure.value.message
 
 
+def test_a_transaction_that_lasts_too_long(database: Database) -> None:
+    """Each statement is short enough; together they would hold the lock for longer than was allowed."""
+    database.write(
+        _1_a="CREATE TABLE a (id int);",
+        _2_b="LOCK a; SELECT pg_sleep(0.4); SELECT pg_sleep(0.4); SELECT pg_sleep(0.4);",
+    )
+    with pytest.raises(DasTernError) as failure:
+        database.migrate(transaction_timeout="900ms", statement_timeout="600ms")
+    assert failure.value.facts["sqlstate"] == "25P04"
+    assert "migrations_transaction_timeout" in failure.value.message
+    assert database.ledger() == ["1_a"]
+    assert database.migrate(transaction_timeout="5s")["changed"] is True
+
+
 def test_copy_from_the_client(database: Database) -> None:
     database.write(_1_a="CREATE TABLE a (id int);\nCOPY a FROM STDIN;\n1\n\\.\n")
     with pytest.raises(DasTernError, match="1_a"):
@@ -321,7 +335,13 @@ def test_tables_without_a_ledger(chain: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("lock_timeout", "soon"), ("statement_timeout", "-1"), ("lock_timeout", "1 fortnight")]
+    ("name", "value"),
+    [
+        ("lock_timeout", "soon"),
+        ("statement_timeout", "-1"),
+        ("transaction_timeout", "x"),
+        ("lock_timeout", "1 fortnight"),
+    ],
 )
 def test_a_wrong_time(chain: Database, name: str, value: str) -> None:
     assert f"`migrations_{name}` is '{value}'" in refused(chain, **{name: value}).message

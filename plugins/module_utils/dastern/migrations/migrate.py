@@ -52,6 +52,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "on_out_of_order": {"type": "str", "choices": POLICIES, "default": "warn"},
     "lock_timeout": {"type": "str", "default": "10s"},
     "statement_timeout": {"type": "str", "default": "0"},
+    "transaction_timeout": {"type": "str", "default": "0"},
     "lock_wait": {"type": "int", "default": 300},
     "lock_retries": {"type": "int", "default": 0},
     "assume_empty": {"type": "bool", "default": False},
@@ -80,6 +81,7 @@ ADVICE = {
     "or raise that variable.",
     "40P01": "This session and another waited for each other, and the server cancelled this session's statement. Run again.",
     "57014": "The statement ran longer than `migrations_statement_timeout`: raise it, or split the work.",
+    "25P04": "The migration's transaction lasted longer than `migrations_transaction_timeout`: raise it, or split the work.",
     "53100": "The disk of the data volume is full: free space there, then run again.",
     "42501": "The role that migrates lacks a privilege: grant it, or let a superuser do this step.",
 }
@@ -93,6 +95,9 @@ _ADVICE_ALONE = {
 """The advice for statements that fail outside a transaction as well."""
 
 
+_TIMEOUTS = ("lock_timeout", "statement_timeout", "transaction_timeout")
+
+
 def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = False) -> dict[str, Any]:
     """Apply the pending migrations; the keys of `params` are the options of the module `migration`.
 
@@ -100,7 +105,7 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     `locked_by` and changes nothing. Raises `DasTernError`.
     """
     check_mode = check_mode or params["state"] == "plan"
-    settings = {name: duration(f"migrations_{name}", params[name]) for name in ("lock_timeout", "statement_timeout")}
+    settings = {name: duration(f"migrations_{name}", params[name]) for name in _TIMEOUTS}
     files = of_params(params)
     if params["state"] == "status":
         return _status(params, files)
@@ -445,6 +450,10 @@ def _failure(
             else "It is either applied whole or not at all: `ansible-playbook playbooks/status.yml` shows the server, "
             "a second run continues where this one stopped.",
         ]
+        if diag.sqlstate:
+            facts["sqlstate"] = diag.sqlstate
+        if advice := advice_for(failure):
+            lines.append(advice)
         return DasTernError(lines, **facts)
     where, statement = place(migration.sql, diag.statement_position, done)
     facts.update(sqlstate=diag.sqlstate, **where)
