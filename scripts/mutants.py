@@ -54,7 +54,7 @@ MUTATIONS = [
         ("migrations/run.py", "if not self._ledger.commit_applied(", "if None is self._ledger.commit_applied(", "migrations/test_migration_runner.py"),
         ("migrations/run.py", 'if row != ("committed",)', "if row is None", "migrations/test_migration_runner.py"),
         ("migrations/run.py", "if committed is None", "if committed", "migrations/test_migration_runner.py"),
-        ("migrations/migrate.py", "if wrong and not locked", "if False", "migrations/test_migrate.py"),
+        ("migrations/migrate.py", "if problems and not locked", "if False", "migrations/test_migrate.py"),
         ("migrations/migrate.py", "or failure.remains or", "or", "migrations/test_migrate.py"),
         ("migrations/migrate.py", "if plan.failed and holder is None", "if False", "migrations/test_migrate.py"),
         ("migrations/migrate.py", "ledger, files, locked=True", "ledger, files, locked=False", "migrations/test_migrate.py"),
@@ -62,8 +62,8 @@ MUTATIONS = [
         ("migrations/ledger.py", "AND NOT EXISTS (SELECT", "AND EXISTS (SELECT", "migrations/test_ledger.py"),
         ("migrations/plan.py", "if not file.matches(applied", "if file.matches(applied", "migrations/test_migration_plan.py"),
         ("migrations/guards.py", "else now >= first or now < last", "else True", "migrations/test_migration_guards.py"),
-        ("migrations/reset.py", 'if said != "development"', 'if said == "production"', "migrations/test_reset.py"),
-        ("migrations/rollback.py", "if loss.count and loss.table not in said", "if False", "migrations/test_rollback.py"),
+        ("migrations/reset.py", 'if environment != "development"', 'if environment == "production"', "migrations/test_reset.py"),
+        ("migrations/rollback.py", "if loss.count and loss.table not in", "if loss is None and loss.table not in", "migrations/test_rollback.py"),
         ("migrations/rollback.py", "now_deleted > deleted", "now_deleted < deleted", "migrations/test_rollback.py"),
         # Backups
         ("backups/physical.py", "if base is None or not good(base)", "if base is None", "backups/test_physical.py"),
@@ -86,7 +86,7 @@ MUTATIONS = [
         ("restores/run.py", "confirmed = bool(into) or is_confirmed(params, run.database)", "confirmed = True", "restores/test_restore_run.py"),
         ("restores/target.py", 'end is None or position(backup["lsn"]["stop"]) <= end', "True", "restores/test_restore_target.py"),
         ("restores/target.py", "if number < end // SEGMENT", "if number <= end // SEGMENT", "restores/test_restore_target.py"),
-        ("restores/target.py", 'one["label"] not in bad', "True", "restores/test_restore_target.py"),
+        ("restores/target.py", 'candidate["label"] not in faults', "True", "restores/test_restore_target.py"),
         ("restores/plan.py", "if free < needs", "if False", "restores/test_restore_run.py"),
         ("restores/drill.py", "if free < needed", "if False", "restores/test_drill.py"),
         ("common/confirmation.py", 'instance.startswith("development/")', "True", "restores/test_restore_run.py"),
@@ -101,7 +101,7 @@ MUTATIONS = [
         ("seeds/run.py", 'count["inserted"] += len', 'count["inserted"] = len', "seeds/test_seed_run.py"),
         ("seeds/run.py", 'count["unchanged"] += plan', 'count["unchanged"] = plan', "seeds/test_seed_run.py"),
         ("seeds/plan.py", "if count != len(changes)", "if False", "seeds/test_seed_run.py"),
-        ("seeds/run.py", "if environment.strip().lower() == declared", "if environment", "seeds/test_seed_run.py"),
+        ("seeds/run.py", ".strip().lower() == declared", "", "seeds/test_seed_run.py"),
     )
 ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from ansible.module_utils.dastern.common import scram
 from ansible.module_utils.dastern.common.errors import DasTernError
 from ansible.module_utils.dastern.docker.containers import Containers
 from ansible.module_utils.dastern.server.access_files import keep
@@ -368,7 +370,20 @@ def test_drift_inside_is_brought_back(role: Role) -> None:
     role.sql("DROP TABLE hidden, open")
 
 
-def test_a_password_changes_on_an_existing_volume(role: Role) -> None:
+@pytest.fixture
+def logged(role: Role) -> Iterator[Callable[[], str]]:
+    """Gives the server's log, which has every statement of the superuser's until the test ends."""
+    role.sql("ALTER ROLE postgres SET log_statement = 'all'")
+
+    def log() -> str:
+        told = docker("logs", role.name)
+        return told.stdout + told.stderr
+
+    yield log
+    role.sql("ALTER ROLE postgres RESET log_statement")
+
+
+def test_a_password_changes_on_an_existing_volume(role: Role, logged: Callable[[], str]) -> None:
     change = {"postgres_app_password": SECRET}
     old = (role.config_dir / "app_password").read_text().strip()
     outputs = [role.done("--check", "-vvv", "--diff", **change)]
@@ -384,8 +399,16 @@ def test_a_password_changes_on_an_existing_volume(role: Role) -> None:
     # Without it in the inventory the file is what counts.
     assert role.done().changed == 0
     stored = role.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'dastern_user'")
-    log = docker("logs", role.name)
-    for output in [*(output.stdout for output in outputs), log.stdout + log.stderr]:
+    # Where it is sent as anybody would send it a verifier is in the log, behind all that was sent before.
+    control = scram.verifier("of nobody", iterations=2)
+    role.sql(f"CREATE ROLE nobody PASSWORD '{control}'; DROP ROLE nobody")
+    end = time.monotonic() + 30
+    while control not in logged() and time.monotonic() < end:
+        time.sleep(0.1)
+    log = logged()
+    verifiers = re.findall(r"SCRAM-SHA-256\$[^'\s]*", log)
+    assert (set(verifiers), scram.matches(SECRET, stored)) == ({control}, True)
+    for output in [*(output.stdout for output in outputs), log]:
         for secret in (SECRET, SECRET.replace("\\", "\\\\"), json.dumps(SECRET)[1:-1], old, stored):
             assert secret not in output
 

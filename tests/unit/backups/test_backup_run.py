@@ -103,10 +103,9 @@ def test_a_container_that_sees_another_folder_is_refused(place: Place, monkeypat
 
 
 def test_a_container_without_the_repository_is_refused_before_anything_is_asked(
-    params: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+    params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "there", lambda _: False)
-    monkeypatch.setattr(place.containers, "inspect", lambda *_: None)
     for found, words in ((None, "isn't there"), ({"State": {"Running": False}}, "doesn't run")):
         monkeypatch.setattr(
             "ansible.module_utils.dastern.docker.containers.Containers.inspect", lambda *_, found=found: found

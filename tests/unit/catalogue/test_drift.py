@@ -500,7 +500,9 @@ def test_of_a_table_with_very_many_columns_the_keys_are_drawn() -> None:
 def test_a_comment_on_a_column_that_has_no_item_is_not_the_tables() -> None:
     text = "COMMENT ON COLUMN users.z IS 'of a partition''s column'"
     comment = Item("comment", "column users.z", text, create=text, parent="table users")
-    assert "of a partition" not in schema_docs([*USERS, comment])
+    own = "COMMENT ON TABLE users IS 'of the table'"
+    docs = schema_docs([*USERS, comment, Item("comment", "table users", own, create=own, parent="table users")])
+    assert ("of a partition" in docs, "of the table" in docs) == (False, True)
 
 
 # --- files and names
