@@ -25,7 +25,7 @@ from ..server import pgbackrest_version
 from ..server.backup_folders import RECEIVED, elsewhere
 from ..server.hba import RECEIVER
 from ..server.survey import BACKUPS, PGDATA
-from . import keeper, physical
+from . import keeper, kinds, physical
 from . import records as backup_records
 from .calendar import moment
 from .pgbackrest import PgBackRest
@@ -204,7 +204,7 @@ class Health:
             )
         else:
             lines.append("no backup")
-        for kind in ("physical", "logical"):
+        for kind in kinds.KINDS:
             if drilled := self.drilled_of(kind):
                 took = drilled[0].restore_seconds
                 serving = f", serving after {took:.1f} s" if took is not None else ""
@@ -254,7 +254,7 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
         raise DasTernError(f"The backups in {place.folder} can't be read by this user. Run the play as root.")
     health = Health(
         place.container, place.database, now or datetime.now(UTC),
-        [one for one in place.records() if one.kind == "physical" or one.database == place.database],
+        [one for one in place.records() if one.holds(place.database)],
         read_status(place.folder), damaged=place.damaged(),
     )  # fmt: skip
     health.counted = counted(health.records, params["wal_archive"])
@@ -326,7 +326,7 @@ def counted(records: list[Record], wal_archive: bool) -> list[Record]:
 
     A logical one, such as each migration takes, proves nothing of them.
     """
-    return [one for one in records if wal_archive and one.kind == "physical"] or records
+    return [one for one in records if wal_archive and one.physical] or records
 
 
 def to_drill(records: list[Record]) -> str:
@@ -361,7 +361,7 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
                 Problem("age", f"backup {one.label}", f"of {local(_ended(one))}, which is still to come",
                         "taken with the clock right", "timedatectl")
             )  # fmt: skip
-        elif health.last is None and (one.kind == "physical" or not params["wal_archive"]):
+        elif health.last is None and (one.physical or not params["wal_archive"]):
             health.last = one
     for label in health.damaged:
         health.problems.append(Problem("unverified", f"the record of {label}", "damaged", "as it was written", backup))
@@ -380,7 +380,7 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
         elif one.verified is None and one is health.counted[0]:
             verify = "ansible-playbook playbooks/verify_backups.yml"
             health.problems.append(Problem("unverified", f"backup {one.label}", "not verified", "verified", verify))
-    for kind in ("physical", "logical"):
+    for kind in kinds.KINDS:
         # The newest drill, of whichever backup: the next one, which nobody has drilled yet, takes nothing of it back.
         if (newest := health.drilled_of(kind)) is None:
             continue
@@ -397,11 +397,11 @@ def _backups(health: Health, params: dict[str, Any]) -> None:
     if not (days := params["drill_days"]):
         return
     wanted = f"one that succeeded in the last {days} d (backup_schedule_drill_days)"
-    kinds = {one.kind for one in health.counted}
-    kind = f"{next(iter(kinds))} " if len(kinds) == 1 else ""
+    names = {one.kind for one in health.counted}
+    kind = f"{next(iter(names))} " if len(names) == 1 else ""
     if (drilled := health.drilled) is None:
         found = "never"
-        if kind == "physical " and (other := health.drilled_of("logical")):
+        if names == {kinds.Physical.name} and (other := health.drilled_of(kinds.Logical.name)):
             found += (
                 f" (only logical {other[0].label}, {health.ago(other[1].at)}, which proves nothing of physical ones)"
             )
@@ -458,7 +458,7 @@ def _sizes(health: Health, params: dict[str, Any]) -> None:
     factor = params["size_factor"]
     for kind in ("full", "diff", "incr", "logical"):
         same = [one for one in health.records if one.type == kind]
-        sizes = [one.stored if kind in ("full", "logical") else one.bytes for one in same[:6]]
+        sizes = [one.stored if kind in backup_records.WHOLE else one.bytes for one in same[:6]]
         if len(sizes) < 2:
             continue
         usual = statistics.median(sizes[1:])
@@ -519,7 +519,7 @@ def _pgbackrest(health: Health, place: Place) -> None:
 
 def _gap(health: Health, place: Place) -> None:
     """What the archive lacks behind the newest backup, by the names in it: each backup from there on would need it."""
-    if not (health.keeper and health.archive and any(one.kind == "physical" for one in health.records)):
+    if not (health.keeper and health.archive and any(one.physical for one in health.records)):
         return
     found = physical.Found()
     program = PgBackRest(place.containers, place.keeper)

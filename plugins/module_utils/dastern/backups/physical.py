@@ -339,7 +339,7 @@ def _pages(place: Place, program: PgBackRest, one: Mapping[str, Any], repository
 
 def damaged_pages(place: Place, record: Record) -> str:
     """What to do where a backup found pages of the live database damaged."""
-    whole = next((one for one in place.records() if one.kind == "physical" and good(one)), None)
+    whole = next((one for one in place.records() if one.physical and good(one)), None)
     beside = playbook("restore", what="database", into=f"{place.database}_whole")
     back = (
         f"The newest good one is {whole.label}; restored from it and from the log since, what was in those pages comes back: `{beside}`."
@@ -528,20 +528,19 @@ def trim(program: PgBackRest) -> None:
     program.expire_archive(sum(one["type"] == "full" for one in program.info().sets))
 
 
-def further(
-    place: Place, program: PgBackRest, found: Server, kind: str, name: str, reason: str, say: Callable[[str], None]
-) -> list[str]:
-    """The same backup in the other repositories, whose retention their options say; why it wasn't possible.
+def further(place: Place, program: PgBackRest, first: Record, say: Callable[[str], None]) -> list[str]:
+    """The same backup as `first` in the other repositories, whose retention their options say; why it wasn't possible.
 
     Nobody waits for it: the lock of the backups isn't held, and the next backup ends one that is under way.
     """
     failed = []
+    found = Server(first.system, first.server, archiving=True)
     for repository in program.further():
         try:
             began, clock = now(), time.monotonic()
-            label = program.patiently(lambda: _copied(program, kind, say, repository))  # noqa: B023
+            label = program.patiently(lambda: _copied(program, first.type, say, repository))  # noqa: B023
             with telling(lambda: f"repository {repository}: counting, and waiting for its WAL", say):  # noqa: B023
-                record = _counted(place, program, found, label, began, clock, name, reason, repository)
+                record = _counted(place, program, found, label, began, clock, first.name, first.reason, repository)
                 program.keep(repository, record)
         except DasTernError as refusal:
             failed.append(f"repository {repository}: {refusal.message}")

@@ -40,6 +40,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "backup_dir": {"type": "path", "required": True},
 }
 """The options of every module that works with backups; `Place` reads them."""
+WHOLE = ("full", "logical")
+"""The types of backups that need no other one."""
 KEEPER = "-backup"
 """What is added to the server's container's name for that of the container that alone has the repository."""
 FORMER = "former"
@@ -119,6 +121,15 @@ class Record:
     def called(self) -> str:
         """Its label, and what the operator called it."""
         return f"{self.label} ({self.name})" if self.name else self.label
+
+    @property
+    def physical(self) -> bool:
+        """Whether it is of the whole cluster, and the log goes on from it."""
+        return self.kind == "physical"
+
+    def holds(self, database: str) -> bool:
+        """Return whether `database` of its server is in it."""
+        return self.physical or self.database == database
 
     @property
     def restore_command(self) -> str:
@@ -243,7 +254,7 @@ class Place:
         folder = self.records_folder / FORMER
         try:
             for record in self.records():
-                if record.kind == "physical":
+                if record.physical:
                     folder.mkdir(mode=0o700, exist_ok=True)
                     self.record_path(record.label).replace(folder / f"{record.label}.json")
         except OSError as error:

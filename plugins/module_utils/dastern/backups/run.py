@@ -7,28 +7,27 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from ..catalogue.census import EXACT, Locks
 from ..common import sql_values, swaps
 from ..common.commands import playbook
 from ..common.errors import DasTernError
 from ..common.files import write
-from ..common.quantities import amount, cut, local
+from ..common.quantities import amount, local
 from ..common.text import shown
-from ..server import pgbackrest_version
 from ..server.backup_folders import refuse_another
-from . import keeper, physical
+from . import keeper, kinds, physical
 from . import logical as backup_logical
 from . import records as backup_records
-from .health import AHEAD, VERIFICATION
+from .health import AHEAD, VERIFICATION, counted
 from .kept import expire_old, would_expire
+from .kinds import Kind, Say
 from .pgbackrest import PgBackRest, records_of
-from .records import Check, Place, Record, now
+from .records import Place, Record, now
 
 TYPES = ("full", "diff", "incr", "logical")
 KEEP = {
@@ -55,8 +54,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
 """The options of the module `backup`, of which the others have a part; `take` reads them."""
 VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_records.ARGUMENT_SPEC, "wait", "nice")}
 
-Say = Callable[[str], None]
-
 # As the target of a restore these mean something else: the newest state, a transaction, an LSN, a time, a backup's label.
 _NO_NAME = re.compile(r"latest|\d+|[\dA-F]{1,8}/[\dA-F]{1,8}|\d{4}-\d\d-\d\d.*|\d{8}-\d{6}[FL].*", re.IGNORECASE)
 
@@ -75,53 +72,25 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         if not check_mode:
             raise not_running(place)
         return {"changed": True, "lines": [f"would take a backup, once container {place.container} runs"], "next": []}
-    found = physical.server(place)
-    kind = params["backup_type"] or ("" if found.archiving else "logical")
-    if check_mode:
-        return _planned(place, keep, kind, params)
+    type_ = params["backup_type"] or ("" if physical.server(place).archiving else kinds.Logical.whole)
     program = PgBackRest(place.containers, place.keeper, params["nice"])
-    lines: list[str] = []
-    if kind != "logical":
-        keeper.refuse_away(place)
-        lines += pgbackrest_version.untested(program.version())
+    kind = kinds.of_type(type_)(place, program, params["wait"], say)
+    request = kinds.Request(type_, params["name"], params["reason"], params["lock_timeout"])
+    if check_mode:
+        return _planned(kind, request, keep)
+    lines = kind.ready()
     with place.alone(params["wait"], "a backup"):
         before = place.records()
-        if kind == "logical":
-            with physical.telling(lambda: "logical backup", say):
-                record = backup_logical.take(
-                    place, place.database, params["name"], params["reason"], params["lock_timeout"]
-                )
-        else:
-            program.alone(params["wait"], say)
-            found, info = physical.usable(place, program)
-            physical.forget_received(place, program)  # the disk that a backup needs may be full of it
-            swept = physical.sweep(place, program, info)
-            kind, why = physical.effective(place, info, kind)
-            if why:
-                lines.append(f"a full one, because {why}")
-            record = physical.take(place, program, found, kind, params["name"], params["reason"], params["wait"], say)
-            swept += physical.sweep(place, program, program.info())
-            lines += [f"deleted {label}, which a killed run left incomplete" for label in swept]
-        deleted = _delete(place, program, keep, kind)
-        if kind != "logical":
-            physical.forget_received(place, program)
-        lines = [f"took {_described(record)}", *lines, *(f"deleted {words}" for _, words in deleted)]
-        if kind == "logical" and (without := backup_logical.left_out(place, place.database)):
-            lines.append(
-                f"not in a logical backup: the rows of {', '.join(cut(without, 10))}; in a physical one they are, and "
-                "`ALTER EXTENSION ... DROP TABLE ...` makes the table the application's again"
-            )
+        record, done = kind.take(request)
+        deleted = _delete(kind, keep)
+        lines = [f"took {_described(record)}", *lines, *done, *(f"deleted {words}" for _, words in deleted)]
         lines += expire_old(place)
         after = place.records()
         if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:
             lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
-        if record.uncounted and physical.good(record):
-            lines.append(f"its rows weren't counted, so that a restore can't be compared: {record.uncounted}")
-        elif physical.good(record) and kind != "logical":
-            lines += _compared_in_part(place, record)
-    failed = []
-    if kind != "logical":
-        failed = physical.further(place, program, found, kind, params["name"], params["reason"], say)
+        if physical.good(record):
+            lines += kind.caveats(record)
+    copied, failed = kind.copy(record)
     words = [] if physical.good(record) else [physical.damaged_pages(place, record)]
     if failed:
         words.append(
@@ -129,25 +98,12 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         )
     if words:
         raise DasTernError(" ".join(words), label=record.label, lines=lines)
-    if kind != "logical" and (others := program.further()):
-        lines.append(f"repository {', '.join(map(str, others))} has one as well")
+    if copied:
+        lines.append(f"repository {', '.join(map(str, copied))} has one as well")
     return {
         "changed": True, "label": record.label, "record": record.as_dict(), "lines": lines,
         "deleted": [label for label, _ in deleted], "next": [LIST], "diff": _difference(before, after),
     }  # fmt: skip
-
-
-def _compared_in_part(place: Place, record: Record) -> list[str]:
-    """What of a physical backup a restore can't be compared with, and why."""
-    if record.exact and record.census["schema"]:
-        return []
-    locks = Locks.of(place.superuser, place.database)
-    what = " and ".join([*([] if record.exact else ["its rows"]), *([] if record.census["schema"] else ["its schema"])])
-    if not locks.fit(EXACT):
-        return [
-            f"{what} can't be compared when it is restored: for {locks.tables} tables that takes {locks.wanted(EXACT)}"
-        ]
-    return ["the database was never quiet for 200 ms: its rows were counted a little later"]
 
 
 def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
@@ -160,29 +116,20 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
             return nothing
         raise not_running(place)
     program = PgBackRest(place.containers, place.keeper, params["nice"])
-    lines: list[str] = []
-    if any(record.kind == "physical" for record in place.records()):
-        keeper.refuse_away(place)
-        lines += pgbackrest_version.untested(program.version())
+    both = [kind(place, program, params["wait"], say) for kind in kinds.KINDS.values()]
+    there = place.records()
+    lines = [line for kind in both if kind.own(there) for line in kind.ready()]
     further = program.further()
     if empty and not further:
         return nothing
     with place.alone(params["wait"], "a verification"):
         records, damaged = place.records(), place.damaged()
         found = physical.Found()
-        own = [record for record in records if record.kind == "physical"]
-        there = bool(own or damaged) and bool(program.info().system)
-        if own or damaged:
-            if there:
-                with physical.telling(lambda: "verifying the repository", say):
-                    found = physical.verify(place, program, own)
-            else:
-                lost = Check(now(), False, 0, f"{place.folder} has no repository any more")
-                found.checks = {record.label: lost for record in own}
-        for record in records:
-            if record.kind == "logical":
-                with physical.telling(lambda label=record.label: f"verifying {label}", say):  # type: ignore[misc]
-                    found.checks[record.label] = backup_logical.verify(place, record)
+        for kind in both:
+            part = kind.verify(kind.own(records), damaged)
+            found.checks |= part.checks
+            found.problems += part.problems
+            found.notes += part.notes
         for label, check in found.checks.items():
             if not check_mode:
                 place.note(label, verified=check)
@@ -211,8 +158,10 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
             for label in wrong
         ]
         good = next((one.label for one in records if found.checks[one.label].ok), "none")
-        logical = not found.problems and all(label.endswith("L") for label in wrong)
-        again = playbook("backup", backup_type="logical" if logical else "full")
+        wholes = {kinds.of_label(label).whole for label in wrong}
+        again = playbook(
+            "backup", backup_type=kinds.Physical.whole if found.problems or len(wholes) > 1 else wholes.pop()
+        )
         result |= {
             "failed": True,
             "msg": f"{'. '.join([*words, *found.problems])}. Take a new backup (`{again}`), and don't restore from what is damaged; the "
@@ -238,7 +187,8 @@ def _remembered(place: Place, problems: list[str]) -> list[str]:
 def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     """All backups with what is known of each, the newest first; reads only."""
     place = Place(dict(params))
-    backups = [_shown(record) for record in place.records()]
+    records = place.records()
+    backups = [_shown(record) for record in records]
     damaged, unfinished, going, others, lines = place.damaged(), [], [], [], []
     dumps = backup_logical.unknown(place)
     further: dict[str, list[dict[str, Any]]] = {}
@@ -262,8 +212,8 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
             going = physical.leftovers(place, info, "full")  # where no full one is whole, the next one is
             others = [label for label in physical.unknown(place, info) if label not in damaged]
             there = {one["label"] for one in info.sets}
-            for backup in backups:
-                backup["missing"] = backup["kind"] == "physical" and backup["label"] not in there
+            for record, backup in zip(records, backups, strict=True):
+                backup["missing"] = record.physical and record.label not in there
         for number in program.further():
             further[str(number)], told = _further(program, number)
             lines += told
@@ -287,15 +237,15 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
         ),
         f"{len(backups)} backups, {amount(total)} in {place.folder} with the WAL" if backups else f"no backups in {place.folder}",
     ]  # fmt: skip
-    kinds = {backup["kind"] for backup in backups}
-    never = sorted(kinds - {backup["kind"] for backup in backups if backup["drilled"]})
+    drilled = {record.kind for record in records if record.drilled}
+    never = sorted({record.kind for record in records} - drilled)
     lines += [f"no {kind} backup was ever restored for trial" for kind in never]
     # With physical ones there, a logical one such as each migration takes needn't be.
-    never = [kind for kind in never if kind == "physical" or kinds == {kind}]
+    drill = records and not any(record.drilled for record in counted(records, wal_archive=True))
     return {
         "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
         "further": further, "bytes": total, "lines": lines,
-        "next": [swaps.RESTORE] if swap else [DRILL] if never else [] if backups else [BACKUP],
+        "next": [swaps.RESTORE] if swap else [DRILL] if drill else [] if backups else [BACKUP],
     }  # fmt: skip
 
 
@@ -314,8 +264,8 @@ def retention(given: Mapping[str, Any]) -> dict[str, dict[str, int]]:
         )
     for kind, of in keep.items():
         for name, value in of.items():
-            if not str(value).isdecimal() or (name == "count" and int(value) < 1 and kind in ("full", "logical")):
-                least = 1 if name == "count" and kind in ("full", "logical") else 0
+            if not str(value).isdecimal() or (name == "count" and int(value) < 1 and kind in backup_records.WHOLE):
+                least = 1 if name == "count" and kind in backup_records.WHOLE else 0
                 raise DasTernError(f"`backup_keep.{kind}.{name}` is `{value}`; wanted is a number from {least} on.")
             of[name] = int(value)
     return keep
@@ -335,12 +285,12 @@ def surplus(
     """
     moment = datetime.fromisoformat(at or now())
     prior = {one.label: one.prior for one in records}
-    records = [one for one in records if one.kind == "physical" or one.reason not in backup_records.REASONS]
+    records = [one for one in records if one.physical or one.reason not in backup_records.REASONS]
     counted: dict[tuple[str, str, bool], int] = {}
     kept: set[str] = set(needed)
     newest: set[tuple[str, str, bool]] = set()
     for record in records:
-        database = record.database if record.kind == "logical" else ""
+        database = "" if record.physical else record.database
         pages = physical.with_damaged_pages(record)
         began = datetime.fromisoformat(record.began)
         age = (moment - began).total_seconds() / 86400
@@ -362,51 +312,35 @@ def surplus(
     return [record for record in records if record.label not in kept]
 
 
-def _delete(place: Place, program: PgBackRest, keep: dict[str, dict[str, int]], taken: str) -> list[tuple[str, str]]:
-    """Delete what may go, physical ones behind a physical one that was `taken`; label and words of each."""
-    records = [record for record in place.records() if record.kind == "logical" or taken != "logical"]
-    info = None if taken == "logical" else program.info()
-    gone = surplus(records, keep, physical.needed(place, info) if info else ())
-    for record in gone:
-        if record.kind == "logical":
-            backup_logical.remove(place, record)
-    if info:
-        physical.remove(place, program, [record.label for record in gone if record.kind == "physical"])
-        physical.trim(program)
+def _surplus(kind: Kind, keep: Mapping[str, Mapping[str, int]], *new: Record) -> list[Record]:
+    """Which backups may go behind one of `kind`; `new` is one that isn't there yet."""
+    records = kind.place.records()
+    expiring = {record.label for one in kind.expiring() for record in one.own(records)}
+    return surplus([*new, *(one for one in records if one.label in expiring)], keep, kind.needed())
+
+
+def _delete(kind: Kind, keep: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
+    """Delete what may go behind a backup of `kind`; label and words of each."""
+    gone = _surplus(kind, keep)
+    for expiring in kind.expiring():
+        expiring.remove(expiring.own(gone))
     return [(record.label, _described(record)) for record in gone]
 
 
-def _planned(place: Place, keep: dict[str, dict[str, int]], kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _planned(kind: Kind, request: kinds.Request, keep: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """What `take` would do."""
-    before = place.records()
-    lines, records, program = [], before, PgBackRest(place.containers, place.keeper)
-    info = None
-    if kind == "logical":
-        records = [record for record in records if record.kind == "logical"]
-    else:
-        _, info = physical.usable(place, program)
-        kind, why = physical.effective(place, info, kind)
-        lines = pgbackrest_version.untested(program.version()) + ([f"a full one, because {why}"] if why else [])
-        left = physical.leftovers(place, info, kind)
-        lines += [f"would delete {label}, which a killed run left incomplete" for label in left]
-    base = next((one for one in records if one.kind == "physical" and physical.good(one)), None)
-    full = next((one for one in records if one.type == "full" and physical.good(one)), None)
-    prior = {"incr": base, "diff": full}.get(kind)
-    new = Record(
-        label="the new one", kind="logical" if kind == "logical" else "physical", type=kind, database=place.database,
-        system="", server="", tool="", began=now(), seconds=0, bytes=0, stored=0, census={}, exact=True,
-        prior=prior.label if prior else "", verified=Check(now(), True, 0), name=params["name"],
-    )  # fmt: skip
-    gone = surplus([new, *records], keep, physical.needed(place, info) if info else ())
-    called = f" called {params['name']}" if params["name"] else ""
+    before = kind.place.records()
+    new, lines = kind.plan(request)
+    gone = _surplus(kind, keep, new)
+    called = f" called {request.name}" if request.name else ""
     lines = [
-        f"would take {'an' if kind == 'incr' else 'a'} {kind} backup{called}",
+        f"would take {'an' if new.type == 'incr' else 'a'} {new.type} backup{called}",
         *lines,
         *(f"would delete {_described(one)}" for one in gone),
-        *would_expire(place),
+        *would_expire(kind.place),
     ]
     return {
-        "changed": True, "backup_type": kind, "deleted": [one.label for one in gone], "lines": lines, "next": [],
+        "changed": True, "backup_type": new.type, "deleted": [one.label for one in gone], "lines": lines, "next": [],
         "diff": _difference(before, [new, *(one for one in before if one not in gone)]),
     }  # fmt: skip
 

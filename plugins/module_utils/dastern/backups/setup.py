@@ -84,7 +84,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
             place = Place(dict(params))
         except DasTernError:  # a folder of an earlier version, which the real run takes over before
             return _result([*steps, "take over the repository that is there, in a container of its own"], True, [diff])
-        last = next((record for record in place.records() if record.kind == "physical"), None)
+        last = next((record for record in place.records() if record.physical), None)
         further = ["make the repository", "take a first full backup"]
         if last and not params["new_cluster"]:
             further = [
@@ -212,7 +212,7 @@ def _refuse_new(place: Place, found: physical.Server, info: Info) -> None:
 
     Behind it `latest` would be the new one's, and retention would count its backups for the former one's.
     """
-    own = any(record.kind == "physical" and record.system == found.system for record in place.records())
+    own = any(record.physical and record.system == found.system for record in place.records())
     if _replaced(found, info) and info.sets and not own:
         raise DasTernError(
             f"The backups in {place.folder} are of cluster {info.system} (the newest is {info.sets[-1]['label']}), and container "

@@ -202,7 +202,7 @@ class Job:
         return not any(-AHEAD <= _now() - when <= timedelta(days=days, hours=-2) for when in times)
 
     def _counted(self) -> list[Record]:
-        own = [one for one in self.place.records() if one.kind == "physical" or one.database == self.place.database]
+        own = [one for one in self.place.records() if one.holds(self.place.database)]
         return counted(own, self.config["wal_archive"])
 
     def _wait_for_server(self) -> None:

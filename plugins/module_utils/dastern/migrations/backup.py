@@ -82,7 +82,8 @@ def listed(place: Place, database: str, system: str) -> list[Record]:
     return [
         record
         for record in place.records()
-        if (record.kind, record.database, record.system) == ("logical", database, system)
+        if not record.physical
+        and (record.database, record.system) == (database, system)
         and not damage(place, record, hashes=False)
     ]
 

@@ -276,9 +276,7 @@ def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before:
         missing = [name for name in kept if name not in applied(best)]
         lacks = f", without {', '.join(missing)}" if missing else ""
         ways.append(f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`")
-    physical = [
-        record for record in backups.records() if record.kind == "physical" and record.system == system and good(record)
-    ]
+    physical = [record for record in backups.records() if record.physical and record.system == system and good(record)]
     ended = [datetime.fromisoformat(record.began) + timedelta(seconds=record.seconds) for record in physical]
     if before and any(end < before for end in ended):
         moment = local(before, exact=True)

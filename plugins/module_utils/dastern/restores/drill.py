@@ -13,6 +13,7 @@ from typing import Any
 from ..backups import logical
 from ..backups.health import counted, to_drill
 from ..backups.kept import State
+from ..backups.kinds import KINDS
 from ..backups.pgbackrest import PgBackRest
 from ..backups.records import Check, Place, Record, now
 from ..catalogue.census import Census
@@ -76,7 +77,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
             )
         began, at, serving, failure, comparison = time.monotonic(), now(), None, "", None
         try:
-            serving, comparison = (_physical if record.kind == "physical" else _logical)(site, record, began)
+            serving, comparison = {"physical": _physical, "logical": _logical}[record.kind](site, record, began)
         except DasTernError as refusal:
             # Trouble of the machine, or of the connection to a further repository, tells nothing about the backup.
             if (
@@ -108,7 +109,7 @@ def drill(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, A
     if failure:
         return {**result, "failed": True, "lines": [*lines, f"{words} FAILED its drill: {failure}"],
                 "msg": f"The drill of {words} failed: {failure} The live server was not touched, and everything made for "
-                f"the drill was removed. Take a new backup: `{playbook('backup', backup_type='logical' if record.kind == 'logical' else 'full')}`."}  # fmt: skip
+                f"the drill was removed. Take a new backup: `{playbook('backup', backup_type=KINDS[record.kind].whole)}`."}  # fmt: skip
     assert comparison is not None
     census = Census.of(record.census)
     verdict = f"{len(census.tables)} tables, {census.rows} rows" + (
@@ -136,7 +137,7 @@ def _chosen(place: Place, site: Site | None, params: Mapping[str, Any]) -> Recor
         raise DasTernError(
             f"There is no backup with a record in {where}. `ansible-playbook playbooks/backup.yml` takes one."
         )
-    own = [record for record in records if record.kind == "physical" or record.database == place.database]
+    own = [record for record in records if record.holds(place.database)]
     return place.find(to_drill(counted(own or records, params.get("wal_archive", True))), records, where)
 
 

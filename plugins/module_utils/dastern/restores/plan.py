@@ -26,7 +26,7 @@ SELECT to_json(current_setting('synchronous_standby_names') <> ''
 
 def refuse_another(run: Run, record: Record, *, own: bool) -> None:
     """Refuse a physical backup's own end if its database had another name: its content couldn't be compared."""
-    if own and record.kind == "physical" and record.database != run.database:
+    if own and record.physical and record.database != run.database:
         command = playbook(
             "restore", target=run.params["target"], what=run.params["what"], postgres_database=record.database
         )
@@ -74,19 +74,19 @@ def logical_backup(run: Run) -> Record | None:
     records = run.place.records() if run.site.repository == 1 else []
     if run.params["target"] == "latest":
         own = (record for record in records if record.database == run.database and good(record))
-        return None if any(record.kind == "physical" for record in records) else next(own, None)
+        return None if any(record.physical for record in records) else next(own, None)
     matches = [
         record
         for record in records
         if run.params["target"] in (record.label, record.name or None)
         and (run.params["into"] or record.database == run.database)
     ]
-    return next((record for record in matches[:1] if record.kind == "logical"), None)
+    return next((record for record in matches[:1] if not record.physical), None)
 
 
 def refuse_logical(run: Run) -> None:
     for record in run.place.records():
-        if run.params["target"] in (record.label, record.name or None) and record.kind == "logical":
+        if run.params["target"] in (record.label, record.name or None) and not record.physical:
             if run.params["what"] != "cluster":
                 raise DasTernError(
                     f"Backup {record.label} is of database {record.database}, and {run.database} would be replaced. Nothing was "

@@ -164,9 +164,7 @@ def next_best(run: Run, record: Record) -> str:
         return label == record.label or (label in prior and built_upon(prior[label]))
 
     for other in records:
-        fits = other.kind == "physical" or (
-            params["what"] != "cluster" and (params["into"] or other.database == run.database)
-        )
+        fits = other.physical or (params["what"] != "cluster" and (params["into"] or other.database == run.database))
         if fits and good(other) and not built_upon(other.label):
             command = restore_command({**params, "target": other.label, "timeline": 0, "accept_differences": False})
             return f"The next best backup is of {local(other.began)}: `{command}`."

@@ -142,7 +142,7 @@ class Site:
     def records(self, sets: Sequence[Mapping[str, Any]]) -> list[Record]:
         """Return the records of physical backups, the newest first; a further repository keeps them with its `sets`."""
         if self.repository == 1:
-            return [record for record in self.place.records() if record.kind == "physical"]
+            return [record for record in self.place.records() if record.physical]
         return records_of(sets)
 
     @property
