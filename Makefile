@@ -133,7 +133,7 @@ mutants: setup-dev ## Break important lines one by one; each has to fail a unit 
 	@python scripts/mutants.py $(ARGS)
 
 syntax: setup-dev ## Let Ansible parse every playbook
-	ansible-playbook --syntax-check migrate.yml playbooks/*.yml
+	ansible-playbook --syntax-check migrate.yml playbooks/*.yml tests/prepare.yml molecule/default/create.yml molecule/default/destroy.yml
 
 platform: setup-dev ## Unit tests and syntax under the other Python, 3.11 or 3.13, where it is there
 	scripts/platforms --short
