@@ -35,8 +35,8 @@ override of_instance = $(call shell_word,$(or $(value $(1)),$(2)))
 .DEFAULT_GOAL := help
 .PHONY: help up provision status migrate migration-status new-migration resolve-migration baseline rollback rehearse reset \
 	seed drift schema console backup list-backups verify-backups restore restore-drill backup-schedule plain-sql \
-	save-image remove setup setup-dev format test test-all lint unit mutants prepare security integration molecule faults docs \
-	bench clean
+	save-image remove setup setup-dev format test test-all lint unit syntax mutants platform platforms prepare security integration \
+	molecule faults docs bench clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^##@ / { print "\n" substr($$0, 5) } \
@@ -105,13 +105,15 @@ format: setup-dev ## Format the Python code and apply ruff's safe fixes
 	ruff check --fix .
 	ruff format .
 
-test-all: ## Everything that test does, and the campaigns of faults
+test-all: ## Everything that test does, the other platforms, and the campaigns of faults
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory platforms
 	@$(MAKE) --no-print-directory faults
 
 test: ## Everything that proves the project: lint, unit, security, integration, molecule
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory syntax platform
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line integration security molecule
 
 lint: setup-dev ## ansible-lint, yamllint, ruff, mypy, and the migrations
@@ -129,6 +131,15 @@ unit: setup-dev ## Tests of the pure logic
 
 mutants: setup-dev ## Break important lines one by one; each has to fail a unit test
 	@python scripts/mutants.py $(ARGS)
+
+syntax: setup-dev ## Let Ansible parse every playbook
+	ansible-playbook --syntax-check migrate.yml playbooks/*.yml tests/prepare.yml molecule/default/create.yml molecule/default/destroy.yml
+
+platform: setup-dev ## Unit tests and syntax under the other Python, 3.11 or 3.13, where it is there
+	scripts/platforms --short
+
+platforms: ## Lint, unit tests, syntax and `make up` on Python 3.11, on 3.13, and on Debian 13
+	scripts/platforms
 
 prepare: setup-dev
 	@ansible-playbook tests/prepare.yml

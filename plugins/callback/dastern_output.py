@@ -46,7 +46,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         super().v2_runner_item_on_failed(result)
 
     def _complete(self, result: Any) -> None:
-        told = result._result
+        told = result.result
         # What the summary says anyway.
         told.pop("ansible_stats", None)
         for name in told.keys() & {"msg", "preflight"}:

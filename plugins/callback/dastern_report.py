@@ -117,8 +117,7 @@ class CallbackModule(CallbackBase):
             groups = ", ".join(sorted(set(inventory.groups) - {"all", "ungrouped"})) or "none"
             self._display.error(
                 f"No host of {sources} matches `{wanted}`{limit} as {self._playbook} wants. Nothing was done. Its hosts: "
-                f"{hosts}; its groups: {groups}.",
-                wrap_text=False,
+                f"{hosts}; its groups: {groups}."
             )
             raise SystemExit(1)
 
@@ -127,14 +126,14 @@ class CallbackModule(CallbackBase):
         self._report_file = extra.get("report_file")
         self._command_line = CommandLine(ROOT, extra)
         if wrong := unwritable(self._report_file):
-            self._display.error(shown(wrong), wrap_text=False)  # its command can be copied
+            self._display.error(shown(wrong))  # its command can be copied
             # An exception of another kind would be a warning. Nothing was started yet; Ansible's own clean-up still runs.
             raise SystemExit(1)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        stats = result._result.get("ansible_stats") or {}
+        stats = result.result.get("ansible_stats") or {}
         sections = self._command_line.complete((stats.get("data") or {}).get("dastern_report") or {})
-        of_host = self._sections.setdefault(result._host.get_name(), {})
+        of_host = self._sections.setdefault(result.host.get_name(), {})
         for name, section in sections.items():
             of_host[name] = {**of_host.get(name, {}), **section}
 
@@ -147,9 +146,9 @@ class CallbackModule(CallbackBase):
         self._failed(result)
 
     def _failed(self, result: Any) -> None:
-        host, task = result._host.get_name(), result._task.get_name()
+        host, task = result.host.get_name(), result.task.get_name()
         hidden = f"hidden by no_log, in the task `{task}`"
-        message = hidden if result._result.get("censored") else str(result._result.get("msg", ""))
+        message = hidden if result.result.get("censored") else str(result.result.get("msg", ""))
         message = self._command_line.complete(message)
         # One for each host: whatever failed before it was rescued.
         self._failures[host] = {"host": host, "task": task, "message": message}

@@ -49,13 +49,19 @@ def test_make_leave_alone_mend(checkout: Path) -> None:
     assert mended.returncode == 0, mended.stdout
     assert "making .venv anew" in mended.stdout
     done = subprocess.run([checkout / ".venv/bin/ansible-playbook", "--version"], capture_output=True, text=True)
-    assert "core 2.19" in done.stdout
+    assert f"core {'2.19' if 'python version = 3.11' in done.stdout else '2.21'}." in done.stdout
 
     # A changed requirement is brought in without starting over.
     with (checkout / "requirements.txt").open("a") as file:
         file.write("# changed\n")
     changed = setup(checkout)
     assert (changed.returncode, "installing" in changed.stdout, "anew" in changed.stdout) == (0, True, False)
+
+    # The system's python3 became another version.
+    stamp = checkout / ".venv/.das-tern"
+    stamp.write_text(stamp.read_text().replace(str((checkout / ".venv/bin/python").resolve()), "/usr/bin/python3.10"))
+    upgraded = setup(checkout)
+    assert (upgraded.returncode, "making .venv anew" in upgraded.stdout) == (0, True)
 
 
 def tools(folder: Path, *names: str) -> str:
@@ -102,6 +108,18 @@ def test_a_python_that_is_too_old_is_not_taken(checkout: Path, tmp_path: Path) -
     done = setup(checkout, PATH=path)
     assert done.returncode == 1
     assert "missing: python (python means version 3.11 or newer)" in done.stdout
+
+
+def test_a_python_with_a_supported_ansible_core_is_preferred(checkout: Path, tmp_path: Path) -> None:
+    path = tools(tmp_path / "bin", "git", "make", "rm")
+    for name, minor in (("python3", 11), ("python3.13", 13)):
+        fake = tmp_path / "bin" / name
+        fake.write_text(
+            f"#!/bin/sh\ncase $* in *'(3, 12)'*) exit {int(minor < 12)} ;; *venv\\ .venv) echo {name} makes it; exit 1 ;; esac\n"
+        )
+        fake.chmod(0o755)
+    done = setup(checkout, PATH=path, SETUP_NO_UV="1")
+    assert "python3.13 makes it" in done.stdout
 
 
 def test_wrong_argument(checkout: Path) -> None:

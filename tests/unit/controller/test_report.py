@@ -43,9 +43,9 @@ class Summary:
         callback.v2_playbook_on_play_start(SimpleNamespace(get_variable_manager=lambda: manager))
         stats = {"ansible_stats": {"data": {"dastern_report": {"backup": section}}}, "msg": failure}
         result = SimpleNamespace(
-            _result=stats,
-            _host=SimpleNamespace(get_name=lambda: "here"),
-            _task=SimpleNamespace(get_name=lambda: "it"),
+            result=stats,
+            host=SimpleNamespace(get_name=lambda: "here"),
+            task=SimpleNamespace(get_name=lambda: "it"),
         )
         (callback.v2_runner_on_failed if failure else callback.v2_runner_on_ok)(result)
         totals = {"changed": changed, "failures": int(bool(failure)), "unreachable": 0}
@@ -157,7 +157,7 @@ def test_a_report_that_can_t_be_written_ends_the_play_before_it_begins(tmp_path:
 
     def begun(report_file: Any) -> list[str]:
         own, errors = module.CallbackModule(), []
-        own._display = SimpleNamespace(error=lambda words, wrap_text: errors.append(words))
+        own._display = SimpleNamespace(error=errors.append)
         manager = SimpleNamespace(extra_vars={"report_file": report_file})
         play = SimpleNamespace(get_variable_manager=lambda: manager)
         if not module.unwritable(report_file):
@@ -181,9 +181,9 @@ def test_the_usual_output_has_complete_commands_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(context, "CLIARGS", CLIArgs({"inventory": ["elsewhere"]}))
     output = callback("dastern_output").CallbackModule()
     told = {"msg": f"Run `{LIST}`.", "preflight": [LIST], "exception": f"Run `{LIST}`.", "ansible_stats": {}, "rc": 1}
-    output._complete(SimpleNamespace(_result=told))
+    output._complete(SimpleNamespace(result=told))
     whole = "ansible-playbook -i elsewhere playbooks/list_backups.yml"
     assert told == {"msg": f"Run `{whole}`.", "preflight": [whole], "rc": 1}
     plain = {"msg": "It failed.", "exception": "It failed."}
-    output._complete(SimpleNamespace(_result=plain))
+    output._complete(SimpleNamespace(result=plain))
     assert plain == {"msg": "It failed.", "exception": "It failed."}
