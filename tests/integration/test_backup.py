@@ -464,7 +464,7 @@ def test_what_the_application_bars_is_backed_up_without_its_rows(
     record = backups.records[0]
     assert (record.label, record.exact, record.census["tables"]) == (taken["label"], False, {})
     assert (f"in the way: pid {pid} (user " if pid else words) in record.uncounted
-    assert physical.good(record)
+    assert record.good
     assert "failed" not in backups.drill(record.label)
     planned = backups.restore(check_mode=True, target=record.label)
     assert record.uncounted.rstrip(".") in " ".join(planned["lines"])

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from ..common.errors import DasTernError
 from ..common.quantities import CLOCK, ZONE
 
+AHEAD = timedelta(minutes=5)
+"""Tolerated clock skew. A backup further in the future was taken with a wrong clock."""
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 

@@ -27,7 +27,7 @@ from ..server.hba import RECEIVER
 from ..server.survey import BACKUPS, PGDATA
 from . import keeper, kinds, physical
 from . import records as backup_records
-from .calendar import moment
+from .calendar import AHEAD, moment
 from .pgbackrest import PgBackRest
 from .records import KEEPER, UNREADABLE, Check, Place, Record
 
@@ -44,8 +44,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 STATUS_SPEC: dict[str, Any] = {**ARGUMENT_SPEC, "exit_code": {"type": "bool", "default": False}}
 """The options of the module `backup_status`."""
-AHEAD = timedelta(minutes=5)
-"""By so much a backup may be newer than the clock: one that is more so was taken while the clock was wrong."""
 
 # These are in the folder of the backups; the first two are the job's.
 STATUS = "status.json"

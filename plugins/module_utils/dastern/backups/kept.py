@@ -19,6 +19,7 @@ from ..common.quantities import local
 from ..docker.containers import ROLE_LABEL
 from ..server.survey import MOUNT
 from .records import UNREADABLE, Place
+from .retention import overdue
 
 COMMAND = playbook("restore")
 
@@ -73,8 +74,16 @@ class State:
     @property
     def overdue_waiting(self) -> dict[str, Any] | None:
         """The copy that waits, where its time is over."""
-        waiting = None if self.pending else self.waiting
-        return waiting if waiting and datetime.fromisoformat(waiting["until"]) <= datetime.now(UTC) else None
+        return next(iter(self._overdue([self.waiting] if self.waiting else [])), None)
+
+    @property
+    def overdue(self) -> list[dict[str, Any]]:
+        """What restores replaced and was to be kept until now."""
+        return self._overdue(self.kept)
+
+    def _overdue(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return nothing while a swap hasn't ended, which may need any of them."""
+        return [] if self.pending else overdue(entries, datetime.now(UTC))
 
     def begin(self, swap: dict[str, Any]) -> None:
         self.pending = swap
@@ -159,15 +168,6 @@ def discard_waiting(place: Place, state: State) -> list[str]:
     ]
 
 
-def overdue(state: State) -> list[dict[str, Any]]:
-    """What restores replaced and what was to be kept until now; nothing while a swap hasn't ended, which may need it."""
-    return (
-        []
-        if state.pending
-        else [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
-    )
-
-
 def would_expire(place: Place) -> list[str]:
     """What `expire_old` would do."""
     try:
@@ -176,7 +176,7 @@ def would_expire(place: Place) -> list[str]:
         return [_cant_expire(refusal)]
     told = [
         f"would remove {one['what']} {one['kept']}, replaced by a restore at {local(one['at'])}"
-        for one in overdue(state)
+        for one in state.overdue
     ]
     if waiting := state.overdue_waiting:
         told.append(
@@ -195,7 +195,7 @@ def expire_old(place: Place) -> list[str]:
         state, told = State(place), []
     except DasTernError as refusal:
         return [_cant_expire(refusal)]
-    for entry in overdue(state):
+    for entry in state.overdue:
         words = f"{entry['what']} {entry['kept']}, replaced by a restore at {local(entry['at'])},"
         try:
             if _removed(place, entry):

@@ -109,7 +109,7 @@ class Physical(Kind):
     def plan(self, request: Request) -> tuple[Record, list[str]]:
         _, info = physical.usable(self.place, self.program)
         type_, why = physical.effective(self.place, info, request.type)
-        good = [record for record in self.own(self.place.records()) if physical.good(record)]
+        good = [record for record in self.own(self.place.records()) if record.good]
         bases = {"incr": good, "diff": [record for record in good if record.type == self.whole]}.get(type_, [])
         lines = pgbackrest_version.untested(self.program.version()) + ([f"a full one, because {why}"] if why else [])
         left = physical.leftovers(self.place, info, type_)

@@ -27,14 +27,12 @@ from ..server.survey import PGDATA
 from . import keeper, pgbackrest, received
 from .logical import refuse_elsewhere
 from .pgbackrest import CRYPTO, ENDED, LOCKED, MARK, STANZA, Heard, Info, PgBackRest, Verified, records_of
-from .records import Check, Place, Record, now
+from .records import PAGES, Check, Place, Record, now
 
 ARCHIVE_SECONDS = 120.0
 """How long a finished segment of the WAL may take into the repository, where there are no further ones."""
 TELL_SECONDS = 10.0
 MANIFEST = ("backup.manifest", "backup.manifest.copy")
-PAGES = "pages of the live database itself were damaged when it was copied"
-"""pgBackRest only warns of them."""
 _SERVER = """
 SELECT json_build_object('system', (SELECT system_identifier::text FROM pg_control_system()),
   'version', current_setting('server_version'), 'archiving', current_setting('archive_mode') <> 'off')
@@ -192,24 +190,9 @@ def effective(place: Place, info: Info, wanted: str) -> tuple[str, str]:
     if not sets:
         return "full", "there is no full one to build upon" if wanted else ""
     base = {record.label: record for record in place.records()}.get(sets[-1]["label"])
-    if base is None or not good(base):
+    if base is None or not base.good:
         return "full", f"{sets[-1]['label']}, which it would build upon, isn't verified"
     return wanted or "incr", ""
-
-
-def good(record: Record) -> bool:
-    """Verified, and not found bad since."""
-    return record.verified is not None and not fault(record)
-
-
-def fault(record: Record) -> str:
-    """What is known to be wrong with a backup."""
-    return next((one.message or "damaged" for one in (record.verified, record.drilled) if one and not one.ok), "")
-
-
-def with_damaged_pages(record: Record) -> bool:
-    """Whether what is wrong with it was wrong with the live database when it was taken."""
-    return fault(record).startswith(PAGES)
 
 
 def take(
@@ -339,14 +322,14 @@ def _pages(place: Place, program: PgBackRest, one: Mapping[str, Any], repository
 
 def damaged_pages(place: Place, record: Record) -> str:
     """What to do where a backup found pages of the live database damaged."""
-    whole = next((one for one in place.records() if one.physical and good(one)), None)
+    whole = next((one for one in place.records() if one.physical and one.good), None)
     beside = playbook("restore", what="database", into=f"{place.database}_whole")
     back = (
         f"The newest good one is {whole.label}; restored from it and from the log since, what was in those pages comes back: `{beside}`."
         if whole else "No good physical one is there: save what can be read (`ansible-playbook playbooks/backup.yml -e backup_type=logical`)."
     )  # fmt: skip
     return (
-        f"Backup {record.label} was taken and is kept, but isn't good: {fault(record)}. It takes no good one's place, and nothing is "
+        f"Backup {record.label} was taken and is kept, but isn't good: {record.fault}. It takes no good one's place, and nothing is "
         f"built upon it. Look at the disk of the data (`dmesg`), and at what else is damaged: `docker exec -u postgres "
         f"{quote(place.container)} pg_amcheck --install-missing {quote(place.database)}`. {back}"
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ..server import backup_folders
 from ..server.survey import BACKUPS
-from .pgbackrest import SEGMENT, position, segment_name, segment_number
+from .pgbackrest import position, segment_number
+from .retention import received_surplus
 
 FOLDER = backup_folders.RECEIVED
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
@@ -82,25 +83,6 @@ class Received:
             line: {segment_number(name): self.written[name] for name in files} for line, files in self.files.items()
         }
 
-    def surplus(self, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True) -> list[Path]:
-        """What nothing needs any more, for a server on `timeline`.
-
-        A segment that is in the archive, under its own name or under that of the timeline that left it; one from before
-        the oldest backup, which begins with segment `oldest`. The newest of `timeline` stays while the receiver is there:
-        it goes on with it.
-        """
-        # The segment that has the end of that timeline.
-        left = {line: segment_name(timeline, end // SEGMENT) for line, end in self.forks.get(timeline, [])}
-        gone = []
-        for line, files in self.files.items():
-            newest = max(files) if line == timeline and receiving else ""
-            for name, path in sorted(files.items()):
-                heir = left.get(line, "")
-                inherited = heir[8:] == name[8:] and heir in archived
-                if name != newest and (name in archived or inherited or name[8:] < oldest[8:]):
-                    gone.append(path)
-        return gone
-
 
 def _folders(backups: Path, system: str) -> Iterator[tuple[str, int]]:
     """Each folder of a cluster by its name, opened; the receiver's container can write there, so that no link is followed."""
@@ -141,10 +123,10 @@ def prune(
     backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True
 ) -> None:
     """Delete that, and folders with nothing left in them where nothing is received any more."""
-    gone = {
-        (path.parent.name, path.name)
-        for path in Received(backups, system).surplus(timeline, archived, oldest, receiving)
-    }
+    there = Received(backups, system)
+    forks = there.forks.get(timeline, [])
+    surplus = received_surplus(there.files, forks, timeline, archived, oldest, receiving)
+    gone = {(path.parent.name, path.name) for path in surplus}
     over = []
     for name, folder in _folders(backups, system):
         for entry in os.listdir(folder):

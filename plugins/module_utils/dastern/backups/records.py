@@ -44,6 +44,8 @@ WHOLE = ("full", "logical")
 """The types of backups that need no other one."""
 KEEPER = "-backup"
 """What is added to the server's container's name for that of the container that alone has the repository."""
+PAGES = "pages of the live database itself were damaged when it was copied"
+"""pgBackRest only warns of them."""
 FORMER = "former"
 """Folder of the records whose repository was moved away."""
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
@@ -130,6 +132,27 @@ class Record:
     def holds(self, database: str) -> bool:
         """Return whether `database` of its server is in it."""
         return self.physical or self.database == database
+
+    @property
+    def fault(self) -> str:
+        """What is known to be wrong with it; empty where nothing is."""
+        checks = (self.verified, self.drilled)
+        return next((check.message or "damaged" for check in checks if check and not check.ok), "")
+
+    @property
+    def good(self) -> bool:
+        """Whether it was verified, and nothing wrong was found since."""
+        return self.verified is not None and not self.fault
+
+    @property
+    def has_damaged_pages(self) -> bool:
+        """Whether the damage was already in the live database."""
+        return self.fault.startswith(PAGES)
+
+    @property
+    def migrations(self) -> list[str]:
+        """The names of the migrations that its database had."""
+        return [migration.partition(" ")[0] for migration in self.census["migrations"]]
 
     @property
     def restore_command(self) -> str:

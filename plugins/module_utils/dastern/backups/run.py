@@ -20,29 +20,22 @@ from ..common.files import write
 from ..common.quantities import amount, local
 from ..common.text import shown
 from ..server.backup_folders import refuse_another
-from . import keeper, kinds, physical
+from . import keeper, kinds, physical, retention
 from . import logical as backup_logical
 from . import records as backup_records
-from .health import AHEAD, VERIFICATION, counted
+from .health import VERIFICATION, counted
 from .kept import expire_old, would_expire
 from .kinds import Kind, Say
 from .pgbackrest import PgBackRest, records_of
 from .records import Place, Record, now
 
-TYPES = ("full", "diff", "incr", "logical")
-KEEP = {
-    "full": {"count": 2, "days": 14},
-    "diff": {"count": 4, "days": 14},
-    "incr": {"count": 14, "days": 7},
-    "logical": {"count": 5, "days": 30},
-}
 PROVISION = "ansible-playbook playbooks/provision.yml"
 BACKUP = "ansible-playbook playbooks/backup.yml"
 LIST = "ansible-playbook playbooks/list_backups.yml"
 DRILL = "ansible-playbook playbooks/restore_drill.yml"
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
-    "backup_type": {"type": "str", "default": "", "choices": ["", *TYPES]},
+    "backup_type": {"type": "str", "default": "", "choices": ["", *retention.KEEP]},
     "name": {"type": "str", "default": ""},
     "reason": {"type": "str", "default": ""},
     "keep": {"type": "dict", "default": {}},
@@ -65,7 +58,7 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
             f"`label` is {params['name']!r}, which can't be told from other targets of a restore. Wanted is a name in words, in "
             "one line: not `latest`, a number, an LSN, a time or another backup's label."
         )
-    place, keep = Place(dict(params)), retention(params["keep"])
+    place, keep = Place(dict(params)), retention.declared(params["keep"])
     refuse_another(place.folder, params.get("config_dir", ""), "Nothing was backed up.")
     sql_values.duration("backup_lock_timeout", params["lock_timeout"])
     if not running(place):
@@ -88,10 +81,10 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
         after = place.records()
         if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:
             lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
-        if physical.good(record):
+        if record.good:
             lines += kind.caveats(record)
     copied, failed = kind.copy(record)
-    words = [] if physical.good(record) else [physical.damaged_pages(place, record)]
+    words = [] if record.good else [physical.damaged_pages(place, record)]
     if failed:
         words.append(
             f"Backup {record.label} was taken{'' if words else ' and verified'}, but not in every repository: {'; '.join(failed)}"
@@ -249,74 +242,12 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def retention(given: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """`backup_keep` with its defaults; refused in words where it says something else."""
-    if wrong := [kind for kind, of in given.items() if of and not isinstance(of, Mapping)]:
-        raise DasTernError(
-            f"`backup_keep.{wrong[0]}` is `{given[wrong[0]]}`; wanted is `count` and `days`, such as {{count: 2, days: 14}}."
-        )
-    keep = {kind: {**of, **(given.get(kind) or {})} for kind, of in KEEP.items()}
-    unknown = [name for name in given if name not in KEEP]
-    unknown += [f"{kind}.{name}" for kind, of in keep.items() for name in of if name not in KEEP[kind]]
-    if unknown:
-        raise DasTernError(
-            f"`backup_keep` has {', '.join(unknown)}; it takes {', '.join(KEEP)}, each with `count` and `days`."
-        )
-    for kind, of in keep.items():
-        for name, value in of.items():
-            if not str(value).isdecimal() or (name == "count" and int(value) < 1 and kind in backup_records.WHOLE):
-                least = 1 if name == "count" and kind in backup_records.WHOLE else 0
-                raise DasTernError(f"`backup_keep.{kind}.{name}` is `{value}`; wanted is a number from {least} on.")
-            of[name] = int(value)
-    return keep
-
-
-def surplus(
-    records: Sequence[Record], keep: Mapping[str, Mapping[str, int]], needed: Sequence[str] = (), at: str = ""
-) -> list[Record]:
-    """Which of `records`, the newest first, may go at the time `at`: those beyond their count and older than their days.
-
-    Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
-    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Logical ones from before migrations aren't
-    looked at: they have a retention of their own.
-
-    While pages of the live database are damaged each backup is a full one with them: these push out each other, too, by the
-    same count and days, and no good one.
-    """
-    moment = datetime.fromisoformat(at or now())
-    prior = {one.label: one.prior for one in records}
-    records = [one for one in records if one.physical or one.reason not in backup_records.REASONS]
-    counted: dict[tuple[str, str, bool], int] = {}
-    kept: set[str] = set(needed)
-    newest: set[tuple[str, str, bool]] = set()
-    for record in records:
-        database = "" if record.physical else record.database
-        pages = physical.with_damaged_pages(record)
-        began = datetime.fromisoformat(record.began)
-        age = (moment - began).total_seconds() / 86400
-        beyond = any(
-            (record.kind, database, one) in newest
-            and counted.get((record.type, database, one), 0) >= keep[record.type]["count"]
-            for one in {False, pages}
-        )
-        if not beyond or age <= keep[record.type]["days"]:
-            kept.add(record.label)
-        # One of a time when the clock was ahead stays, but stands for none of those that are really newer.
-        if (physical.good(record) or pages) and began <= moment + AHEAD:
-            group = (record.type, database, pages)
-            counted[group] = counted.get(group, 0) + 1
-            newest.add((record.kind, database, pages))
-    for label in list(kept):  # by its time, what is built upon another may seem older, where the clock was put back
-        while label := prior.get(label, ""):
-            kept.add(label)
-    return [record for record in records if record.label not in kept]
-
-
 def _surplus(kind: Kind, keep: Mapping[str, Mapping[str, int]], *new: Record) -> list[Record]:
     """Which backups may go behind one of `kind`; `new` is one that isn't there yet."""
     records = kind.place.records()
     expiring = {record.label for one in kind.expiring() for record in one.own(records)}
-    return surplus([*new, *(one for one in records if one.label in expiring)], keep, kind.needed())
+    candidates = [*new, *(one for one in records if one.label in expiring)]
+    return retention.surplus(candidates, keep, datetime.now(UTC), kind.needed())
 
 
 def _delete(kind: Kind, keep: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
@@ -393,7 +324,7 @@ def _shown(record: Record) -> dict[str, Any]:
     """A record without the census, and what follows from it."""
     shown = {name: value for name, value in record.as_dict().items() if name not in ("census", "files")}
     ratio = round(record.bytes / record.stored, 1) if record.stored else None
-    return {**shown, "ratio": ratio, "rows": sum(record.census["tables"].values()), "good": physical.good(record)}
+    return {**shown, "ratio": ratio, "rows": sum(record.census["tables"].values()), "good": record.good}
 
 
 def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:

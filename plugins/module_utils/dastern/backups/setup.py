@@ -16,7 +16,7 @@ from ..common.files import write
 from ..docker.containers import ROLE_LABEL
 from ..server.backup_folders import OURS, TRANSFER, UID
 from ..server.survey import BACKUPS
-from . import physical, records
+from . import physical, records, retention
 from . import run as backup_run
 from .keeper import Keeper
 from .pgbackrest import Info, PgBackRest, configuration, masked
@@ -58,7 +58,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         line = "`postgres_wal_archive` is false: there are only logical backups, no WAL and no restore to a moment"
         return {"changed": False, "steps": [], "lines": [line], "next": []}
     text = _configuration(params)
-    backup_run.retention(params["keep"])
+    retention.declared(params["keep"])
     folder = Path(os.path.expanduser(params["config_dir"])) / "pgbackrest"
     path, files = folder / "pgbackrest.conf", _Files(folder / FILES, params["repository_files"])
     before = path.read_text("utf-8") if path.exists() else ""
@@ -130,7 +130,7 @@ def setup(params: Mapping[str, Any], check_mode: bool = False, say: Say = print)
         # Of a live database with damaged pages another one would be like the one that is there.
         first = not any(
             one.type == "full" and one.system == found.system and one.label in there
-            and (physical.good(one) or physical.with_damaged_pages(one))
+            and (one.good or one.has_damaged_pages)
             for one in place.records()
         )  # fmt: skip
         if not check_mode:

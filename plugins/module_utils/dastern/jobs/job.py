@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ..backups import metrics
-from ..backups.calendar import Calendar, moment
-from ..backups.health import AHEAD, LOCK, STATUS, Health, at_work, counted, examine, read_status, to_drill
+from ..backups.calendar import AHEAD, Calendar, moment
+from ..backups.health import LOCK, STATUS, Health, at_work, counted, examine, read_status, to_drill
 from ..backups.records import Place, Record
 from ..common.errors import DasTernError
 from ..common.files import open_lock, write

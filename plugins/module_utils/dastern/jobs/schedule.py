@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..backups import health
-from ..backups import run as backup_run
+from ..backups import health, retention
 from ..backups.calendar import Calendar
 from ..backups.health import LOCK, STATUS
 from ..common import sql_values
@@ -309,7 +308,7 @@ def _present(params: dict[str, Any], systemd: bool) -> Wanted:
         )
     if params["size_factor"] <= 1:
         raise DasTernError(f"`backup_size_factor` is {params['size_factor']}; wanted is a number above 1.")
-    backup_run.retention(params["take"].get("keep") or {})
+    retention.declared(params["take"].get("keep") or {})
     sql_values.duration("backup_lock_timeout", params["take"].get("lock_timeout", "10s"))
     container, library = params["container"], LIBRARY / params["container"]
     program, python = library / "das-tern-backup", interpreter()

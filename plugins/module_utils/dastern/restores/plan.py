@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from shlex import quote
 from typing import Any
 
-from ..backups.physical import good
 from ..backups.records import Record
 from ..catalogue.census import Census, count
 from ..common.commands import playbook
@@ -73,7 +72,7 @@ def logical_backup(run: Run) -> Record | None:
     """Return the logical backup that the target means, or None if it means a physical one."""
     records = run.place.records() if run.site.repository == 1 else []
     if run.params["target"] == "latest":
-        own = (record for record in records if record.database == run.database and good(record))
+        own = (record for record in records if record.database == run.database and record.good)
         return None if any(record.physical for record in records) else next(own, None)
     matches = [
         record

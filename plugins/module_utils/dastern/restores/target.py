@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..backups.pgbackrest import CRYPTO, SEGMENT, WAL_FILE, position, segment_name, segment_number
-from ..backups.physical import PAGES, fault, needs, wait_until_archived
+from ..backups.physical import needs, wait_until_archived
 from ..backups.received import GET, Received, forks
-from ..backups.records import Record
+from ..backups.records import PAGES, Record
 from ..common.commands import playbook
 from ..common.errors import DasTernError
 from ..common.quantities import cut, local
@@ -302,7 +302,7 @@ class Archive:
 
     def faults(self, records: list[Record]) -> dict[str, str]:
         """Return the known faults of backups, or of those that they are built upon, by label."""
-        result = {record.label: reason for record in records if (reason := fault(record))}
+        result = {record.label: reason for record in records if (reason := record.fault)}
         for backup in self.backups:
             if backup.get("error"):  # older records don't note damaged pages
                 result.setdefault(backup["label"], PAGES)
