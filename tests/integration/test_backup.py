@@ -577,7 +577,7 @@ def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -
     partial = received.with_name(f"{name}.partial")
 
     def end() -> str:
-        target = Target("", "", timeline, {}, segment=name, sums=Archive(site).sums)
+        target = Target("", "", timeline, {}, segment=name, sums=Archive.read(site).sums)
         return target.settings(RestoredServer(site, site.volume, "pgdata"))["recovery_target_lsn"]
 
     whole = end()

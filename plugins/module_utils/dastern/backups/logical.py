@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,6 +144,7 @@ pg_restore --data-only -f - "$1" | awk '
 _RESTORE = ("pg_restore", "--no-subscriptions", "-L", "/dev/stdin")
 # A materialised view may read another view, also where a superuser restores.
 _VIEWS = {"restrict_nonsystem_relation_kind": ""}
+_SECTIONS = ("pre-data", "data", "post-data")
 # Of an archive's list.
 _ROWS = re.compile(r"\d+; \d+ \d+ TABLE DATA ")
 _ATTACH = re.compile(r"\d+; \d+ \d+ INDEX ATTACH ")
@@ -496,10 +497,10 @@ def fill(
     Return what the server refused; the rest stands. Rows that another table's rows have to be there for (a CHECK may read
     them) are tried again behind these.
     """
-    entries = _listed(session, archive)
+    before, data, behind = (_listed(session, archive, f"--section={name}") for name in _SECTIONS)
     if session.user != SUPERUSER:
-        entries = _without_extensions(session, superuser, database, archive, live, entries)
-        if beyond := beyond_owner(entries, session.user):
+        before = _without_extensions(session, superuser, database, archive, live, before)
+        if beyond := beyond_owner([*before, *data, *behind], session.user):
             more = f" and {len(beyond) - 10} more" if beyond[10:] else ""
             raise DasTernError(
                 f"{session.user} owns the database and not all that is in it: {', '.join(beyond[:10])}{more}. Nothing was "
@@ -507,44 +508,34 @@ def fill(
                 beyond_owner=beyond,
             )
     if chosen:
-        entries = [line for line in entries if _wanted(line, chosen)]
+        data, behind = ([line for line in lines if _wanted(line, chosen)] for lines in (data, behind))
     if schema_only:
-        entries = [line for line in entries if not _DERIVED_ROWS.match(line)]
+        behind = [line for line in behind if not _DERIVED_ROWS.match(line)]
     target = ["--schema-only"] * schema_only + ["-d", conninfo(database, RESTORING), archive]
 
     def restored(lines: Sequence[str], jobs: int = 2) -> list[RestoreFailure]:
         return _restored(session, [f"--jobs={jobs}", *target], lines) if lines else []
 
     # Privileges come last: an owner may have taken from itself what a foreign key needs.
-    late, data = (set(_listed(session, archive, f"--section={name}")) for name in ("post-data", "data"))
-    failures = restored([line for line in entries if line not in late | data and not _PRIVILEGES.match(line)], jobs=1)
-    rows = [line for line in entries if line in data and _ROWS.match(line)]
+    privileges = [line for line in [*before, *data] if _PRIVILEGES.match(line)]
+    failures = restored([line for line in before if not _PRIVILEGES.match(line)], jobs=1)
+    rows = [line for line in data if _ROWS.match(line)]
     # Two programs, and not one of two processes: these write their messages into each other.
     with ThreadPoolExecutor(2) as both:
         for part in both.map(lambda lines: restored(lines, jobs=1), (rows[::2], rows[1::2])):
             failures += part
     # Large objects, which are made before they are filled, and sequences.
-    failures += restored([line for line in entries if line in data and not _ROWS.match(line)], jobs=1)
-    while again := _rows_again(rows, failures):
-        left = [one for one in failures if one not in again]
-        still = restored(list(again.values()), jobs=1)
-        failures = left + still
-        if len(still) >= len(again):
-            break
-    behind = [line for line in entries if (line in late or _PRIVILEGES.match(line)) and not _LAST.match(line)]
+    other = [line for line in data if not _ROWS.match(line) and not _PRIVILEGES.match(line)]
+    failures += restored(other, jobs=1)
+    failures = _retried(failures, lambda refused: _rows_again(rows, refused), lambda lines: restored(lines, jobs=1))
+    last = [line for line in behind if _LAST.match(line)]
+    objects = [*privileges, *(line for line in behind if not _LAST.match(line))]
     # Two processes that attach indexes to one partitioned index may wait for each other.
-    attach = [at for at, line in enumerate(behind) if _ATTACH.match(line)]
+    attach = [at for at, line in enumerate(objects) if _ATTACH.match(line)]
     begin, end = (attach[0], attach[-1] + 1) if attach else (0, 0)
-    failures += restored(behind[:begin]) + restored(behind[begin:end], jobs=1) + restored(behind[end:])
-    last = [line for line in entries if _LAST.match(line)]
-    refused = restored(last)
-    # One of these views may read another through a function, which no list shows.
-    while any(one.statement.startswith("REFRESH ") for one in refused):
-        left = [one for one in refused if not one.statement.startswith("REFRESH ")]
-        before, refused = len(refused), left + restored([line for line in last if _DERIVED_ROWS.match(line)])
-        if len(refused) >= before:
-            break
-    failures += refused
+    failures += restored(objects[:begin]) + restored(objects[begin:end], jobs=1) + restored(objects[end:])
+    # One of the materialised views may read another through a function, which no list shows.
+    failures += _retried(restored(last), lambda refused: _views_again(last, refused), restored)
     if not schema_only:
         analysed = session.execute(
             ["psql", "-Xq", "-v", "VERBOSITY=verbose", "-d", conninfo(database, RESTORING), "-c", "VACUUM (ANALYZE)"],
@@ -600,16 +591,40 @@ def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> lis
     return failures
 
 
-def _rows_again(lines: Sequence[str], failures: Sequence[RestoreFailure]) -> dict[RestoreFailure, str]:
-    """Those refused whose entry, by the table's name alone, is one and no other, each with this entry."""
-    found = {}
+def _retried(
+    failures: list[RestoreFailure],
+    again: Callable[[list[RestoreFailure]], Mapping[RestoreFailure, Sequence[str]]],
+    restore: Callable[[Sequence[str]], list[RestoreFailure]],
+) -> list[RestoreFailure]:
+    """Restore entries once more as long as fewer are refused each time; return what is refused at the end.
+
+    `again` returns those failures that another try may settle, each with the entries to restore.
+    """
+    while retry := again(failures):
+        lines = list(dict.fromkeys(line for lines in retry.values() for line in lines))
+        refused = restore(lines)
+        failures = [failure for failure in failures if failure not in retry] + refused
+        if len(refused) >= len(retry):
+            break
+    return failures
+
+
+def _rows_again(lines: Sequence[str], failures: Sequence[RestoreFailure]) -> dict[RestoreFailure, list[str]]:
+    """Return the refused rows whose entry is known: by the table's name alone there is this one and no other."""
+    again = {}
     for failure in failures:
         if failure.table is not None:
             name = re.sub(r"[\n\r]", " ", failure.table)
-            own = [line for line in lines if _ROWS.match(line) and f" {name} " in line]
+            own = [line for line in lines if f" {name} " in line]
             if len(own) == 1:
-                found[failure] = own[0]
-    return found
+                again[failure] = own
+    return again
+
+
+def _views_again(lines: Sequence[str], failures: Sequence[RestoreFailure]) -> dict[RestoreFailure, list[str]]:
+    """Return the materialised views that couldn't be filled, each with the entries of all of them."""
+    views = [line for line in lines if _DERIVED_ROWS.match(line)]
+    return {failure: views for failure in failures if failure.statement.startswith("REFRESH ")}
 
 
 def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import hashlib
 import json
@@ -133,6 +134,10 @@ class Record:
         """Return whether `database` of its server is in it."""
         return self.physical or self.database == database
 
+    def named(self, target: str) -> bool:
+        """Return whether `target` is its label or its name."""
+        return target in (self.label, self.name or None)
+
     @property
     def fault(self) -> str:
         """What is known to be wrong with it; empty where nothing is."""
@@ -199,6 +204,12 @@ class Place:
         self.containers = Containers(endpoint.url)
         self.superuser = Psql(self.containers, self.container)
 
+    def served_by(self, superuser: Psql) -> Place:
+        """Return the same place with another server in front of it, such as a drill's."""
+        other = copy.copy(self)
+        other.container, other.superuser, other.containers = superuser.container, superuser, superuser.containers
+        return other
+
     @property
     def keeper(self) -> str:
         """Name of the container that alone has the repository."""
@@ -247,7 +258,7 @@ class Place:
         """
         records = self.records() if records is None else records
         for record in records:
-            if target in (record.label, record.name or None) or target == "latest":
+            if record.named(target) or target == "latest":
                 return record
         if target in self.damaged():
             raise DasTernError(

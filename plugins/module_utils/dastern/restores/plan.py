@@ -77,15 +77,14 @@ def logical_backup(run: Run) -> Record | None:
     matches = [
         record
         for record in records
-        if run.params["target"] in (record.label, record.name or None)
-        and (run.params["into"] or record.database == run.database)
+        if record.named(run.params["target"]) and (run.params["into"] or record.database == run.database)
     ]
     return next((record for record in matches[:1] if not record.physical), None)
 
 
 def refuse_logical(run: Run) -> None:
     for record in run.place.records():
-        if run.params["target"] in (record.label, record.name or None) and not record.physical:
+        if record.named(run.params["target"]) and not record.physical:
             if run.params["what"] != "cluster":
                 raise DasTernError(
                     f"Backup {record.label} is of database {record.database}, and {run.database} would be replaced. Nothing was "
@@ -95,7 +94,7 @@ def refuse_logical(run: Run) -> None:
                 f"Backup {record.label} is a logical backup of database {record.database}; a cluster is restored from a physical "
                 f"one. Nothing was done. `{playbook('restore', target=record.label, what='database')}`."
             )
-        if run.params["target"] in (record.label, record.name or None):
+        if record.named(run.params["target"]):
             return
 
 

@@ -154,7 +154,7 @@ def checked(psql: Psql, database: str, record: Record, goal: Target, instead: st
 def next_best(run: Run, record: Record) -> str:
     """Return what to do if `record`, with which a restore began, can't be used."""
     params, verify = run.params, "ansible-playbook playbooks/verify_backups.yml"
-    if params["target"] not in (record.label, record.name or None):
+    if not record.named(params["target"]):
         return f"`{verify}` notes the damage; then the same command begins with the next best backup."
     records = run.place.records() if params["repository"] == 1 else []
     prior = {other.label: other.prior for other in records}
