@@ -51,6 +51,6 @@ def test_behind_a_logical_one_the_repository_is_left_alone(
 
 def test_where_the_repository_is_gone_its_backups_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = of(kinds.Physical, tmp_path, monkeypatch)
-    assert own.verify([], []) == physical.Found()
+    assert own.verify([], []) == physical.Findings()
     checks: Any = own.verify(own.own(ALL), []).checks
     assert {label: check.ok for label, check in checks.items()} == {"06": False, "04": False, "02": False}
