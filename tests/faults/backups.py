@@ -41,7 +41,7 @@ if __name__ == "__main__":  # as tests/conftest.py does
     ansible.module_utils.__path__.append(str(TESTS.parent / "plugins" / "module_utils"))
 
 import psycopg
-from ansible.module_utils.dastern.backups import kept
+from ansible.module_utils.dastern.backups import kept, retention
 from ansible.module_utils.dastern.backups import run as backup_run
 from ansible.module_utils.dastern.backups.kept import State
 from ansible.module_utils.dastern.backups.records import Place, now
@@ -69,7 +69,7 @@ WORKS = {
 }
 """By kind of fault, what it can hit."""
 PROGRAMS = {"pgbackrest": ("pgbackrest",), "pg_dump": ("pg_dump", "pg_restore")}
-KEEP = {kind: {"count": 1, "days": 0} for kind in backup_run.TYPES}
+KEEP = {kind: {"count": 1, "days": 0} for kind in retention.KEEP}
 ARCHIVE_TIMEOUT = 10
 ARCHIVER = 5.0
 """Seconds that the archiver may take from the end of a segment's time until it is in the repository."""

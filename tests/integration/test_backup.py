@@ -304,7 +304,7 @@ def test_each_type_is_taken_verified_and_recorded(backups: Backups, monkeypatch:
         assert newest.verified
         assert newest.verified.ok
     assert any("full backup: " in line for line in told), told
-    same = f"{backups.records[0].label} is called my full as well: as a target that is the newest of them"
+    same = f"{backups.records[0].label} has the same name, my full; as a target it means the newest"
     assert same in backups.take(name="my full")["lines"]
     assert backups.program.archived()[backups.program.info().archive] >= {
         pgbackrest.segment(one.timeline, one.lsn) for one in backups.records
@@ -415,9 +415,7 @@ def test_a_break_in_the_wal_ends_what_can_be_restored(kept: Backups) -> None:
     kept.take()
     result = kept.verify()
     assert "failed" not in result
-    assert result["notes"] == [
-        f"WAL {last.name[:24]} is missing or damaged: no backup from before it reaches beyond it"
-    ]
+    assert result["notes"] == [f"WAL {last.name[:24]} is missing or damaged: no backup from before it leads beyond it"]
 
 
 @pytest.mark.parametrize("content", ["", "1\t0/3000000?\tnone\n", "2\t0/3000000\tnone\n"])
@@ -446,7 +444,7 @@ def test_nothing_is_built_upon_a_damaged_backup(kept: Backups) -> None:
     damage(kept.sets / full.label / "bundle" / "1", "flip")
     result = kept.verify()
     assert {full.label, above} <= set(result["damaged"])
-    assert f"it needs {full.label}, which isn't right" in result["checks"][above]["message"]
+    assert f"it needs {full.label}, which is damaged" in result["checks"][above]["message"]
     taken = kept.take("incr", keep=AT_ONCE)
     assert taken["record"]["type"] == "full"
     assert any("isn't verified" in line for line in taken["lines"])
@@ -464,7 +462,7 @@ def test_what_the_application_bars_is_backed_up_without_its_rows(
     record = backups.records[0]
     assert (record.label, record.exact, record.census["tables"]) == (taken["label"], False, {})
     assert (f"in the way: pid {pid} (user " if pid else words) in record.uncounted
-    assert physical.good(record)
+    assert record.good
     assert "failed" not in backups.drill(record.label)
     planned = backups.restore(check_mode=True, target=record.label)
     assert record.uncounted.rstrip(".") in " ".join(planned["lines"])
@@ -577,7 +575,7 @@ def test_damage_at_the_end_of_the_log_isnt_taken_for_its_end(backups: Backups) -
     partial = received.with_name(f"{name}.partial")
 
     def end() -> str:
-        target = Target("", "", timeline, {}, segment=name, sums=Archive(site).sums)
+        target = Target("", "", timeline, {}, segment=name, sums=Archive.read(site).sums)
         return target.settings(RestoredServer(site, site.volume, "pgdata"))["recovery_target_lsn"]
 
     whole = end()
@@ -716,7 +714,7 @@ def test_somebody_elses_pgbackrest_is_waited_for(backups: Backups, slow: None) -
 
 def test_never_two_at_a_time(backups: Backups) -> None:
     with backups.place.alone(0, "a restore"):
-        assert "Somebody else works with the backups" in refused(backups, lambda: backups.take(wait=0))
+        assert "Another run works with the backups" in refused(backups, lambda: backups.take(wait=0))
 
 
 def test_what_is_too_much_is_deleted_with_its_wal(backups: Backups) -> None:
@@ -749,13 +747,13 @@ def test_another_password_is_refused(backups: Backups) -> None:
     for check_mode in (True, False):
         words = refused(backups, lambda mode=check_mode: backups.set_up(mode, cipher_pass="another one entirely"))
         assert "can't be read with this `backup_cipher_pass`" in words
-    assert "wanted is printable ASCII" in refused(backups, lambda: backups.set_up(cipher_pass="short"))
+    assert "Expected: printable ASCII" in refused(backups, lambda: backups.set_up(cipher_pass="short"))
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"repo1-path": "/x"}, "has repo1-path; wanted are names of a further repository's options"),
+        ({"repo1-path": "/x"}, "has repo1-path. Expected: names of options of a further repository"),
         ({"pg1-path": "/x"}, "has pg1-path"),
         ({"repo2-host": "other"}, "would have to be started on that host"),
         ({"repo2-path": "/x\nrepo1-path=/y"}, "repo2-path is empty, or isn't one line"),
@@ -774,7 +772,7 @@ def test_options_that_arent_a_further_repositorys_are_refused(backups: Backups, 
 def test_another_cluster_is_refused(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(physical, "server", lambda _: physical.Server("42", "17.12", True))
-        assert "runs cluster 42. If the data of that one was lost" in refused(backups, backups.take)
+        assert "runs cluster 42. If the data of the former was lost" in refused(backups, backups.take)
     with monkeypatch.context() as patch:
         patch.setattr(physical, "server", lambda _: physical.Server("42", "17.12", False))
         assert "doesn't archive its WAL (archive_mode is off)" in refused(backups, lambda: backups.take("full"))
@@ -784,7 +782,7 @@ def test_another_cluster_is_refused(backups: Backups, monkeypatch: pytest.Monkey
     }
     with monkeypatch.context() as patch:
         patch.setattr(Containers, "listed", lambda *_, **__: [other])
-        assert "is that of container other, too" in refused(backups, backups.set_up)
+        assert "is also that of container other" in refused(backups, backups.set_up)
 
 
 def test_a_server_that_doesnt_run(backups: Backups) -> None:
@@ -825,7 +823,9 @@ def test_encrypted_and_in_a_second_repository(backups: Backups, elsewhere: pytes
     elsewhere_found = physical.verify_further(backups.place, backups.program, 20, True)
     assert (elsewhere_found.problems, elsewhere_found.notes) == ([], [])
     assert backups.listed()["further"]["2"][0]["verified"]["ok"] is True
-    with pytest.raises(DasTernError, match=f"No backup `{record.label}` is in repository 2; there: {further['label']}"):
+    with pytest.raises(
+        DasTernError, match=f"No backup `{record.label}` is in repository 2. Backups there: {further['label']}"
+    ):
         backups.drill(record.label, repository=2)
     assert backups.drill("", repository=2)["label"] == further["label"]
     assert backups.listed()["further"]["2"][0]["drilled"]["ok"] is True
@@ -1046,13 +1046,13 @@ def test_a_cluster_that_replaced_the_former_one(backups: Backups) -> None:
     docker("start", backups.container)
     ready = ["exec", "-u", "postgres", backups.container, "createdb", "dastern"]
     wait_until(lambda: docker(*ready, check=False).returncode == 0)
-    assert "If the data of that one was lost" in refused(backups, backups.take)
+    assert "If the data of the former was lost" in refused(backups, backups.take)
     # A cluster that nobody has backups of may be what came after a lost disk: the former one can be brought back.
     for check_mode in (True, False):
         assert f"(the newest is {former.label})" in refused(backups, lambda mode=check_mode: backups.set_up(mode))
     assert backups.set_up(True, assume_absent=True)["lines"] == [
-        f"would have the repository of cluster {former.system}, if that is what runs then: a new cluster is refused without "
-        "`backup_new_cluster`, as its backups are there"
+        f"would use the repository of cluster {former.system}, if that cluster runs then: a new one is refused without "
+        "`backup_new_cluster`, because of its backups"
     ]
     # What a restore reads the repository by may be lost, too, and the server be there that came instead.
     backups.conf.unlink()

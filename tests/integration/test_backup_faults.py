@@ -180,7 +180,7 @@ def test_a_clock_that_was_ahead(live: Live) -> None:
             assert label in [one.label for one in live.place.records()]
         health = backup_health.examine(live.params(backup_health.ARGUMENT_SPEC, expected_hours=26))
         words = [str(one) for one in health.problems]
-        assert sum("which is still to come" in one for one in words) == 2, words
+        assert sum("which is in the future" in one for one in words) == 2, words
         assert not [one for one in words if one.startswith("no ")]
     finally:
         for record in ahead:

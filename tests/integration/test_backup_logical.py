@@ -138,7 +138,7 @@ def test_everything_comes_back(place: Place, record: Record, empty: Database) ->
 
 
 def test_only_some_tables(place: Place, record: Record, empty: Database) -> None:
-    with pytest.raises(DasTernError, match=r"has no tables `dose`; wanted is one of: public.\"a \(1\"") as refusal:
+    with pytest.raises(DasTernError, match=r"has no tables `dose`. Expected one of: public.\"a \(1\"") as refusal:
         logical.restore(place, record, empty.name, ["dose"])
     assert refusal
     logical.restore(place, record, empty.name, ["child"])
@@ -151,7 +151,7 @@ def test_harm_is_found_and_refused(place: Place, record: Record, empty: Database
     file = max(home.glob("*.dat.zst"), key=lambda one: one.stat().st_size) if kind == "data" else home / kind
     whole = file.read_bytes()
     harms = {
-        "another SHA-256": bytearray(whole), "bytes instead of": whole[:-1], "is missing": None, "is there besides": whole,
+        "another SHA-256": bytearray(whole), "bytes instead of": whole[:-1], "is missing": None, "was added": whole,
     }  # fmt: skip
     harms["another SHA-256"][len(whole) // 2] ^= 1  # type: ignore[index]
     besides = home / "more.dat"
@@ -161,11 +161,11 @@ def test_harm_is_found_and_refused(place: Place, record: Record, empty: Database
                 file.unlink()
             else:
                 file.write_bytes(content)
-            if words == "is there besides":
+            if words == "was added":
                 besides.write_text("")
             check = logical.verify(place, record)
             assert (check.ok, words in check.message) == (False, True), check.message
-            with pytest.raises(DasTernError, match="isn't what was written.*Nothing was restored"):
+            with pytest.raises(DasTernError, match="is damaged.*Nothing was restored"):
                 logical.restore(place, record, empty.name)
         assert empty.query("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
     finally:
@@ -180,7 +180,7 @@ def test_a_harmed_record_is_none(place: Place, record: Record) -> None:
     whole = path.read_text()
     for harmed in (whole.replace("20000", "20001"), whole[:-9], ""):
         path.write_text(harmed)
-        with pytest.raises(DasTernError, match="isn't what was written"):
+        with pytest.raises(DasTernError, match="is damaged"):
             place.find(record.label)
         assert place.damaged() == [record.label]
     path.write_text(whole)

@@ -282,7 +282,7 @@ def test_status_shows_it_and_ends_with_2(play: Runner, server: Instance) -> None
     found = shown.section("backup")
     assert {one["kind"] for one in found["problems"]} >= {"age"}
     assert found["next"][0].endswith(" playbooks/backup.yml")
-    assert "problem: no backup: none is there; wanted: one in the last 26 h (backup_expected_hours)" in shown.flat
+    assert "problem: no backup: there is none; expected: one in the last 26 h (backup_expected_hours)" in shown.flat
 
 
 def test_a_run_and_its_trial_restore_at_a_real_server(server: Instance, real: dict[str, Any]) -> None:

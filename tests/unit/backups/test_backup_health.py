@@ -111,7 +111,7 @@ def test_the_version_of_pgbackrest(
         (True, {"names": "das_tern_receiver", "away": NOW.timestamp(), "waiting": 2},
          "the receiver is away since 2026-02-08 19:00:00 +07:00 (0 s ago): COMMITS WAIT, 2 of them now"),
         (True, {"away": NOW.timestamp(), "lost": True}, "and its slot was given up: commits go on without it"),
-        (False, {"names": "das_tern_receiver", "streaming": True}, "commits wait for das_tern_receiver; wanted: none"),
+        (False, {"names": "das_tern_receiver", "streaming": True}, "commits wait for das_tern_receiver; expected: none"),
         (False, {"names": "another"}, ""),
     ],
 )  # fmt: skip
@@ -149,7 +149,7 @@ def test_the_container_that_archives_is_away(
     backups: Backups, archive: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backups.add()
-    for runs, words in ((True, None), (False, "container pg-backup: doesn't run; wanted: running")):
+    for runs, words in ((True, None), (False, "container pg-backup: doesn't run; expected: running")):
         monkeypatch.setattr("ansible.module_utils.dastern.backups.keeper.there", lambda _, runs=runs: runs)
         assert (backups.found().get("archive_failing") or "").startswith(words or "")
         assert (words is None) == ("archive_failing" not in backups.found())
@@ -167,7 +167,7 @@ def test_nothing_is_there(tmp_path: Path) -> None:
 def test_the_newest_is_too_old(backups: Backups) -> None:
     backups.add(hours=26.5)
     assert backups.found()["age"] == (
-        "no recent backup: the newest ended 2026-02-07 16:31:00 +07:00 (1 d 2 h ago); wanted: one in the last 26 h "
+        "no recent backup: the newest ended 2026-02-07 16:31:00 +07:00 (1 d 2 h ago); expected: one in the last 26 h "
         "(backup_expected_hours)"
     )
     assert "age" not in backups.found(expected_hours=27)
@@ -176,15 +176,15 @@ def test_the_newest_is_too_old(backups: Backups) -> None:
 def test_the_newest_is_not_verified_or_damaged(backups: Backups) -> None:
     backups.add(hours=5)
     backups.add(hours=3, verified=None)
-    assert backups.found()["unverified"] == "backup full3: not verified; wanted: verified"
+    assert backups.found()["unverified"] == "backup full3: not verified; expected: verified"
     backups.add(hours=2, verified=Check(NOW.isoformat(), False, 1.0, "one page is wrong"))
-    assert backups.found()["unverified"] == "backup full2: damaged: one page is wrong; wanted: verified"
+    assert backups.found()["unverified"] == "backup full2: damaged: one page is wrong; expected: verified"
 
 
 def test_trial_restores(backups: Backups) -> None:
     backups.add(drilled=None)
     assert backups.found()["drill"].startswith(
-        "trial restore of a physical backup: never; wanted: one that succeeded in the last 7 d"
+        "trial restore of a physical backup: never; expected: one that succeeded in the last 7 d"
     )
     assert "drill" not in backups.found(drill_days=0)
     backups.add(hours=200, drilled=Check((NOW - timedelta(days=8)).isoformat(), True, 1))
@@ -200,7 +200,7 @@ def test_trial_restores(backups: Backups) -> None:
 def test_the_last_run_failed(backups: Backups) -> None:
     backups.add(hours=30)
     backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
-    assert backups.found()["run"] == "the scheduled job's run: failed: no disk; wanted: ok"
+    assert backups.found()["run"] == "the scheduled job's run: failed: no disk; expected: ok"
     backups.add(hours=1)  # by hand since
     assert "run" not in backups.found()
 
@@ -229,7 +229,7 @@ def test_a_logical_one_proves_nothing_of_physical_ones(backups: Backups) -> None
         "trial restore of a physical backup: incr3 failed: no rows"
     )
     backups.add(hours=3, kind="incr", verified=None)
-    assert backups.found(wal_archive=True) == {"unverified": "backup incr3: not verified; wanted: verified"}
+    assert backups.found(wal_archive=True) == {"unverified": "backup incr3: not verified; expected: verified"}
     backups.add(hours=3, kind="incr")
     assert backups.found(wal_archive=True) == {}
     backups.place.forget("full200")
@@ -243,7 +243,7 @@ def test_the_newest_of_each_kind_may_not_be_damaged(backups: Backups, wal_archiv
     for kinds in (("full", "logical"), ("logical", "full")):
         backups.add(2, kinds[0], verified=bad)
         backups.add(1, kinds[1])
-        words = f"backup {kinds[0]}2: damaged: one page is wrong; wanted: verified"
+        words = f"backup {kinds[0]}2: damaged: one page is wrong; expected: verified"
         assert backups.found(wal_archive=wal_archive)["unverified"] == words
         for one in backups.place.records():
             backups.place.forget(one.label)
@@ -263,7 +263,7 @@ def test_one_that_is_still_to_come_hides_nothing(backups: Backups) -> None:
     assert drilled[0].label == "full30"
     backups.status(run={"began": (NOW - timedelta(hours=3)).isoformat(), "outcome": "failed", "message": "no disk"})
     ages = [str(one) for one in backups.look().problems if one.kind == "age"]
-    assert ages[0].startswith("backup full-48: of 2026-02-10 19:01:00 +07:00, which is still to come")
+    assert ages[0].startswith("backup full-48: of 2026-02-10 19:01:00 +07:00, which is in the future")
     assert ages[1].startswith("no recent backup: the newest ended 2026-02-07 13:01:00 +07:00 (1 d 5 h ago)")
     assert "no disk" in backups.found()["run"]
 
@@ -292,7 +292,7 @@ def test_a_size_far_from_its_predecessors(backups: Backups, kind: str, field: st
     assert "size" not in backups.found()
     backups.add(1, kind, **{field: 400_000_000})
     words = backups.found()["size"]
-    assert words.startswith(f"size of {kind} backup {kind}1: 381 MB; wanted: ")
+    assert words.startswith(f"size of {kind} backup {kind}1: 381 MB; expected: ")
     assert words.endswith("as its predecessors (backup_size_factor)")
     assert "size" not in backups.found(size_factor=10_000.0)
     backups.add(0.5, kind, **{field: 10})
@@ -308,7 +308,7 @@ def test_the_archive(backups: Backups, archive: dict[str, Any]) -> None:
     backups.add()
     archive |= {"waiting": 3, "waiting_seconds": 400}
     assert backups.found()["archive_lag"] == (
-        "WAL archive: 3 segments wait, the oldest for 6 min; wanted: no longer than 300 s (backup_archive_lag)"
+        "WAL archive: 3 segments wait, the oldest for 6 min; expected: no longer than 300 s (backup_archive_lag)"
     )
     archive |= {"last_failed": NOW.timestamp() - 20, "failed_wal": "000000010000000000000007"}
     assert (
@@ -333,10 +333,11 @@ def test_the_log_has_to_reach_the_further_repositories_too(
     monkeypatch.setattr(Containers, "execute", told)
     backups.add()
     archive |= {"last_failed": NOW.timestamp() - 20, "failed_wal": "000000010000000000000007"}
-    assert "in repository 2 as well; or, where that stays away" in backups.found()["archive_failing"]
+    assert "in repository 2 as well; or, if that stays away" in backups.found()["archive_failing"]
     assert backups.found(disk_free=9) == backups.found()
     assert (
-        backups.found(disk_free=10)["disk"] == "disk of the data: 90 B of 1000 B free; wanted: 10 % (backup_disk_free)"
+        backups.found(disk_free=10)["disk"]
+        == "disk of the data: 90 B of 1000 B free; expected: 10 % (backup_disk_free)"
     )
 
 

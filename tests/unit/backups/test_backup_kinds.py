@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dastern.backups import kinds, logical, physical
+from ansible.module_utils.dastern.backups import kinds, logical, physical, retention
 from ansible.module_utils.dastern.backups import run as backup_run
 from ansible.module_utils.dastern.backups.pgbackrest import Info, PgBackRest
 from ansible.module_utils.dastern.backups.records import Place
 from samples import record
 
 ALL = [record(day, kind) for day, kind in ((6, "full"), (5, "logical"), (4, "full"), (3, "logical"), (2, "full"))]
-KEEP = {type_: {"count": 1, "days": 0} for type_ in backup_run.TYPES}
+KEEP = {type_: {"count": 1, "days": 0} for type_ in retention.KEEP}
 
 
 def of(kind: type[kinds.Kind], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> kinds.Kind:
@@ -26,7 +26,7 @@ def of(kind: type[kinds.Kind], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_type_and_a_label_mean_a_kind() -> None:
-    assert [kinds.of_type(type_).name for type_ in (*backup_run.TYPES, "")] == [
+    assert [kinds.of_type(type_).name for type_ in (*retention.KEEP, "")] == [
         *["physical"] * 3,
         "logical",
         "physical",
@@ -51,6 +51,6 @@ def test_behind_a_logical_one_the_repository_is_left_alone(
 
 def test_where_the_repository_is_gone_its_backups_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = of(kinds.Physical, tmp_path, monkeypatch)
-    assert own.verify([], []) == physical.Found()
+    assert own.verify([], []) == physical.Findings()
     checks: Any = own.verify(own.own(ALL), []).checks
     assert {label: check.ok for label, check in checks.items()} == {"06": False, "04": False, "02": False}

@@ -6,13 +6,22 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.dastern.backups import logical
-from ansible.module_utils.dastern.backups.logical import _COUNT, _wanted, beyond_owner
+from ansible.module_utils.dastern.backups.logical import (
+    _COUNT,
+    _retried,
+    _rows_again,
+    _views_again,
+    _wanted,
+    beyond_owner,
+)
 from ansible.module_utils.dastern.catalogue.census import lines_of
+from ansible.module_utils.dastern.catalogue.comparison import RestoreFailure
 from ansible.module_utils.dastern.common.errors import DasTernError
 
 NAMES = (
@@ -97,3 +106,38 @@ def test_the_files_of_a_backup_are_on_disk_before_its_record_says_so(
     assert synced == [str(tmp_path / "1.dat.zst"), str(tmp_path / "toc.dat"), str(tmp_path)]
     each = {"bytes": 4, "sha256": hashlib.sha256(b"rows").hexdigest()}
     assert files == {"1.dat.zst": each, "toc.dat": each}
+
+
+ROWS = [f"{n}; 0 16400 TABLE DATA public {table} owner" for n, table in enumerate("abc")]
+VIEWS = [f"{n}; 0 16400 MATERIALIZED VIEW DATA public {view} owner" for n, view in enumerate("vw", 7)]
+
+
+def test_rows_that_need_others_are_tried_until_no_fewer_are_refused() -> None:
+    refused = [RestoreFailure("check", table=table) for table in "abc"]
+    tried: list[list[str]] = []
+
+    def restore(lines: Sequence[str]) -> list[RestoreFailure]:
+        tried.append(list(lines))
+        return refused[: len(lines) - 1] if len(lines) > 2 else refused[:2]
+
+    beside = RestoreFailure("no such role", "ALTER TABLE d OWNER TO e")
+    left = _retried([*refused, beside], lambda failures: _rows_again(ROWS, failures), restore)
+    assert left == [beside, *refused[:2]]
+    assert tried == [ROWS, ROWS[:2]]
+
+
+def test_rows_of_a_name_that_two_tables_have_are_not_tried_again() -> None:
+    twice = [*ROWS, "9; 0 16400 TABLE DATA other a owner"]
+    assert _rows_again(twice, [RestoreFailure("check", table="a")]) == {}
+
+
+def test_materialised_views_are_filled_together_until_each_is() -> None:
+    first = [RestoreFailure("v isn't populated", "REFRESH MATERIALIZED VIEW public.w;")]
+    tried: list[list[str]] = []
+
+    def restore(lines: Sequence[str]) -> list[RestoreFailure]:
+        tried.append(list(lines))
+        return []
+
+    assert _retried(first, lambda failures: _views_again(VIEWS, failures), restore) == []
+    assert tried == [VIEWS]

@@ -91,7 +91,7 @@ def test_pgbackrest_is_let_read_a_large_repository_in_silence(
 
     program = PgBackRest(place.containers, "pg")
     monkeypatch.setattr(program, "run", run)
-    told = physical._read(program, info_of(), [], {}, only, 1, physical.Found())
+    told = physical._read(program, info_of(), [], {}, only, 1, physical.Findings())
     assert (told.ok, given) == (True, [census.LONGEST])
 
 
@@ -106,7 +106,7 @@ def test_a_container_without_the_repository_is_refused_before_anything_is_asked(
     params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "there", lambda _: False)
-    for found, words in ((None, "isn't there"), ({"State": {"Running": False}}, "doesn't run")):
+    for found, words in ((None, "doesn't exist"), ({"State": {"Running": False}}, "doesn't run")):
         monkeypatch.setattr(
             "ansible.module_utils.dastern.docker.containers.Containers.inspect", lambda *_, found=found: found
         )
@@ -200,7 +200,7 @@ def test_status_shows_what_a_verification_found_until_one_finds_nothing(
 ) -> None:
     found: list[str] = []
     monkeypatch.setattr(PgBackRest, "further", lambda _: [2])
-    monkeypatch.setattr(physical, "verify_further", lambda *_: physical.Found(problems=[*found]))
+    monkeypatch.setattr(physical, "verify_further", lambda *_: physical.Findings(problems=[*found]))
 
     def shown() -> list[str]:
         options = {name: option.get("default") for name, option in health.ARGUMENT_SPEC.items()}
@@ -212,7 +212,8 @@ def test_status_shows_what_a_verification_found_until_one_finds_nothing(
     assert backup_run.verify(params)["failed"]
     (words,) = shown()
     assert re.fullmatch(
-        r"the last verification: [-\d]+ [:\d]+ \+07:00 \(\d s ago\): repository 2: WAL 07 is missing; wanted: .*", words
+        r"the last verification: [-\d]+ [:\d]+ \+07:00 \(\d s ago\): repository 2: WAL 07 is missing; expected: .*",
+        words,
     )
     (place.folder / health.VERIFICATION).write_text("{")
     assert f"{health.VERIFICATION} can't be read" in shown()[0]

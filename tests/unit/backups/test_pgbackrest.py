@@ -16,8 +16,8 @@ from ansible.module_utils.dastern.backups import pgbackrest, physical
 from ansible.module_utils.dastern.backups.pgbackrest import (
     LONGEST_RECORD,
     RECORD,
-    Heard,
     PgBackRest,
+    Progress,
     records_of,
     verified,
 )
@@ -158,11 +158,11 @@ def test_a_verification_says_nothing_of_a_set_that_is_gone(printed: Callable[[st
 
 
 def test_a_backup_says_how_far_it_is_and_its_label(printed: Callable[[str], str]) -> None:
-    heard = Heard()
+    progress = Progress()
     for part in re.findall(r"(?s).{1,100}", printed("backup.txt")):
-        heard.write(part.encode())
-    assert heard.label == labels(printed)[0]
-    assert 0 < float(heard.percent) < 1
+        progress.write(part.encode())
+    assert progress.label == labels(printed)[0]
+    assert 0 < float(progress.percent) < 1
 
 
 def test_a_record_goes_into_a_sets_annotations_and_comes_back(printed: Callable[[str], str]) -> None:
@@ -216,7 +216,7 @@ def test_a_verification_that_cannot_be_noted_because_a_backup_is_copied_is_no_fa
     printed: Callable[[str], str],
 ) -> None:
     locked = Output(50, printed("locked.txt"), "")
-    found = physical.Found({"01": Check("2026-03-02T00:00:00+00:00", True, 1)})
+    found = physical.Findings({"01": Check("2026-03-02T00:00:00+00:00", True, 1)})
     busy = program(lambda words: locked if "annotate" in words else Output(0, "", ""))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pgbackrest, "PATIENCE", 0)

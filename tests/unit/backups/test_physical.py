@@ -10,7 +10,7 @@ import pytest
 from ansible.module_utils.dastern.backups import kept, physical
 from ansible.module_utils.dastern.backups.pgbackrest import MARK, Info, Verified
 from ansible.module_utils.dastern.backups.physical import effective, leftovers, needed, verify
-from ansible.module_utils.dastern.backups.records import Check, Place, Record
+from ansible.module_utils.dastern.backups.records import PAGES, Check, Place, Record
 from ansible.module_utils.dastern.common.errors import DasTernError
 from samples import NOW, record
 
@@ -155,7 +155,7 @@ def test_a_leftover_that_others_need_or_that_is_the_last_full_one_stays(place: P
     ("check", "counts"),
     [
         (Check(NOW, True, 1), True), (Check(NOW, False, 1, "damaged: bundle/1"), False),
-        (Check(NOW, False, 1, f"{physical.PAGES}, in base/5/1"), True),
+        (Check(NOW, False, 1, f"{PAGES}, in base/5/1"), True),
     ],
 )  # fmt: skip
 def test_a_backup_counts_when_it_was_read_back(
@@ -167,7 +167,7 @@ def test_a_backup_counts_when_it_was_read_back(
     monkeypatch.setattr(place.superuser, "value", lambda _: [])
     monkeypatch.setattr(physical, "_copied", lambda *_: "a")
     monkeypatch.setattr(physical, "_counted", lambda *_: own("a"))
-    monkeypatch.setattr(physical, "verify", lambda *_: physical.Found({"a": check}))
+    monkeypatch.setattr(physical, "verify", lambda *_: physical.Findings({"a": check}))
     server = physical.Server("42", "17.12", True)
     arguments: Any = (place, program, server, "full", "", "", 0, lambda _: None)
     if counts:
@@ -186,6 +186,6 @@ def test_what_a_restore_kept_goes_only_when_it_is_overdue_and_no_swap_is_under_w
     entry = {"what": "cluster", "incoming": "", "words": "", "database": "d", "volume": "", "at": "then"}
     old, new = ({**entry, "kept": f"replaced-{year}", "until": f"{year}-03-01T00:00:00+00:00"} for year in (2025, 2999))
     state.kept = [old, new]
-    assert kept.overdue(state) == [old]
+    assert state.overdue == [old]
     state.pending = {**entry, "kept": "x", "until": "2999-03-01T00:00:00+00:00"}
-    assert kept.overdue(state) == []
+    assert state.overdue == []

@@ -231,7 +231,8 @@ class Server(Containers):
 
     def execute(self, container: str, command: Any, stdin: Any = "", *, silence: float = 0, **_: Any) -> Output:
         if "--list" in command:
-            part = {"--section=post-data": self.LIST[5:], "--section=data": self.LIST[1:4]}
+            part = {"--section=pre-data": [self.LIST[0], self.LIST[4]], "--section=data": self.LIST[1:4]}
+            part["--section=post-data"] = self.LIST[5:]
             lines = next((part[one] for one in command if one in part), self.LIST)
             return Output(0, "".join(f"{line}\n" for line in lines), "")
         self.silences.append(silence)

@@ -226,7 +226,7 @@ def test_never_two_at_a_time(host: Host, capsys: pytest.CaptureFixture[str]) -> 
     with (host.backups / job.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert host.call("run") == 1
-        assert capsys.readouterr().err == "Another job is at work on these backups. Run again when it is done.\n"
+        assert capsys.readouterr().err == "Another job works on these backups. Run again when it has finished.\n"
         assert host.call("due") == 0
     assert host.asked == []
     assert not (host.backups / "status.json").exists()
@@ -296,7 +296,7 @@ def test_a_clock_that_was_set_back_leads_to_no_run_at_each_call(host: Host) -> N
 
 def test_health_ends_with_2(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.call("health") == 2
-    assert "problem: no backup: none is there" in capsys.readouterr().out
+    assert "problem: no backup: there is none" in capsys.readouterr().out
 
 
 def test_on_failure(host: Host, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -153,7 +153,7 @@ def test_absent_leaves_nothing(host: Host, systemd: bool) -> None:
     assert host.schedule(check_mode=True, state="absent")["changed"]
     assert host.files() == with_both
     assert host.schedule(state="absent")["lines"] == [
-        f"taken away: job and calls by {'systemd' if systemd else 'cron'}"
+        f"removed: the job and its calls by {'systemd' if systemd else 'cron'}"
     ]
     if systemd:
         timers = "das-tern-backup-pg.one.timer das-tern-backup-metrics@pg.one.timer"
@@ -249,10 +249,10 @@ def test_from_cron_to_systemd(host: Host) -> None:
     [
         ({"time": "1350"}, "backup_schedule_time"),
         ({"full": "never"}, "backup_schedule_full"),
-        ({"delay": -1}, "`backup_schedule_delay` is -1; wanted is a number from 0 on"),
-        ({"drill_days": 10**9}, "`backup_schedule_drill_days` is 1000000000; wanted is a number up to 3660"),
+        ({"delay": -1}, "`backup_schedule_delay` is -1. Expected: a number, 0 or greater"),
+        ({"drill_days": 10**9}, "`backup_schedule_drill_days` is 1000000000. Expected: a number up to 3660"),
         ({"expected_hours": 0}, "`backup_expected_hours` is 0"),
-        ({"size_factor": 1.0}, "`backup_size_factor` is 1.0; wanted is a number above 1"),
+        ({"size_factor": 1.0}, "`backup_size_factor` is 1.0. Expected: a number above 1"),
         ({"take": {"lock_timeout": "soon"}}, "`backup_lock_timeout` is 'soon'; expected a duration"),
         ({"take": {"keep": {"full": {"count": 0}}}}, "`backup_keep.full.count` is `0`"),
         ({"metrics_file": "/srv/dastern.txt"}, "ends in .prom"),

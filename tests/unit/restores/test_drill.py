@@ -110,7 +110,7 @@ def test_a_repository_that_cant_be_looked_at_says_nothing_of_one_backup(monkeypa
         raise DasTernError("pgBackRest can't read the repository.")
 
     site: Any = SimpleNamespace()
-    monkeypatch.setattr(drill, "Archive", fail)
+    monkeypatch.setattr(drill.Archive, "read", fail)
     with pytest.raises(DasTernError) as refusal:
         drill._physical(site, record(7), 0)
     assert refusal.value.facts == {"status": 0}

@@ -346,7 +346,7 @@ def test_a_copy_that_waits_is_looked_at_again(
     """It was checked when it was restored; since then anybody may have been in it, and other restores may have gone live."""
     counted = Census.of({**CENSUS, **{name: value for name, value in found.items() if name in CENSUS}})
     archive = SimpleNamespace(segments={6: {}}, forks=found.get("timelines", {}), damaged={})
-    monkeypatch.setattr(restore_waiting, "Archive", lambda _: archive)
+    monkeypatch.setattr(restore_waiting.Archive, "read", lambda _: archive)
     monkeypatch.setattr(restore_waiting, "_control", lambda *_: found.get("control", ["1", "0/9", "7"]))
     monkeypatch.setattr(restore_waiting, "_oid", lambda *_: found.get("oid", 9))
     monkeypatch.setattr(restore_waiting, "count", lambda *_: counted)

@@ -29,16 +29,15 @@ def record(label: str, verified: Check | None = None, drilled: Check | None = No
 
 def archive(*needs: str, **changes: Any) -> Archive:
     """The sets `a`, `b` and so on, each built upon the one that is named for it."""
-    own = Archive.__new__(Archive)
-    own.backups = [
+    backups = [
         {
             "label": "abcd"[n], "reference": [base] if base else None, "prior": base or None, "timestamp": {"stop": n},
             "archive": {"start": f"{1:08X}{n:016X}"}, "lsn": {"stop": f"0/{n}000000"}, **changes,
         }
         for n, base in enumerate(needs)
     ]  # fmt: skip
-    own.forks, own.damaged, own.segments = {}, {}, {1: dict.fromkeys(range(9), 0.0)}
-    return own
+    site: Any = SimpleNamespace()
+    return Archive(site, "17-1", "7", backups, {1: dict.fromkeys(range(9), 0.0)})
 
 
 def chosen(own: Archive, *records: Record) -> str:
@@ -198,7 +197,7 @@ def test_a_timeline_that_there_isnt_is_refused_with_those_that_there_are(
     monkeypatch: pytest.MonkeyPatch, timeline: int | str
 ) -> None:
     own = logged(UNDONE)
-    monkeypatch.setattr(restore_target, "Archive", lambda _: own)
+    monkeypatch.setattr(restore_target.Archive, "read", lambda _: own)
     with pytest.raises(DasTernError) as refusal:
         restore_target.resolve(
             SimpleNamespace(records=lambda _: []),  # type: ignore[arg-type]
@@ -227,7 +226,7 @@ def archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             return str(found)
 
         site: Any = SimpleNamespace(backups=tmp_path, pgbackrest=pgbackrest, repository=repository)
-        return Archive(site)
+        return Archive.read(site)
 
     return read
 

@@ -1,4 +1,4 @@
-"""When a backup is due, on the clock of Asia/Phnom_Penh whatever the zone of the host."""
+"""When a backup is due, by the clock of Asia/Phnom_Penh, whatever the zone of the host."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from ..common.errors import DasTernError
 from ..common.quantities import CLOCK, ZONE
 
+AHEAD = timedelta(minutes=5)
+"""Tolerated clock skew. A backup further in the future was taken with a wrong clock."""
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
@@ -22,13 +24,13 @@ class Calendar:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.time):
             raise DasTernError(
-                f'`backup_schedule_time` is `{self.time}`; wanted is a time of day in {ZONE}, in quotes, such as "02:30".'
+                f'`backup_schedule_time` is `{self.time}`. Expected: a time of day in {ZONE}, in quotes, such as "02:30".'
             )
         if self.full not in (*DAYS, "daily"):
-            raise DasTernError(f"`backup_schedule_full` is `{self.full}`; wanted is {', '.join(DAYS)} or daily.")
+            raise DasTernError(f"`backup_schedule_full` is `{self.full}`. Expected: {', '.join(DAYS)} or daily.")
 
     def last(self, now: datetime, *, full: bool = False) -> datetime:
-        """The last moment, `now` included, at which a backup was due; with `full` a full one."""
+        """Return the last moment, `now` included, at which a backup was due, or with `full` a full one."""
         local = now.astimezone(CLOCK)
         due = local.replace(hour=int(self.time[:2]), minute=int(self.time[3:]), second=0, microsecond=0)
         while due > local or (full and self.full not in ("daily", DAYS[due.weekday()])):
@@ -36,14 +38,14 @@ class Calendar:
         return due
 
     def next(self, now: datetime) -> datetime:
-        """The next moment after `now` at which a backup is due."""
+        """Return the next moment after `now` at which a backup is due."""
         return self.last(now) + timedelta(days=1)
 
 
 def moment(text: str | None) -> datetime | None:
-    """A time that was written as ISO 8601; None where nothing is, or nothing that can be read."""
+    """Return a time that was written as ISO 8601, or None if there is none or it can't be read."""
     try:
-        found = datetime.fromisoformat(text or "")
+        when = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    return found if found.tzinfo else None
+    return when if when.tzinfo else None

@@ -1,6 +1,6 @@
-"""What is wrong with the backups now, and the numbers behind it: for status.yml, the job on the host, and Prometheus.
+"""The problems of the backups now, and the numbers behind them: for status.yml, the job on the host, and Prometheus.
 
-Asks as far as it gets: an absent engine, container or folder is no failure of the question.
+The examination goes as far as it can: an absent engine, container or folder doesn't make it fail.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..server.hba import RECEIVER
 from ..server.survey import BACKUPS, PGDATA
 from . import keeper, kinds, physical
 from . import records as backup_records
-from .calendar import moment
+from .calendar import AHEAD, moment
 from .pgbackrest import PgBackRest
 from .records import KEEPER, UNREADABLE, Check, Place, Record
 
@@ -44,14 +44,12 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 STATUS_SPEC: dict[str, Any] = {**ARGUMENT_SPEC, "exit_code": {"type": "bool", "default": False}}
 """The options of the module `backup_status`."""
-AHEAD = timedelta(minutes=5)
-"""By so much a backup may be newer than the clock: one that is more so was taken while the clock was wrong."""
 
-# These are in the folder of the backups; the first two are the job's.
+# Files in the folder of the backups; the first two are the job's.
 STATUS = "status.json"
 LOCK = ".job.lock"
 VERIFICATION = "verification.json"
-"""`at` and `problems` of the last verification, where it found what no record holds, such as a gap in the archived log."""
+"""`at` and `problems` of the last verification, if it found faults that no record holds, such as a gap in the archive."""
 
 KINDS = (
     "age",
@@ -70,7 +68,7 @@ KINDS = (
     "folder",
     "gap",
 )
-"""What can be wrong."""
+"""The kinds of problems."""
 
 _ARCHIVE = """
 SELECT json_build_object(
@@ -83,13 +81,13 @@ SELECT json_build_object(
   'wal_bytes', (SELECT sum(size) FROM pg_ls_waldir()))
 FROM pg_stat_archiver
 """
-# What a slot keeps is deleted by nobody, until the disk is full.
+# Nobody deletes the WAL that a slot keeps, until the disk is full.
 _SLOTS = f"""
 SELECT coalesce(json_agg(json_build_object('name', slot_name, 'bytes', coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0),
   'since', extract(epoch FROM inactive_since), 'lost', wal_status = 'lost') ORDER BY slot_name), '[]')
 FROM pg_replication_slots WHERE NOT active AND (restart_lsn IS NOT NULL OR wal_status = 'lost') AND slot_name <> '{RECEIVER}'
 """
-# Where nobody is connected, the slot knows since when.
+# If no receiver is connected, the slot knows since when.
 _RECEIVER = f"""
 SELECT json_build_object(
   'names', current_setting('synchronous_standby_names'), 'streaming', r.state IS NOT NULL,
@@ -103,7 +101,7 @@ LEFT JOIN pg_stat_replication AS r ON r.application_name = '{RECEIVER}' AND r.st
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that isn't as it should be, and the command that mends it."""
+    """Something that isn't as expected, and the command that fixes it."""
 
     kind: str
     what: str
@@ -112,77 +110,78 @@ class Problem:
     command: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.found}; wanted: {self.wanted}"
+        return f"{self.what}: {self.found}; expected: {self.wanted}"
 
 
 _KEPT, _IDLE = 256 * 1024**2, 3600.0
-"""A slot of somebody else may keep so many bytes, and be idle for so many seconds."""
+"""How many bytes a foreign slot may keep, and for how many seconds it may be idle."""
 
 
 @dataclass
 class Health:
-    """What was found."""
+    """The state of the backups of one database at one time."""
 
     container: str
     database: str
     at: datetime
     records: list[Record]
-    """Of this database, the newest first."""
+    """The backups that contain this database, the newest first."""
     status: dict[str, Any]
-    """What the job noted: `run`, `drill`, `next`."""
+    """The notes of the job: `run`, `drill`, `next`."""
     archive: dict[str, Any] | None = None
-    """`_ARCHIVE`; None where the server can't be asked, then `unasked` says why."""
+    """The result of `_ARCHIVE`, or None if the server can't be asked; then `unasked` says why."""
     unasked: str = ""
     receiver: dict[str, Any] | None = None
-    """`_RECEIVER`; None where the server can't be asked, or zero loss is neither declared nor there."""
+    """The result of `_RECEIVER`, or None if the server can't be asked, or zero loss is neither declared nor on."""
     slots: list[dict[str, Any]] = field(default_factory=list)
-    """`_SLOTS`: those of somebody else that nobody reads from."""
+    """The result of `_SLOTS`: foreign slots that nobody reads from."""
     same_disk: bool = False
-    """Whether the receiver writes to the file system that the data is on; only asked where there is one."""
+    """Whether the receiver, if there is one, writes to the file system of the data."""
     waiting: dict[str, Any] | None = None
-    """What a restore left beside the live one, of `restore.json`."""
+    """The copy that a restore left beside the live data, from `restore.json`."""
     disk: tuple[int, int] | None = None
-    """Bytes free and in all, of the file system that the folder is in."""
+    """Free bytes and size of the file system of the backups' folder."""
     data_disk: tuple[int, int] | None = None
-    """The same of the data's, where what isn't archived waits; None where the server's container can't be asked."""
+    """The same of the data's file system, where unarchived WAL waits; None if the server's container can't be asked."""
     keeper: bool | None = None
-    """Whether the container that archives and has the repository runs; None where the engine can't be asked."""
+    """Whether the backup container runs; None if the engine can't be asked."""
     pgbackrest: str = ""
-    """Its version; '' where it can't be asked."""
+    """pgBackRest's version; empty if it can't be asked."""
     further: list[int] = field(default_factory=list)
-    """Numbers of the further repositories, which the log has to reach as well."""
+    """Numbers of the further repositories, which the WAL has to reach as well."""
     damaged: list[str] = field(default_factory=list)
-    """Labels whose record isn't what was written."""
+    """Labels whose record is damaged."""
     problems: list[Problem] = field(default_factory=list)
     last: Record | None = None
-    """The newest of those that the job takes: with a WAL archive a logical one says nothing of them."""
+    """The newest backup of the kind that the job takes: with a WAL archive, a logical backup doesn't count for it."""
     counted: list[Record] = field(default_factory=list)
-    """`counted` of the records."""
+    """The records that have to be verified and drilled (`counted`)."""
 
     @property
     def drilled(self) -> tuple[Record, Check] | None:
-        """The newest drill of those that count, and its backup."""
+        """The newest drill of the `counted` backups, with its backup."""
         return self._drilled(self.counted)
 
     def drilled_of(self, kind: str) -> tuple[Record, Check] | None:
-        """The same of all of a kind, `physical` or `logical`."""
-        return self._drilled([one for one in self.records if one.kind == kind])
+        """Return the newest drill of a kind, `physical` or `logical`, with its backup."""
+        return self._drilled([record for record in self.records if record.kind == kind])
 
     def _drilled(self, records: list[Record]) -> tuple[Record, Check] | None:
-        """One that is still to come, by its time, is none."""
+        """Return the newest drill, without those whose time is in the future."""
         latest = (self.at + AHEAD).isoformat()
-        found = [(one, one.drilled) for one in records if one.drilled and one.drilled.at <= latest]
-        return max(found, key=lambda pair: pair[1].at, default=None)
+        drills = [(each, each.drilled) for each in records if each.drilled and each.drilled.at <= latest]
+        return max(drills, key=lambda pair: pair[1].at, default=None)
 
     def ago(self, when: datetime | str | float) -> str:
+        """Return a time with how long ago it was at the examination."""
         return local(when, self.at)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a report."""
+        """Return the state for a report."""
         newest, drilled = self.newest, self.drilled
         return {
-            "lines": self.lines(), "next": list(dict.fromkeys(one.command for one in self.problems)),
-            "problems": [asdict(one) for one in self.problems], "backups": len(self.records),
+            "lines": self.lines(), "next": list(dict.fromkeys(problem.command for problem in self.problems)),
+            "problems": [asdict(problem) for problem in self.problems], "backups": len(self.records),
             "newest": newest.label if newest else "", "drilled_at": drilled[1].at if drilled else "",
             "zero_loss": self.receiver, "run": self.status.get("run") or {}, "next_run": self.status.get("next", ""), "archive": self.archive, "pgbackrest": self.pgbackrest,
             "disk_free": self.disk[0] if self.disk else None,
@@ -193,7 +192,7 @@ class Health:
         return self.records[0] if self.records else None
 
     def lines(self) -> list[str]:
-        """For a person; problems at the end."""
+        """Return the state in lines for a person, with the problems last."""
         lines = []
         if newest := self.newest:
             size = f"{amount(newest.stored)} of {amount(newest.bytes)}"
@@ -218,7 +217,7 @@ class Health:
         if following := moment(self.status.get("next")):
             lines.append(f"next run {self.ago(following)}")
         if self.archive is None:
-            lines.append(f"WAL archive not known: {self.unasked}")
+            lines.append(f"WAL archive unknown: {self.unasked}")
         elif self.archive["mode"] != "off":
             last = self.archive["last"]
             ago = f"the last archived {self.ago(last)}" if last else "none archived yet"
@@ -232,11 +231,11 @@ class Health:
             lines.append(
                 f"restored and not live: {waiting['what']} {waiting['incoming']}, which has differences, kept until {local(waiting['until'])}"
             )
-        return lines + [f"problem: {one}" for one in self.problems]
+        return lines + [f"problem: {problem}" for problem in self.problems]
 
 
 def status(params: dict[str, Any]) -> dict[str, Any]:
-    """Return what the module `backup_status` returns: the summary's section, also where the backups can't be examined."""
+    """Return the result of the module `backup_status`: the summary's section, even if the backups can't be examined."""
     try:
         section = examine(params).as_dict()
         wrong = bool(section["problems"])
@@ -248,21 +247,21 @@ def status(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
-    """Look at the backups of `params` (`ARGUMENT_SPEC`) as they are at `now`."""
+    """Examine the backups of `params` (`ARGUMENT_SPEC`) as of `now`."""
     place = Place(params)
     if place.folder.exists() and not os.access(place.folder, os.R_OK | os.X_OK):
         raise DasTernError(f"The backups in {place.folder} can't be read by this user. Run the play as root.")
     health = Health(
         place.container, place.database, now or datetime.now(UTC),
-        [one for one in place.records() if one.holds(place.database)],
+        [record for record in place.records() if record.holds(place.database)],
         read_status(place.folder), damaged=place.damaged(),
     )  # fmt: skip
     health.counted = counted(health.records, params["wal_archive"])
     try:
         health.archive = place.superuser.value(_ARCHIVE)
-        found = place.superuser.value(_RECEIVER)
+        receiver = place.superuser.value(_RECEIVER)
         health.slots = place.superuser.value(_SLOTS)
-        health.receiver = found if params["zero_loss"] or found["names"] == RECEIVER else None
+        health.receiver = receiver if params["zero_loss"] or receiver["names"] == RECEIVER else None
     except (DasTernError, OSError) as error:
         health.unasked = str(error)
     with contextlib.suppress(DasTernError):
@@ -271,25 +270,25 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
         _pgbackrest(health, place)
     with contextlib.suppress(DasTernError, ValueError, IndexError):
         health.further = PgBackRest(place.containers, place.keeper).further()
-        told = place.containers.execute(place.container, ["df", "-B1", "--output=avail,size", PGDATA]).out
-        free, size = told.splitlines()[-1].split()
+        table = place.containers.execute(place.container, ["df", "-B1", "--output=avail,size", PGDATA]).out
+        free, size = table.splitlines()[-1].split()
         health.data_disk = int(free), int(size)
         if health.receiver:
             devices = place.containers.execute(
                 place.container, ["stat", "-c", "%d", PGDATA, f"{BACKUPS}/{RECEIVED}"]
             ).out.split()
             health.same_disk = len(devices) == 2 and devices[0] == devices[1]
-    there = next(path for path in (place.folder, *place.folder.parents) if path.exists())
-    disk = os.statvfs(there)
+    existing = next(path for path in (place.folder, *place.folder.parents) if path.exists())
+    disk = os.statvfs(existing)
     health.disk = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     if params.get("config_dir") and (words := elsewhere(place.folder, Path(os.path.expanduser(params["config_dir"])))):
         health.problems.append(
-            Problem("folder", f"folder {place.folder}", words, "the one that has this server's backups",
+            Problem("folder", f"folder {place.folder}", words, "the folder that has this server's backups",
                     f"findmnt -T {quote(str(place.folder))}")
         )  # fmt: skip
     if swap := place.pending_swap():
         health.problems.append(
-            Problem("swap", "a restore", f"began to swap the {swap['what']} at {local(swap['at'])}, and hasn't ended", "finished, or taken back",
+            Problem("swap", "a restore", f"began to swap the {swap['what']} at {local(swap['at'])}, and hasn't finished", "finished or undone",
                     swaps.RESTORE)
         )  # fmt: skip
     health.waiting = place.waiting_copy()
@@ -306,36 +305,37 @@ def examine(params: dict[str, Any], now: datetime | None = None) -> Health:
 
 
 def read_status(folder: Path, *, mine: bool = False) -> dict[str, Any]:
-    """What the job noted; nothing if it never ran here or its note can't be read.
+    """Return the notes of the job, or nothing if it never ran here or its notes can't be read.
 
-    A deed that was begun, and that no job is at work on any more, is told as failed; `mine`: the caller has the lock.
+    A task that was begun, and that no job works on any more, is reported as failed. `mine` means that the caller has the
+    lock.
     """
     try:
-        found = json.loads((folder / STATUS).read_text("utf-8"))
+        status = json.loads((folder / STATUS).read_text("utf-8"))
         if mine or not at_work(folder):
-            for deed in ("run", "drill"):
-                if (found.get(deed) or {}).get("outcome") == "running":
-                    found[deed] |= {"outcome": "failed", "message": "it was ended before it was done", "cut": True}
+            for task in ("run", "drill"):
+                if (status.get(task) or {}).get("outcome") == "running":
+                    status[task] |= {"outcome": "failed", "message": "it was ended before it was done", "cut": True}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
-    return dict(found)
+    return dict(status)
 
 
 def counted(records: list[Record], wal_archive: bool) -> list[Record]:
-    """Those of `records` that have to be verified and drilled: with a WAL archive the physical ones, if there are any.
+    """Return the records that have to be verified and drilled: with a WAL archive the physical ones, if there are any.
 
-    A logical one, such as each migration takes, proves nothing of them.
+    A logical backup, such as each migration takes, proves nothing about them.
     """
-    return [one for one in records if wal_archive and one.physical] or records
+    return [record for record in records if wal_archive and record.physical] or records
 
 
 def to_drill(records: list[Record]) -> str:
-    """Label of the newest of `records` that was never drilled, or of the newest; empty where there is none."""
-    return next((one.label for one in records if one.drilled is None), records[0].label if records else "")
+    """Return the label of the newest record that was never drilled, else of the newest; empty if there is none."""
+    return next((record.label for record in records if record.drilled is None), records[0].label if records else "")
 
 
 def at_work(folder: Path) -> bool:
-    """Whether a job holds its lock."""
+    """Return whether a job holds its lock."""
     try:
         with (folder / LOCK).open(encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -353,69 +353,72 @@ def _ended(record: Record) -> datetime:
 
 def _backups(health: Health, params: dict[str, Any]) -> None:
     limit = params["expected_hours"]
-    wanted = f"one in the last {limit} h (backup_expected_hours)"
+    expected = f"one in the last {limit} h (backup_expected_hours)"
     backup = "ansible-playbook playbooks/backup.yml"
-    for one in health.records:
-        if _ended(one) > health.at + AHEAD:
+    for record in health.records:
+        if _ended(record) > health.at + AHEAD:
             health.problems.append(
-                Problem("age", f"backup {one.label}", f"of {local(_ended(one))}, which is still to come",
-                        "taken with the clock right", "timedatectl")
+                Problem("age", f"backup {record.label}", f"of {local(_ended(record))}, which is in the future",
+                        "taken while the clock was right", "timedatectl")
             )  # fmt: skip
-        elif health.last is None and (one.physical or not params["wal_archive"]):
-            health.last = one
+        elif health.last is None and (record.physical or not params["wal_archive"]):
+            health.last = record
     for label in health.damaged:
         health.problems.append(Problem("unverified", f"the record of {label}", "damaged", "as it was written", backup))
     what = "physical backup" if params["wal_archive"] and health.newest is not health.last else "backup"
     if health.last is None:
-        health.problems.append(Problem("age", f"no {what}", "none is there", wanted, backup))
+        health.problems.append(Problem("age", f"no {what}", "there is none", expected, backup))
     elif (health.at - _ended(health.last)).total_seconds() > limit * 3600:
         ended = health.ago(_ended(health.last))
-        health.problems.append(Problem("age", f"no recent {what}", f"the newest ended {ended}", wanted, backup))
+        health.problems.append(Problem("age", f"no recent {what}", f"the newest ended {ended}", expected, backup))
     if not health.records:
         return
-    for one in {one.kind: one for one in reversed(health.records)}.values():  # the newest of each kind
-        if one.verified and not one.verified.ok:
-            found = f"damaged: {one.verified.message}"
-            health.problems.append(Problem("unverified", f"backup {one.label}", found, "verified", backup))
-        elif one.verified is None and one is health.counted[0]:
+    for record in {record.kind: record for record in reversed(health.records)}.values():  # the newest of each kind
+        if record.verified and not record.verified.ok:
+            found = f"damaged: {record.verified.message}"
+            health.problems.append(Problem("unverified", f"backup {record.label}", found, "verified", backup))
+        elif record.verified is None and record is health.counted[0]:
             verify = "ansible-playbook playbooks/verify_backups.yml"
-            health.problems.append(Problem("unverified", f"backup {one.label}", "not verified", "verified", verify))
+            health.problems.append(Problem("unverified", f"backup {record.label}", "not verified", "verified", verify))
     for kind in kinds.KINDS:
-        # The newest drill, of whichever backup: the next one, which nobody has drilled yet, takes nothing of it back.
+        # The newest drill, of whichever backup: a newer backup that nobody has drilled yet doesn't invalidate it.
         if (newest := health.drilled_of(kind)) is None:
             continue
-        one, check = newest
-        if not check.ok and one not in health.counted:
-            found, sought = f"failed: {check.message}", "one that succeeds"
+        record, check = newest
+        if not check.ok and record not in health.counted:
+            found, expected = f"failed: {check.message}", "one that succeeds"
         elif check.ok and check.differences:
-            found = f"not all as it was backed up: {'; '.join(cut(check.differences, 3))}"
-            sought = "one without differences"
+            found = f"differs from the backup: {'; '.join(cut(check.differences, 3))}"
+            expected = "one without differences"
         else:
             continue
         drill = playbook("restore_drill", target=next(other.label for other in health.records if other.kind == kind))
-        health.problems.append(Problem("drill", f"trial restore of {one.label}", found, sought, drill))
+        health.problems.append(Problem("drill", f"trial restore of {record.label}", found, expected, drill))
     if not (days := params["drill_days"]):
         return
-    wanted = f"one that succeeded in the last {days} d (backup_schedule_drill_days)"
-    names = {one.kind for one in health.counted}
+    expected = f"one that succeeded in the last {days} d (backup_schedule_drill_days)"
+    names = {record.kind for record in health.counted}
     kind = f"{next(iter(names))} " if len(names) == 1 else ""
     if (drilled := health.drilled) is None:
         found = "never"
         if names == {kinds.Physical.name} and (other := health.drilled_of(kinds.Logical.name)):
             found += (
-                f" (only logical {other[0].label}, {health.ago(other[1].at)}, which proves nothing of physical ones)"
+                f" (only logical {other[0].label}, {health.ago(other[1].at)}, which proves nothing about physical ones)"
             )
     elif not drilled[1].ok:
         found = f"{drilled[0].label} failed: {drilled[1].message}"
     elif (when := moment(drilled[1].at)) and (health.at - when).total_seconds() > days * 86400 + limit * 3600:
-        found = health.ago(when)  # the job drills after the first backup that finds it due, so a day is its due
+        found = health.ago(
+            when
+        )  # the job drills after the first backup that finds a drill due, so it may be a day late
     else:
         return
     drill = playbook("restore_drill", target=to_drill(health.counted))
-    health.problems.append(Problem("drill", f"trial restore of a {kind}backup", found, wanted, drill))
+    health.problems.append(Problem("drill", f"trial restore of a {kind}backup", found, expected, drill))
 
 
 def _verification(health: Health, folder: Path) -> None:
+    """Add the problems that the last verification noted."""
     try:
         noted = json.loads((folder / VERIFICATION).read_text("utf-8"))
         found = f"{health.ago(noted['at'])}: {'; '.join(noted['problems'])}"
@@ -430,57 +433,60 @@ def _verification(health: Health, folder: Path) -> None:
 
 
 def _job(health: Health, params: dict[str, Any]) -> None:
-    for deed, command in (("run", "playbooks/backup.yml"), ("drill", "playbooks/restore_drill.yml")):
-        noted = health.status.get(deed) or {}
+    for task, command in (("run", "playbooks/backup.yml"), ("drill", "playbooks/restore_drill.yml")):
+        noted = health.status.get(task) or {}
         if noted.get("outcome") != "failed":
             continue
         began = moment(noted.get("began"))
         ended = began + timedelta(seconds=noted.get("seconds", 0)) if began else None
-        # One that the run itself took may lack in a further repository.
-        if deed == "run" and ended and health.last and (moment(health.last.began) or ended) > ended:
-            continue  # somebody took one since
+        # The backup that the run itself took may be missing in a further repository.
+        if task == "run" and ended and health.last and (moment(health.last.began) or ended) > ended:
+            continue  # somebody took a backup since
         drilled = health.drilled
-        # A newer drill succeeded, or its failure, which may be this one, is a problem already.
+        # A newer drill succeeded, or its failure, which may be this one, is reported already.
         if (
-            deed == "drill" and began and drilled and (moment(drilled[1].at) or began) >= began
+            task == "drill" and began and drilled and (moment(drilled[1].at) or began) >= began
             and (drilled[1].ok or params["drill_days"])
         ):  # fmt: skip
             continue
         health.problems.append(
-            Problem("run", f"the scheduled job's {deed}", f"failed: {noted.get('message', '')}", "ok",
+            Problem("run", f"the scheduled job's {task}", f"failed: {noted.get('message', '')}", "ok",
                     f"ansible-playbook {command}")
         )  # fmt: skip
 
 
 def _sizes(health: Health, params: dict[str, Any]) -> None:
-    """A full or logical backup is compared by what it takes, one of changes by the size of what it is of: how much
-    changes in a day differs for good reasons."""
+    """Compare the newest backup of each type with its predecessors.
+
+    Full and logical backups are compared by the bytes they take, the others by the size of the data: how much changes in a
+    day differs for good reasons.
+    """
     factor = params["size_factor"]
-    for kind in ("full", "diff", "incr", "logical"):
-        same = [one for one in health.records if one.type == kind]
-        sizes = [one.stored if kind in backup_records.WHOLE else one.bytes for one in same[:6]]
+    for type_ in ("full", "diff", "incr", "logical"):
+        same = [record for record in health.records if record.type == type_]
+        sizes = [record.stored if type_ in backup_records.WHOLE else record.bytes for record in same[:6]]
         if len(sizes) < 2:
             continue
         usual = statistics.median(sizes[1:])
         if not usual / factor <= sizes[0] <= usual * factor:
             health.problems.append(
-                Problem("size", f"size of {kind} backup {same[0].label}", amount(sizes[0]),
+                Problem("size", f"size of {type_} backup {same[0].label}", amount(sizes[0]),
                         f"{amount(usual / factor)} to {amount(usual * factor)}, as its predecessors (backup_size_factor)",
                         "ansible-playbook playbooks/list_backups.yml")
             )  # fmt: skip
 
 
 def _archive(health: Health, params: dict[str, Any]) -> None:
-    found = health.archive
-    if found is None:
+    archive = health.archive
+    if archive is None:
         return
     logs = f"docker logs --tail 50 {quote(health.container)}"
-    # It waits in pg_wal, on the data's disk.
+    # Unarchived WAL waits in pg_wal, on the disk of the data.
     elsewhere = (
-        f", in repository {', '.join(map(str, health.further))} as well; or, where that stays away, its options taken out of "
+        f", in repository {', '.join(map(str, health.further))} as well; or, if that stays away, its options removed from "
         "backup_repository_options and `ansible-playbook playbooks/provision.yml`"
     ) if health.further else ""  # fmt: skip
-    if found["mode"] == "off":
+    if archive["mode"] == "off":
         if params["wal_archive"]:
             health.problems.append(
                 Problem("archive_off", "WAL archive", "archive_mode is off", "on (postgres_wal_archive)",
@@ -492,16 +498,16 @@ def _archive(health: Health, params: dict[str, Any]) -> None:
             Problem("archive_failing", f"container {health.container}{KEEPER}", "doesn't run",
                     "running: it archives the log and has the backups", "ansible-playbook playbooks/provision.yml")
         )  # fmt: skip
-    elif found["last_failed"] and found["last_failed"] > (found["last"] or 0):
+    elif archive["last_failed"] and archive["last_failed"] > (archive["last"] or 0):
         health.problems.append(
             Problem("archive_failing", "archive_command",
-                    f"fails on {found['failed_wal']}, {health.ago(found['last_failed'])}",
+                    f"fails on {archive['failed_wal']}, {health.ago(archive['last_failed'])}",
                     f"every segment archived{elsewhere}", logs)
         )  # fmt: skip
-    if found["waiting_seconds"] > params["archive_lag"]:
+    if archive["waiting_seconds"] > params["archive_lag"]:
         health.problems.append(
             Problem("archive_lag", "WAL archive",
-                    f"{found['waiting']} segments wait, the oldest for {duration(found['waiting_seconds'])}",
+                    f"{archive['waiting']} segments wait, the oldest for {duration(archive['waiting_seconds'])}",
                     f"no longer than {params['archive_lag']} s (backup_archive_lag)", logs)
         )  # fmt: skip
 
@@ -518,16 +524,16 @@ def _pgbackrest(health: Health, place: Place) -> None:
 
 
 def _gap(health: Health, place: Place) -> None:
-    """What the archive lacks behind the newest backup, by the names in it: each backup from there on would need it."""
-    if not (health.keeper and health.archive and any(one.physical for one in health.records)):
+    """Add the WAL that the archive lacks after the newest backup, by its file names: all later restores would need it."""
+    if not (health.keeper and health.archive and any(record.physical for record in health.records)):
         return
-    found = physical.Found()
+    findings = physical.Findings()
     program = PgBackRest(place.containers, place.keeper)
-    with contextlib.suppress(DasTernError):  # whatever that is, the next backup says it
-        physical.find_gaps(program.info(), program.archived(), set(), found)
-    for words in found.problems:
+    with contextlib.suppress(DasTernError):  # the next backup reports it
+        physical.find_gaps(program.info(), program.archived(), set(), findings)
+    for gap in findings.problems:
         health.problems.append(
-            Problem("gap", "WAL archive", words, "no gap behind the newest backup", playbook("backup", backup_type="full"))
+            Problem("gap", "WAL archive", gap, "no gap after the newest backup", playbook("backup", backup_type="full"))
         )  # fmt: skip
 
 
@@ -538,45 +544,45 @@ def _slots(health: Health) -> None:
             drop = f"SELECT pg_drop_replication_slot({literal(slot['name'])})"
             since = f" since {health.ago(slot['since'])}" if slot["since"] else ""
             keeps = (
-                "what it kept was given up (max_slot_wal_keep_size): whoever reads from it has to begin anew" if slot["lost"]
-                else f"it keeps {amount(int(slot['bytes']))} of log"
+                "the WAL that it needs was given up (max_slot_wal_keep_size): its reader has to begin anew" if slot["lost"]
+                else f"it keeps {amount(int(slot['bytes']))} of WAL"
             )  # fmt: skip
             health.problems.append(
                 Problem("slot", f"replication slot {slot['name']}", f"nobody reads from it{since}, and {keeps}",
-                        "one that is read from, or none",
+                        "a slot that somebody reads from, or none",
                         f"docker exec -u postgres {quote(health.container)} psql -c {quote(drop)}")
             )  # fmt: skip
 
 
 def _zero_loss(health: Health, params: dict[str, Any]) -> None:
-    found = health.receiver
-    if found is None:
+    receiver = health.receiver
+    if receiver is None:
         return
-    waits, provision = found["names"] == RECEIVER, "ansible-playbook playbooks/provision.yml"
-    wanted, command = "a receiver that every commit waits for (backup_zero_loss)", provision
+    waits, provision = receiver["names"] == RECEIVER, "ansible-playbook playbooks/provision.yml"
+    expected, command = "a receiver that every commit waits for (backup_zero_loss)", provision
     if not params["zero_loss"]:
-        what, wanted = f"commits wait for {RECEIVER}", "none (backup_zero_loss is false)"
-    elif not found["streaming"]:
-        since = f" since {health.ago(found['away'])}" if found["away"] else ""
-        missing = ", and its slot was given up" if found["lost"] else ""
-        what = f"the receiver is away{since}{missing}: "
-        what += f"COMMITS WAIT, {found['waiting']} of them now" if waits else "commits go on without it"
+        state, expected = f"commits wait for {RECEIVER}", "none (backup_zero_loss is false)"
+    elif not receiver["streaming"]:
+        since = f" since {health.ago(receiver['away'])}" if receiver["away"] else ""
+        missing = ", and its slot was given up" if receiver["lost"] else ""
+        state = f"the receiver is away{since}{missing}: "
+        state += f"COMMITS WAIT, {receiver['waiting']} of them now" if waits else "commits go on without it"
         command = f"{provision}  # why: docker logs --tail 20 {quote(f'{health.container}-receiver')}"
     elif not waits:
-        what = "the receiver is there, commits don't wait for it yet"
+        state = "the receiver is there, but commits don't wait for it yet"
     else:
         return
-    health.problems.append(Problem("zero_loss", "zero loss", what, wanted, command))
+    health.problems.append(Problem("zero_loss", "zero loss", state, expected, command))
 
 
 def _disk(health: Health, params: dict[str, Any], folder: Path) -> None:
-    full = next((one.stored for one in health.records if one.type == "full"), 0)
+    full = next((record.stored for record in health.records if record.type == "full"), 0)
     data = f"docker exec {quote(health.container)} df -h {PGDATA}"
     for what, disk, least, command in (
         (f"disk of {folder}", health.disk, full, f"df -h {quote(str(folder))}"), ("disk of the data", health.data_disk, 0, data),
     ):  # fmt: skip
         free, size = disk or (0, 0)
         if size and free < max(size * params["disk_free"] / 100, least):
-            wanted = f"{params['disk_free']} % (backup_disk_free)"
-            wanted += f" and the last full backup's {amount(least)}" if least else ""
-            health.problems.append(Problem("disk", what, f"{amount(free)} of {amount(size)} free", wanted, command))
+            expected = f"{params['disk_free']} % (backup_disk_free)"
+            expected += f" and the last full backup's {amount(least)}" if least else ""
+            health.problems.append(Problem("disk", what, f"{amount(free)} of {amount(size)} free", expected, command))

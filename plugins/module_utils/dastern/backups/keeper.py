@@ -1,13 +1,13 @@
 """The backup container: pgBackRest beside the server, and the only container that has the repository and its secrets.
 
-It reads the server's data and can't write there; the server's container has nothing of the repository. What the server has
-ready to be archived it reads from the data itself, from PostgreSQL's own list (`pg_wal/archive_status/*.ready`). When a file
-is in the repository it says so in a folder that the server can only read, and the server's archive_command waits for that.
-So a server that was taken over can neither write nor delete what lies in the repository: it can add to its own log. (pgBackRest's
-own TLS server was tried: whoever has a stanza's certificate may overwrite and delete all of it by `repo-put` (up to 2.59),
-`stanza-delete` or a `backup` with another retention.)
+It reads the server's data and can't write there; the server's container has no access to the repository. It finds the files
+that are ready to be archived in the data itself, in PostgreSQL's own list (`pg_wal/archive_status/*.ready`). When a file is
+in the repository, the container notes that in a folder that the server can only read, and the server's archive_command waits
+for the note. So an attacker who took over the server can neither write nor delete in the repository, only add to its log.
+(pgBackRest's own TLS server was tried: whoever has a stanza's certificate may overwrite and delete all of it by `repo-put`
+(up to 2.59), `stanza-delete` or a `backup` with another retention.)
 
-pgBackRest's few statements (`pg_backup_start` and the like) come over the private network, by a role that may do nothing else.
+pgBackRest's few statements (`pg_backup_start` and the like) come over the private network, from a role without other rights.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .sidecar import Sidecar
 
 ROLE = "backup"
 ALIVE = 20.0
-"""Seconds that a container made anew gets until it archives."""
-_MEND = " Run the play as root."
+"""Seconds until a new container has to archive."""
+_FIX = " Run the play as root."
 _SHARES, _PERIOD = 128, 10_000
-"""An eighth of what every other container gets where processors are short; and the microseconds of which a quota gives a part.
-In the 100,000 that Docker takes by itself, a quota is spent in one go, for which the application waits."""
+"""An eighth of every other container's share if processors are scarce; and the period, in microseconds, of which a quota gives
+a part. In Docker's default period of 100,000 a quota is spent in one go, while the application waits."""
 _RIGHTS = "LOGIN NOSUPERUSER NOREPLICATION NOCREATEROLE NOCREATEDB NOBYPASSRLS"
-# What pgBackRest 2.55 to 2.60 calls in a backup, and where it looks whether the log is archived; found by revoking one after the other.
+# The functions that pgBackRest 2.55 to 2.60 calls for a backup and to check archiving, found by revoking one after the other.
 _FUNCTIONS = (
     "pg_backup_start(text, boolean)", "pg_backup_stop(boolean)", "pg_create_restore_point(text)", "pg_switch_wal()",
 )  # fmt: skip
@@ -149,32 +149,32 @@ class Keeper:
     """The backup container of one server, and what belongs to it."""
 
     def __init__(self, params: Mapping[str, Any], place: Place, configuration: str) -> None:
-        """Take a configuration of pgBackRest that may not be written yet: it says which folders hold repositories."""
+        """Take a configuration of pgBackRest that may not be written yet, and that names the folders of the repositories."""
         self.place = place
         self.params = params
         config = Path(params["config_dir"]).expanduser()
         self.folder = config / "pgbackrest"
         self.archived = config / "archived"
         self.passfile, self.listen = self.folder / "passfile", self.folder / "listen"
-        written = current(self.folder / "pgbackrest.conf", _MEND)
+        written = current(self.folder / "pgbackrest.conf", _FIX)
         self.repositories = sorted({*folders(configuration), *folders(written)})
         self.sidecar = Sidecar(place.containers, place.keeper, ROLE)
 
     def ensure(self, *, check_mode: bool, idle: Callable[[], None] = lambda: None) -> list[str]:
-        """Ensure that it runs as declared; return what was or would be done. Raises `DasTernError`.
+        """Ensure that it runs as declared; return the steps taken, or those that would be. Raises `DasTernError`.
 
-        `idle` is called before a container is replaced: a backup may be at work in it.
+        `idle` is called before a container is replaced, as a backup may be running in it.
         """
         superuser = self.place.superuser
-        found = superuser.value(_FOUND)
-        password = current(self.passfile, _MEND).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
+        role = superuser.value(_FOUND)
+        password = current(self.passfile, _FIX).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
         files = {self.passfile: f"*:*:*:{BACKUP_ROLE}:{password}\n", self.listen: _LISTEN}
-        differing = [path for path, text in files.items() if not given(path, text, self._owner(path), _MEND)]
+        differing = [path for path, text in files.items() if not given(path, text, self._owner(path), _FIX)]
         steps = [f"write {path}" for path in differing]
-        sql = access.login(BACKUP_ROLE, _RIGHTS, password, found)
+        sql = access.login(BACKUP_ROLE, _RIGHTS, password, role)
         if sql:
             sql += f"; {_GRANTS}"
-            steps.append(f"{'make' if found is None else 'change'} role {BACKUP_ROLE}")
+            steps.append(f"{'make' if role is None else 'change'} role {BACKUP_ROLE}")
         form = self._form()
         mounted = {f"{BACKUPS}/{name}": self.place.folder / name for name in self.repositories}
         missing = [path for path in mounted.values() if not path.exists()]
@@ -186,7 +186,7 @@ class Keeper:
             steps.append(f"{state} container {self.place.keeper}")
         if check_mode or not steps:
             return steps
-        try:  # the files first: a password that the server has and no file holds would be lost with this process
+        try:  # the files first: a password that only the server has would be lost with this process
             for path in missing:
                 make_for_containers(path)
             for path in differing:
@@ -200,15 +200,15 @@ class Keeper:
                 idle()
             self.sidecar.start(form)
             self._wait()
-            superuser.run("SELECT pg_reload_conf()")  # wakes the archiver, which rests a minute after three failures
+            superuser.run("SELECT pg_reload_conf()")  # wakes the archiver, which sleeps a minute after three failures
         return steps
 
     def _owner(self, path: Path) -> int:
-        """The password is the container's to read, the program is anybody's."""
+        """Return the owner of a file: the container reads the password, and anybody may read the program."""
         return UID if path == self.passfile else 0
 
     def _wait(self) -> None:
-        """Wait until it archives."""
+        """Wait until the container archives. Raise `DasTernError` on timeout."""
         end = time.monotonic() + ALIVE
         began = time.time()
         while True:
@@ -218,20 +218,20 @@ class Keeper:
             except OSError:
                 pass
             if time.monotonic() > end:
-                words = " / ".join(self.place.containers.logs(self.place.keeper, 5).splitlines())
+                log = " / ".join(self.place.containers.logs(self.place.keeper, 5).splitlines())
                 raise DasTernError(
                     f"Container {self.place.keeper}, which archives the log and has the backups, doesn't start within "
-                    f"{ALIVE:.0f} s: {words}. See `docker logs {quote(self.place.keeper)}`."
+                    f"{ALIVE:.0f} s: {log}. See `docker logs {quote(self.place.keeper)}`."
                 )
             time.sleep(0.1)
 
     def _form(self) -> dict[str, Any]:
-        """What the container is made of."""
+        """Return the body with which the engine creates the container."""
         containers, cpus = self.place.containers, float(self.params["cpus"])
         most = containers.call("GET", "/info")["NCPU"] if cpus else 0
         if cpus and not 0.1 <= cpus <= most:
             raise DasTernError(
-                f"`backup_cpus` is {cpus:g}; wanted is 0 for as many processors as there are, or a number from 0.1 to the {most} of "
+                f"`backup_cpus` is {cpus:g}. Expected: 0 for all processors, or a number from 0.1 to the {most} of "
                 "this host. Nothing was changed."
             )
         server = containers.inspect("container", self.place.container)
@@ -252,7 +252,7 @@ class Keeper:
                     f"{self.folder}:{PGBACKREST_FOLDER}:ro",
                     f"{self.archived}:{ARCHIVED}",
                 ],
-                # Locks, pgBackRest's spool, and one file of the log at a time.
+                # For locks, pgBackRest's spool, and one WAL segment at a time.
                 "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=128m"},  # noqa: S108 - its own
                 "CpuShares": _SHARES, **({"CpuPeriod": _PERIOD, "CpuQuota": int(cpus * _PERIOD)} if cpus else {}),
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
@@ -261,18 +261,18 @@ class Keeper:
 
 
 def there(place: Place) -> bool:
-    """Return whether the container that has the repository runs."""
+    """Return whether the backup container runs."""
     return place.containers.runs(place.keeper)
 
 
 def refuse_away(place: Place) -> None:
-    """Refuse where the container that has the repository doesn't run."""
+    """Refuse if the backup container doesn't run."""
     if there(place):
         return
-    found = place.containers.inspect("container", place.keeper)
-    wrong, deed = ("isn't there", "makes it") if found is None else ("doesn't run", "starts it")
+    container = place.containers.inspect("container", place.keeper)
+    state, remedy = ("doesn't exist", "creates it") if container is None else ("doesn't run", "starts it")
     raise DasTernError(
-        f"Container {place.keeper}, which alone has the backups and archives the log, {wrong}. `ansible-playbook "
-        f"playbooks/provision.yml` {deed}.",
+        f"Container {place.keeper}, which alone has the backups and archives the log, {state}. `ansible-playbook "
+        f"playbooks/provision.yml` {remedy}.",
         keeper=place.keeper,
     )

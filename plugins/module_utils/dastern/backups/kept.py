@@ -1,7 +1,7 @@
 """What restores keep beside the live database: former clusters and databases, and a copy that waits for a decision.
 
-`restore.json` in the folder of the backups records them, and the swap under way. Backups remove what is overdue, so this
-stands below the restores.
+`restore.json` in the folder of the backups lists them, and the swap under way. This module stands below the restores
+because backups, too, remove what is overdue.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from ..common.quantities import local
 from ..docker.containers import ROLE_LABEL
 from ..server.survey import MOUNT
 from .records import UNREADABLE, Place
+from .retention import overdue
 
 COMMAND = playbook("restore")
 
 
-# Of the cluster in a folder of the volume, where its tablespaces are in the volume and no other cluster has them.
+# Removes clusters by their folder in the volume, with those tablespaces in the volume that no other cluster has.
 REMOVE = rf"""
 set -eu
 cd {MOUNT}
@@ -44,15 +45,15 @@ done
 
 
 class State:
-    """`restore.json`: the former ones that are kept, the newest last, the swap under way, and the copy that waits for a decision."""
+    """`restore.json`: the former data that is kept, the newest last, the swap under way, and the copy that waits for a decision."""
 
     def __init__(self, place: Place) -> None:
         self.path = place.folder / swaps.NOTE
         try:
-            found = json.loads(self.path.read_text("utf-8"))
-            self.kept: list[dict[str, Any]] = [_checked_entry(one) for one in found["kept"]]
-            self.pending: dict[str, Any] | None = found["pending"] and _checked_entry(found["pending"])
-            waiting = found.get("waiting")
+            noted = json.loads(self.path.read_text("utf-8"))
+            self.kept: list[dict[str, Any]] = [_checked_entry(entry) for entry in noted["kept"]]
+            self.pending: dict[str, Any] | None = noted["pending"] and _checked_entry(noted["pending"])
+            waiting = noted.get("waiting")
             self.waiting: dict[str, Any] | None = waiting and _checked_waiting(waiting)
         except FileNotFoundError:
             self.kept, self.pending, self.waiting = [], None, None
@@ -62,30 +63,39 @@ class State:
                 "kept until somebody removes it."
             ) from None
 
-    def save(self, mend: str = "Make room there, then run again.") -> None:
+    def save(self, fix: str = "Make room there, then run again.") -> None:
         noted = {"kept": self.kept, "pending": self.pending, "waiting": self.waiting}
         text = json.dumps(noted, indent=2, ensure_ascii=False) + "\n"
         try:
             write(self.path, text.encode())
         except OSError as error:
-            raise DasTernError(f"{self.path} can't be written: {error.strerror}. {mend}") from None
+            raise DasTernError(f"{self.path} can't be written: {error.strerror}. {fix}") from None
 
     @property
     def overdue_waiting(self) -> dict[str, Any] | None:
-        """The copy that waits, where its time is over."""
-        waiting = None if self.pending else self.waiting
-        return waiting if waiting and datetime.fromisoformat(waiting["until"]) <= datetime.now(UTC) else None
+        """The copy that waits for a decision, if its time is over."""
+        return next(iter(self._overdue([self.waiting] if self.waiting else [])), None)
+
+    @property
+    def overdue(self) -> list[dict[str, Any]]:
+        """The data that restores replaced and whose time is over."""
+        return self._overdue(self.kept)
+
+    def _overdue(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return which entries are overdue; none while a swap is under way, which may need any of them."""
+        return [] if self.pending else overdue(entries, datetime.now(UTC))
 
     def begin(self, swap: dict[str, Any]) -> None:
+        """Note the swap that is about to happen."""
         self.pending = swap
         self.save()
 
     def done(self) -> None:
-        """The swap under way has happened: its former one is kept, and what came in isn't any more."""
+        """Note that the swap has happened: the former data is kept, and the data that became live no longer is."""
         swap = self.pending
         assert swap is not None
-        came = next((one for one in self.kept if one["kept"] == swap["incoming"]), None)
-        self.kept = [one for one in self.kept if one is not came]
+        came = next((entry for entry in self.kept if entry["kept"] == swap["incoming"]), None)
+        self.kept = [entry for entry in self.kept if entry is not came]
         if self.waiting and self.waiting["incoming"] == swap["incoming"]:
             self.waiting = None
         elif self.waiting and not came:  # another restore has taken its place
@@ -96,18 +106,18 @@ class State:
         self._settle(f"The swap has happened: the restored {swap['what']} is live{kept}.", came and came.get("within"))
 
     def given_up(self, words: str, *, gone: bool = False) -> None:
-        """It hasn't happened; `words` say what serves. Where that can't be noted, what was to come in has to stay.
+        """Note that the swap hasn't happened; `words` say what is live. If that can't be noted, the incoming data has to stay.
 
-        `gone` is said where what was to come in isn't there any more.
+        `gone` means that the incoming data no longer exists.
         """
         if gone and self.waiting and self.pending and self.waiting["incoming"] == self.pending["incoming"]:
             self.waiting = None
         self._settle(words, self.pending and self.pending.get("within"))
 
     def _settle(self, words: str, within: dict[str, Any] | None) -> None:
-        """Note what came of the swap, also where that fails in `words`: the next run sees it by what is there.
+        """Record the outcome. If that fails, say so behind `words`; the next run infers the outcome from the folders.
 
-        `within` is a swap of databases that hasn't ended in the cluster that is live now.
+        `within` is an unfinished swap of databases in the cluster that is live now.
         """
         self.pending = within
         try:
@@ -119,7 +129,7 @@ class State:
 
 
 def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of `restore.json`; one of `UNREADABLE` where that isn't what was written."""
+    """Return an entry of `restore.json`. Raise one of `UNREADABLE` if it is malformed."""
     for name in ("what", "incoming", "kept", "words", "database", "volume", "at"):
         entry[name].encode()
     if entry.get("rows") is not None:
@@ -131,7 +141,7 @@ def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked_waiting(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a copy that waits, checked likewise."""
+    """Return the entry of a copy that waits, checked likewise."""
     _with_offset(entry["moment"])
     "".join([*entry["differences"], entry["asked"][0]])
     if left := entry.get("left"):
@@ -143,46 +153,38 @@ def _checked_waiting(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_offset(moment: str) -> None:
+    """Raise ValueError if `moment` has no offset from UTC."""
     if datetime.fromisoformat(moment).tzinfo is None:
         raise ValueError(f"{moment} has no offset")
 
 
 def discard_waiting(place: Place, state: State) -> list[str]:
-    """Remove the copy that waits for a decision, as another restore has taken its place; in words."""
+    """Remove the copy that waits for a decision, as another restore has taken its place; return a line about it."""
     waiting = state.waiting
     if waiting is None or not _removed(place, waiting, "incoming"):
         return []
     state.waiting = None
     state.save()
     return [
-        f"{waiting['what']} {waiting['incoming']}, which waited for a decision since {local(waiting['at'])}, was removed"
+        f"{waiting['what']} {waiting['incoming']}, which had waited for a decision since {local(waiting['at'])}, was removed"
     ]
 
 
-def overdue(state: State) -> list[dict[str, Any]]:
-    """What restores replaced and what was to be kept until now; nothing while a swap hasn't ended, which may need it."""
-    return (
-        []
-        if state.pending
-        else [one for one in state.kept if datetime.fromisoformat(one["until"]) <= datetime.now(UTC)]
-    )
-
-
 def would_expire(place: Place) -> list[str]:
-    """What `expire_old` would do."""
+    """Return what `expire_old` would do."""
     try:
         state = State(place)
     except DasTernError as refusal:
         return [_cant_expire(refusal)]
-    told = [
-        f"would remove {one['what']} {one['kept']}, replaced by a restore at {local(one['at'])}"
-        for one in overdue(state)
+    lines = [
+        f"would remove {entry['what']} {entry['kept']}, replaced by a restore at {local(entry['at'])}"
+        for entry in state.overdue
     ]
     if waiting := state.overdue_waiting:
-        told.append(
-            f"would remove {waiting['what']} {waiting['incoming']}, which waits for a decision since {local(waiting['at'])}"
+        lines.append(
+            f"would remove {waiting['what']} {waiting['incoming']}, which has waited for a decision since {local(waiting['at'])}"
         )
-    return told
+    return lines
 
 
 def _cant_expire(refusal: DasTernError) -> str:
@@ -190,30 +192,33 @@ def _cant_expire(refusal: DasTernError) -> str:
 
 
 def expire_old(place: Place) -> list[str]:
-    """Remove what is overdue; in words, also where it can't be: what was done before is done. Under `Place.alone`."""
+    """Remove what is overdue and return a line for each, also where that fails. `Place.alone` has to be held.
+
+    A failure is no refusal, as the work that went before it is done.
+    """
     try:
-        state, told = State(place), []
+        state, lines = State(place), []
     except DasTernError as refusal:
         return [_cant_expire(refusal)]
-    for entry in overdue(state):
+    for entry in state.overdue:
         words = f"{entry['what']} {entry['kept']}, replaced by a restore at {local(entry['at'])},"
         try:
             if _removed(place, entry):
                 state.kept.remove(entry)
                 state.save()
-                told.append(f"{words} was removed")
+                lines.append(f"{words} was removed")
         except DasTernError as refusal:
-            told.append(f"{words} can't be removed: {refusal.message.rstrip('.')}")
+            lines.append(f"{words} can't be removed: {refusal.message.rstrip('.')}")
     if state.overdue_waiting:
         try:
-            told += discard_waiting(place, state)
+            lines += discard_waiting(place, state)
         except DasTernError as refusal:
-            told.append(f"{state.overdue_waiting['incoming']} can't be removed: {refusal.message.rstrip('.')}")
-    return told
+            lines.append(f"{state.overdue_waiting['incoming']} can't be removed: {refusal.message.rstrip('.')}")
+    return lines
 
 
 def _removed(place: Place, entry: dict[str, Any], which: str = "kept") -> bool:
-    """Remove the folder or database `which` of an entry; false where the server has to be there for it, and isn't."""
+    """Remove the folder or database `which` of an entry. Return False if that needs the server and it isn't there."""
     container = place.containers.inspect("container", place.container)
     if container is None:
         return False

@@ -1,7 +1,6 @@
-"""The kinds of backups, each with what it does in its own way: physical ones by pgBackRest, logical ones by pg_dump.
+"""The kinds of backups and what each does in its own way: physical backups by pgBackRest, logical ones by pg_dump.
 
-`of_type`, `of_label` and `KINDS` are the only places that choose between them. How a backup of each kind is restored stands
-in the room of the restores, above this one.
+`of_type`, `of_label` and `KINDS` alone choose between them. Restoring a backup belongs to the room above, `restores`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ..common.quantities import cut
 from ..server import pgbackrest_version
 from . import keeper, logical, physical
 from .pgbackrest import PgBackRest
-from .physical import Found
+from .physical import Findings
 from .records import Check, Place, Record, now
 
 Say = Callable[[str], None]
@@ -24,16 +23,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """The backup that is asked for."""
+    """The backup that an operator or the job asks for."""
 
     type: str
-    """`full`, `diff`, `incr` or `logical`; empty for `incr`, or `full` where there is none to build upon."""
+    """`full`, `diff`, `incr` or `logical`; empty for `incr`, or for `full` if there is none to build upon."""
     name: str
     reason: str
     lock_timeout: str
 
     def planned(self, kind: str, type_: str, database: str, prior: str = "") -> Record:
-        """Return the record of a backup that isn't taken yet, as far as retention and `--diff` look at it."""
+        """Return the record of a backup that isn't taken yet, as far as retention and `--diff` need it."""
         return Record(
             label="the new one", kind=kind, type=type_, database=database, system="", server="", tool="", began=now(),
             seconds=0, bytes=0, stored=0, census={}, exact=True, prior=prior, verified=Check(now(), True, 0), name=self.name,
@@ -42,62 +41,62 @@ class Request:
 
 @dataclass(frozen=True)
 class Kind(ABC):
-    """What can be done with the backups of one kind; `Place.alone` is held, except in `ready`, `plan` and `copy`."""
+    """The operations on the backups of one kind. All but `ready`, `plan` and `copy` need `Place.alone`."""
 
     name: ClassVar[str]
-    """`kind` of its records."""
+    """The `kind` of its records."""
     whole: ClassVar[str]
-    """The type of its backups that need no other one."""
+    """The type of backup that needs no other backup."""
 
     place: Place
     program: PgBackRest
     wait: float
-    """Seconds for somebody else's work to end."""
+    """Seconds to wait for other work to end."""
     say: Say
 
     def own(self, records: Sequence[Record]) -> list[Record]:
-        """Return those of `records` that are of this kind."""
+        """Return the records of this kind."""
         return [record for record in records if record.kind == self.name]
 
     @abstractmethod
     def ready(self) -> list[str]:
-        """Refuse where the programs of this kind can't be used; return what an operator is to know of them."""
+        """Refuse if the programs of this kind can't be used; return warnings about them."""
 
     @abstractmethod
     def plan(self, request: Request) -> tuple[Record, list[str]]:
-        """Return what `take` would record, and what it would say."""
+        """Return the record that `take` would write, and what it would report."""
 
     @abstractmethod
     def take(self, request: Request) -> tuple[Record, list[str]]:
-        """Take a backup and verify it; return its record, and what else was done and why."""
+        """Take a backup and verify it; return its record, and a report of what else was done and why."""
 
     @abstractmethod
     def caveats(self, record: Record) -> list[str]:
-        """Return what a good new backup lacks."""
+        """Return what an operator should know about a new backup that is good."""
 
     @abstractmethod
     def copy(self, record: Record) -> tuple[list[int], list[str]]:
         """Take the same backup into the further repositories; return their numbers, and what failed."""
 
     @abstractmethod
-    def verify(self, records: Sequence[Record], damaged: Sequence[str]) -> Found:
-        """Read the backups of this kind; `damaged` are the labels of records that can't be read."""
+    def verify(self, records: Sequence[Record], damaged: Sequence[str]) -> Findings:
+        """Read all data of these backups; `damaged` are the labels of unreadable records."""
 
     @abstractmethod
     def expiring(self) -> Sequence[Kind]:
-        """Return the kinds whose backups are deleted behind a new one of this kind."""
+        """Return the kinds whose backups expire when one of this kind was taken."""
 
     @abstractmethod
     def needed(self) -> Sequence[str]:
-        """Return the labels of backups that have to stay because of others that have no record."""
+        """Return the labels of backups that must stay because a backup without a record depends on them."""
 
     @abstractmethod
     def remove(self, records: Sequence[Record]) -> None:
-        """Delete these backups of this kind, and what nothing needs without them."""
+        """Delete these backups, and what nothing needs without them."""
 
 
 class Physical(Kind):
-    """Backups of the whole cluster, and the log between them."""
+    """Backups of the whole cluster, with the log between them."""
 
     name = "physical"
     whole = "full"
@@ -109,7 +108,7 @@ class Physical(Kind):
     def plan(self, request: Request) -> tuple[Record, list[str]]:
         _, info = physical.usable(self.place, self.program)
         type_, why = physical.effective(self.place, info, request.type)
-        good = [record for record in self.own(self.place.records()) if physical.good(record)]
+        good = [record for record in self.own(self.place.records()) if record.good]
         bases = {"incr": good, "diff": [record for record in good if record.type == self.whole]}.get(type_, [])
         lines = pgbackrest_version.untested(self.program.version()) + ([f"a full one, because {why}"] if why else [])
         left = physical.leftovers(self.place, info, type_)
@@ -120,7 +119,7 @@ class Physical(Kind):
     def take(self, request: Request) -> tuple[Record, list[str]]:
         self.program.alone(self.wait, self.say)
         server, info = physical.usable(self.place, self.program)
-        physical.forget_received(self.place, self.program)  # the disk that a backup needs may be full of it
+        physical.forget_received(self.place, self.program)  # it may fill the disk that the backup needs
         swept = physical.sweep(self.place, self.program, info)
         type_, why = physical.effective(self.place, info, request.type)
         record = physical.take(
@@ -132,12 +131,12 @@ class Physical(Kind):
 
     def caveats(self, record: Record) -> list[str]:
         if record.uncounted:
-            return [f"its rows weren't counted, so that a restore can't be compared: {record.uncounted}"]
+            return [f"its rows weren't counted, so a restore can't be compared with it: {record.uncounted}"]
         if record.exact and record.census["schema"]:
             return []
         locks = Locks.of(self.place.superuser, self.place.database)
         if locks.fit(EXACT):
-            return ["the database was never quiet for 200 ms: its rows were counted a little later"]
+            return ["the database was never quiet for 200 ms, so its rows were counted a little later"]
         parts = [*([] if record.exact else ["its rows"]), *([] if record.census["schema"] else ["its schema"])]
         return [
             f"{' and '.join(parts)} can't be compared when it is restored: for {locks.tables} tables that takes "
@@ -147,12 +146,12 @@ class Physical(Kind):
     def copy(self, record: Record) -> tuple[list[int], list[str]]:
         return self.program.further(), physical.further(self.place, self.program, record, self.say)
 
-    def verify(self, records: Sequence[Record], damaged: Sequence[str]) -> Found:
+    def verify(self, records: Sequence[Record], damaged: Sequence[str]) -> Findings:
         if not (records or damaged):
-            return Found()
+            return Findings()
         if not self.program.info().system:
             lost = Check(now(), False, 0, f"{self.place.folder} has no repository any more")
-            return Found({record.label: lost for record in records})
+            return Findings({record.label: lost for record in records})
         with physical.telling(lambda: "verifying the repository", self.say):
             return physical.verify(self.place, self.program, records)
 
@@ -188,19 +187,19 @@ class Logical(Kind):
     def caveats(self, record: Record) -> list[str]:
         left_out = logical.left_out(self.place, record.database)
         return [
-            f"not in a logical backup: the rows of {', '.join(cut(left_out, 10))}; in a physical one they are, and "
+            f"not in a logical backup: the rows of {', '.join(cut(left_out, 10))}; a physical one has them, and "
             "`ALTER EXTENSION ... DROP TABLE ...` makes the table the application's again"
         ] if left_out else []  # fmt: skip
 
     def copy(self, record: Record) -> tuple[list[int], list[str]]:
         return [], []
 
-    def verify(self, records: Sequence[Record], damaged: Sequence[str]) -> Found:
+    def verify(self, records: Sequence[Record], damaged: Sequence[str]) -> Findings:
         checks = {}
         for record in records:
             with physical.telling(lambda label=record.label: f"verifying {label}", self.say):  # type: ignore[misc]
                 checks[record.label] = logical.verify(self.place, record)
-        return Found(checks)
+        return Findings(checks)
 
     def expiring(self) -> Sequence[Kind]:
         return (self,)
@@ -214,14 +213,14 @@ class Logical(Kind):
 
 
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Physical, Logical)}
-"""By the `kind` of their records."""
+"""The kinds by the `kind` of their records."""
 
 
 def of_type(type_: str) -> type[Kind]:
-    """Return the kind that a type of backup belongs to; the empty one is physical."""
+    """Return the kind that a type of backup belongs to; an empty type is physical."""
     return Logical if type_ == Logical.whole else Physical
 
 
 def of_label(label: str) -> type[Kind]:
-    """Return the kind of the backup `label`, also where its record can't be read."""
+    """Return the kind of the backup `label`, even if its record can't be read."""
     return Logical if label.endswith("L") else Physical

@@ -1,16 +1,16 @@
-"""Logical backups of one database: `<backup_dir>/logical/<label>/` holds what pg_dump's directory format writes, and beside it
+"""Logical backups of one database: `<backup_dir>/logical/<label>/` holds the output of pg_dump's directory format, and with it
 `globals.sql` (the roles, without passwords) and `database.sql` (what pg_dump leaves out: the database's own properties).
 
-pg_dump runs inside the server's container and writes into /backups/transfer: only there are program and data of one version,
-and only a directory can be written by two jobs. What it wrote is moved where the container can't write (`backup_folders`)
-before it is read, hashed and counted. One psql session holds the snapshot that pg_dump reads and that the census
-counts. zstd in a dump has no checksum, and an emptied data file is restored without a word: so all of it is decoded once,
-its rows are compared with the census, and the record keeps a SHA-256 of each file.
+pg_dump runs inside the server's container and writes into /backups/transfer: only there do program and data have the same
+version, and only a directory can be written by two jobs. The dump is moved to where the container can't write
+(`backup_folders`) before it is read, hashed and counted. One psql session holds the snapshot that pg_dump reads and the
+census counts. zstd in a dump has no checksum, and an emptied data file is restored without a word. So all of the dump is
+decoded once, its rows are compared with the census, and the record keeps a SHA-256 of each file.
 
-Beside a folder that has its name and no record, as its run is still to write that or has deleted it, is the file
-`<label>.incomplete`: one without record and mark is a backup whose record was lost, and is kept.
+While a backup's folder has its final name and the run has yet to write its record, or has deleted it, the file
+`<label>.incomplete` lies beside it. A folder with neither record nor mark is a backup whose record was lost, and is kept.
 
-All of these but `verify` and `unknown` want `Place.alone` held, so that what another run left can be told from what one is
+All functions but `verify` and `unknown` need `Place.alone`, so that leftovers of another run can be told from what a run is
 writing.
 """
 
@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,9 +46,9 @@ APPLICATION = "das-tern backup"
 RESTORING = "das-tern restore"
 
 IN_CONTAINER = f"{BACKUPS}/{LOGICAL}"
-"""Where the server's container sees the backups, and can't write."""
+"""Where the server's container sees the backups, without being able to write."""
 HOLDERS = 1.5
-"""For how many the locks are reckoned: three hold each, and PostgreSQL has room for twice as many holders as locks."""
+"""Factor by which the locks are counted: three sessions hold each, and PostgreSQL has room for twice as many holders as locks."""
 _LABEL = re.compile(r"\d{8}-\d{6}L")
 _PARTIAL, _INCOMPLETE = ".partial", ".incomplete"
 _DUMP = "pg_dump --format=directory --jobs=2 --compress=zstd:1 --no-subscriptions"
@@ -58,8 +58,8 @@ umask 077
 export FOLDER="$1" TO="$2" LOCK_WAIT="$3" COUNT="$4"
 exec psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO"
 """
-# As it is written in psql's `\\!`, where the snapshot of the session stands still meanwhile. One table is most of the
-# database, and pg_dump reads a table by one process: the rows are counted beside it.
+# Runs in psql's `\\!`, while the session holds its snapshot. One table is most of the database, and pg_dump reads a table by
+# one process, so the rows are counted at the same time.
 _SHELL = f"""printf %s "$COUNT" | psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=terse -d "$TO" & count=$!;
  {_DUMP} --snapshot="$SNAPSHOT" --lock-wait-timeout="$LOCK_WAIT" -d "$TO" -f "$FOLDER" && wait $count &&
  pg_dumpall --globals-only --no-role-passwords -d "$TO" -f "$FOLDER/globals.sql" && echo '{_DUMPED}' &&
@@ -79,8 +79,8 @@ SESSION = (
     "SELECT pg_export_snapshot() AS snapshot \\gset\n"
     "\\setenv SNAPSHOT :snapshot\n"
 )
-"""Begin what pg_dump is to read; `$SNAPSHOT` names it to what `\\!` runs."""
-# The names are left to who restores: `psql -v database=NAME -f database.sql`. Of settings that are lists each element is
+"""Begin the transaction that pg_dump reads; `$SNAPSHOT` names its snapshot to programs that `\\!` runs."""
+# Whoever restores chooses the name: `psql -v database=NAME -f database.sql`. In settings that are lists, each element is
 # quoted by itself, as pg_dump does.
 _PROPERTIES = f"""
 WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), lines AS (
@@ -109,8 +109,8 @@ WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = pg_catalog.curre
       ELSE pg_catalog.quote_literal(pg_catalog.substr(c.one, pg_catalog.strpos(c.one, '=') + 1)) END AS value) AS v)
 SELECT pg_catalog.string_agg(line, E'\\n' ORDER BY place, at) FROM lines
 """
-# Rows of a table that belongs to an extension are dumped where the extension's author said so, and nowhere else; its owner may
-# have added a table of the application.
+# Rows of a table that belongs to an extension are dumped only if the extension's author declared it; an owner may have added
+# a table of the application to an extension.
 _LEFT_OUT = """
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.format('%s (extension %s)', c.oid::pg_catalog.regclass, x.extname) ORDER BY c.oid), '[]')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'
@@ -126,8 +126,8 @@ _EMPTY = """
 SELECT pg_catalog.json_build_object('tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN
   ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)), 'version', pg_catalog.current_setting('server_version'))
 """
-# Prints for each table how many rows its COPY has: one line is one row. A name can hold anything, line ends and the words of
-# a COPY too: a statement goes on until its quotes are closed.
+# Prints how many rows the COPY of each table has: one line is one row. A name can hold anything, even line ends and the words
+# of a COPY, so a statement goes on until its quotes are closed.
 _COUNT = r"""
 set -o pipefail
 pg_restore --data-only -f - "$1" | awk '
@@ -142,9 +142,10 @@ pg_restore --data-only -f - "$1" | awk '
   }'
 """
 _RESTORE = ("pg_restore", "--no-subscriptions", "-L", "/dev/stdin")
-# A materialised view may read another view, also where a superuser restores.
+# A materialised view may read another view, even when a superuser restores.
 _VIEWS = {"restrict_nonsystem_relation_kind": ""}
-# Of an archive's list.
+_SECTIONS = ("pre-data", "data", "post-data")
+# Entries of an archive's list.
 _ROWS = re.compile(r"\d+; \d+ \d+ TABLE DATA ")
 _ATTACH = re.compile(r"\d+; \d+ \d+ INDEX ATTACH ")
 _NAME = r'(?:"(?:[^"]|"")+"|[^\s".]+)'
@@ -155,27 +156,27 @@ _DERIVED_ROWS = re.compile(r"\d+; \d+ \d+ MATERIALIZED VIEW DATA ")
 _MADE_EXTENSION = re.compile(
     r'^CREATE EXTENSION IF NOT EXISTS ("(?:[^"]|"")+"|\w+) WITH SCHEMA ("(?:[^"]|"")+"|\w+);$', re.MULTILINE
 )
-# Those that only a superuser can make, and whether the live database has them.
+# The extensions that only a superuser can create, and whether the database has them.
 _EXTENSIONS = """
 SELECT coalesce(pg_catalog.json_object_agg(v.name, x.oid IS NOT NULL), '{}') FROM pg_catalog.pg_available_extensions a
 JOIN pg_catalog.pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
 LEFT JOIN pg_catalog.pg_extension x ON x.extname = v.name WHERE v.superuser AND NOT v.trusted
 """
 AS_SUPERUSER = (
-    "What can't be restored by its owner can be by the superuser, with whose rights the backup's own code then runs: only where "
-    "you trust whoever could write it, add `-e restore_as_superuser=true`."
+    "What the owner can't restore, the superuser can; the backup's own code then runs with the superuser's rights. If you trust "
+    "everybody who could write it, add `-e restore_as_superuser=true`."
 )
 
 
 def take(place: Place, database: str, name: str, reason: str, lock_wait: str) -> Record:
-    """Back `database` up; a table that is locked for longer than `lock_wait` is a refusal.
+    """Back `database` up. Refuse if a table is locked for longer than `lock_wait`.
 
-    Raises `DasTernError`; then no new backup is there, and nothing else was changed.
+    After a `DasTernError` there is no new backup, and nothing else was changed.
     """
     duration("lock_wait", lock_wait)
-    looked = look(place, database)
+    facts = look(place, database)
     refuse_elsewhere(place, TRANSFER, LOGICAL)
-    refuse_full_disk(place.folder, int(looked["size"]), database)
+    refuse_full_disk(place.folder, int(facts["size"]), database)
     _refuse_too_many(place, database)
     began, moment = time.monotonic(), datetime.now(UTC)
     folder = place.logical_folder
@@ -188,23 +189,23 @@ def take(place: Place, database: str, name: str, reason: str, lock_wait: str) ->
             adopt(place.folder, label, partial)
             with ThreadPoolExecutor(1) as beside:
                 hashing = beside.submit(_synced, partial)
-                wrong = _misread(place, partial.name, census.tables)
+                fault = _misread(place, partial.name, census.tables)
                 files = hashing.result()
-            if wrong:
-                raise DasTernError(f"The backup of database {database} can't be read back, and was deleted: {wrong}.")
+            if fault:
+                raise DasTernError(f"The backup of database {database} can't be read back, and was deleted: {fault}.")
             checked = Check(now(), True, round(time.monotonic() - began, 1))
             mark.touch(0o600)
             partial.rename(folder / label)
             sync_folder(folder)
             stored = sum(file["bytes"] for file in files.values())
             record = Record(
-                label=label, kind="logical", type="logical", database=database, system=looked["system"],
-                server=looked["version"], tool=f"pg_dump (PostgreSQL) {looked['version']}", began=moment.isoformat(timespec="milliseconds"),
-                seconds=checked.seconds, bytes=int(looked["size"]), stored=stored, census=census.as_dict(), exact=True,
+                label=label, kind="logical", type="logical", database=database, system=facts["system"],
+                server=facts["version"], tool=f"pg_dump (PostgreSQL) {facts['version']}", began=moment.isoformat(timespec="milliseconds"),
+                seconds=checked.seconds, bytes=int(facts["size"]), stored=stored, census=census.as_dict(), exact=True,
                 name=name, reason=reason, files=files, verified=checked,
             )  # fmt: skip
             place.save(record)
-            with contextlib.suppress(OSError):  # where there is a record it says nothing
+            with contextlib.suppress(OSError):  # beside a record the mark means nothing
                 mark.unlink()
         except BaseException:
             with contextlib.suppress(DasTernError):
@@ -227,21 +228,19 @@ def left_out(place: Place, database: str) -> list[str]:
 
 
 def verify(place: Place, record: Record) -> Check:
-    """Whether all files are there as they were written, nothing besides, and all of it can be decoded."""
+    """Check that all files are there as they were written, with none added, and that all of them can be decoded."""
     began = time.monotonic()
     refuse_elsewhere(place, LOGICAL)
-    wrong = damage(place, record) or _misread(place, record.label, Census.of(record.census).tables)
-    return Check(now(), not wrong, round(time.monotonic() - began, 1), wrong)
+    fault = damage(place, record) or _misread(place, record.label, Census.of(record.census).tables)
+    return Check(now(), not fault, round(time.monotonic() - began, 1), fault)
 
 
 def remove(place: Place, record: Record) -> None:
-    """Delete a backup; its record goes first, without which it is none."""
+    """Delete a backup. Its record goes first, without which the backup doesn't count."""
     if not _LABEL.fullmatch(record.label):
-        raise DasTernError(
-            f"{record.label!r} isn't the label of a logical backup, and nothing of that name is deleted."
-        )
+        raise DasTernError(f"{record.label!r} isn't the label of a logical backup, so nothing was deleted.")
     mark = place.logical_folder / f"{record.label}{_INCOMPLETE}"
-    with contextlib.suppress(OSError):  # a full disk is no reason not to delete backups
+    with contextlib.suppress(OSError):  # on a full disk backups can still be deleted
         mark.touch(0o600)
     place.forget(record.label)
     try:
@@ -253,12 +252,15 @@ def remove(place: Place, record: Record) -> None:
 
 
 def unknown(place: Place) -> list[str]:
-    """Labels of what looks complete and has no record: that was lost, or somebody else put the folder there. It is kept."""
-    there = {path.name for path in place.logical_folder.glob("*L*")}
+    """Return the labels of folders that look complete and have no record. They are kept.
+
+    The record was lost, or somebody else put the folder there.
+    """
+    names = {path.name for path in place.logical_folder.glob("*L*")}
     return sorted(
         name
-        for name in there
-        if _LABEL.fullmatch(name) and f"{name}{_INCOMPLETE}" not in there and not place.record_path(name).exists()
+        for name in names
+        if _LABEL.fullmatch(name) and f"{name}{_INCOMPLETE}" not in names and not place.record_path(name).exists()
     )
 
 
@@ -270,42 +272,42 @@ def restore(
     session: Psql | None = None,
     instead: str = "Use another: `ansible-playbook playbooks/list_backups.yml` shows all.",
 ) -> Comparison:
-    """Fill the empty `database` from a backup, and hold it against what the backup was of; damage is a refusal.
+    """Fill the empty `database` from a backup and compare it with the backup's census. Refuse damage.
 
     Checksums are compared before anything is sent. With `tables` (`schema.table`, or the name alone) only these get their
-    rows: the other tables are there, empty, with all types, sequences, indexes and views, and foreign keys are left out.
+    rows: the other tables are created empty, with all types, sequences, indexes and views, and without foreign keys.
     Owner, privileges, settings and comment of the database stay as they are.
 
-    `session` is who restores: the owner of the backed-up database, unless said otherwise. What a backup holds is code of
-    the application (constraints, triggers, index expressions), and runs with the rights of that session.
+    `session` restores; by default it is the owner of the backed-up database. A backup holds code of the application
+    (constraints, triggers, index expressions), which runs with the rights of that session.
 
-    A backup of another cluster is restored, that's what it is for; one of another major version is refused. Raises
-    `DasTernError`; then `database` may be filled in part, and is to be dropped.
+    A backup of another cluster is restored, as that is its purpose; one of another major version is refused. After a
+    `DasTernError`, `database` may be partly filled and has to be dropped.
     """
-    own = place.logical_folder / record.label  # a drill's server sees no other
+    own = place.logical_folder / record.label  # the server of a drill sees no other backup
     refuse_elsewhere(place, f"{LOGICAL}/{record.label}" if own.is_dir() else LOGICAL)
     expected = Census.of(record.census)
     session = session or place.superuser.as_owner(expected.properties["owner"])
     chosen = [_table(record, expected, table) for table in tables]
-    looked = place.superuser.value(_EMPTY, database)
-    if _major(looked["version"]) != _major(record.server):
+    facts = place.superuser.value(_EMPTY, database)
+    if _major(facts["version"]) != _major(record.server):
         raise DasTernError(
             f"Backup {record.label} is of PostgreSQL {record.server}, the server in container {place.container} is "
-            f"{looked['version']}: another major version. Restore it to a server of version {_major(record.server)}."
+            f"{facts['version']}: another major version. Restore it to a server of version {_major(record.server)}."
         )
-    if looked["tables"]:
+    if facts["tables"]:
         raise DasTernError(
-            f"Database {database} isn't empty: it has {looked['tables']} tables. A backup is restored into an empty one."
+            f"Database {database} isn't empty: it has {facts['tables']} tables. A backup is restored into an empty one."
         )
-    if wrong := damage(place, record):
-        raise DasTernError(f"Backup {record.label} isn't what was written: {wrong}. Nothing was restored. {instead}")
+    if fault := damage(place, record):
+        raise DasTernError(f"Backup {record.label} is damaged: {fault}. Nothing was restored. {instead}")
     try:
         failures = fill(session, place.superuser, database, f"{IN_CONTAINER}/{record.label}", place.database, chosen)
     except DasTernError as refusal:
         role = re.search(r'role "[^"]*" does not exist', refusal.message)
-        words = f" The roles are in {place.logical_folder}/{record.label}/globals.sql." if role else ""
+        hint = f" The roles are in {place.logical_folder}/{record.label}/globals.sql." if role else ""
         raise DasTernError(
-            f"Backup {record.label} could not be restored: {refusal.message}{words}", **refusal.facts
+            f"Backup {record.label} could not be restored: {refusal.message}{hint}", **refusal.facts
         ) from None
     return compared(
         place.superuser, database, expected, failures, chosen, f"restored from backup {record.label}", instead
@@ -313,92 +315,92 @@ def restore(
 
 
 def damage(place: Place, record: Record, *, hashes: bool = True) -> str:
-    """What of a backup's files isn't as it was written, in words; '' where all is well. Without `hashes` by name and size."""
+    """Return how a backup's files differ from those that were written, or nothing. Without `hashes`, compare names and sizes."""
     folder = place.logical_folder / record.label
-    wrong = []
+    faults = []
     try:
-        there = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
-        wrong += [f"file {path} is missing" for path in record.files if path not in there]
-        wrong += [f"file {path} is there besides" for path in there if path not in record.files]
-        for path, kept in record.files.items():
-            size = there[path].stat().st_size if path in there else kept["bytes"]
-            if size != kept["bytes"]:
-                wrong.append(f"file {path} has {size} bytes instead of {kept['bytes']}")
-            elif hashes and path in there and _hashed(there[path]) != kept:
-                wrong.append(f"file {path} has another SHA-256 than when it was written")
+        present = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+        faults += [f"file {path} is missing" for path in record.files if path not in present]
+        faults += [f"file {path} was added" for path in present if path not in record.files]
+        for path, written in record.files.items():
+            size = present[path].stat().st_size if path in present else written["bytes"]
+            if size != written["bytes"]:
+                faults.append(f"file {path} has {size} bytes instead of {written['bytes']}")
+            elif hashes and path in present and _hashed(present[path]) != written:
+                faults.append(f"file {path} has another SHA-256 than when it was written")
     except OSError as error:
-        wrong.append(f"{error.filename} can't be read: {error.strerror}")
+        faults.append(f"{error.filename} can't be read: {error.strerror}")
     if not record.files:
-        wrong.append("its record names no files")
-    return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if wrong[5:] else "")
+        faults.append("its record names no files")
+    return "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
 
 
 def refuse_elsewhere(place: Place, *names: str, container: str = "") -> None:
-    """Refuse where the container doesn't see these folders of the host: what it reads or writes would be somewhere else."""
+    """Refuse a container that doesn't see these folders of the host: it would read and write somewhere else."""
     container = container or place.container
     folders = {f"{BACKUPS}/{name}": place.folder / name for name in names}
     seen = place.containers.execute(container, ["stat", "-c", "%d %i", *folders])
     with contextlib.suppress(OSError):
-        there = [path.stat() for path in folders.values()]
-        if seen.out.splitlines() == [f"{found.st_dev} {found.st_ino}" for found in there]:
+        states = [path.stat() for path in folders.values()]
+        if seen.out.splitlines() == [f"{state.st_dev} {state.st_ino}" for state in states]:
             return
     raise DasTernError(
-        f"Container {container} doesn't see {place.folder} as {BACKUPS}. `{PROVISION}` makes it as `postgres_backup_dir` "
+        f"Container {container} doesn't see {place.folder} as {BACKUPS}. `{PROVISION}` creates it as `postgres_backup_dir` "
         "says."
     )
 
 
 def refuse_full_disk(
-    folder: Path, size: int, database: str, mend: str = "set `postgres_backup_dir` to another folder of the host"
+    folder: Path, size: int, database: str, fix: str = "set `postgres_backup_dir` to another folder of the host"
 ) -> None:
-    """Refuse where `size` bytes may not fit into `folder`."""
-    # A dump is smaller than its database nearly always; a disk that it filled could be the live server's.
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    """Refuse if `size` bytes may not fit into `folder`; `fix` says what else can be done."""
+    # A dump is nearly always smaller than its database; the disk that it fills could be the live server's.
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < size:
         raise DasTernError(
             f"A backup of database {database} ({amount(size)}) may not fit into {folder}, which has {amount(free)} free. Free "
-            f"space there, or {mend}.",
+            f"space there, or {fix}.",
             needed=size,
             free=free,
         )
 
 
 def _refuse_too_many(place: Place, database: str) -> None:
-    """Refuse a database whose tables are more than can be locked: halfway through, the application would have no locks either."""
+    """Refuse a database with more tables than can be locked: halfway through, the application would get no locks either."""
     locks = Locks.of(place.superuser, database)
     if not locks.fit(HOLDERS):
         raise DasTernError(
             f"Database {database} has {locks.tables} tables, and a logical backup locks each by pg_dump, by its jobs and by the session "
-            f"that holds their moment: {locks.wanted(HOLDERS)}. Nothing was backed up. A physical backup needs no such locks.",
+            f"that holds their snapshot: {locks.wanted(HOLDERS)}. Nothing was backed up. A physical backup needs no such locks.",
             tables=locks.tables,
             room=locks.room,
         )
 
 
 def why(error: str) -> str:
-    """What pg_dump's words mean where a lock is the reason."""
-    if any(words in error for words in ("due to statement timeout", "due to lock timeout")):
-        return " Another session keeps one of its tables locked. Run again when that is done."
+    """Return what pg_dump's error means if a lock is the reason."""
+    if any(text in error for text in ("due to statement timeout", "due to lock timeout")):
+        return " Another session keeps one of its tables locked. Run again when it has finished."
     if "could not obtain lock on relation" in error:
-        return " Another session waits to change one of its tables. Run again when that is done."
+        return " Another session waits to change one of its tables. Run again when it has finished."
     return ""
 
 
 def look(place: Place, database: str) -> dict[str, Any]:
-    """What the server is; the pg_dump of a run that was killed is ended, whose locks would be in a migration's way."""
+    """Return facts of the server and the database. End the pg_dump of a killed run: its locks would block a migration."""
     query = _LOOK.format(database=literal(database), application=literal(APPLICATION))
-    looked = dict(place.superuser.value(query))
-    if looked["size"] is None:
+    facts = dict(place.superuser.value(query))
+    if facts["size"] is None:
         raise DasTernError(
             f"Database {database} does not exist in container {place.container}. `ansible-playbook playbooks/status.yml` "
             "shows what runs there."
         )
-    return looked
+    return facts
 
 
 def _remove_leftovers(place: Place) -> None:
-    """Delete what was never complete, or is a backup no more; the mark goes last."""
+    """Delete what was never complete, and backups whose deletion was cut short; the mark goes last."""
     folder = place.logical_folder
     empty(place.folder, TRANSFER)
     for path in folder.glob("*L.*"):
@@ -429,7 +431,7 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
     )
     command = ["sh", "-c", _TAKE, "sh", path, conninfo(database, APPLICATION), lock_wait, _BESIDE]
     done = place.superuser.execute(command, script, silence=LONGEST)
-    # What was counted is JSON and COPY, where no name begins a line; in the schema behind it the words may be part of one.
+    # The counts are JSON and COPY, where no name begins a line; in the schema after them the marker may be part of a name.
     counted, _, schema = done.out.partition(f"{_DUMPED}\n")
     if closed := refusal_of_closed(database, place.container, done.err):
         raise closed
@@ -442,7 +444,7 @@ def _dump(place: Place, database: str, folder: str, lock_wait: str) -> Census:
 
 
 def _synced(folder: Path) -> dict[str, dict[str, Any]]:
-    """Have the files of a backup on disk; gives bytes and SHA-256 of each."""
+    """Sync the files of a backup to disk; return size and SHA-256 of each."""
     files = {}
     for path in sorted(folder.rglob("*")):
         if not path.is_dir():
@@ -459,7 +461,7 @@ def _hashed(path: Path, *, sync: bool = False) -> dict[str, Any]:
 
 
 def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
-    """Decode all of a backup and count its rows; what is wrong in words, '' where all is well."""
+    """Decode all of a backup and count its rows; return what is wrong, or nothing."""
     command = ["bash", "-c", _COUNT, "bash", f"{IN_CONTAINER}/{folder}"]
     done = place.containers.execute(place.container, command, silence=LONGEST)
     if done.rc != 0:
@@ -468,18 +470,18 @@ def _misread(place: Place, folder: str, tables: Mapping[str, int]) -> str:
     for number, _, header in (line.partition(" ") for line in lines_of(done.out)):
         rows[header] = rows.get(header, 0) + int(number)
     routed: dict[str, int] = {}
-    for table, wanted in tables.items():
+    for table, expected in tables.items():
         begins = f"COPY {table} ".replace("\n", "\\n")
         own = next((header for header in rows if header.startswith(begins)), None)
         if own is None:
-            routed[table] = wanted
-        elif (held := rows.pop(own)) != wanted:
-            return f"table {table} has {held} rows in it instead of {wanted}"
-    # Of a table that is partitioned by the hash of an enum, pg_dump has the rows of each partition go through the whole. What
-    # is left besides is of unlogged tables, which nobody counted.
-    found, wanted = sum(rows.values()), sum(routed.values())
-    if found < wanted:
-        return f"{', '.join(cut(list(routed), 5))} have {found} rows in it instead of {wanted}"
+            routed[table] = expected
+        elif (held := rows.pop(own)) != expected:
+            return f"table {table} has {held} rows in it instead of {expected}"
+    # pg_dump routes the rows of a partition through the whole table if that is partitioned by the hash of an enum. Other rows
+    # that are left belong to unlogged tables, which nobody counted.
+    held, expected = sum(rows.values()), sum(routed.values())
+    if held < expected:
+        return f"{', '.join(cut(list(routed), 5))} have {held} rows in it instead of {expected}"
     return ""
 
 
@@ -489,62 +491,52 @@ def fill(
 ) -> list[RestoreFailure]:  # fmt: skip
     """Restore an archive of pg_dump, at a path of the container, into the new and empty `database`.
 
-    `session` restores: an owner's can't do what is a superuser's. Extensions that only a superuser can make are made
-    beforehand where database `live` has them, as a superuser accepted them there. What remains is refused, by name, before
-    anything of the archive ran; `otherwise` says what can be done then. Raises `DasTernError`.
+    `session` restores; an owner's session can't do what only a superuser may. Extensions that only a superuser can create
+    are created beforehand if database `live` has them, as a superuser accepted them there. Anything else that the owner
+    can't restore is refused by name before any of the archive runs; `otherwise` says what can be done then.
 
-    Return what the server refused; the rest stands. Rows that another table's rows have to be there for (a CHECK may read
-    them) are tried again behind these.
+    Return what the server refused; the rest stands. Rows that depend on another table's rows (a CHECK may read them) are
+    tried again after those. Raises `DasTernError`.
     """
-    entries = _listed(session, archive)
+    before, data, behind = (_listed(session, archive, f"--section={name}") for name in _SECTIONS)
     if session.user != SUPERUSER:
-        entries = _without_extensions(session, superuser, database, archive, live, entries)
-        if beyond := beyond_owner(entries, session.user):
+        before = _without_extensions(session, superuser, database, archive, live, before)
+        if beyond := beyond_owner([*before, *data, *behind], session.user):
             more = f" and {len(beyond) - 10} more" if beyond[10:] else ""
             raise DasTernError(
-                f"{session.user} owns the database and not all that is in it: {', '.join(beyond[:10])}{more}. Nothing was "
+                f"{session.user} owns the database, but not everything in it: {', '.join(beyond[:10])}{more}. Nothing was "
                 f"restored. {otherwise}",
                 beyond_owner=beyond,
             )
     if chosen:
-        entries = [line for line in entries if _wanted(line, chosen)]
+        data, behind = ([line for line in lines if _wanted(line, chosen)] for lines in (data, behind))
     if schema_only:
-        entries = [line for line in entries if not _DERIVED_ROWS.match(line)]
+        behind = [line for line in behind if not _DERIVED_ROWS.match(line)]
     target = ["--schema-only"] * schema_only + ["-d", conninfo(database, RESTORING), archive]
 
     def restored(lines: Sequence[str], jobs: int = 2) -> list[RestoreFailure]:
         return _restored(session, [f"--jobs={jobs}", *target], lines) if lines else []
 
     # Privileges come last: an owner may have taken from itself what a foreign key needs.
-    late, data = (set(_listed(session, archive, f"--section={name}")) for name in ("post-data", "data"))
-    failures = restored([line for line in entries if line not in late | data and not _PRIVILEGES.match(line)], jobs=1)
-    rows = [line for line in entries if line in data and _ROWS.match(line)]
-    # Two programs, and not one of two processes: these write their messages into each other.
+    privileges = [line for line in [*before, *data] if _PRIVILEGES.match(line)]
+    failures = restored([line for line in before if not _PRIVILEGES.match(line)], jobs=1)
+    rows = [line for line in data if _ROWS.match(line)]
+    # Two programs instead of one with two processes, which write their messages into each other.
     with ThreadPoolExecutor(2) as both:
         for part in both.map(lambda lines: restored(lines, jobs=1), (rows[::2], rows[1::2])):
             failures += part
-    # Large objects, which are made before they are filled, and sequences.
-    failures += restored([line for line in entries if line in data and not _ROWS.match(line)], jobs=1)
-    while again := _rows_again(rows, failures):
-        left = [one for one in failures if one not in again]
-        still = restored(list(again.values()), jobs=1)
-        failures = left + still
-        if len(still) >= len(again):
-            break
-    behind = [line for line in entries if (line in late or _PRIVILEGES.match(line)) and not _LAST.match(line)]
-    # Two processes that attach indexes to one partitioned index may wait for each other.
-    attach = [at for at, line in enumerate(behind) if _ATTACH.match(line)]
+    # Large objects, which are created before they are filled, and sequences.
+    other = [line for line in data if not _ROWS.match(line) and not _PRIVILEGES.match(line)]
+    failures += restored(other, jobs=1)
+    failures = _retried(failures, lambda refused: _rows_again(rows, refused), lambda lines: restored(lines, jobs=1))
+    last = [line for line in behind if _LAST.match(line)]
+    objects = [*privileges, *(line for line in behind if not _LAST.match(line))]
+    # Two processes that attach indexes to one partitioned index may deadlock.
+    attach = [at for at, line in enumerate(objects) if _ATTACH.match(line)]
     begin, end = (attach[0], attach[-1] + 1) if attach else (0, 0)
-    failures += restored(behind[:begin]) + restored(behind[begin:end], jobs=1) + restored(behind[end:])
-    last = [line for line in entries if _LAST.match(line)]
-    refused = restored(last)
-    # One of these views may read another through a function, which no list shows.
-    while any(one.statement.startswith("REFRESH ") for one in refused):
-        left = [one for one in refused if not one.statement.startswith("REFRESH ")]
-        before, refused = len(refused), left + restored([line for line in last if _DERIVED_ROWS.match(line)])
-        if len(refused) >= before:
-            break
-    failures += refused
+    failures += restored(objects[:begin]) + restored(objects[begin:end], jobs=1) + restored(objects[end:])
+    # A materialised view may read another through a function, which no list shows.
+    failures += _retried(restored(last), lambda refused: _views_again(last, refused), restored)
     if not schema_only:
         analysed = session.execute(
             ["psql", "-Xq", "-v", "VERBOSITY=verbose", "-d", conninfo(database, RESTORING), "-c", "VACUUM (ANALYZE)"],
@@ -556,7 +548,7 @@ def fill(
 
 
 def schema_of_archive(session: Psql, archive: str) -> str:
-    """Return the schema that an archive of pg_dump makes, as pg_dump writes it."""
+    """Return the schema that an archive of pg_dump creates, as pg_dump writes it."""
     lines = [line for line in _listed(session, archive) if not _DERIVED_ROWS.match(line)]
     done = session.execute([*_RESTORE, "--schema-only", "-f", "-", archive], "\n".join(lines) + "\n")
     if done.rc:
@@ -565,21 +557,21 @@ def schema_of_archive(session: Psql, archive: str) -> str:
 
 
 def partitions(session: Psql, archive: str) -> dict[str, list[str]]:
-    """Return the tables below each partitioned table of an archive of pg_dump, those that are partitioned themselves among them."""
+    """Return the tables below each partitioned table of an archive of pg_dump, including those that are partitioned themselves."""
     lines = [line for line in _listed(session, archive) if _entry(line).startswith("TABLE ATTACH ")]
-    said = session.execute([*_RESTORE, "-f", "-", archive], "\n".join(lines) + "\n").out if lines else ""
-    above = {part: whole for whole, part in _ATTACHED.findall(said)}
-    found: dict[str, list[str]] = {whole: [] for whole in above.values()}
+    sql = session.execute([*_RESTORE, "-f", "-", archive], "\n".join(lines) + "\n").out if lines else ""
+    above = {part: whole for whole, part in _ATTACHED.findall(sql)}
+    below: dict[str, list[str]] = {whole: [] for whole in above.values()}
     for part in above:
         whole = above.get(part)
         while whole is not None:
-            found[whole].append(part)
+            below[whole].append(part)
             whole = above.get(whole)
-    return found
+    return below
 
 
 def _listed(session: Psql, archive: str, *options: str) -> list[str]:
-    """The entries of an archive, as `pg_restore --list` writes them."""
+    """Return the entries of an archive, as `pg_restore --list` writes them."""
     listed = session.execute(["pg_restore", "--list", *options, archive])
     if listed.rc:
         raise DasTernError(f"pg_restore: {listed.last_words}.", **listed.outside)
@@ -587,7 +579,7 @@ def _listed(session: Psql, archive: str, *options: str) -> list[str]:
 
 
 def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> list[RestoreFailure]:
-    """Restore the entries `lines`; what the server refused of them."""
+    """Restore the entries `lines`; return what the server refused."""
     done = session.execute(
         [*_RESTORE, *target], "\n".join(lines) + "\n", silence=LONGEST, settings={**_VIEWS, "synchronous_commit": "off"}
     )
@@ -600,26 +592,49 @@ def _restored(session: Psql, target: Sequence[str], lines: Sequence[str]) -> lis
     return failures
 
 
-def _rows_again(lines: Sequence[str], failures: Sequence[RestoreFailure]) -> dict[RestoreFailure, str]:
-    """Those refused whose entry, by the table's name alone, is one and no other, each with this entry."""
-    found = {}
+def _retried(
+    failures: list[RestoreFailure],
+    again: Callable[[list[RestoreFailure]], Mapping[RestoreFailure, Sequence[str]]],
+    restore: Callable[[Sequence[str]], list[RestoreFailure]],
+) -> list[RestoreFailure]:
+    """Restore refused entries again as long as fewer are refused each time; return what stays refused.
+
+    `again` returns those failures that another try may settle, each with the entries to restore.
+    """
+    while retry := again(failures):
+        lines = list(dict.fromkeys(line for lines in retry.values() for line in lines))
+        refused = restore(lines)
+        failures = [failure for failure in failures if failure not in retry] + refused
+        if len(refused) >= len(retry):
+            break
+    return failures
+
+
+def _rows_again(lines: Sequence[str], failures: Sequence[RestoreFailure]) -> dict[RestoreFailure, list[str]]:
+    """Return the refused rows whose entry is known, because only one entry has the table's name."""
+    again = {}
     for failure in failures:
         if failure.table is not None:
             name = re.sub(r"[\n\r]", " ", failure.table)
-            own = [line for line in lines if _ROWS.match(line) and f" {name} " in line]
+            own = [line for line in lines if f" {name} " in line]
             if len(own) == 1:
-                found[failure] = own[0]
-    return found
+                again[failure] = own
+    return again
+
+
+def _views_again(lines: Sequence[str], failures: Sequence[RestoreFailure]) -> dict[RestoreFailure, list[str]]:
+    """Return the materialised views that couldn't be filled, each with the entries of all of them."""
+    views = [line for line in lines if _DERIVED_ROWS.match(line)]
+    return {failure: views for failure in failures if failure.statement.startswith("REFRESH ")}
 
 
 def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:
-    """Return those entries of an archive's list, without their numbers, that belong to somebody else than `owner`.
+    """Return the entries of an archive's list, without their numbers, that don't belong to `owner`.
 
     The last word of an entry is its owner; an extension has none, and schema `public` is the database owner's.
     """
-    told = [_entry(line) for line in entries]
     return [
-        entry for entry in told
+        entry for entry in map(_entry, entries)
         if not entry.endswith((f" {owner}", " pg_database_owner", " ")) and not entry.startswith(("EXTENSION ", "COMMENT - EXTENSION "))
     ]  # fmt: skip
 
@@ -627,25 +642,25 @@ def beyond_owner(entries: Sequence[str], owner: str) -> list[str]:
 def _without_extensions(
     session: Psql, superuser: Psql, database: str, archive: str, live: str, entries: list[str]
 ) -> list[str]:
-    """Make those that only a superuser can, as far as they were accepted; return the other entries."""
+    """Create the extensions that only a superuser can, if they were accepted before; return the other entries."""
     own = [line for line in entries if re.match(r"\d+; \d+ \d+ EXTENSION - ", line)]
     if not own:
         return entries
-    said = session.execute(["pg_restore", "-f", "-", "-L", "/dev/stdin", archive], "\n".join(own) + "\n").out
+    sql = session.execute(["pg_restore", "-f", "-", "-L", "/dev/stdin", archive], "\n".join(own) + "\n").out
     accepted = superuser.value(_EXTENSIONS, live) if superuser.has_database(live) else {}
-    there = superuser.value("SELECT json_agg(extname) FROM pg_extension", database)
-    for name, schema in _MADE_EXTENSION.findall(said):
-        plain, into = (re.sub(r'^"|"$', "", one).replace('""', '"') for one in (name, schema))
+    present = superuser.value("SELECT json_agg(extname) FROM pg_extension", database)
+    for quoted in _MADE_EXTENSION.findall(sql):
+        plain, into = (re.sub(r'^"|"$', "", name).replace('""', '"') for name in quoted)
         if plain not in superuser.value(_EXTENSIONS, database):
             continue
         if not accepted.get(plain):
             raise DasTernError(
-                f"Extension {plain} can only be made by a superuser, and the live database {live} doesn't have it. Nothing was "
-                f"restored. If it is wanted: `docker exec -u postgres -e PGOPTIONS='-c search_path=pg_catalog' "
+                f"Extension {plain} can only be created by a superuser, and the live database {live} doesn't have it. Nothing was "
+                f"restored. To accept it: `docker exec -u postgres -e PGOPTIONS='-c search_path=pg_catalog' "
                 f"{quote(superuser.container)} psql -d {quote(live)} -c {quote(f'CREATE EXTENSION {identifier(plain)} SCHEMA public')}`, then run again.",
                 extension=plain,
             )
-        if plain not in there:
+        if plain not in present:
             superuser.create_extension(database, plain, into, session.user)
         ours = (f"EXTENSION - {plain} ", f"COMMENT - EXTENSION {plain} ", f"SCHEMA - {into} ")
         entries = [line for line in entries if not f"{_entry(line)} ".startswith(ours)]
@@ -653,38 +668,36 @@ def _without_extensions(
 
 
 def _wanted(line: str, chosen: Sequence[str]) -> bool:
-    """Whether an entry of an archive's list belongs to a restore of the `chosen` tables."""
+    """Return whether an entry of an archive's list belongs to a restore of the `chosen` tables."""
     entry = _entry(line)
     if entry.startswith("TABLE DATA "):
-        # Behind the name is the owner alone: another table's name may begin like it.
-        begins = (f"TABLE DATA {_bare(table)} " for table in chosen)
-        return any(entry.startswith(one) and " " not in entry[len(one) :] for one in begins)
+        # Only the owner follows the name; another table's name may begin with this one.
+        prefixes = (f"TABLE DATA {_bare(table)} " for table in chosen)
+        return any(entry.startswith(prefix) and " " not in entry[len(prefix) :] for prefix in prefixes)
     return not entry.startswith(("FK CONSTRAINT ", "MATERIALIZED VIEW DATA "))
 
 
 def _entry(line: str) -> str:
-    """A line of an archive's list without its numbers: it begins with the kind, which a name behind it may hold as well."""
+    """Return a line of an archive's list without its numbers. It begins with the kind, which a later name may hold as well."""
     return re.sub(r"^\d+; \d+ \d+ ", "", line)
 
 
 def _bare(table: str) -> str:
-    """`schema."a table"` as pg_restore lists it: `schema a table`, and a blank for a line's end."""
+    """Return `schema."a table"` as pg_restore lists it: `schema a table`, with a blank for a line end."""
     names = re.findall(r'"((?:[^"]|"")*)"|([^."]+)', table)
     return re.sub(r"[\n\r]", " ", " ".join(quoted.replace('""', '"') or plain for quoted, plain in names))
 
 
-def _table(record: Record, census: Census, wanted: str) -> str:
-    """The table of a backup that an operator means."""
-    found = [
-        table
-        for table in census.tables
-        if wanted in (table, table.partition(".")[2], _bare(table).replace(" ", ".", 1))
+def _table(record: Record, census: Census, name: str) -> str:
+    """Return the table of a backup that an operator means by `name`."""
+    matches = [
+        table for table in census.tables if name in (table, table.partition(".")[2], _bare(table).replace(" ", ".", 1))
     ]
-    if len(found) != 1:
+    if len(matches) != 1:
         raise DasTernError(
-            f"Backup {record.label} has {len(found) or 'no'} tables `{wanted}`; wanted is one of: {', '.join(census.tables)}."
+            f"Backup {record.label} has {len(matches) or 'no'} tables `{name}`. Expected one of: {', '.join(census.tables)}."
         )
-    return found[0]
+    return matches[0]
 
 
 def _major(version: str) -> str:

@@ -1,6 +1,6 @@
-"""What is known of the backups, in Prometheus' text format (exposition format 0.0.4) for node_exporter's textfile collector.
+"""The state of the backups in Prometheus' text format (exposition format 0.0.4), for node_exporter's textfile collector.
 
-Without timestamps, which that collector refuses. Names, units and `_total` as Prometheus' naming rules want them.
+There are no timestamps, which that collector refuses. Names, units and `_total` follow Prometheus' naming rules.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from .health import KINDS, Health
 
 
 class _Page:
+    """The text of the metrics, which grows metric by metric."""
+
     def __init__(self, **labels: str) -> None:
         self.labels = labels
         self.text = ""
 
     def add(self, name: str, help_: str, values: list[tuple[dict[str, str], Any]], kind: str = "gauge") -> None:
-        """A metric, with one line for each value that there is."""
+        """Add a metric, with one line for each value that isn't None."""
         lines = [
             f"dastern_backup_{name}{{{_labels({**self.labels, **labels})}}} {float(value)!r}\n"
             for labels, value in values
@@ -27,64 +29,71 @@ class _Page:
         if lines:
             self.text += f"# HELP dastern_backup_{name} {help_}\n# TYPE dastern_backup_{name} {kind}\n" + "".join(lines)
 
-    def one(self, name: str, help_: str, value: Any, kind: str = "gauge") -> None:
+    def add_one(self, name: str, help_: str, value: Any, kind: str = "gauge") -> None:
+        """Add a metric with a single value."""
         self.add(name, help_, [({}, value)], kind)
 
 
 def page(health: Health) -> str:
-    """The whole file."""
+    """Return the text of the whole file."""
     out = _Page(container=health.container, database=health.database)
-    types = sorted({one.type for one in health.records})
-    newest = {kind: next(one for one in health.records if one.type == kind) for kind in types}
+    types = sorted({record.type for record in health.records})
+    newest = {type_: next(record for record in health.records if record.type == type_) for type_ in types}
 
     def each(name: str, help_: str, value: Any) -> None:
-        out.add(name, help_, [({"type": kind}, value(newest[kind])) for kind in types])
+        out.add(name, help_, [({"type": type_}, value(newest[type_])) for type_ in types])
 
-    counts = [({"type": kind}, sum(one.type == kind for one in health.records)) for kind in types]
+    counts = [({"type": type_}, sum(record.type == type_ for record in health.records)) for type_ in types]
     out.add("backups", "Complete backups.", counts)
-    each("last_timestamp_seconds", "When the newest backup began.", lambda one: _seconds(one.began))
-    each("last_duration_seconds", "How long the newest backup took.", lambda one: one.seconds)
-    each("last_size_bytes", "Size of what the newest backup is of.", lambda one: one.bytes)
-    each("last_stored_bytes", "Bytes that the newest backup added to the folder.", lambda one: one.stored)
+    each("last_timestamp_seconds", "When the newest backup began.", lambda record: _seconds(record.began))
+    each("last_duration_seconds", "How long the newest backup took.", lambda record: record.seconds)
+    each("last_size_bytes", "Size of the data in the newest backup.", lambda record: record.bytes)
+    each("last_stored_bytes", "Bytes that the newest backup added to the folder.", lambda record: record.stored)
     each(
         "last_verified",
         "Whether the newest backup was verified and good.",
-        lambda one: bool(one.verified and one.verified.ok),
+        lambda record: bool(record.verified and record.verified.ok),
     )
     if drilled := health.drilled:
-        out.one("drill_timestamp_seconds", "When a backup was last restored for trial.", _seconds(drilled[1].at))
-        out.one("drill_success", "Whether that restored what was backed up.", drilled[1].ok)
-        out.one("drill_differences", "What that had otherwise, for an operator to judge.", len(drilled[1].differences))
-        out.one("drill_serving_seconds", "How long it took until that server answered.", drilled[0].restore_seconds)
+        out.add_one("drill_timestamp_seconds", "When a backup was last restored for trial.", _seconds(drilled[1].at))
+        out.add_one("drill_success", "Whether that trial restore succeeded.", drilled[1].ok)
+        out.add_one(
+            "drill_differences", "Differences that it found, for an operator to judge.", len(drilled[1].differences)
+        )
+        out.add_one("drill_serving_seconds", "Seconds until the restored server answered.", drilled[0].restore_seconds)
     run = health.status.get("run") or {}
-    out.one("run_timestamp_seconds", "When the scheduled job last began.", _seconds(run.get("began")))
-    out.one("run_success", "Whether that run succeeded.", run["outcome"] == "ok" if run.get("outcome") else None)
-    out.one("run_duration_seconds", "How long that run took.", run.get("seconds"))
-    out.one("next_run_timestamp_seconds", "When the next run is due.", _seconds(health.status.get("next")))
-    out.one("archive_known", "Whether the server could be asked for its WAL archive.", health.archive is not None)
+    out.add_one("run_timestamp_seconds", "When the scheduled job last began.", _seconds(run.get("began")))
+    out.add_one("run_success", "Whether that run succeeded.", run["outcome"] == "ok" if run.get("outcome") else None)
+    out.add_one("run_duration_seconds", "How long that run took.", run.get("seconds"))
+    out.add_one("next_run_timestamp_seconds", "When the next run is due.", _seconds(health.status.get("next")))
+    out.add_one("archive_known", "Whether the server answered about its WAL archive.", health.archive is not None)
     if (archive := health.archive) and archive["mode"] != "off":
-        out.one("archive_timestamp_seconds", "When a WAL segment was last archived.", archive["last"])
-        out.one("archive_segments_total", "WAL segments archived.", archive["archived"], "counter")
-        out.one("archive_failures_total", "Failures of archive_command.", archive["failed"], "counter")
-        out.one("archive_waiting_segments", "WAL segments that wait to be archived.", archive["waiting"])
-        out.one("archive_waiting_seconds", "How long the oldest of them has been waiting.", archive["waiting_seconds"])
+        out.add_one("archive_timestamp_seconds", "When a WAL segment was last archived.", archive["last"])
+        out.add_one("archive_segments_total", "WAL segments archived.", archive["archived"], "counter")
+        out.add_one("archive_failures_total", "Failures of archive_command.", archive["failed"], "counter")
+        out.add_one("archive_waiting_segments", "WAL segments waiting to be archived.", archive["waiting"])
+        out.add_one(
+            "archive_waiting_seconds", "Seconds that the oldest of them has been waiting.", archive["waiting_seconds"]
+        )
     if health.archive:
-        out.one("wal_bytes", "Size of pg_wal.", health.archive["wal_bytes"])
-    kept = [({"slot": one["name"]}, one["bytes"]) for one in health.slots]
-    out.add("slot_kept_bytes", "WAL that a replication slot keeps which nobody reads from.", kept)
-    given_up = [({"slot": one["name"]}, one["lost"]) for one in health.slots]
-    out.add("slot_lost", "Whether what such a slot kept was given up.", given_up)
+        out.add_one("wal_bytes", "Size of pg_wal.", health.archive["wal_bytes"])
+    kept = [({"slot": slot["name"]}, slot["bytes"]) for slot in health.slots]
+    out.add("slot_kept_bytes", "WAL kept by a replication slot that nobody reads from.", kept)
+    lost = [({"slot": slot["name"]}, slot["lost"]) for slot in health.slots]
+    out.add("slot_lost", "Whether the WAL that such a slot needs was given up.", lost)
     if receiver := health.receiver:
-        out.one("zero_loss_receiving", "Whether the receiver of zero loss is connected.", receiver["streaming"])
-        out.one("zero_loss_waits", "Whether commits wait for it.", bool(receiver["names"]))
-        out.one("zero_loss_behind_bytes", "WAL that it doesn't have yet.", receiver["behind"])
-        out.one("zero_loss_waiting_commits", "Commits that wait for it now.", receiver["waiting"])
+        out.add_one("zero_loss_receiving", "Whether the receiver of zero loss is connected.", receiver["streaming"])
+        out.add_one("zero_loss_waits", "Whether commits wait for the receiver.", bool(receiver["names"]))
+        out.add_one("zero_loss_behind_bytes", "WAL that the receiver doesn't have yet.", receiver["behind"])
+        out.add_one("zero_loss_waiting_commits", "Commits that wait for the receiver now.", receiver["waiting"])
     if health.disk:
-        out.one("disk_free_bytes", "Free space where the backups are.", health.disk[0])
-        out.one("disk_size_bytes", "Size of that file system.", health.disk[1])
-    found = {one.kind for one in health.problems}
-    out.add("problem", "What is wrong now, by kind.", [({"kind": kind}, kind in found) for kind in KINDS])
-    out.one("check_timestamp_seconds", "When all this was looked at.", health.at.timestamp())
+        out.add_one("disk_free_bytes", "Free space on the file system of the backups.", health.disk[0])
+        out.add_one("disk_size_bytes", "Size of that file system.", health.disk[1])
+    present = {problem.kind for problem in health.problems}
+    out.add(
+        "problem", "Whether there is a problem of this kind now.", [({"kind": kind}, kind in present) for kind in KINDS]
+    )
+    out.add_one("check_timestamp_seconds", "When the backups were examined.", health.at.timestamp())
     return out.text
 
 

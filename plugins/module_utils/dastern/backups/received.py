@@ -1,7 +1,7 @@
-"""What the receiver of zero loss wrote of the write-ahead log, as far as the archive doesn't have it yet.
+"""The write-ahead log that the receiver of zero loss wrote and the archive doesn't have yet.
 
-Segments are in `<backup_dir>/received/<system>-<timeline>/`, the newest with `.partial` behind its name: a cluster that
-was restored goes on along a timeline of its own, and one that comes back by an undo along its former one.
+Segments are in `<backup_dir>/received/<system>-<timeline>/`; the name of the newest ends in `.partial`. A restored cluster
+continues on a timeline of its own, and one that an undo brings back continues on its former timeline.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ..server import backup_folders
 from ..server.survey import BACKUPS
-from .pgbackrest import SEGMENT, position, segment_name, segment_number
+from .pgbackrest import position, segment_number
+from .retention import received_surplus
 
 FOLDER = backup_folders.RECEIVED
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
@@ -29,44 +30,46 @@ get() {{
   cp "$file" "$3" 2>/dev/null || cp "$file.partial" "$3" 2>/dev/null
 }}
 """
-"""Shell: `get FOLDER-OF-A-CLUSTER SEGMENT TO`, from the archive or else from here."""
+"""Shell: `get FOLDER-OF-A-CLUSTER SEGMENT TO` fetches a segment from the archive, or else from the received ones."""
 
 
 def forks(text: str, timeline: int) -> list[tuple[int, int]]:
-    """The timelines in the history of `timeline`, and where each was left; ValueError where it isn't one.
+    """Return the timelines in the history of `timeline`, and where each was left. Raise ValueError if `text` is no history.
 
-    Their numbers rise, as PostgreSQL wants. The places needn't: a recovery along a timeline may end before it began.
+    Their numbers rise, as PostgreSQL requires. The positions need not: a recovery along a timeline may end before the
+    timeline began.
     """
-    found = []
+    ancestors = []
     for line in filter(str.strip, text.splitlines()):
         if not line.lstrip().startswith("#"):
             if (fork := _FORK.fullmatch(line)) is None:
                 raise ValueError(f"not a line of a history: {line}")
-            found.append((int(fork[1]), position(fork[2])))
-    numbers = [*(line for line, _ in found), timeline]
+            ancestors.append((int(fork[1]), position(fork[2])))
+    numbers = [*(ancestor for ancestor, _ in ancestors), timeline]
     if len(numbers) == 1 or numbers != sorted(set(numbers)):
         raise ValueError(f"not a history of timeline {timeline}")
-    return found
+    return ancestors
 
 
 class Received:
-    """What is there of one cluster."""
+    """The received files of one cluster."""
 
     def __init__(self, backups: Path, system: str) -> None:
         self.files: dict[int, dict[str, Path]] = {}
-        """By timeline and name of the segment."""
+        """Files by timeline and name of the segment."""
         self.complete: set[str] = set()
-        """Names of those segments that aren't written to any more."""
+        """Names of the segments that are complete."""
         self.forks: dict[int, list[tuple[int, int]]] = {}
+        """The ancestors of each timeline, and where each was left."""
         self.damaged: dict[int, Path] = {}
-        """Histories that can't be read; without one nothing is deleted by it."""
+        """Unreadable histories; nothing is deleted because of these timelines."""
         self.written: dict[str, float] = {}
         """When each file was written last, in seconds since 1970, by its name."""
-        for folder, name, content, found in _files(backups, system):
+        for folder, name, content, state in _files(backups, system):
             path = backups / FOLDER / folder / name
             if segment := _NAME.fullmatch(name):
                 self.files.setdefault(int(segment[1][:8], 16), {})[segment[1]] = path
-                self.written[segment[1]] = found.st_mtime
+                self.written[segment[1]] = state.st_mtime
                 if not segment[2]:
                     self.complete.add(segment[1])
             elif history := _HISTORY.fullmatch(name):
@@ -77,33 +80,14 @@ class Received:
                     self.damaged[timeline] = path
 
     def times(self) -> dict[int, dict[int, float]]:
-        """When each segment was written last, in seconds since 1970, by timeline and number."""
+        """Return when each segment was written last, in seconds since 1970, by timeline and number."""
         return {
             line: {segment_number(name): self.written[name] for name in files} for line, files in self.files.items()
         }
 
-    def surplus(self, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True) -> list[Path]:
-        """What nothing needs any more, for a server on `timeline`.
-
-        A segment that is in the archive, under its own name or under that of the timeline that left it; one from before
-        the oldest backup, which begins with segment `oldest`. The newest of `timeline` stays while the receiver is there:
-        it goes on with it.
-        """
-        # The segment that has the end of that timeline.
-        left = {line: segment_name(timeline, end // SEGMENT) for line, end in self.forks.get(timeline, [])}
-        gone = []
-        for line, files in self.files.items():
-            newest = max(files) if line == timeline and receiving else ""
-            for name, path in sorted(files.items()):
-                heir = left.get(line, "")
-                inherited = heir[8:] == name[8:] and heir in archived
-                if name != newest and (name in archived or inherited or name[8:] < oldest[8:]):
-                    gone.append(path)
-        return gone
-
 
 def _folders(backups: Path, system: str) -> Iterator[tuple[str, int]]:
-    """Each folder of a cluster by its name, opened; the receiver's container can write there, so that no link is followed."""
+    """Yield each folder of a cluster, by name and opened. No link is followed, as the receiver's container can write there."""
     try:
         with backup_folders.opened(backups, FOLDER) as top:
             for name in sorted(os.listdir(top)):
@@ -111,7 +95,7 @@ def _folders(backups: Path, system: str) -> Iterator[tuple[str, int]]:
                     continue
                 try:
                     folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
-                except OSError:  # somebody else tidies up at this moment, or it is no folder
+                except OSError:  # another run deletes it at this moment, or it is no folder
                     continue
                 try:
                     yield name, folder
@@ -122,7 +106,7 @@ def _folders(backups: Path, system: str) -> Iterator[tuple[str, int]]:
 
 
 def _files(backups: Path, system: str) -> Iterator[tuple[str, str, bytes, os.stat_result]]:
-    """Each plain file by folder and name, with the content of a history."""
+    """Yield each plain file by folder and name, with the content if it is a history."""
     for name, folder in _folders(backups, system):
         for entry in os.listdir(folder):
             try:
@@ -130,9 +114,9 @@ def _files(backups: Path, system: str) -> Iterator[tuple[str, str, bytes, os.sta
             except OSError:
                 continue
             try:
-                found = os.fstat(file)
-                if stat.S_ISREG(found.st_mode):
-                    yield name, entry, os.read(file, 1 << 20) if entry.endswith(".history") else b"", found
+                state = os.fstat(file)
+                if stat.S_ISREG(state.st_mode):
+                    yield name, entry, os.read(file, 1 << 20) if entry.endswith(".history") else b"", state
             finally:
                 os.close(file)
 
@@ -140,12 +124,12 @@ def _files(backups: Path, system: str) -> Iterator[tuple[str, str, bytes, os.sta
 def prune(
     backups: Path, system: str, timeline: int, archived: Collection[str], oldest: str, receiving: bool = True
 ) -> None:
-    """Delete that, and folders with nothing left in them where nothing is received any more."""
-    gone = {
-        (path.parent.name, path.name)
-        for path in Received(backups, system).surplus(timeline, archived, oldest, receiving)
-    }
-    over = []
+    """Delete the files that nothing needs any more, and folders that are left empty and receive nothing more."""
+    received = Received(backups, system)
+    ancestors = received.forks.get(timeline, [])
+    surplus = received_surplus(received.files, ancestors, timeline, archived, oldest, receiving)
+    gone = {(path.parent.name, path.name) for path in surplus}
+    finished = []
     for name, folder in _folders(backups, system):
         for entry in os.listdir(folder):
             if (name, entry) in gone:
@@ -153,6 +137,6 @@ def prune(
                     os.unlink(entry, dir_fd=folder)
         own = receiving and name == f"{system}-{timeline:08X}"
         if not own and all(entry.endswith(".history") for entry in os.listdir(folder)):
-            over.append(name)
-    for name in over:
+            finished.append(name)
+    for name in finished:
         backup_folders.remove_tree(backups, FOLDER, name)

@@ -1,11 +1,12 @@
-"""What is known of each backup: a record beside the repository, written when the backup is complete and never before.
+"""The record of each backup, a file beside the repository that is written when the backup is complete and never before.
 
-`<backup_dir>/records/<label>.json`. A backup without a record isn't one: its run was killed, or somebody else made it.
+It is `<backup_dir>/records/<label>.json`. A backup without a record doesn't count: its run was killed, or somebody else made it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import hashlib
 import json
@@ -30,9 +31,9 @@ from ..server.backup_folders import LOGICAL, PROVISION, RECORDS, refuse_untruste
 from ..server.psql import Psql
 
 WAIT = 300.0
-"""Seconds for somebody else who works with the backups."""
+"""Seconds to wait for another run that works with the backups."""
 REASONS = MIGRATING, ROLLING_BACK = "before migrating", "before rolling back"
-"""What was taken for one of these is pruned here and nowhere else."""
+"""The reasons of backups that have a retention of their own, `retention.superseded`."""
 ARGUMENT_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "default": ""},
     "container": {"type": "str", "required": True},
@@ -41,27 +42,29 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 """The options of every module that works with backups; `Place` reads them."""
 WHOLE = ("full", "logical")
-"""The types of backups that need no other one."""
+"""The types of backups that need no other backup."""
 KEEPER = "-backup"
-"""What is added to the server's container's name for that of the container that alone has the repository."""
+"""Suffix that makes the name of the server's container that of the backup container, which alone has the repository."""
+PAGES = "pages of the live database itself were damaged when it was copied"
+"""The finding about such pages, of which pgBackRest only warns."""
 FORMER = "former"
-"""Folder of the records whose repository was moved away."""
+"""Folder for the records of a repository that was moved away."""
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
-"""What reading a record raises that isn't what was written."""
+"""Exceptions that a malformed record raises."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A backup that was verified, or restored for trial (drilled)."""
+    """The result of a verification, or of a trial restore (drill)."""
 
     at: str
     """UTC, ISO 8601."""
     ok: bool
     seconds: float
     message: str = ""
-    """What was wrong; for a person."""
+    """What is wrong, for a person."""
     differences: list[str] = field(default_factory=list)
-    """What a restore had otherwise than the backup and an operator judges; it is `ok` all the same."""
+    """Differences between restore and backup that an operator has to judge; they leave `ok` true."""
 
 
 @dataclass(frozen=True)
@@ -69,35 +72,35 @@ class Record:
     """One complete backup."""
 
     label: str
-    """pgBackRest's own label, or for a logical one `<YYYYMMDD-HHMMSS>L`, UTC."""
+    """pgBackRest's own label, or for a logical backup `<YYYYMMDD-HHMMSS>L`, UTC."""
     kind: str
     """`physical` or `logical`"""
     type: str
     """`full`, `diff`, `incr`, or `logical`"""
     database: str
     system: str
-    """The cluster's own identifier."""
+    """The system identifier of the cluster."""
     server: str
-    """Version of the server."""
+    """The version of the server."""
     tool: str
-    """What made it, with its version."""
+    """The program that took it, with its version."""
     began: str
     """UTC, ISO 8601."""
     seconds: float
     bytes: int
-    """Size of what was backed up."""
+    """Size of the data that was backed up."""
     stored: int
     """Bytes that it added to the folder."""
     census: dict[str, Any]
     """`census.Census.as_dict()`"""
     exact: bool
-    """Whether the census is of exactly what a restore brings back."""
+    """Whether the census counts exactly what a restore brings back."""
     uncounted: str = ""
-    """Why the census holds no rows and no schema, so that a restore can't be compared."""
+    """Why the census has no rows and no schema, so that a restore can't be compared."""
     name: str = ""
-    """What the operator called it."""
+    """The name that the operator gave it."""
     reason: str = ""
-    """What it was taken for, such as `before migrating`."""
+    """Why it was taken, such as `before migrating`."""
     restore_point: str = ""
     """Physical: the named point of the WAL that the census belongs to."""
     lsn: str = ""
@@ -109,7 +112,7 @@ class Record:
     verified: Check | None = None
     drilled: Check | None = None
     restore_seconds: float | None = None
-    """How long the drill took to have a server that answers."""
+    """Seconds until the drill had a server that answered."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -119,49 +122,74 @@ class Record:
 
     @property
     def called(self) -> str:
-        """Its label, and what the operator called it."""
+        """The label, and the name if there is one."""
         return f"{self.label} ({self.name})" if self.name else self.label
 
     @property
     def physical(self) -> bool:
-        """Whether it is of the whole cluster, and the log goes on from it."""
+        """Whether this is a backup of the whole cluster, from which the log can be replayed."""
         return self.kind == "physical"
 
     def holds(self, database: str) -> bool:
-        """Return whether `database` of its server is in it."""
+        """Return whether this backup contains `database` of its server."""
         return self.physical or self.database == database
+
+    def named(self, target: str) -> bool:
+        """Return whether `target` is the label or the name of this backup."""
+        return target in (self.label, self.name or None)
+
+    @property
+    def fault(self) -> str:
+        """The known damage; empty if there is none."""
+        checks = (self.verified, self.drilled)
+        return next((check.message or "damaged" for check in checks if check and not check.ok), "")
+
+    @property
+    def good(self) -> bool:
+        """Whether it was verified and no damage was found since."""
+        return self.verified is not None and not self.fault
+
+    @property
+    def has_damaged_pages(self) -> bool:
+        """Whether the damage was already in the live database."""
+        return self.fault.startswith(PAGES)
+
+    @property
+    def migrations(self) -> list[str]:
+        """The names of the migrations that the database had."""
+        return [migration.partition(" ")[0] for migration in self.census["migrations"]]
 
     @property
     def restore_command(self) -> str:
-        """What restores it as a database beside the live one."""
+        """The command that restores it as a database beside the live one."""
         return playbook("restore", target=self.label, what="database", into=f"{self.database}_restored")
 
     @property
     def text(self) -> str:
-        kept = self.as_dict()
-        return json.dumps({**kept, "sha256": _digest(kept)}, indent=2, ensure_ascii=False) + "\n"
+        fields = self.as_dict()
+        return json.dumps({**fields, "sha256": _digest(fields)}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, text: str, label: str) -> Record:
-        """Of a record's `text`; one of `UNREADABLE` where that isn't what is there."""
-        kept = json.loads(text)
-        if kept.pop("sha256") != _digest(kept) or kept["label"] != label or not _LABEL.fullmatch(label):
+        """Return the record that `text` holds. Raise one of `UNREADABLE` if it isn't the record that was written."""
+        fields = json.loads(text)
+        if fields.pop("sha256") != _digest(fields) or fields["label"] != label or not _LABEL.fullmatch(label):
             raise ValueError("not what was written")
-        return cls.of(kept)
+        return cls.of(fields)
 
     @classmethod
-    def of(cls, kept: dict[str, Any]) -> Record:
-        checks = {name: Check(**kept[name]) if kept.get(name) else None for name in ("verified", "drilled")}
-        return cls(**{**kept, **checks})
+    def of(cls, fields: dict[str, Any]) -> Record:
+        checks = {name: Check(**fields[name]) if fields.get(name) else None for name in ("verified", "drilled")}
+        return cls(**{**fields, **checks})
 
 
 _LABEL = re.compile(r"\w[\w.-]*")
 
 
 class Place:
-    """Where the backups of one server are: its folder on the host, and the containers that write into parts of it.
+    """Where the backups of one server are: a folder on the host, and the containers that write into parts of it.
 
-    Raises `DasTernError` where somebody else than root could put something else in that folder's place.
+    Raises `DasTernError` if anybody but root could replace that folder.
     """
 
     def __init__(self, params: dict[str, Any]) -> None:
@@ -176,37 +204,43 @@ class Place:
         self.containers = Containers(endpoint.url)
         self.superuser = Psql(self.containers, self.container)
 
+    def served_by(self, superuser: Psql) -> Place:
+        """Return this place as another server sees it, such as that of a drill."""
+        place = copy.copy(self)
+        place.container, place.superuser, place.containers = superuser.container, superuser, superuser.containers
+        return place
+
     @property
     def keeper(self) -> str:
-        """Name of the container that alone has the repository."""
+        """The name of the backup container, which alone has the repository."""
         return f"{self.container}{KEEPER}"
 
     def pending_swap(self) -> dict[str, Any] | None:
-        """Return the swap that a restore began and hasn't ended."""
+        """Return the swap that a restore began and hasn't finished."""
         return swaps.noted(self.folder, "pending")
 
     def waiting_copy(self) -> dict[str, Any] | None:
-        """Return what a restore left beside the live one until somebody decides on what it has otherwise."""
+        """Return the copy that a restore left beside the live data until somebody judges its differences."""
         return swaps.noted(self.folder, "waiting")
 
     def record_path(self, label: str) -> Path:
         return self.records_folder / f"{label}.json"
 
     def records(self) -> list[Record]:
-        """All complete backups, the newest first; a record that can't be read is left out."""
+        """Return the records of all complete backups, the newest first, without those that can't be read."""
         return self._read()[0]
 
     def damaged(self) -> list[str]:
-        """Labels whose record isn't what was written."""
+        """Return the labels whose record is damaged."""
         return self._read()[1]
 
     def _read(self) -> tuple[list[Record], list[str]]:
-        found, damaged = [], []
+        records, damaged = [], []
         try:
             names = [name for name in os.listdir(self.records_folder) if name.endswith(".json") and name[0] != "."]
             for path in map(self.records_folder.joinpath, names):
                 try:
-                    found.append(Record.read(path.read_text("utf-8"), path.stem))
+                    records.append(Record.read(path.read_text("utf-8"), path.stem))
                 except PermissionError:
                     raise
                 except (OSError, *UNREADABLE):
@@ -215,29 +249,29 @@ class Place:
             pass
         except OSError as error:
             raise DasTernError(f"{error.filename} can't be read: {error.strerror}. Run the play as root.") from None
-        return sorted(found, key=lambda one: (one.began, one.label), reverse=True), sorted(damaged)
+        return sorted(records, key=lambda record: (record.began, record.label), reverse=True), sorted(damaged)
 
     def find(self, target: str, records: list[Record] | None = None, where: str = "") -> Record:
-        """The backup called `target`, by label or by its newest of that name; `latest` is the newest. Refuses in words.
+        """Return the backup with the label `target`, or else the newest of that name; `latest` is the newest of all.
 
-        `records` are those in a further repository, which is `where`.
+        `records` are those of a further repository, which `where` names. Raise `DasTernError` if no backup matches.
         """
         records = self.records() if records is None else records
         for record in records:
-            if target in (record.label, record.name or None) or target == "latest":
+            if record.named(target) or target == "latest":
                 return record
         if target in self.damaged():
             raise DasTernError(
-                f"The record of backup `{target}`, {self.record_path(target)}, isn't what was written. Use another backup: "
+                f"The record of backup `{target}`, {self.record_path(target)}, is damaged. Use another backup: "
                 "`ansible-playbook playbooks/list_backups.yml` shows all."
             )
-        there = ", ".join(cut([record.called for record in records], 10)) or "none"
+        labels = ", ".join(cut([record.called for record in records], 10)) or "none"
         raise DasTernError(
-            f"No backup `{target}` is in {where or self.folder}; there: {there}. `ansible-playbook playbooks/list_backups.yml` shows all."
+            f"No backup `{target}` is in {where or self.folder}. Backups there: {labels}. `ansible-playbook playbooks/list_backups.yml` shows all."
         )
 
     def save(self, record: Record) -> None:
-        """Write a record, in one step."""
+        """Write a record atomically."""
         path = self.record_path(record.label)
         try:
             self.records_folder.mkdir(mode=0o700, exist_ok=True)
@@ -246,11 +280,11 @@ class Place:
             raise DasTernError(f"{path} can't be written: {error.strerror}. Make room there, then run again.") from None
 
     def note(self, label: str, **changes: Any) -> None:
-        """Change fields of a record that is there."""
+        """Change fields of an existing record."""
         self.save(replace(self.find(label), **changes))
 
     def put_aside(self) -> None:
-        """Physical backups are those of a repository that isn't here any more: nobody is to count on them."""
+        """Move the records of physical backups aside: their repository isn't here any more, so nobody may count on them."""
         folder = self.records_folder / FORMER
         try:
             for record in self.records():
@@ -259,7 +293,7 @@ class Place:
                     self.record_path(record.label).replace(folder / f"{record.label}.json")
         except OSError as error:
             raise DasTernError(
-                f"Records can't be moved into {folder}: {error.strerror}. Mend that, then run again."
+                f"Records can't be moved into {folder}: {error.strerror}. Fix that, then run again."
             ) from None
 
     def forget(self, label: str) -> None:
@@ -267,21 +301,22 @@ class Place:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise DasTernError(f"{path} can't be deleted: {error.strerror}. Mend that, then run again.") from None
+            raise DasTernError(f"{path} can't be deleted: {error.strerror}. Fix that, then run again.") from None
 
     @contextlib.contextmanager
     def alone(self, seconds: float, what: str) -> Iterator[None]:
-        """Never two at a time that take, delete, verify or restore backups here; another is waited for `seconds`.
+        """Hold the lock of the backups: only one run at a time takes, deletes, verifies or restores them.
 
-        The lock's file says who holds it; the kernel gives it back when its holder dies.
+        Wait up to `seconds` for the current holder. The lock file says who holds it (`what`), and the kernel releases the
+        lock when its holder dies.
         """
         try:
             refuse_untrusted(self.folder)
             lock = open_lock(self.folder / ".lock")
         except FileNotFoundError:
             raise DasTernError(
-                f"{self.folder} isn't there. Is its disk mounted (`findmnt -T {quote(str(self.folder))}`)? If there never was one, "
-                f"`{PROVISION}` makes it. Nothing was done."
+                f"{self.folder} doesn't exist. Is its disk mounted (`findmnt -T {quote(str(self.folder))}`)? If it never existed, "
+                f"`{PROVISION}` creates it. Nothing was done."
             ) from None
         except OSError as error:
             raise DasTernError(f"{self.folder} can't be written: {error.strerror}. Run the play as root.") from None
@@ -295,11 +330,11 @@ class Place:
                     if time.monotonic() > end:
                         lock.seek(0)
                         raise DasTernError(
-                            f"Somebody else works with the backups in {self.folder}: {lock.read().strip() or 'unknown'}. "
-                            "Run again when that is done."
+                            f"Another run works with the backups in {self.folder}: {lock.read().strip() or 'unknown'}. "
+                            "Run again when it has finished."
                         ) from None
                     time.sleep(0.2)
-            # A full disk is no reason not to delete backups, and a buffer would be written once more at the end.
+            # On a full disk backups can still be deleted. A buffer would be written once more at the end.
             with contextlib.suppress(OSError):
                 os.ftruncate(lock.fileno(), 0)
                 os.write(lock.fileno(), f"{what}, process {os.getpid()} since {local(now())}\n".encode())
@@ -310,11 +345,11 @@ class Place:
                     os.ftruncate(lock.fileno(), 0)
 
 
-def _digest(kept: dict[str, Any]) -> str:
-    """A flipped digit would still be JSON."""
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+def _digest(fields: dict[str, Any]) -> str:
+    """Return a checksum: with a flipped digit a record would still be JSON."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the second."""
+    """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

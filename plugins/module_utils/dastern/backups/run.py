@@ -1,4 +1,4 @@
-"""Takes, verifies, lists and deletes backups of both kinds; decides which may go."""
+"""Take, verify, list and delete backups of both kinds."""
 
 from __future__ import annotations
 
@@ -20,29 +20,22 @@ from ..common.files import write
 from ..common.quantities import amount, local
 from ..common.text import shown
 from ..server.backup_folders import refuse_another
-from . import keeper, kinds, physical
+from . import keeper, kinds, physical, retention
 from . import logical as backup_logical
 from . import records as backup_records
-from .health import AHEAD, VERIFICATION, counted
+from .health import VERIFICATION, counted
 from .kept import expire_old, would_expire
 from .kinds import Kind, Say
 from .pgbackrest import PgBackRest, records_of
 from .records import Place, Record, now
 
-TYPES = ("full", "diff", "incr", "logical")
-KEEP = {
-    "full": {"count": 2, "days": 14},
-    "diff": {"count": 4, "days": 14},
-    "incr": {"count": 14, "days": 7},
-    "logical": {"count": 5, "days": 30},
-}
 PROVISION = "ansible-playbook playbooks/provision.yml"
 BACKUP = "ansible-playbook playbooks/backup.yml"
 LIST = "ansible-playbook playbooks/list_backups.yml"
 DRILL = "ansible-playbook playbooks/restore_drill.yml"
 ARGUMENT_SPEC: dict[str, Any] = {
     **backup_records.ARGUMENT_SPEC,
-    "backup_type": {"type": "str", "default": "", "choices": ["", *TYPES]},
+    "backup_type": {"type": "str", "default": "", "choices": ["", *retention.KEEP]},
     "name": {"type": "str", "default": ""},
     "reason": {"type": "str", "default": ""},
     "keep": {"type": "dict", "default": {}},
@@ -51,21 +44,23 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "lock_timeout": {"type": "str", "default": "10s"},
     "config_dir": {"type": "path", "default": ""},
 }
-"""The options of the module `backup`, of which the others have a part; `take` reads them."""
+"""The options of the module `backup`, some of which the other modules share; `take` reads them."""
 VERIFY_SPEC: dict[str, Any] = {name: ARGUMENT_SPEC[name] for name in (*backup_records.ARGUMENT_SPEC, "wait", "nice")}
 
-# As the target of a restore these mean something else: the newest state, a transaction, an LSN, a time, a backup's label.
+# Names that mean something else as the target of a restore: the newest state, a transaction, an LSN, a time, a label.
 _NO_NAME = re.compile(r"latest|\d+|[\dA-F]{1,8}/[\dA-F]{1,8}|\d{4}-\d\d-\d\d.*|\d{8}-\d{6}[FL].*", re.IGNORECASE)
 
 
 def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
     """Take a backup, verify it, and delete those that are too many and too old."""
-    if _NO_NAME.fullmatch(params["name"]) or any(unicodedata.category(one) == "Cc" for one in params["name"]):
+    if _NO_NAME.fullmatch(params["name"]) or any(
+        unicodedata.category(character) == "Cc" for character in params["name"]
+    ):
         raise DasTernError(
-            f"`label` is {params['name']!r}, which can't be told from other targets of a restore. Wanted is a name in words, in "
-            "one line: not `latest`, a number, an LSN, a time or another backup's label."
+            f"`label` is {params['name']!r}, which can't be told from other targets of a restore. Expected: a name in words, in "
+            "one line, and not `latest`, a number, an LSN, a time or another backup's label."
         )
-    place, keep = Place(dict(params)), retention(params["keep"])
+    place, keep = Place(dict(params)), retention.declared(params["keep"])
     refuse_another(place.folder, params.get("config_dir", ""), "Nothing was backed up.")
     sql_values.duration("backup_lock_timeout", params["lock_timeout"])
     if not running(place):
@@ -81,23 +76,23 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
     lines = kind.ready()
     with place.alone(params["wait"], "a backup"):
         before = place.records()
-        record, done = kind.take(request)
+        record, report = kind.take(request)
         deleted = _delete(kind, keep)
-        lines = [f"took {_described(record)}", *lines, *done, *(f"deleted {words}" for _, words in deleted)]
+        lines = [f"took {_described(record)}", *lines, *report, *(f"deleted {words}" for _, words in deleted)]
         lines += expire_old(place)
         after = place.records()
         if same := [one.label for one in after if record.name == one.name != "" and one.label != record.label]:
-            lines.append(f"{', '.join(same)} is called {record.name} as well: as a target that is the newest of them")
-        if physical.good(record):
+            lines.append(f"{', '.join(same)} has the same name, {record.name}; as a target it means the newest")
+        if record.good:
             lines += kind.caveats(record)
     copied, failed = kind.copy(record)
-    words = [] if physical.good(record) else [physical.damaged_pages(place, record)]
+    problems = [] if record.good else [physical.damaged_pages(place, record)]
     if failed:
-        words.append(
-            f"Backup {record.label} was taken{'' if words else ' and verified'}, but not in every repository: {'; '.join(failed)}"
+        problems.append(
+            f"Backup {record.label} was taken{'' if problems else ' and verified'}, but not in every repository: {'; '.join(failed)}"
         )
-    if words:
-        raise DasTernError(" ".join(words), label=record.label, lines=lines)
+    if problems:
+        raise DasTernError(" ".join(problems), label=record.label, lines=lines)
     if copied:
         lines.append(f"repository {', '.join(map(str, copied))} has one as well")
     return {
@@ -107,7 +102,10 @@ def take(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
 
 
 def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
-    """Read every backup, and keep in its record what came of it; gives `failed` with what is damaged and what to do."""
+    """Read every backup in full and note the result in its record.
+
+    If anything is damaged, the result has `failed`, with the damage and what to do about it.
+    """
     place = Place(dict(params))
     nothing = {"changed": False, "lines": [f"no backups in {place.folder}"], "next": [BACKUP], "checks": {}}
     empty = not place.records() and not place.damaged()
@@ -117,62 +115,62 @@ def verify(params: Mapping[str, Any], check_mode: bool = False, say: Say = print
         raise not_running(place)
     program = PgBackRest(place.containers, place.keeper, params["nice"])
     both = [kind(place, program, params["wait"], say) for kind in kinds.KINDS.values()]
-    there = place.records()
-    lines = [line for kind in both if kind.own(there) for line in kind.ready()]
+    records = place.records()
+    lines = [line for kind in both if kind.own(records) for line in kind.ready()]
     further = program.further()
     if empty and not further:
         return nothing
     with place.alone(params["wait"], "a verification"):
         records, damaged = place.records(), place.damaged()
-        found = physical.Found()
+        findings = physical.Findings()
         for kind in both:
             part = kind.verify(kind.own(records), damaged)
-            found.checks |= part.checks
-            found.problems += part.problems
-            found.notes += part.notes
-        for label, check in found.checks.items():
+            findings.checks |= part.checks
+            findings.problems += part.problems
+            findings.notes += part.notes
+        for label, check in findings.checks.items():
             if not check_mode:
                 place.note(label, verified=check)
-    if further:  # over a slow line for hours, for which nobody waits
+    if further:  # over a slow line this takes hours, so nobody waits for it
         with physical.telling(lambda: "verifying the further repositories", say):
-            told = physical.verify_further(place, program, params["wait"], not check_mode)
-        found.problems += told.problems
-        found.notes += told.notes
+            elsewhere = physical.verify_further(place, program, params["wait"], not check_mode)
+        findings.problems += elsewhere.problems
+        findings.notes += elsewhere.notes
     if not check_mode:
-        found.problems += _remembered(place, found.problems)
+        findings.problems += _remember(place, findings.problems)
     lines += [
         f"{record.label} {'is right' if check.ok else 'IS DAMAGED: ' + check.message}"
-        for record in records if (check := found.checks[record.label])
+        for record in records if (check := findings.checks[record.label])
     ]  # fmt: skip
     lines += [f"{label} HAS A DAMAGED RECORD, {place.records_folder}/{label}.json" for label in damaged]
-    lines += [f"DAMAGED: {problem}" for problem in found.problems] + [f"lost: {note}" for note in found.notes]
-    wrong = [label for label, check in found.checks.items() if not check.ok] + damaged
+    lines += [f"DAMAGED: {problem}" for problem in findings.problems] + [f"lost: {note}" for note in findings.notes]
+    wrong = [label for label, check in findings.checks.items() if not check.ok] + damaged
     result: dict[str, Any] = {
-        "changed": bool(found.checks),
-        "checks": {label: check.__dict__ for label, check in found.checks.items()},
-        "damaged": wrong, "problems": found.problems, "notes": found.notes, "lines": lines, "next": [],
+        "changed": bool(findings.checks),
+        "checks": {label: check.__dict__ for label, check in findings.checks.items()},
+        "damaged": wrong, "problems": findings.problems, "notes": findings.notes, "lines": lines, "next": [],
     }  # fmt: skip
-    if wrong or found.problems:
-        words = [
-            f"{label}: {found.checks[label].message if label in found.checks else 'its record is damaged'}"
+    if wrong or findings.problems:
+        damage = [
+            f"{label}: {findings.checks[label].message if label in findings.checks else 'its record is damaged'}"
             for label in wrong
         ]
-        good = next((one.label for one in records if found.checks[one.label].ok), "none")
+        good = next((record.label for record in records if findings.checks[record.label].ok), "none")
         wholes = {kinds.of_label(label).whole for label in wrong}
         again = playbook(
-            "backup", backup_type=kinds.Physical.whole if found.problems or len(wholes) > 1 else wholes.pop()
+            "backup", backup_type=kinds.Physical.whole if findings.problems or len(wholes) > 1 else wholes.pop()
         )
         result |= {
             "failed": True,
-            "msg": f"{'. '.join([*words, *found.problems])}. Take a new backup (`{again}`), and don't restore from what is damaged; the "
-            f"newest good one is {good}.",
+            "msg": f"{'. '.join([*damage, *findings.problems])}. Take a new backup (`{again}`), and don't restore from a damaged one. The "
+            f"newest good backup is {good}.",
             "next": [again],
         }
     return result
 
 
-def _remembered(place: Place, problems: list[str]) -> list[str]:
-    """Keep for status what a verification found beside its checks, until one finds nothing; gives what went wrong."""
+def _remember(place: Place, problems: list[str]) -> list[str]:
+    """Save for status the problems that no record holds, until a verification finds none; return what went wrong."""
     path = place.folder / VERIFICATION
     try:
         if problems:
@@ -185,11 +183,11 @@ def _remembered(place: Place, problems: list[str]) -> list[str]:
 
 
 def listed(params: Mapping[str, Any]) -> dict[str, Any]:
-    """All backups with what is known of each, the newest first; reads only."""
+    """Return all backups with their state, the newest first. Nothing is changed."""
     place = Place(dict(params))
     records = place.records()
     backups = [_shown(record) for record in records]
-    damaged, unfinished, going, others, lines = place.damaged(), [], [], [], []
+    damaged, incomplete, leftovers, others, lines = place.damaged(), [], [], [], []
     dumps = backup_logical.unknown(place)
     further: dict[str, list[dict[str, Any]]] = {}
     try:
@@ -208,17 +206,17 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
             if backups:
                 lines.append(refusal.message)
         if info is not None:
-            unfinished = physical.incomplete(place, info)
-            going = physical.leftovers(place, info, "full")  # where no full one is whole, the next one is
+            incomplete = physical.incomplete(place, info)
+            leftovers = physical.leftovers(place, info, "full")  # without a whole full backup, the next one is full
             others = [label for label in physical.unknown(place, info) if label not in damaged]
-            there = {one["label"] for one in info.sets}
+            labels = {backup_set["label"] for backup_set in info.sets}
             for record, backup in zip(records, backups, strict=True):
-                backup["missing"] = record.physical and record.label not in there
+                backup["missing"] = record.physical and record.label not in labels
         for number in program.further():
-            further[str(number)], told = _further(program, number)
-            lines += told
+            further[str(number)], described = _further(program, number)
+            lines += described
     elif backups and not lines:
-        lines.append(f"container {place.keeper} doesn't run: what is in its repository can't be compared")
+        lines.append(f"container {place.keeper} doesn't run, so its repository can't be compared with the records")
     if swap := place.pending_swap():
         lines.append(swaps.refusal(place.container, swap).message)
     total = _bytes(place.folder)
@@ -226,13 +224,13 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
         *_table(backups), *lines,
         *(
             f"{label} is incomplete: it isn't a backup, and "
-            f"{'the next one deletes it' if label in going else 'stays while another set is built upon it'}"
-            for label in unfinished
+            f"{'the next one deletes it' if label in leftovers else 'stays while another set is built upon it'}"
+            for label in incomplete
         ),
-        *(f"{label} has a damaged record, and isn't counted on" for label in damaged),
+        *(f"{label} has a damaged record, and doesn't count" for label in damaged),
         *(f"{label} has no record: somebody else made it, or the record was lost" for label in others),
         *(
-            f"{label} has no record: the record was lost, and it isn't counted on; pg_restore reads "
+            f"{label} has no record: the record was lost, and it doesn't count; pg_restore reads "
             f"{place.folder}/logical/{label}, which nothing deletes" for label in dumps
         ),
         f"{len(backups)} backups, {amount(total)} in {place.folder} with the WAL" if backups else f"no backups in {place.folder}",
@@ -240,87 +238,25 @@ def listed(params: Mapping[str, Any]) -> dict[str, Any]:
     drilled = {record.kind for record in records if record.drilled}
     never = sorted({record.kind for record in records} - drilled)
     lines += [f"no {kind} backup was ever restored for trial" for kind in never]
-    # With physical ones there, a logical one such as each migration takes needn't be.
+    # Where there are physical backups, logical ones, such as each migration takes, need no drill.
     drill = records and not any(record.drilled for record in counted(records, wal_archive=True))
     return {
-        "changed": False, "backups": backups, "incomplete": unfinished, "damaged": damaged, "unknown": others + dumps,
+        "changed": False, "backups": backups, "incomplete": incomplete, "damaged": damaged, "unknown": others + dumps,
         "further": further, "bytes": total, "lines": lines,
         "next": [swaps.RESTORE] if swap else [DRILL] if drill else [] if backups else [BACKUP],
     }  # fmt: skip
 
 
-def retention(given: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """`backup_keep` with its defaults; refused in words where it says something else."""
-    if wrong := [kind for kind, of in given.items() if of and not isinstance(of, Mapping)]:
-        raise DasTernError(
-            f"`backup_keep.{wrong[0]}` is `{given[wrong[0]]}`; wanted is `count` and `days`, such as {{count: 2, days: 14}}."
-        )
-    keep = {kind: {**of, **(given.get(kind) or {})} for kind, of in KEEP.items()}
-    unknown = [name for name in given if name not in KEEP]
-    unknown += [f"{kind}.{name}" for kind, of in keep.items() for name in of if name not in KEEP[kind]]
-    if unknown:
-        raise DasTernError(
-            f"`backup_keep` has {', '.join(unknown)}; it takes {', '.join(KEEP)}, each with `count` and `days`."
-        )
-    for kind, of in keep.items():
-        for name, value in of.items():
-            if not str(value).isdecimal() or (name == "count" and int(value) < 1 and kind in backup_records.WHOLE):
-                least = 1 if name == "count" and kind in backup_records.WHOLE else 0
-                raise DasTernError(f"`backup_keep.{kind}.{name}` is `{value}`; wanted is a number from {least} on.")
-            of[name] = int(value)
-    return keep
-
-
-def surplus(
-    records: Sequence[Record], keep: Mapping[str, Mapping[str, int]], needed: Sequence[str] = (), at: str = ""
-) -> list[Record]:
-    """Which of `records`, the newest first, may go at the time `at`: those beyond their count and older than their days.
-
-    Only good ones count, and the newest good one of each kind (and of each database, if logical) stays, as does what
-    a kept one is built upon, and `needed`. Where nothing is good nothing goes. Logical ones from before migrations aren't
-    looked at: they have a retention of their own.
-
-    While pages of the live database are damaged each backup is a full one with them: these push out each other, too, by the
-    same count and days, and no good one.
-    """
-    moment = datetime.fromisoformat(at or now())
-    prior = {one.label: one.prior for one in records}
-    records = [one for one in records if one.physical or one.reason not in backup_records.REASONS]
-    counted: dict[tuple[str, str, bool], int] = {}
-    kept: set[str] = set(needed)
-    newest: set[tuple[str, str, bool]] = set()
-    for record in records:
-        database = "" if record.physical else record.database
-        pages = physical.with_damaged_pages(record)
-        began = datetime.fromisoformat(record.began)
-        age = (moment - began).total_seconds() / 86400
-        beyond = any(
-            (record.kind, database, one) in newest
-            and counted.get((record.type, database, one), 0) >= keep[record.type]["count"]
-            for one in {False, pages}
-        )
-        if not beyond or age <= keep[record.type]["days"]:
-            kept.add(record.label)
-        # One of a time when the clock was ahead stays, but stands for none of those that are really newer.
-        if (physical.good(record) or pages) and began <= moment + AHEAD:
-            group = (record.type, database, pages)
-            counted[group] = counted.get(group, 0) + 1
-            newest.add((record.kind, database, pages))
-    for label in list(kept):  # by its time, what is built upon another may seem older, where the clock was put back
-        while label := prior.get(label, ""):
-            kept.add(label)
-    return [record for record in records if record.label not in kept]
-
-
 def _surplus(kind: Kind, keep: Mapping[str, Mapping[str, int]], *new: Record) -> list[Record]:
-    """Which backups may go behind one of `kind`; `new` is one that isn't there yet."""
+    """Return the backups that may go once one of `kind` was taken; `new` is a backup that isn't taken yet."""
     records = kind.place.records()
-    expiring = {record.label for one in kind.expiring() for record in one.own(records)}
-    return surplus([*new, *(one for one in records if one.label in expiring)], keep, kind.needed())
+    expiring = {record.label for each in kind.expiring() for record in each.own(records)}
+    candidates = [*new, *(record for record in records if record.label in expiring)]
+    return retention.surplus(candidates, keep, datetime.now(UTC), kind.needed())
 
 
 def _delete(kind: Kind, keep: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
-    """Delete what may go behind a backup of `kind`; label and words of each."""
+    """Delete the backups that may go once one of `kind` was taken; return label and description of each."""
     gone = _surplus(kind, keep)
     for expiring in kind.expiring():
         expiring.remove(expiring.own(gone))
@@ -328,7 +264,7 @@ def _delete(kind: Kind, keep: Mapping[str, Mapping[str, int]]) -> list[tuple[str
 
 
 def _planned(kind: Kind, request: kinds.Request, keep: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """What `take` would do."""
+    """Return what `take` would do."""
     before = kind.place.records()
     new, lines = kind.plan(request)
     gone = _surplus(kind, keep, new)
@@ -336,30 +272,31 @@ def _planned(kind: Kind, request: kinds.Request, keep: Mapping[str, Mapping[str,
     lines = [
         f"would take {'an' if new.type == 'incr' else 'a'} {new.type} backup{called}",
         *lines,
-        *(f"would delete {_described(one)}" for one in gone),
+        *(f"would delete {_described(record)}" for record in gone),
         *would_expire(kind.place),
     ]
     return {
-        "changed": True, "backup_type": new.type, "deleted": [one.label for one in gone], "lines": lines, "next": [],
-        "diff": _difference(before, [new, *(one for one in before if one not in gone)]),
+        "changed": True, "backup_type": new.type, "deleted": [record.label for record in gone], "lines": lines, "next": [],
+        "diff": _difference(before, [new, *(record for record in before if record not in gone)]),
     }  # fmt: skip
 
 
 def _difference(before: Sequence[Record], after: Sequence[Record]) -> dict[str, str]:
-    """For --diff."""
+    """Return the difference for --diff."""
 
     def text(records: Sequence[Record]) -> str:
-        return "".join(f"{shown(one.called)}, {one.type}\n" for one in records)
+        return "".join(f"{shown(record.called)}, {record.type}\n" for record in records)
 
     return {"before_header": "backups", "after_header": "backups", "before": text(before), "after": text(after)}
 
 
 def running(place: Place) -> bool:
-    """Whether the server's container is there, running, and not paused; an engine that can't be asked is a refusal."""
+    """Return whether the server's container runs and isn't paused. Raise `DasTernError` if the engine can't be asked."""
     return place.containers.runs(place.container)
 
 
 def not_running(place: Place) -> DasTernError:
+    """Return the refusal for a server that doesn't run, or whose restore hasn't finished its swap."""
     if swap := place.pending_swap():
         return swaps.refusal(place.container, swap)
     return DasTernError(
@@ -369,7 +306,7 @@ def not_running(place: Place) -> DasTernError:
 
 
 def _bytes(folder: Path) -> int:
-    """Size of all files in `folder`, where a server or a run may be at work: what goes meanwhile isn't counted."""
+    """Return the size of all files in `folder`, without those that a server or another run deletes meanwhile."""
     total = 0
     for inside, _, names in os.walk(folder):
         for name in names:
@@ -390,40 +327,45 @@ def _when(at: str) -> str:
 
 
 def _shown(record: Record) -> dict[str, Any]:
-    """A record without the census, and what follows from it."""
+    """Return a record without its census, and with what follows from it."""
     shown = {name: value for name, value in record.as_dict().items() if name not in ("census", "files")}
     ratio = round(record.bytes / record.stored, 1) if record.stored else None
-    return {**shown, "ratio": ratio, "rows": sum(record.census["tables"].values()), "good": physical.good(record)}
+    return {**shown, "ratio": ratio, "rows": sum(record.census["tables"].values()), "good": record.good}
 
 
 def _table(backups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line for each."""
+    """Return a table with a line for each backup."""
     if not backups:
         return []
     rows = [("label", "name", "type", "taken", "size", "stored", "ratio", "verified", "drilled", "restored in")]
     rows += [
         (
-            one["label"], one["name"] or "-", one["type"], _when(one["began"]), amount(one["bytes"]), amount(one["stored"]),
-            f"{one['ratio']:.{0 if one['ratio'] >= 100 else 1}f}" if one["ratio"] else "-", "MISSING" if one.get("missing") else _checked(one["verified"], when=False), _checked(one["drilled"]),
-            f"{one['restore_seconds']:.1f} s" if one["restore_seconds"] is not None else "-",
+            backup["label"], backup["name"] or "-", backup["type"], _when(backup["began"]),
+            amount(backup["bytes"]), amount(backup["stored"]), _ratio(backup["ratio"]),
+            "MISSING" if backup.get("missing") else _checked(backup["verified"], when=False), _checked(backup["drilled"]),
+            f"{backup['restore_seconds']:.1f} s" if backup["restore_seconds"] is not None else "-",
         )
-        for one in backups
+        for backup in backups
     ]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def _ratio(ratio: float | None) -> str:
+    return f"{ratio:.{0 if ratio >= 100 else 1}f}" if ratio else "-"
+
+
 def _further(program: PgBackRest, number: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """The backups in a further repository, and the same in words."""
+    """Return the backups in a further repository, and lines that describe them."""
     try:
         sets = program.info(repository=number).sets
         backups = [_shown(record) for record in records_of(sets)]
     except DasTernError as refusal:
         return [], [refusal.message]
-    lacking = {one["label"] for one in sets} - {backup["label"] for backup in backups}
+    lacking = {backup_set["label"] for backup_set in sets} - {backup["label"] for backup in backups}
     return backups, [
         f"repository {number}: {len(backups)} backups", *_table(backups),
-        *(f"{label} has no record: it wasn't copied whole, is being counted, or the record is damaged" for label in sorted(lacking)),
+        *(f"{label} has no record: it wasn't copied completely, is being counted, or its record is damaged" for label in sorted(lacking)),
     ]  # fmt: skip
 
 

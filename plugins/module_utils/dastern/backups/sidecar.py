@@ -1,4 +1,4 @@
-"""A container beside the server's that is made of nothing but a form, and made anew where that form changes."""
+"""A container beside the server's that is created from a declared form, and replaced when that form changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORM = "org.dastern.form"
 
 
 class Sidecar:
-    """The container `name`, whose label says that its role is `role`; refused where that name is somebody else's."""
+    """The container `name`, labelled with its `role`. A container of that name without the label is refused."""
 
     def __init__(self, containers: Containers, name: str, role: str) -> None:
         self.containers, self.name, self.role = containers, name, role
@@ -33,9 +33,10 @@ class Sidecar:
         return bool(self.container and self.container["State"]["Running"])
 
     def differs(self, form: Mapping[str, Any], folders: Mapping[str, Path]) -> str:
-        """Return `make`, `replace` or `start`, as the container needs it; nothing if it is as it should be.
+        """Return what the container needs: `make`, `replace`, `start`, or nothing if it matches `form`.
 
-        `form` is the body with which the engine creates it, `folders` those of the host that it mounts, by their path there.
+        `form` is the body with which the engine creates it; `folders` are the host's folders that it mounts, by their path
+        in the container.
         """
         if self.container is None:
             return "make"
@@ -48,7 +49,7 @@ class Sidecar:
         return "replace" if stale_folders(self.containers, self.name, self.container, folders) else ""
 
     def start(self, form: Mapping[str, Any]) -> None:
-        """Make it anew and start it. What the engine won't make leaves the one that is there at work."""
+        """Create it anew and start it. If the engine refuses to create it, the existing one goes on working."""
         new = f"{self.name}-new"
         self.containers.remove(new)
         self.containers.wait_until_gone(new, 60)
@@ -60,7 +61,7 @@ class Sidecar:
         self.container = self.containers.inspect("container", self.name)
 
     def remove(self) -> None:
-        """Remove it, and wait until its name is free."""
+        """Remove it and wait until its name is free."""
         self.containers.remove(self.name)
         self.containers.wait_until_gone(self.name, 60)
         self.container = None

@@ -1,9 +1,9 @@
 """Zero loss: a receiver beside the server that has a commit on disk before the commit is acknowledged.
 
-A container of its own runs `pg_receivewal --synchronous` into the folder of the backups. Whether commits wait for it stands
-in the cluster's postgresql.auto.conf and is kept right by a small script that the healthcheck of the server's container
-runs: no timeout of PostgreSQL ends the wait for a receiver that is away. Both files are data to their containers, so
-that neither the server nor its command line changes when zero loss is turned on or off.
+A container of its own runs `pg_receivewal --synchronous` into the folder of the backups. Whether commits wait for it is set
+in the cluster's postgresql.auto.conf. A small script that the healthcheck of the server's container runs keeps that setting
+right, because no timeout of PostgreSQL ends the wait for a receiver that is away. Both scripts are data to their containers,
+so neither the server nor its command line changes when zero loss is turned on or off.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ROLE = "receiver"
 FOLDER = "/etc/das-tern/receiver"
 """Where the receiver's container sees its script and its password."""
 STREAMS = 30.0
-"""Seconds that the receiver gets to connect, and that commits get to wait for it."""
+"""Seconds until the receiver has to be connected, and until commits have to wait for it."""
 _INSIDE = f"{HBA_FOLDER}/zero-loss"
 """Where the healthcheck finds the switch."""
 _RECEIVED = f"{BACKUPS}/{received.FOLDER}"
@@ -130,7 +130,7 @@ SELECT json_build_object(
   'sync', EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{RECEIVER}' AND sync_state = 'sync'))
 """
 _CHANGE = ";\n".join([*access.BEGIN, "SET LOCAL lock_timeout = '10s'", "{sql}", "COMMIT;"])
-_MEND = " Run the play as root."
+_FIX = " Run the play as root."
 _RIGHTS = "LOGIN REPLICATION NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS"
 
 
@@ -149,36 +149,37 @@ class ZeroLoss:
         self.containers = place.containers
         self.sidecar = Sidecar(self.containers, self.name, ROLE)
 
-    def found(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """Return what the server reports of the receiver, its role and its slot."""
         return dict(self.place.superuser.value(_FOUND))
 
     def _differs_from(self, names: str, enabled: bool) -> None:
-        """For --diff: what is, and what is to be."""
-        there = self.sidecar.running
-        away = re.search(r"(?m)^away=(\w+)$", current(self.switch, _MEND))
+        """Note for --diff the state and the declared state."""
+        running = self.sidecar.running
+        away = re.search(r"(?m)^away=(\w+)$", current(self.switch, _FIX))
 
-        def text(names: str, there: bool, away: str) -> str:
-            return f"receiver: {'running' if there else 'none'}\nsynchronous_standby_names = '{names}'\nwhile it is away: {away}\n"
+        def text(names: str, running: bool, away: str) -> str:
+            return f"receiver: {'running' if running else 'none'}\nsynchronous_standby_names = '{names}'\nwhile it is away: {away}\n"
 
         self.diff = {
-            "before_header": "zero loss", "before": text(names, there, away[1] if away else "-"), "after_header": "zero loss",
+            "before_header": "zero loss", "before": text(names, running, away[1] if away else "-"), "after_header": "zero loss",
             "after": text(RECEIVER, True, self.params["away"]) if enabled else text("" if names == RECEIVER else names, False, "-"),
         }  # fmt: skip
 
     def on(self, check_mode: bool, say: Say) -> list[str]:
-        """Have it; the steps."""
-        found = self.found()
-        if found["names"] not in ("", RECEIVER) or found["source"] == "command line":
+        """Enable zero loss and return the steps taken."""
+        state = self.state()
+        if state["names"] not in ("", RECEIVER) or state["source"] == "command line":
             raise DasTernError(
-                f"synchronous_standby_names is `{found['names']}` ({found['source']}), and `backup_zero_loss` sets it itself. "
-                "Take it out of `postgres_settings_extra` and run `ansible-playbook playbooks/provision.yml`. Nothing was changed."
+                f"synchronous_standby_names is `{state['names']}` ({state['source']}), and `backup_zero_loss` sets it itself. "
+                "Remove it from `postgres_settings_extra` and run `ansible-playbook playbooks/provision.yml`. Nothing was changed."
             )
-        self._differs_from(found["names"], enabled=True)
+        self._differs_from(state["names"], enabled=True)
         steps = []
-        password = current(self.passfile, _MEND).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
-        sql = access.login(RECEIVER, _RIGHTS, password, found["role"])
+        password = current(self.passfile, _FIX).rstrip("\n").rpartition(":")[2] or secrets.token_urlsafe(32)
+        sql = access.login(RECEIVER, _RIGHTS, password, state["role"])
         if sql:
-            steps.append(f"{'make' if found['role'] is None else 'change'} role {RECEIVER}")
+            steps.append(f"{'make' if state['role'] is None else 'change'} role {RECEIVER}")
         files = {
             self.passfile: f"*:*:*:{RECEIVER}:{password}\n", self.run: _RUN,
             self.switch: _WATCH.replace("@AWAY@", self.params["away"]),
@@ -186,45 +187,45 @@ class ZeroLoss:
         steps += [f"write {path}" for path in self._differing(files)]
         form = self._form()
         folders = {FOLDER: self.folder, _RECEIVED: self.place.folder / received.FOLDER}
-        state = self.sidecar.differs(form, folders)
-        if not state and f"write {self.run}" in steps:
-            state = "replace"
-        if state:
-            steps.append(f"{state} container {self.name}")
-        if not found["sync"]:
+        change = self.sidecar.differs(form, folders)
+        if not change and f"write {self.run}" in steps:
+            change = "replace"
+        if change:
+            steps.append(f"{change} container {self.name}")
+        if not state["sync"]:
             steps.append("make commits wait for it")
         if check_mode or not steps:
             return steps
-        # The files first: a password that the server has and no file holds would be lost with this process.
+        # The files first: a password that only the server has would be lost with this process.
         self._write(files)
         if sql:
             self.place.superuser.run(_CHANGE.format(sql=sql))
-        if state:
+        if change:
             say(f"Starting {self.name} ...")
             self.sidecar.start(form)
         if not self._until(lambda now: now["streaming"]):
-            words = self.containers.logs(self.name, 5)
-            waits = " Commits wait meanwhile." if found["names"] and self.params["away"] == "block" else ""
+            log = self.containers.logs(self.name, 5)
+            waits = " Commits wait meanwhile." if state["names"] and self.params["away"] == "block" else ""
             raise DasTernError(
-                f"The receiver {self.name} doesn't receive within {STREAMS:.0f} s: {' / '.join(words.split(chr(10)))}.{waits} "
-                f"Mend that (`docker logs {quote(self.name)}`), then run `{backup_run.PROVISION}` again."
+                f"The receiver {self.name} doesn't receive within {STREAMS:.0f} s: {' / '.join(log.split(chr(10)))}.{waits} "
+                f"Fix that (`docker logs {quote(self.name)}`), then run `{backup_run.PROVISION}` again."
             )
         if not self._until(lambda now: now["sync"]):
             raise DasTernError(
                 f"Commits don't wait for the receiver {self.name} within {STREAMS:.0f} s: synchronous_standby_names is "
-                f"`{self.found()['names']}`. It has to receive on from where the archive ends: `docker logs --tail 20 "
-                f"{quote(self.place.container)}` says whether that takes the log. Then run `{backup_run.PROVISION}` again."
+                f"`{self.state()['names']}`. It has to go on from the end of the archive: `docker logs --tail 20 "
+                f"{quote(self.place.container)}` shows whether WAL is archived. Then run `{backup_run.PROVISION}` again."
             )
         return steps
 
     def off(self, check_mode: bool) -> list[str]:
-        """Have nothing of it; the steps."""
-        found = self.found()
-        self._differs_from(found["names"], enabled=False)
+        """Disable zero loss and return the steps taken."""
+        state = self.state()
+        self._differs_from(state["names"], enabled=False)
         steps = [f"remove container {self.name}"] if self.sidecar.container else []
-        if found["names"] == RECEIVER:
+        if state["names"] == RECEIVER:
             steps.append("let commits go without it")
-        if found["role"] or found["slot"]:
+        if state["role"] or state["slot"]:
             steps.append(f"drop role and slot {RECEIVER}")
         files = [path for path in (self.passfile, self.run, self.switch) if path.exists()]
         steps += [f"remove {path}" for path in files]
@@ -233,15 +234,15 @@ class ZeroLoss:
         self._write({self.switch: _WATCH.replace("@AWAY@", "off")})
         if not self._until(lambda now: now["names"] != RECEIVER and not now["kept"]):
             raise DasTernError(
-                f"synchronous_standby_names is still `{self.found()['names']}`: commits wait for the receiver. See "
+                f"synchronous_standby_names is still `{self.state()['names']}`: commits wait for the receiver. See "
                 f"`docker logs --tail 20 {quote(self.place.container)}`, then run `{backup_run.PROVISION}` again."
             )
         self.sidecar.remove()
         if not self._until(lambda now: not now["connected"]):
-            raise DasTernError(f"Container {self.name} is removed, and its session still there. Run again.")
-        if found["slot"]:
+            raise DasTernError(f"Container {self.name} was removed, but its session is still there. Run again.")
+        if state["slot"]:
             self.place.superuser.run(f"SELECT pg_drop_replication_slot('{RECEIVER}');")
-        if found["role"]:
+        if state["role"]:
             self.place.superuser.run(_CHANGE.format(sql=f"DROP ROLE {RECEIVER}"))
         self._forget_received()
         for path in files:
@@ -252,9 +253,9 @@ class ZeroLoss:
         return steps
 
     def _forget_received(self) -> None:
-        """What was received goes as far as the archive has it; the rest may be the only copy, and a later backup deletes it.
+        """Delete the received log that the archive has. The rest may be the only copy, and a later backup deletes it.
 
-        First what is archived by now: the archive may need its room.
+        The first deletion comes before the archiving, which may need the room.
         """
         if not physical.server(self.place).archiving:
             return
@@ -264,24 +265,24 @@ class ZeroLoss:
         physical.forget_received(self.place, program)
 
     def _until(self, done: Callable[[dict[str, Any]], bool]) -> bool:
-        """Do what the healthcheck does, until what is found is so; False where it isn't in time.
+        """Run the watchdog until `done` holds. Return False on timeout.
 
-        At least once, and behind one that is at work: it may have begun with the switch as it was before.
+        It runs at least once, and after one that is running already, which may have read the former switch.
         """
         end = time.monotonic() + STREAMS
         while True:
             self.containers.execute(self.place.container, ["sh", "-c", f"[ ! -r {_INSIDE} ] || sh {_INSIDE} 10"])
-            if done(self.found()):
+            if done(self.state()):
                 return True
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
 
     def _differing(self, files: Mapping[Path, str]) -> list[Path]:
-        return [path for path, text in files.items() if not given(path, text, self._owner(path), _MEND)]
+        return [path for path, text in files.items() if not given(path, text, self._owner(path), _FIX)]
 
     def _owner(self, path: Path) -> int:
-        """The password is the container's to read, the programs are anybody's."""
+        """Return the owner of a file: the container reads the password, and anybody may read the programs."""
         return UID if path == self.passfile else 0
 
     def _write(self, files: Mapping[Path, str]) -> None:
@@ -292,7 +293,7 @@ class ZeroLoss:
             raise DasTernError(f"{error.filename} can't be written: {error.strerror}. Run the play as root.") from None
 
     def _form(self) -> dict[str, Any]:
-        """What the container is made of."""
+        """Return the body with which the engine creates the container."""
         server = self.containers.inspect("container", self.place.container)
         assert server is not None
         return {
@@ -310,7 +311,7 @@ class ZeroLoss:
 
 
 def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) -> dict[str, Any]:
-    """Have zero loss as declared; what was or would be done is in `steps`."""
+    """Ensure zero loss as declared; `steps` of the result are what was or would be done."""
     enabled = params["enabled"]
     check_zero_loss(enabled, params["wal_archive"], {})
     if params["assume_absent"]:
@@ -319,17 +320,17 @@ def keep(params: Mapping[str, Any], check_mode: bool = False, say: Say = print) 
     if not backup_run.running(place):
         if not check_mode:
             raise backup_run.not_running(place)
-        return _result([f"have a receiver, once container {place.container} runs"] if enabled else [], True, params)
+        return _result([f"make a receiver, once container {place.container} runs"] if enabled else [], True, params)
 
     def steps(check_mode: bool) -> tuple[list[str], dict[str, str]]:
-        one = ZeroLoss(params, place)
-        return (one.on(check_mode, say) if enabled else one.off(check_mode)), one.diff
+        zero_loss = ZeroLoss(params, place)
+        return (zero_loss.on(check_mode, say) if enabled else zero_loss.off(check_mode)), zero_loss.diff
 
-    found, diff = steps(check_mode=True)
-    if found and not check_mode:
+    taken, diff = steps(check_mode=True)
+    if taken and not check_mode:
         with place.alone(params["wait"], "setting up zero loss"):
-            found, diff = steps(check_mode=False)
-    return {**_result(found, check_mode, params), "diff": diff if found else {}}
+            taken, diff = steps(check_mode=False)
+    return {**_result(taken, check_mode, params), "diff": diff if taken else {}}
 
 
 _PAST = {"make": "made", "change": "changed", "write": "wrote", "replace": "replaced", "start": "started",

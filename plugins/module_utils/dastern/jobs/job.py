@@ -1,7 +1,7 @@
-"""The job on the database host: takes the backup that is due, tries a restore, and notes how it went.
+"""The job on the database host: it takes the backup that is due, drills a restore, and notes the outcome.
 
-It runs from a folder of its own with the standard library alone (`backup_schedule` puts it there). What it says is one
-line, for the journal or syslog; `status.json` beside the backups keeps the outcome.
+It runs from a folder of its own with only the standard library (`backup_schedule` installs it there). It prints one line,
+for the journal or syslog, and keeps the outcome in `status.json` beside the backups.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ..backups import metrics
-from ..backups.calendar import Calendar, moment
-from ..backups.health import AHEAD, LOCK, STATUS, Health, at_work, counted, examine, read_status, to_drill
+from ..backups.calendar import AHEAD, Calendar, moment
+from ..backups.health import LOCK, STATUS, Health, at_work, counted, examine, read_status, to_drill
 from ..backups.records import Place, Record
 from ..common.errors import DasTernError
 from ..common.files import open_lock, write
@@ -32,14 +32,14 @@ from ..common.quantities import CLOCK, local
 from ..common.text import shown
 
 WAIT_FOR_SERVER = 120
-"""Seconds that a server gets to answer: after a boot the job may be there first."""
+"""Seconds until the server has to answer: after a boot the job may start first."""
 
 _TRIES = 3
-"""How often a run that was ended from outside is begun again before its next day."""
+"""How often a run that was ended from outside is started before its next day."""
 
 
 class Job:
-    """What `config` (see `backup_schedule.config`) wants done."""
+    """The job that `config` describes (see `schedule.config`)."""
 
     def __init__(self, config: dict[str, Any], path: Path) -> None:
         self.config = config
@@ -48,16 +48,16 @@ class Job:
         self.calendar = Calendar(config["time"], config["full"])
 
     def run(self, kind: str) -> str:
-        """Take a backup; one of type `auto` is followed by the trial restore if that is due. What was done, in words."""
+        """Take a backup, and with `auto` also the trial restore if that is due. Return what was done, in one line."""
         with self._alone():
-            chosen = self._type() if kind == "auto" else kind
+            type_ = self._type() if kind == "auto" else kind
             failed = None
             try:
-                done = self._noted("run", lambda: self._take(chosen), type=chosen)
+                done = self._noted("run", lambda: self._take(type_), type=type_)
             except DasTernError as refusal:
                 if "lines" not in refusal.facts:
                     raise
-                done, failed = "", refusal  # it is there, and not in every repository
+                done, failed = "", refusal  # the backup was taken, but not in every repository
             if kind == "auto" and self._drill_due():
                 done += "; " + self._noted("drill", self._drill)
             if failed:
@@ -65,24 +65,25 @@ class Job:
         return f"{done}; next {local(self.calendar.next(_now()))}"
 
     def drill(self) -> str:
+        """Restore the backup that is due for trial. Return what was done, in one line."""
         with self._alone():
             return self._noted("drill", self._drill)
 
     def due(self) -> bool:
-        """Whether cron, which knows no zone, calls at a time at which a run is to begin."""
+        """Return whether a run is due now. Cron, which knows no zone, calls this every few minutes."""
         if at_work(self.place.folder):
             return False
         now = _now()
         noted = read_status(self.place.folder).get("run") or {}
         began = moment(noted.get("began"))
-        if began is None or began > now:  # never, or the clock was set back: nothing before it was scheduled is due
+        if began is None or began > now:  # never, or the clock was set back: nothing from before the schedule is due
             began = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         elif noted.get("cut"):
             return int(noted.get("tries", 1)) < _TRIES
         return began < self.calendar.last(now - timedelta(seconds=self._delay()))
 
     def forget_received(self) -> None:
-        """Keep what the receiver of zero loss writes, up to 24 GB a day, from filling the disk, whatever becomes of backups."""
+        """Delete received WAL that nothing needs: up to 24 GB a day would fill the disk, even while backups fail."""
         from ..backups import (
             pgbackrest,  # type: ignore[attr-defined,unused-ignore]
             physical,  # type: ignore[attr-defined,unused-ignore]
@@ -92,40 +93,40 @@ class Job:
             physical.forget_received(self.place, pgbackrest.PgBackRest(self.place.containers, self.place.keeper))
 
     def health(self) -> Health:
-        """How the backups are; the metrics file is written with it."""
+        """Examine the backups, write the metrics file, and return their health."""
         health = examine(self.config)
         path = Path(self.config["metrics_file"])
         try:
-            # Others may read it: node_exporter isn't root.
+            # Readable for all, as node_exporter isn't root.
             write(path, metrics.page(health).encode(), 0o644)
         except OSError as error:
             raise DasTernError(
-                f"The metrics file {path} can't be written: {error.strerror}. Wanted is a folder that is there "
+                f"The metrics file {path} can't be written: {error.strerror}. Expected: a name in an existing folder "
                 "(backup_metrics_file)."
             ) from None
         return health
 
     def failed(self, say: Callable[[str], None]) -> None:
-        """Tell whom `backup_on_failure_command` tells."""
+        """Report the last failure, also to `backup_on_failure_command`."""
         status = read_status(self.place.folder)
-        noted = [status[deed] for deed in ("run", "drill") if (status.get(deed) or {}).get("outcome") == "failed"]
-        message = noted[-1]["message"] if noted else "the job ended with an error before it noted one"
+        failures = [status[task] for task in ("run", "drill") if (status.get(task) or {}).get("outcome") == "failed"]
+        message = failures[-1]["message"] if failures else "the job ended with an error before it noted one"
         say(f"backup of {self.place.container} failed: {message}")
         if command := self.config["on_failure"]:
-            told = {"DASTERN_CONTAINER": self.place.container, "DASTERN_MESSAGE": shown(message)}
-            done = subprocess.run(["/bin/sh", "-c", command], env={**os.environ, **told})
+            facts = {"DASTERN_CONTAINER": self.place.container, "DASTERN_MESSAGE": shown(message)}
+            done = subprocess.run(["/bin/sh", "-c", command], env={**os.environ, **facts})
             if done.returncode:
                 raise DasTernError(f"backup_on_failure_command ended with {done.returncode}: {command}")
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One job at a time. Whoever only looks holds the lock for a moment, so it is tried for two seconds."""
+        """Hold the lock of the job. Try for two seconds, as anybody who only looks holds it for a moment."""
         try:
             lock = open_lock(self.place.folder / LOCK)
         except OSError as error:
             raise DasTernError(
-                f"{self.place.folder} can't be written: {error.strerror}. Wanted is the folder of the backups, mounted and "
-                "owned as `ansible-playbook playbooks/provision.yml` makes it."
+                f"{self.place.folder} can't be written: {error.strerror}. Expected: the folder of the backups, mounted and "
+                "owned as `ansible-playbook playbooks/provision.yml` creates it."
             ) from None
         with lock:
             end = time.monotonic() + 2
@@ -136,22 +137,22 @@ class Job:
                 except BlockingIOError:
                     if time.monotonic() > end:
                         raise DasTernError(
-                            "Another job is at work on these backups. Run again when it is done."
+                            "Another job works on these backups. Run again when it has finished."
                         ) from None
                     time.sleep(0.1)
             yield
 
-    def _noted(self, deed: str, do: Callable[[], str], **facts: Any) -> str:
-        """`do`, with its outcome in the status file whatever happens."""
+    def _noted(self, task: str, action: Callable[[], str], **facts: Any) -> str:
+        """Run `action` and note its outcome in the status file, whatever happens."""
         began = _now()
         before = read_status(self.place.folder, mine=True)
-        former = before.get(deed) or {}
+        former = before.get(task) or {}
         facts |= {"began": _iso(began), "tries": int(former.get("tries", 1)) + 1 if former.get("cut") else 1}
 
         def note(outcome: str, message: str) -> None:
             seconds = round((_now() - began).total_seconds(), 1)
-            changed = {**facts, "outcome": outcome, "message": message, "seconds": seconds}
-            status = {**before, deed: changed, "next": _iso(self.calendar.next(_now()).astimezone(CLOCK))}
+            notes = {**facts, "outcome": outcome, "message": message, "seconds": seconds}
+            status = {**before, task: notes, "next": _iso(self.calendar.next(_now()).astimezone(CLOCK))}
             try:
                 write(self.place.folder / STATUS, (json.dumps(status, indent=2, ensure_ascii=False) + "\n").encode())
             except OSError as error:
@@ -161,10 +162,10 @@ class Job:
 
         note("running", "")
         try:
-            message = do()
+            message = action()
         except BaseException as error:
-            with contextlib.suppress(DasTernError):  # it is the failure itself that has to be said
-                note("failed", _words(error))
+            with contextlib.suppress(DasTernError):  # the failure itself is what has to be reported
+                note("failed", _message(error))
             raise
         note("ok", message)
         return message
@@ -182,7 +183,7 @@ class Job:
         return _one_line(drill.drill({**self.config, **self.config["drill"], "target": to_drill(self._counted())}))
 
     def _type(self) -> str:
-        """A full one if none was taken since the last day for it, else the changes; without WAL archive a logical one."""
+        """Return `full` if no full backup was taken since the last day for it, else `incr`; without a WAL archive `logical`."""
         if not self.config["wal_archive"]:
             return "logical"
         now = _now()
@@ -197,12 +198,12 @@ class Job:
     def _drill_due(self) -> bool:
         if not (days := self.config["drill_days"]):
             return False
-        times = [when for one in self._counted() if one.drilled and (when := moment(one.drilled.at))]
-        # A run begins a little earlier or later than the day before: two hours don't make it another day.
+        times = [when for record in self._counted() if record.drilled and (when := moment(record.drilled.at))]
+        # A run begins a little earlier or later than the day before; two hours don't make it another day.
         return not any(-AHEAD <= _now() - when <= timedelta(days=days, hours=-2) for when in times)
 
     def _counted(self) -> list[Record]:
-        own = [one for one in self.place.records() if one.holds(self.place.database)]
+        own = [record for record in self.place.records() if record.holds(self.place.database)]
         return counted(own, self.config["wal_archive"])
 
     def _wait_for_server(self) -> None:
@@ -217,7 +218,7 @@ class Job:
             time.sleep(1)
 
     def _delay(self) -> int:
-        """Seconds after the declared time: the same each day, another on each host."""
+        """Return the seconds after the declared time: the same each day, but different on each host."""
         try:
             host = Path("/etc/machine-id").read_bytes()
         except OSError:
@@ -227,9 +228,10 @@ class Job:
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """Return the configuration in `path`. Raise `DasTernError` if it can't be read."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-        return {name: found[name] for name in (
+        settings = json.loads(path.read_text("utf-8"))
+        return {name: settings[name] for name in (
             "endpoint", "container", "database", "backup_dir", "time", "full", "delay", "drill_days", "expected_hours",
             "size_factor", "disk_free", "archive_lag", "wal_archive", "zero_loss", "metrics_file", "on_failure", "take", "drill",
         )} | {"config_dir": str(path.parent)}  # fmt: skip
@@ -243,15 +245,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def main(config: str) -> int:
-    """The program; `config` is the default of --config."""
+    """Run the program; `config` is the default of --config."""
     parser = argparse.ArgumentParser(prog="das-tern-backup", description="Backups of Das Tern's database, on its host.")
     parser.add_argument("--config", default=config, help="default: %(default)s")
-    parser.add_argument("--syslog", action="store_true", help="say it to syslog; errors to standard error, too")
+    parser.add_argument("--syslog", action="store_true", help="log to syslog; errors to standard error, too")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="take a backup now")
     run.add_argument("--type", default="auto", choices=["auto", "full", "diff", "incr", "logical"])
     commands.add_parser("drill", help="restore the newest backup for trial")
-    commands.add_parser("health", help="show what is wrong; ends with 2 if something is")
+    commands.add_parser("health", help="show the state; ends with 2 if there is a problem")
     commands.add_parser("metrics", help="write the metrics file")
     commands.add_parser("due", help="take a backup if the time has come (for cron)")
     commands.add_parser("failed", help="run backup_on_failure_command")
@@ -275,7 +277,7 @@ def main(config: str) -> int:
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
-        say(_words(error), error=True)
+        say(_message(error), error=True)
         return 1
 
 
@@ -294,8 +296,8 @@ def _execute(job: Job, args: argparse.Namespace, say: Callable[..., None]) -> in
     elif args.command == "due" and not job.due():
         try:
             job.health()
-        except DasTernError as error:  # at each call of cron: not a mail each time
-            syslog.syslog(syslog.LOG_ERR, _words(error))
+        except DasTernError as error:  # not to standard error: cron would send a mail at each call
+            syslog.syslog(syslog.LOG_ERR, _message(error))
     else:
         try:
             say(job.drill() if args.command == "drill" else job.run(getattr(args, "type", "auto")))
@@ -308,8 +310,8 @@ def _execute(job: Job, args: argparse.Namespace, say: Callable[..., None]) -> in
     return 0
 
 
-def _words(error: BaseException) -> str:
-    """One line, whatever happened."""
+def _message(error: BaseException) -> str:
+    """Return one line about an error of any kind."""
     if isinstance(error, DasTernError):
         return " ".join(error.message.split())
     if isinstance(error, KeyboardInterrupt):
@@ -322,6 +324,7 @@ def _words(error: BaseException) -> str:
 
 
 def _one_line(result: dict[str, Any]) -> str:
+    """Return the lines of a result as one. Raise `DasTernError` if it has `failed`."""
     lines = " ".join("; ".join(result.get("lines", [])).split())
     if result.get("failed"):
         raise DasTernError(str(result.get("msg") or lines))
@@ -329,7 +332,7 @@ def _one_line(result: dict[str, Any]) -> str:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """The line at the end says all."""
+    """Report no progress: the line at the end says everything."""
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Puts the job that takes backups onto the database host, and has systemd or cron call it; takes both away again."""
+"""Install the job that takes backups on the database host and let systemd or cron call it; remove both again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..backups import health
-from ..backups import run as backup_run
+from ..backups import health, retention
 from ..backups.calendar import Calendar
 from ..backups.health import LOCK, STATUS
 from ..common import sql_values
@@ -39,7 +38,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "take": {"type": "dict", "default": {}},
     "drill": {"type": "dict", "default": {}},
     "cron": {"type": "list", "elements": "str", "default": []},
-    # Not a secret: the host's syslog keeps what a module is called with.
+    # No secret, but the host's syslog would keep it, as it does a module's arguments.
     "sources": {"type": "str", "default": "", "no_log": True},
 }
 
@@ -51,10 +50,10 @@ STAMPS = Path("/var/lib/systemd/timers")
 CRON_PROGRAM = Path("/usr/sbin/cron")
 CRONTABS = Path("/var/spool/cron/crontabs")
 CRON_NOTE = Path("/var/lib/das-tern/cron.json")
-"""That cron was installed for the schedule, and what was in `CRON` then: `installed_at` and `there`."""
+"""A note that cron was installed for the schedule: `installed_at`, and in `there` the files that `CRON` had then."""
 _ZONES = Path("/usr/share/zoneinfo")
 MOST_DAYS = 3660
-"""Between two trial restores; the job reckons with dates, which end."""
+"""The most days between two trial restores; the job calculates with dates, which have an end."""
 _ON_FAILURE = "das-tern-backup-failed@"
 
 _PROGRAM = """\
@@ -70,8 +69,8 @@ from dastern.jobs.job import main
 sys.exit(main({config!r}))
 """
 
-# Every option that `systemd-analyze security` knows and the job can do without. It writes to the folder of the backups
-# and of the metrics, reads its own files, and speaks to the engine's socket; what the engine does isn't done in here.
+# Every restriction that `systemd-analyze security` knows and the job can bear. It writes to the folders of the backups and of
+# the metrics, reads its own files, and talks to the engine's socket; what the engine does is outside these restrictions.
 _HARDENED = """\
 UMask=0077
 ReadWritePaths={writable}
@@ -133,38 +132,39 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 
 @dataclass
-class Wanted:
-    """What there is to be."""
+class Declared:
+    """The files and timers that the host should have."""
 
     files: dict[Path, tuple[str, int]] = field(default_factory=dict)
-    """Text and mode."""
+    """Text and mode of each file."""
     gone: list[Path] = field(default_factory=list)
+    """Files that have to go."""
     timers: list[str] = field(default_factory=list)
 
 
 def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:
-    """Have the job scheduled as `params` (`ARGUMENT_SPEC`) say, or nothing of it."""
+    """Ensure that the job is scheduled as `params` (`ARGUMENT_SPEC`) say, or that nothing of it is left."""
     systemd = SYSTEMD.is_dir()
     present = params["state"] == "present"
-    wanted = _present(params, systemd) if present else Wanted()
-    wanted.gone = [path for path in _ours(params) if path not in wanted.files and os.path.lexists(path)]
+    declared = _present(params, systemd) if present else Declared()
+    declared.gone = [path for path in _ours(params) if path not in declared.files and os.path.lexists(path)]
     timers = _timers(params["container"])
-    differing = [path for path, (text, mode) in wanted.files.items() if not _as(path, text, mode)]
-    to_stop = [name for name in timers if not wanted.timers and UNITS / name in wanted.gone] if systemd else []
+    differing = [path for path, (text, mode) in declared.files.items() if not _matches(path, text, mode)]
+    to_stop = [name for name in timers if not declared.timers and UNITS / name in declared.gone] if systemd else []
     to_start = [
-        name for name in wanted.timers
+        name for name in declared.timers
         if UNITS / name in differing or not _is("active", name) or not _is("enabled", name)
     ]  # fmt: skip
-    changed = bool(differing or wanted.gone or to_start)
+    changed = bool(differing or declared.gone or to_start)
     library, settings = LIBRARY / params["container"], Path(params["config_dir"], "backup.json")
-    touched = [*differing, *wanted.gone]
-    told = [path for path in touched if path.parent in (UNITS, CRON) or path == settings]
-    diff = [_difference(path, wanted.files) for path in told]
+    touched = [*differing, *declared.gone]
+    visible = [path for path in touched if path.parent in (UNITS, CRON) or path == settings]
+    diff = [_difference(path, declared.files) for path in visible]
     if job := any(path == library or library in path.parents for path in touched):
-        # Of the project's own code only that it is another.
+        # Of the project's own code, the difference shows only that it changed.
         now, then = (
             _code(library, _read(library)),
-            _code(library, {path: text for path, (text, _) in wanted.files.items()}),
+            _code(library, {path: text for path, (text, _) in declared.files.items()}),
         )
         diff.append({"before_header": f"{library}", "after_header": f"{library}", "before": now, "after": then})
     cron, remove_cron = ([], False) if systemd else _cron(params, changed, check_mode)
@@ -175,17 +175,17 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
             _systemctl("disable", "--now", *to_stop)
         try:
             for path in differing:
-                private = wanted.files[path][1] == 0o600
+                private = declared.files[path][1] == 0o600
                 path.parent.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
-                write(path, wanted.files[path][0].encode(), wanted.files[path][1])
-            for path in wanted.gone:
+                write(path, declared.files[path][0].encode(), declared.files[path][1])
+            for path in declared.gone:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
             for folder in () if present else (LIBRARY, Path(params["config_dir"])):
-                with contextlib.suppress(OSError):  # others are in it
+                with contextlib.suppress(OSError):  # other instances have files in it
                     folder.rmdir()
         except OSError as error:
             raise DasTernError(f"{error.filename} can't be written: {error.strerror}.") from None
-        if systemd and any(path.parent == UNITS for path in (*differing, *wanted.gone)):
+        if systemd and any(path.parent == UNITS for path in (*differing, *declared.gone)):
             _systemctl("daemon-reload")
         if to_start:
             _systemctl("enable", *to_start)
@@ -194,7 +194,7 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
         _note_cron(params)
     lines = _lines(params, systemd, changed, check_mode)
     if present and changed:
-        parts = [str(path) for path in told if path in wanted.files] + ([f"the job in {library}"] if job else [])
+        parts = [str(path) for path in visible if path in declared.files] + ([f"the job in {library}"] if job else [])
         write_, start = ("would write", "would start") if check_mode else ("wrote", "started")
         lines[1:1] = [f"{write_} {', '.join(parts)}"] if parts else []
         lines += [f"{start} {', '.join(to_start)}"] if to_start else []
@@ -202,25 +202,25 @@ def schedule(params: dict[str, Any], check_mode: bool = False) -> dict[str, Any]
 
 
 def _read(library: Path) -> dict[Path, str]:
-    """The job's code that is there."""
-    found = {}
+    """Return the installed code of the job."""
+    texts = {}
     for path in (library / "das-tern-backup", *sorted((library / "dastern").rglob("*.py"))):
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            found[path] = path.read_text("utf-8")
-    return found
+            texts[path] = path.read_text("utf-8")
+    return texts
 
 
 def _code(library: Path, texts: dict[Path, str]) -> str:
-    """For --diff: how many files, and which."""
+    """Return for --diff how many files the job has, and their checksum."""
     own = sorted((str(path), text) for path, text in texts.items() if library in path.parents)
     digest = hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
     return f"the job: {len(own)} files, sha256 {digest}...\n" if own else ""
 
 
 def _note_cron(params: dict[str, Any]) -> None:
-    """Remember that cron wasn't there before, so that it can go with the schedule."""
-    there = sorted(path.name for path in CRON.iterdir() if path != _cron_file(params["container"]))
-    note = {"installed_at": datetime.now(UTC).isoformat(timespec="seconds"), "there": there}
+    """Note that cron was installed for the schedule, so that it can be removed with it."""
+    files = sorted(path.name for path in CRON.iterdir() if path != _cron_file(params["container"]))
+    note = {"installed_at": datetime.now(UTC).isoformat(timespec="seconds"), "there": files}
     try:
         CRON_NOTE.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(CRON_NOTE, (json.dumps(note) + "\n").encode(), 0o644)
@@ -229,21 +229,21 @@ def _note_cron(params: dict[str, Any]) -> None:
 
 
 def _cron(params: dict[str, Any], changed: bool, check_mode: bool) -> tuple[list[str], bool]:
-    """What became, or becomes, of cron itself, in words; whether it is to be removed."""
+    """Return what happens to cron itself, in words, and whether it has to be removed."""
     if params["state"] == "present":
-        deeds = [("install", "installed"), ("start", "started")]
-        done = [would if check_mode else did for would, did in deeds if did in params["cron"]]
+        steps = [("install", "installed"), ("start", "started")]
+        done = [present if check_mode else past for present, past in steps if past in params["cron"]]
         return [f"{'would ' if check_mode else ''}{' and '.join(done)} cron"] if done else [], False
     try:
-        there = set(json.loads(CRON_NOTE.read_text("utf-8"))["there"])
+        before = set(json.loads(CRON_NOTE.read_text("utf-8"))["there"])
     except (OSError, ValueError, TypeError, KeyError):
         stays = changed and CRON_PROGRAM.exists()
         return ["cron stays: it was on this host before the schedule"] if stays else [], False
     own = _cron_file(params["container"])
-    others = [path for path in CRON.glob("*") if path.name not in there and path != own]
+    others = [path for path in CRON.glob("*") if path.name not in before and path != own]
     if others := sorted([*others, *CRONTABS.glob("*")]):
         served = ", ".join(map(str, others))
-        return [f"cron stays, although it was installed for the schedule: it serves {served}, too"], False
+        return [f"cron stays, although it was installed for the schedule: it also serves {served}"], False
     return [f"cron, which was installed for the schedule, {'would be' if check_mode else 'is'} removed"], True
 
 
@@ -278,7 +278,7 @@ def unpacked(sources: str) -> dict[str, str]:
 
 
 def config(params: dict[str, Any]) -> dict[str, Any]:
-    """What the job reads."""
+    """Return the configuration that the job reads."""
     names = (
         "endpoint", "container", "database", "backup_dir", "time", "full", "delay", "drill_days", "expected_hours",
         "size_factor", "disk_free", "archive_lag", "wal_archive", "zero_loss", "on_failure", "take", "drill",
@@ -287,34 +287,34 @@ def config(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def metrics_file(params: dict[str, Any]) -> str:
-    """Where Prometheus' file is."""
+    """Return the path of the file for Prometheus. Refuse a name that node_exporter doesn't read."""
     path = params["metrics_file"] or str(Path(params["backup_dir"], "metrics.prom"))
     absolute("backup_metrics_file", path)
     if not path.endswith(".prom"):
         raise DasTernError(
-            f"`backup_metrics_file` is {path}; wanted is a name that ends in .prom: node_exporter reads no other."
+            f"`backup_metrics_file` is {path}. Expected: a name that ends in .prom, as node_exporter reads no other."
         )
     return path
 
 
-def _present(params: dict[str, Any], systemd: bool) -> Wanted:
-    """The files of the job and of what calls it."""
+def _present(params: dict[str, Any], systemd: bool) -> Declared:
+    """Return the files of the job, and of systemd or cron. Refuse options that can't be right."""
     Calendar(params["time"], params["full"])
     for name, least in (("delay", 0), ("drill_days", 0), ("expected_hours", 1), ("disk_free", 0), ("archive_lag", 1)):
         if params[name] < least:
-            raise DasTernError(f"`{_VARIABLES[name]}` is {params[name]}; wanted is a number from {least} on.")
+            raise DasTernError(f"`{_VARIABLES[name]}` is {params[name]}. Expected: a number, {least} or greater.")
     if params["drill_days"] > MOST_DAYS:
         raise DasTernError(
-            f"`{_VARIABLES['drill_days']}` is {params['drill_days']}; wanted is a number up to {MOST_DAYS}, or 0 for no trial restore."
+            f"`{_VARIABLES['drill_days']}` is {params['drill_days']}. Expected: a number up to {MOST_DAYS}, or 0 for no trial restore."
         )
     if params["size_factor"] <= 1:
-        raise DasTernError(f"`backup_size_factor` is {params['size_factor']}; wanted is a number above 1.")
-    backup_run.retention(params["take"].get("keep") or {})
+        raise DasTernError(f"`backup_size_factor` is {params['size_factor']}. Expected: a number above 1.")
+    retention.declared(params["take"].get("keep") or {})
     sql_values.duration("backup_lock_timeout", params["take"].get("lock_timeout", "10s"))
     container, library = params["container"], LIBRARY / params["container"]
     program, python = library / "das-tern-backup", interpreter()
     settings = Path(params["config_dir"], "backup.json")
-    wanted = Wanted(
+    declared = Declared(
         {library / "dastern" / name: (text, 0o644) for name, text in unpacked(params["sources"]).items()}
         | {
             program: (_PROGRAM.format(python=python, config=str(settings)), 0o755),
@@ -322,11 +322,11 @@ def _present(params: dict[str, Any], systemd: bool) -> Wanted:
         }
     )
     if not systemd:
-        wanted.files[_cron_file(container)] = (
+        declared.files[_cron_file(container)] = (
             _CRON.format(zone=ZONE, time=params["time"], delay=params["delay"], program=program), 0o644
         )  # fmt: skip
-        return wanted
-    backup, metrics = wanted.timers = _timers(container)
+        return declared
+    backup, metrics = declared.timers = _timers(container)
     hardened = _hardened(params, python)
     alarm = f"OnFailure={_ON_FAILURE}{container}.service\n"
     calendar = f"OnCalendar={on_calendar(params['time'])}\nPersistent=true\nRandomizedDelaySec={params['delay']}"
@@ -334,15 +334,15 @@ def _present(params: dict[str, Any], systemd: bool) -> Wanted:
         (backup, "Backup", "run", alarm, calendar),
         (metrics, "State of the backups", "metrics", "", "OnCalendar=*:0/5"),
     ):
-        said = {"what": what, "container": container}
-        service = _SERVICE.format(**said, unit=unit, command=f"{program} {verb}") + hardened
-        wanted.files[UNITS / name.replace(".timer", ".service")] = (service, 0o644)
-        wanted.files[UNITS / name] = (_TIMER.format(**said, timer=timer), 0o644)
-    wanted.files[UNITS / f"{_ON_FAILURE}.service"] = (
-        _SERVICE.format(what="Word of a failed backup", container="%i", unit="", command=f"{LIBRARY}/%i/das-tern-backup failed"),
+        facts = {"what": what, "container": container}
+        service = _SERVICE.format(**facts, unit=unit, command=f"{program} {verb}") + hardened
+        declared.files[UNITS / name.replace(".timer", ".service")] = (service, 0o644)
+        declared.files[UNITS / name] = (_TIMER.format(**facts, timer=timer), 0o644)
+    declared.files[UNITS / f"{_ON_FAILURE}.service"] = (
+        _SERVICE.format(what="Report of a failed backup", container="%i", unit="", command=f"{LIBRARY}/%i/das-tern-backup failed"),
         0o644,
     )  # fmt: skip
-    return wanted
+    return declared
 
 
 _VARIABLES = {
@@ -352,25 +352,25 @@ _VARIABLES = {
 
 
 def interpreter() -> str:
-    """A Python that outlives the controller: the distribution's if it is new enough, else the one below Ansible's."""
-    found = []
+    """Return a Python that outlives the controller: the distribution's if it is new enough, else the one below Ansible's."""
+    rejected = []
     for candidate in dict.fromkeys(("/usr/bin/python3", getattr(sys, "_base_executable", "") or sys.executable)):
-        words = "import sys; print('.'.join(map(str, sys.version_info[:2])), sys.version_info >= (3, 11))"
+        program = "import sys; print('.'.join(map(str, sys.version_info[:2])), sys.version_info >= (3, 11))"
         try:
-            told = subprocess.run([candidate, "-IBc", words], capture_output=True, text=True).stdout.split()
+            answer = subprocess.run([candidate, "-IBc", program], capture_output=True, text=True).stdout.split()
         except OSError:
             continue
-        if told[1:] == ["True"]:
+        if answer[1:] == ["True"]:
             return candidate
-        found.append(f"{candidate} is {told[0] if told else 'none'}")
+        rejected.append(f"{candidate} is {answer[0] if answer else 'none'}")
     raise DasTernError(
-        f"The job on the host needs Python 3.11 or newer: {', '.join(found)}. Install it, and name it in the inventory: "
+        f"The job on the host needs Python 3.11 or newer: {', '.join(rejected)}. Install it, and name it in the inventory: "
         "ansible_python_interpreter=/usr/bin/python3.11."
     )
 
 
 def on_calendar(time: str) -> str:
-    """systemd knows a zone by its file; a host that has none is told the same moment in UTC."""
+    """Return the time for systemd. It knows a zone by its file; without that, the same time is given in UTC."""
     if (_ZONES / ZONE).exists():
         return f"*-*-* {time}:00 {ZONE}"
     at = datetime.now(CLOCK).replace(hour=int(time[:2]), minute=int(time[3:])).astimezone(UTC)
@@ -378,13 +378,14 @@ def on_calendar(time: str) -> str:
 
 
 def _hardened(params: dict[str, Any], python: str) -> str:
+    """Return the restrictions for the services of this instance."""
     folder, metrics = params["backup_dir"], str(Path(metrics_file(params)).parent)
     endpoint = params["endpoint"] or "unix:///var/run/docker.sock"
     socket = endpoint.startswith("unix://")
     homes = ("/home/", "/root/", "/run/user/")
     at_home = any(path.startswith(homes) for path in (folder, metrics, params["config_dir"], python, endpoint[7:]))
     return _HARDENED.format(
-        # A leading minus: a folder that is missing is the job's to report.
+        # With a leading minus a missing folder is left to the job to report.
         writable=" ".join(_quoted(f"-{path}") for path in dict.fromkeys((folder, metrics))),
         home="read-only" if at_home else "true",
         lonely="true" if socket else "false",
@@ -402,12 +403,12 @@ def _timers(container: str) -> list[str]:
 
 
 def _cron_file(container: str) -> Path:
-    """cron reads no file whose name has a dot."""
+    """Return the file for cron, which reads no file whose name has a dot."""
     return CRON / f"das-tern-backup-{re.sub(r'[^A-Za-z0-9_-]', '_', container)}"
 
 
 def _ours(params: dict[str, Any]) -> list[Path]:
-    """All that may be there of this instance, whatever schedules it."""
+    """Return all files that this instance may have, whether systemd or cron calls it."""
     container = params["container"]
     library = LIBRARY / container
     timers = _timers(container)
@@ -424,7 +425,8 @@ def _ours(params: dict[str, Any]) -> list[Path]:
     ]  # fmt: skip
 
 
-def _as(path: Path, text: str, mode: int) -> bool:
+def _matches(path: Path, text: str, mode: int) -> bool:
+    """Return whether a file has this text and this mode."""
     try:
         return path.read_text("utf-8") == text and path.stat().st_mode & 0o7777 == mode and not path.is_symlink()
     except (OSError, UnicodeDecodeError):
@@ -432,7 +434,7 @@ def _as(path: Path, text: str, mode: int) -> bool:
 
 
 def _difference(path: Path, files: dict[Path, tuple[str, int]]) -> dict[str, str]:
-    """For --diff."""
+    """Return the difference for --diff."""
     try:
         before = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -455,10 +457,10 @@ def _lines(params: dict[str, Any], systemd: bool, changed: bool, check_mode: boo
     would = "would be " if changed and check_mode else ""
     caller = "systemd" if systemd else "cron"
     if params["state"] == "absent":
-        return [f"{would}taken away: job and calls by {caller}" if changed else "nothing is scheduled"]
+        return [f"{would}removed: the job and its calls by {caller}" if changed else "nothing is scheduled"]
     kind = "a logical one"
     if params["wal_archive"]:
-        kind = "every one full" if params["full"] == "daily" else f"the full one on {params['full']}"
+        kind = "always a full one" if params["full"] == "daily" else f"a full one on {params['full']}"
     drill = f", a trial restore every {params['drill_days']} d" if params["drill_days"] else ""
     now = datetime.now(UTC)
     return [

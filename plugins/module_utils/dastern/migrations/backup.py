@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..backups.logical import damage, remove, take
-from ..backups.records import REASONS, WAIT, Place, Record
+from ..backups.records import WAIT, Place, Record
+from ..backups.retention import superseded
 from ..common.errors import DasTernError
 from ..common.quantities import cut
 from ..restores.drill import drill
@@ -88,32 +89,9 @@ def listed(place: Place, database: str, system: str) -> list[Record]:
     ]
 
 
-def applied(record: Record) -> list[str]:
-    """Return the names of the migrations that the backed-up database had."""
-    return [entry.partition(" ")[0] for entry in record.census["migrations"]]
-
-
 def _prune(place: Place, newest: Record, keep: int, drill: bool) -> list[str]:
-    """Keep the newest backup of each of the last `keep` histories of migrations and return the labels of those deleted.
-
-    Only backups taken before a schema change are considered. A migration that fails again and again is backed up each
-    time; that mustn't cost the backups from before other migrations. A backup that failed its drill, or came back with
-    differences, counts for no history and is deleted unless it is the newest. Where backups are drilled, an undrilled
-    one doesn't replace a drilled one.
-    """
-    deleted = []
-    proved: dict[tuple[str, ...], bool] = {}
-    """Whether the backup kept for a history is proved, by history."""
-    for record in listed(place, newest.database, newest.system):
-        if record.reason not in REASONS:
-            continue
-        history, good = tuple(applied(record)), not drill or record.drilled is not None
-        if record.drilled and (record.drilled.differences or not record.drilled.ok):
-            if record.label == newest.label:
-                continue
-        elif (good and not proved[history]) if history in proved else len(proved) < max(keep, 1):
-            proved[history] = good
-            continue
+    """Delete the backups from before migrations that newer ones stand for; return their labels."""
+    gone = superseded(listed(place, newest.database, newest.system), newest.label, keep, drilled=drill)
+    for record in gone:
         remove(place, record)
-        deleted.append(record.label)
-    return deleted
+    return [record.label for record in gone]

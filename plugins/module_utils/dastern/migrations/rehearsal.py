@@ -38,7 +38,7 @@ from ..server.blockers import in_the_way
 from ..server.connection import ARGUMENT_SPEC as CONNECTION
 from ..server.connection import connect, conninfo, detail_of
 from ..server.psql import LONGEST, Psql, session_options, superuser_there
-from .backup import DIRECTORY, applied, listed
+from .backup import DIRECTORY, listed
 from .ledger import Ledger
 from .migrate import POLICIES, advice_for, checked_plan, place
 from .rehearsal_record import (
@@ -195,7 +195,7 @@ def rehearse(
             of = target(connection, params)
             backup = _newest(params, of[0], plan.applied) if params["source"] == "backup" else None
             since = [
-                file for file in files if file.name in plan.applied and backup and file.name not in applied(backup)
+                file for file in files if file.name in plan.applied and backup and file.name not in backup.migrations
             ]
             since = [
                 without_shared(file, _path(params, file), "rehearse on a copy of the live database (`-e source=live`)")[
@@ -331,7 +331,7 @@ def _newest(params: Mapping[str, Any], system: str, names: Sequence[str]) -> Rec
     """Return the newest backup whose migrations the live database all has."""
     backups = listed(Place(dict(params)), params["database"], system)
     for backup in backups:
-        if set(applied(backup)) <= set(names):
+        if set(backup.migrations) <= set(names):
             return backup
     raise DasTernError(
         f"There are {len(backups)} logical backups of database {params['database']} in {params['backup_dir']}"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..backups.physical import good
 from ..backups.records import ROLLING_BACK, Place
 from ..catalogue.drift import compare, table
 from ..catalogue.objects import Item, read_catalogue, read_catalogue_within, schemas_besides
@@ -34,7 +33,7 @@ from ..server.connection import ARGUMENT_SPEC as CONNECTION
 from ..server.connection import connect, system_identifier
 from ..server.psql import superuser_of
 from .backup import ARGUMENT_SPEC as BACKUP
-from .backup import applied, backed_up, listed
+from .backup import backed_up, listed
 from .drift import SCRATCH
 from .guards import ARGUMENT_SPEC as GUARDS
 from .guards import rollback_refusals, time_of_day
@@ -270,13 +269,15 @@ def _backup(params: Mapping[str, Any], system: str, kept: Sequence[str], before:
         return "`postgres_backup_dir` is empty."
     backups = Place(dict(params))
     ways = []
-    candidates = [record for record in listed(backups, params["database"], system) if set(applied(record)) <= set(kept)]
+    candidates = [
+        record for record in listed(backups, params["database"], system) if set(record.migrations) <= set(kept)
+    ]
     if candidates:
-        best = max(candidates, key=lambda record: (len(applied(record)), record.began))
-        missing = [name for name in kept if name not in applied(best)]
+        best = max(candidates, key=lambda record: (len(record.migrations), record.began))
+        missing = [name for name in kept if name not in best.migrations]
         lacks = f", without {', '.join(missing)}" if missing else ""
         ways.append(f"{best}{lacks}, as a database beside the live one: `{best.restore_command}`")
-    physical = [record for record in backups.records() if record.physical and record.system == system and good(record)]
+    physical = [record for record in backups.records() if record.physical and record.system == system and record.good]
     ended = [datetime.fromisoformat(record.began) + timedelta(seconds=record.seconds) for record in physical]
     if before and any(end < before for end in ended):
         moment = local(before, exact=True)

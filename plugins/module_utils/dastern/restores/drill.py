@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -170,7 +169,7 @@ def _disturbed(site: Site, failure: str) -> bool:
 def _physical(site: Site, record: Record, began: float) -> tuple[float, Comparison]:
     """Return the seconds until the server served, and its comparison. Raise `DasTernError` if the backup is damaged."""
     with _beforehand():
-        archive = Archive(site)
+        archive = Archive.read(site)
     timeline = int(archive.backup(record.label)["archive"]["start"][:8], 16)
     goal = Target(record.label, "", timeline, {"recovery_target_name": record.restore_point}, own=True)
     site.make_volume(f"{site.helper}-data", "restore")
@@ -193,8 +192,7 @@ def _logical(site: Site, record: Record, began: float) -> tuple[float, Compariso
         site.make_volume(volume, "restore")
         cluster.initialise(site.containers, site.image, volume, site.helper)
         psql = site.serve(volume, PGDATA, {"archive_mode": "off"}, {f"{LOGICAL}/{record.label}": False})
-    beside = copy.copy(site.place)
-    beside.container, beside.superuser, beside.containers = site.helper, psql, site.containers
+    beside = site.place.served_by(psql)
     _make_names(site, psql, record)
     # In a server of its own, without network, the backup's code may have the superuser's rights.
     comparison = database_copy.from_logical(beside, record, record.database, "", "", psql)

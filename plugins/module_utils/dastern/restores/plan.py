@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from shlex import quote
 from typing import Any
 
-from ..backups.physical import good
 from ..backups.records import Record
 from ..catalogue.census import Census, count
 from ..common.commands import playbook
@@ -73,20 +72,19 @@ def logical_backup(run: Run) -> Record | None:
     """Return the logical backup that the target means, or None if it means a physical one."""
     records = run.place.records() if run.site.repository == 1 else []
     if run.params["target"] == "latest":
-        own = (record for record in records if record.database == run.database and good(record))
+        own = (record for record in records if record.database == run.database and record.good)
         return None if any(record.physical for record in records) else next(own, None)
     matches = [
         record
         for record in records
-        if run.params["target"] in (record.label, record.name or None)
-        and (run.params["into"] or record.database == run.database)
+        if record.named(run.params["target"]) and (run.params["into"] or record.database == run.database)
     ]
     return next((record for record in matches[:1] if not record.physical), None)
 
 
 def refuse_logical(run: Run) -> None:
     for record in run.place.records():
-        if run.params["target"] in (record.label, record.name or None) and not record.physical:
+        if record.named(run.params["target"]) and not record.physical:
             if run.params["what"] != "cluster":
                 raise DasTernError(
                     f"Backup {record.label} is of database {record.database}, and {run.database} would be replaced. Nothing was "
@@ -96,7 +94,7 @@ def refuse_logical(run: Run) -> None:
                 f"Backup {record.label} is a logical backup of database {record.database}; a cluster is restored from a physical "
                 f"one. Nothing was done. `{playbook('restore', target=record.label, what='database')}`."
             )
-        if run.params["target"] in (record.label, record.name or None):
+        if record.named(run.params["target"]):
             return
 
 

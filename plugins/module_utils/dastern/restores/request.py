@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..backups.kept import State
-from ..backups.physical import good, with_damaged_pages
 from ..backups.records import ARGUMENT_SPEC as PLACE
 from ..backups.records import Place, Record
 from ..catalogue.census import Census, count
@@ -130,7 +129,7 @@ def checked(psql: Psql, database: str, record: Record, goal: Target, instead: st
             f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true;"
         )  # its owner had closed it at that moment
     expected = Census.of(record.census)
-    pages = with_damaged_pages(record)  # such a backup is better than none, and the target names its fault
+    pages = record.has_damaged_pages  # such a backup is better than none, and the target names its fault
     try:
         census = count(psql, database)
     except DasTernError:
@@ -155,7 +154,7 @@ def checked(psql: Psql, database: str, record: Record, goal: Target, instead: st
 def next_best(run: Run, record: Record) -> str:
     """Return what to do if `record`, with which a restore began, can't be used."""
     params, verify = run.params, "ansible-playbook playbooks/verify_backups.yml"
-    if params["target"] not in (record.label, record.name or None):
+    if not record.named(params["target"]):
         return f"`{verify}` notes the damage; then the same command begins with the next best backup."
     records = run.place.records() if params["repository"] == 1 else []
     prior = {other.label: other.prior for other in records}
@@ -165,7 +164,7 @@ def next_best(run: Run, record: Record) -> str:
 
     for other in records:
         fits = other.physical or (params["what"] != "cluster" and (params["into"] or other.database == run.database))
-        if fits and good(other) and not built_upon(other.label):
+        if fits and other.good and not built_upon(other.label):
             command = restore_command({**params, "target": other.label, "timeline": 0, "accept_differences": False})
             return f"The next best backup is of {local(other.began)}: `{command}`."
     return f"No other good backup is known: `{verify}` checks all, and `ansible-playbook playbooks/list_backups.yml` lists them."

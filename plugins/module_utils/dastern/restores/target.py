@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..backups.pgbackrest import CRYPTO, SEGMENT, WAL_FILE, position, segment_name, segment_number
-from ..backups.physical import PAGES, fault, needs, wait_until_archived
+from ..backups.physical import needs, wait_until_archived
 from ..backups.received import GET, Received, forks
-from ..backups.records import Record
+from ..backups.records import PAGES, Record
 from ..common.commands import playbook
 from ..common.errors import DasTernError
 from ..common.quantities import cut, local
@@ -129,46 +129,64 @@ def live_at(moment: float, around: Mapping[int, Around]) -> int | None:
     return line
 
 
+@dataclass
 class Archive:
     """The archived and the received segments, by timeline and number, and pgBackRest's own list of backups."""
 
-    def __init__(self, site: Site) -> None:
-        stanza = info(site)
-        self.site = site
-        self.backups: list[dict[str, Any]] = stanza["backup"]
-        self.id = str(stanza["archive"][-1]["id"])
-        listing = json.loads(site.pgbackrest("repo-ls", "--recurse", "--output=json", "archive/dastern") or "{}")
-        self.segments: dict[int, dict[int, float]] = {}
-        """When each segment was archived or received, in seconds since 1970."""
-        self.sums: dict[str, str] = {}
-        """SHA-1 of each complete segment; '' if only the receiver has it, which keeps no checksums."""
-        self.forks: dict[int, list[tuple[int, int]]] = {}
-        """For each timeline that branched off another: its ancestors, and where it left each."""
-        self.system = str(stanza["db"][-1]["system-id"])
-        """Identifier of the cluster whose log the archive takes."""
-        received = Received(site.backups, self.system)
-        self.forks |= received.forks
-        self.damaged = {timeline: str(path) for timeline, path in received.damaged.items()}
-        """The unreadable histories of timelines."""
+    site: Site
+    id: str
+    """Name of the archive that takes the log now, such as `17-1`."""
+    system: str
+    """Identifier of the cluster whose log the archive takes."""
+    backups: list[dict[str, Any]]
+    segments: dict[int, dict[int, float]] = field(default_factory=dict)
+    """When each segment was archived or received, in seconds since 1970."""
+    received: set[tuple[int, int]] = field(default_factory=set)
+    """The segments that only the receiver of zero loss has."""
+    sums: dict[str, str] = field(default_factory=dict)
+    """SHA-1 of each complete segment; '' if only the receiver has it, which keeps no checksums."""
+    forks: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """For each timeline that branched off another: its ancestors, and where it left each."""
+    damaged: dict[int, str] = field(default_factory=dict)
+    """The unreadable histories of timelines."""
+
+    @classmethod
+    def read(cls, site: Site) -> Archive:
+        """Return what a repository and the receiver of zero loss hold now. Raises `DasTernError`."""
+        facts = info(site)
+        archive = cls(site, str(facts["archive"][-1]["id"]), str(facts["db"][-1]["system-id"]), facts["backup"])
+        received = Received(site.backups, archive.system)
+        archive.forks |= received.forks
+        archive.damaged |= {timeline: str(path) for timeline, path in received.damaged.items()}
+        archive._add_archived()
+        archive._add_received(received)
+        return archive
+
+    def _add_archived(self) -> None:
+        """Add the segments and histories of the repository."""
+        listing = json.loads(self.site.pgbackrest("repo-ls", "--recurse", "--output=json", "archive/dastern") or "{}")
         for path, entry in listing.items():
             if (match := WAL_FILE.search(path)) and match[1] == self.id:
-                self.segments.setdefault(int(match[2][:8], 16), {})[segment_number(match[2])] = float(
-                    entry.get("time", 0)
-                )
+                numbers = self.segments.setdefault(int(match[2][:8], 16), {})
+                numbers[segment_number(match[2])] = float(entry.get("time", 0))
                 self.sums[match[2]] = match[3]
             elif path.startswith(self.id) and path.endswith(".history"):
-                timeline = int(path[-16:-8], 16)
-                try:
-                    self.forks[timeline] = forks(site.pgbackrest("repo-get", f"archive/dastern/{path}"), timeline)
-                    self.damaged.pop(timeline, None)
-                except ValueError:
-                    self.damaged[timeline] = f"{path[-16:]} in the archive"
-                except DasTernError as refusal:  # a damaged encrypted file can't even be read
-                    if "status" in refusal.facts or (site.repository != 1 and f"[{CRYPTO}]" not in refusal.message):
-                        raise  # the command was killed, or the connection broke
-                    self.damaged[timeline] = f"{path[-16:]} in the archive"
-        self.received: set[tuple[int, int]] = set()
-        """The segments that only the receiver of zero loss has."""
+                self._add_history(path)
+
+    def _add_history(self, path: str) -> None:
+        timeline = int(path[-16:-8], 16)
+        try:
+            self.forks[timeline] = forks(self.site.pgbackrest("repo-get", f"archive/dastern/{path}"), timeline)
+            self.damaged.pop(timeline, None)
+        except ValueError:
+            self.damaged[timeline] = f"{path[-16:]} in the archive"
+        except DasTernError as refusal:  # a damaged encrypted file can't even be read
+            if "status" in refusal.facts or (self.site.repository != 1 and f"[{CRYPTO}]" not in refusal.message):
+                raise  # the command was killed, or the connection broke
+            self.damaged[timeline] = f"{path[-16:]} in the archive"
+
+    def _add_received(self, received: Received) -> None:
+        """Add the segments that only the receiver has."""
         for line, numbers in received.times().items():
             for number in numbers.keys() - self.segments.get(line, {}).keys():
                 self.segments.setdefault(line, {})[number] = numbers[number]
@@ -302,7 +320,7 @@ class Archive:
 
     def faults(self, records: list[Record]) -> dict[str, str]:
         """Return the known faults of backups, or of those that they are built upon, by label."""
-        result = {record.label: reason for record in records if (reason := fault(record))}
+        result = {record.label: reason for record in records if (reason := record.fault)}
         for backup in self.backups:
             if backup.get("error"):  # older records don't note damaged pages
                 result.setdefault(backup["label"], PAGES)
@@ -387,10 +405,10 @@ def resolve(
 def _resolved(
     site: Site, target: str, check_mode: bool, timeline: int | str, again: Callable[[int], str]
 ) -> tuple[Target, Record]:
-    archive = Archive(site)
+    archive = Archive.read(site)
     archive.refuse_empty()
     records = site.records(archive.backups)
-    named = next((record for record in records if target in (record.label, record.name or None)), None)
+    named = next((record for record in records if record.named(target)), None)
     moment = None if named else _moment(target)
     if timeline and timeline not in archive.segments:
         raise DasTernError(
@@ -427,7 +445,7 @@ def _resolved(
     live = answers and here is not None
     if live and not check_mode:
         mark = _archived(site, target == "latest")
-        archive = Archive(site)
+        archive = Archive.read(site)
         here = mark["timeline"]
     if moment is not None:
         return _at(archive, records, target, moment, _Ways(timeline, here, live and check_mode, again))

@@ -97,7 +97,7 @@ def _changed(run: Run, waiting: dict[str, Any]) -> list[str]:
         control = _control(site, name)
         if not control or control != left["control"]:
             return ["its folder holds another cluster, or a server was started on it"]
-        archive, timeline = Archive(site), int(control[-1])
+        archive, timeline = Archive.read(site), int(control[-1])
         if timeline in {*archive.segments, *archive.forks, *archive.damaged}:
             return [f"it is on timeline {timeline}, which another restore has used in the archive since"]
         return []
