@@ -248,7 +248,7 @@ for statement; do set -- "$@" -c "$statement"; shift; done
 exec 4>&1
 codes=$( { { psql -Xq -v ON_ERROR_STOP=1 -v VERBOSITY=verbose -d "$from" -c "$read"; echo $? >&3; } |
   { psql -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=verbose -1 -d "$to" "$@" >&4; echo $? >&3; }; } 3>&1 )
-[ "$(echo $codes)" = '0 0' ]
+[ "$codes" = "$(printf '0\\n0')" ]
 """
 
 

@@ -51,7 +51,7 @@ sync .
 """
 # Folders of tablespaces that no cluster of the volume links to.
 _UNLINKED = rf"""
-cd {MOUNT}
+cd {MOUNT} || exit
 for folder; do
   for link in */pg_tblspc/*; do
     case $(readlink "$link" || :)/ in {MOUNT}/"$folder"/*) continue 2;; esac

@@ -29,7 +29,7 @@ set -eu
 cd {MOUNT}
 if [ -s pgdata/PG_VERSION ]; then echo present; exit 0; fi
 rm -rf .initialising
-trap 'code=$?; rm -rf {MOUNT}/.initialising; exit $code' EXIT
+trap 'rm -rf {MOUNT}/.initialising' EXIT
 {INITDB} --pgdata {MOUNT}/.initialising >/tmp/initdb.log 2>&1 || {{ cat /tmp/initdb.log >&2; exit 71; }}
 echo '# Settings come from the command line of the server; a line here is reported as a difference.' \
   > .initialising/postgresql.conf
