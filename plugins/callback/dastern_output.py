@@ -1,21 +1,32 @@
-"""Callback: Ansible's usual output, in which the commands that a failure names are complete.
+"""Callback: Ansible's usual output, without what nobody reads while a playbook runs.
 
-A module says `ansible-playbook playbooks/provision.yml`; which inventory, limit and instance it means is known here.
+Unchanged and skipped tasks are silent, a changed one is a line. A failure that the summary will show whole, with the
+complete commands, is a line here; every other one is shown here. `-v` brings the usual output back.
 """
 
 from __future__ import annotations
 
+import atexit
 from pathlib import Path
 from typing import Any
 
+from ansible import constants as C
+from ansible.module_utils.dastern.common.quantities import cut
+from ansible.module_utils.dastern.common.text import presentable, shown
 from ansible.module_utils.dastern.controller.command_line import CommandLine
+from ansible.module_utils.dastern.controller.failures import Messages, is_own, is_rescued, withheld
+from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
+from ansible.utils.display import Display
 
 DOCUMENTATION = r"""
 name: dastern_output
 type: stdout
-short_description: The usual output with complete commands
+short_description: What changed, line by line, and each failure once
 description:
+  - Unchanged and skipped tasks are silent; a changed one is a line with its host and name. C(-v) shows what Ansible usually does.
+  - Where the summary of C(dastern_report) shows a failure, this output names only its task. All other failures are shown here, with
+    those that are ignored or rescued.
   - Adds inventory, limit, the instance's variables and the way to connect to the commands in the message of a failed task.
 extends_documentation_fragment: [default_callback, result_format_callback]
 """
@@ -23,11 +34,12 @@ extends_documentation_fragment: [default_callback, result_format_callback]
 
 ROOT = Path(__file__).resolve().parents[2]
 
+_ITEMS = 10
+"""Items of a loop that the line of a changed task names."""
 
-class CallbackModule(Default):  # type: ignore[misc]
-    CALLBACK_VERSION = 2.0
-    CALLBACK_TYPE = "stdout"
-    CALLBACK_NAME = "dastern_output"
+
+class Whole(Default):  # type: ignore[misc]
+    """Ansible's usual output, with complete commands."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,3 +67,144 @@ class CallbackModule(Default):  # type: ignore[misc]
                 # It would be printed as well, with the commands as they were.
                 told.pop("exception", None)
             told[name] = whole
+
+    def _get_diff(self, difflist: Any) -> Any:
+        return super()._get_diff(presentable({"diff": difflist})["diff"])
+
+
+class Short(Whole):
+    """The changes and the failures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._summarised = False
+        self._messages = Messages()
+        self._diff_of_task = ""
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._summarised |= is_own(playbook._file_name, ROOT)
+        super().v2_playbook_on_start(playbook)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        extra = play.get_variable_manager().extra_vars
+        self._command_line = CommandLine(ROOT, extra)
+        self._summarised |= bool(extra.get("report_file"))
+        self._play = play
+        check = " [CHECK MODE]" if play.check_mode and self.get_option("check_mode_markers") else ""
+        self._display.display(f"PLAY [{shown(play.get_name().strip())}]{check}")
+
+    def _print_task_banner(self, task: Any) -> None:
+        pass
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        pass
+
+    def v2_playbook_on_no_hosts_remaining(self) -> None:
+        pass
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        # It is shown below the name of the task, which comes next.
+        self._diff_of_task = "".join(
+            self._get_diff(part["diff"]) for part in _parts(result) if part.get("diff") and part.get("changed", False)
+        )
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._handle_warnings(result.result)
+        if isinstance(result.task, TaskInclude):
+            return
+        if result.result.get("changed", False):
+            self._line("changed", result, self._changed_items(result), color=C.COLOR_CHANGED)
+        if self._diff_of_task:
+            self._display.display(self._diff_of_task.rstrip("\n"))
+            self._diff_of_task = ""
+        if not result.task.loop:
+            self._show_debug(result)
+
+    def _changed_items(self, result: Any) -> str:
+        if not result.task.loop or "censored" in result.result:
+            return ""
+        labels = [self._get_item_label(part) for part in _parts(result) if part.get("changed", False)]
+        named = all(isinstance(label, (str, int)) for label in labels)
+        return f" ({', '.join(cut(list(map(str, labels)), _ITEMS)) if named else f'{len(labels)} items'})"
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        self._handle_warnings(result.result)
+        self._show_debug(result)
+
+    def _show_debug(self, result: Any) -> None:
+        """Show the words of a `debug` task, which is there for them."""
+        if result.task.action not in C._ACTION_DEBUG:
+            return
+        self._clean_results(result.result, result.task.action)
+        words = result.result.get("msg")
+        self._line("ok", result, color=C.COLOR_OK)
+        self._lines(words if isinstance(words, str) else self._dump_results(result.result).strip("\n"))
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._handle_warnings(result.result)
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        self._handle_warnings(result.result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        outcome = "ignored" if ignore_errors else "rescued" if is_rescued(result.task) else "failed"
+        self._failed(outcome, result, final=outcome == "failed", color=C.COLOR_ERROR)
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        self._handle_warnings(result.result)
+        self._messages.add_item(result)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        ignored = result.task.ignore_unreachable
+        outcome = "unreachable, ignored" if ignored else "unreachable"
+        self._failed(outcome, result, final=not ignored, color=C.COLOR_UNREACHABLE)
+
+    def _failed(self, outcome: str, result: Any, *, final: bool, color: str) -> None:
+        self._handle_warnings(result.result)
+        stderr = self.get_option("display_failed_stderr")
+        self._line(outcome, result, color=color, stderr=stderr)
+        words = self._command_line.complete(self._messages.of(result))
+        if not (final and self._summarised):
+            self._lines(words, color=color, stderr=stderr)
+            return
+        if not withheld:
+            atexit.register(self._show_withheld)
+        withheld.append((self.host_label(result), words))
+
+    def _show_withheld(self) -> None:
+        """Show what the summary didn't, as the run was cut short."""
+        for host, words in withheld:
+            self._display.display(shown(f"failed: [{host}]"), color=C.COLOR_ERROR)
+            self._lines(words, color=C.COLOR_ERROR)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        if not self._summarised or self.get_option("show_custom_stats"):
+            super().v2_playbook_on_stats(stats)
+        else:
+            self._display.display("")
+
+    def _line(self, outcome: str, result: Any, items: str = "", **how: Any) -> None:
+        name = self._last_task_name or result.task.get_name().strip()
+        self._display.display(shown(f"{outcome}: [{self.host_label(result)}] {name}{items}"), **how)
+
+    def _lines(self, words: str, **how: Any) -> None:
+        """Show what a task says below its name."""
+        for line in words.expandtabs().split("\n"):
+            self._display.display(f"    {shown(line)}", **how)
+
+
+def _parts(result: Any) -> list[dict[str, Any]]:
+    """Return the results of a loop's items, or the one result."""
+    if not result.task.loop or "results" not in result.result:
+        return [result.result]
+    return [item for item in result.result["results"] if isinstance(item, dict)]
+
+
+_Chosen: Any = Whole if Display().verbosity else Short
+
+
+# Ansible finds a plugin's options by the name of its class.
+class CallbackModule(_Chosen):  # type: ignore[misc]
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "dastern_output"

@@ -14,12 +14,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ansible import constants as C
 from ansible import context
 from ansible.errors import AnsibleError
 from ansible.module_utils.dastern import VERSION
 from ansible.module_utils.dastern.common.commands import near
 from ansible.module_utils.dastern.common.text import shown, shown_json
 from ansible.module_utils.dastern.controller.command_line import CommandLine
+from ansible.module_utils.dastern.controller.failures import Messages, is_own, is_rescued, withheld
 from ansible.plugins.callback import CallbackBase
 
 DOCUMENTATION = r"""
@@ -27,8 +29,9 @@ name: dastern_report
 type: aggregate
 short_description: Summary of a play in a few lines, and as JSON
 description:
-  - Prints what was, what changed, how long it took, why it failed and what to run next. A playbook that isn't this
-    project's gets a summary where a role of this project spoke.
+  - Prints what was, what changed, how long it took, why it failed, in all its lines, and what to run next; hosts that failed come
+    last. A playbook that isn't this project's gets a summary where a role of this project spoke, or where I(report_file) is given;
+    without that its failures stand in the output of its tasks only.
   - With C(-e report_file=PATH) the same is written to that file on the controller as JSON. Its folder has to be there, else
     the play ends before its first task.
 """
@@ -90,14 +93,14 @@ class CallbackModule(CallbackBase):
         self._check = bool(context.CLIARGS.get("check", False))
         self._report_file: str | None = None
         self._command_line = CommandLine(ROOT, {})
-        self._failures: dict[str, dict[str, str]] = {}
+        self._messages = Messages()
+        self._failures: list[dict[str, str]] = []
         self._sections: dict[str, dict[str, Any]] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._playbook = os.path.relpath(playbook._file_name)
-        # Those that an operator calls; not those that molecule prepares a host with.
-        self._ours = Path(playbook._file_name).resolve().parent in (ROOT, ROOT / "playbooks")
-        if self._ours:
+        if is_own(playbook._file_name, ROOT):
+            self._ours = True
             self._refuse_without_hosts(playbook.get_plays())
 
     def _refuse_without_hosts(self, plays: list[Any]) -> None:
@@ -139,19 +142,21 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self.v2_runner_on_ok(result)
-        if not ignore_errors:
-            self._failed(result)
+        words = self._messages.of(result)
+        if not ignore_errors and not is_rescued(result.task):
+            self._failed(result, words)
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        self._messages.add_item(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._failed(result)
+        words = self._messages.of(result)
+        if not result.task.ignore_unreachable:
+            self._failed(result, words)
 
-    def _failed(self, result: Any) -> None:
-        host, task = result.host.get_name(), result.task.get_name()
-        hidden = f"hidden by no_log, in the task `{task}`"
-        message = hidden if result.result.get("censored") else str(result.result.get("msg", ""))
-        message = self._command_line.complete(message)
-        # One for each host: whatever failed before it was rescued.
-        self._failures[host] = {"host": host, "task": task, "message": message}
+    def _failed(self, result: Any, words: str) -> None:
+        words = self._command_line.complete(words)
+        self._failures.append({"host": result.host.get_name(), "task": result.task.get_name(), "message": words})
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         seconds = round(time.monotonic() - self._began, 1)
@@ -161,13 +166,15 @@ class CallbackModule(CallbackBase):
             hosts[host] = {
                 "changed": totals["changed"],
                 "failed": totals["failures"] + totals["unreachable"],
+                "counts": totals,
                 "sections": self._sections.get(host, {}),
             }
             hosts[host]["next"] = self._next(hosts[host])
         if not self._ours and not self._report_file and not any(host["sections"] for host in hosts.values()):
             return
-        for host, summary in hosts.items():
+        for host, summary in sorted(hosts.items(), key=lambda item: bool(item[1]["failed"])):
             self._show(host, summary, seconds)
+        withheld.clear()
         if self._report_file:
             self._write(
                 Path(str(self._report_file)),
@@ -176,7 +183,7 @@ class CallbackModule(CallbackBase):
                     "playbook": self._playbook,
                     "check": self._check,
                     "seconds": seconds,
-                    "failures": [failure for host, failure in self._failures.items() if hosts[host]["failed"]],
+                    "failures": self._failures,
                     "hosts": hosts,
                 },
             )
@@ -191,24 +198,29 @@ class CallbackModule(CallbackBase):
             raise SystemExit(min(codes))
 
     def _show(self, host: str, summary: dict[str, Any], seconds: float) -> None:
-        outcome = "failed" if summary["failed"] else f"{summary['changed']} changed"
+        color = C.COLOR_ERROR if summary["failed"] else None
+        outcomes = ["unreachable" if summary["counts"]["unreachable"] else "failed"] if summary["failed"] else []
+        if summary["changed"] or not summary["failed"]:
+            outcomes.append(f"{summary['changed']} changed")
         check = ", check mode: nothing was done" if self._check else ""
-        self._line(f"Das Tern {VERSION} · {self._playbook} · {host} · {outcome} · {seconds:.1f} s{check}")
-        told: list[str] = []
+        self._line(
+            f"Das Tern {VERSION} · {self._playbook} · {host} · {', '.join(outcomes)} · {seconds:.1f} s{check}",
+            color=color,
+        )
+        messages = [failure["message"] for failure in self._failures if failure["host"] == host]
+        # The roles' own sections have the first line of a failure; it is shown whole below them.
+        repeated = {f"failed: {words.partition(chr(10))[0]}" for words in messages}
         for name in sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one)):
-            section = summary["sections"][name]
-            for number, line in enumerate(section.get("lines", [])):
-                self._line(f"  {'' if number else name.replace('_', ' '):<12} {line}")
-                told.append(line)
-        if summary["failed"] and (failure := self._failures.get(host)):
-            why, _, rest = failure["message"].partition("\n")
-            if why.endswith("failed:"):  # as Ansible says it of arguments
-                why += f" {'; '.join(rest.splitlines())}"
-            told.append(why)
-            if f"failed: {why}" not in told:
-                self._line(f"  {'failed':<12} {why}")
-        for number, command in enumerate(summary["next"]):
-            self._line(f"  {'' if number else 'next':<12} {command}")
+            lines = [line for line in summary["sections"][name].get("lines", []) if line not in repeated]
+            self._section(name.replace("_", " "), lines)
+        if self._ours or self._report_file:
+            for words in messages:
+                self._section("failed", words.expandtabs().split("\n"), color=color)
+        self._section("next", summary["next"])
+
+    def _section(self, name: str, lines: list[str], color: str | None = None) -> None:
+        for number, line in enumerate(lines):
+            self._line(f"  {'' if number else name:<12} {line}", color=color)
 
     def _next(self, summary: dict[str, Any]) -> list[str]:
         """The commands that make sense now; what was only checked, or lacks a confirmation, is done by this one again."""
@@ -222,9 +234,9 @@ class CallbackModule(CallbackBase):
         ordered = sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one))
         return list(dict.fromkeys(one for name in ordered for one in summary["sections"][name].get("next", [])))
 
-    def _line(self, words: str) -> None:
+    def _line(self, words: str, color: str | None = None) -> None:
         """Show one line, whatever names and server's words are in it."""
-        self._display.display(shown(words))
+        self._display.display(shown(words), color=color)
 
     def _write(self, path: Path, report: dict[str, Any]) -> None:
         path = path.expanduser()

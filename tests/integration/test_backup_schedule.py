@@ -278,7 +278,7 @@ def test_the_archive_of_a_real_server(server: Instance, real: dict[str, Any]) ->
 
 def test_status_shows_it_and_ends_with_2(play: Runner, server: Instance) -> None:
     shown = play("playbooks/status.yml", {**server.variables, "backup_scheduled": True})
-    assert (shown.rc, shown.recap["failed"]) == (2, 0), shown.stdout
+    assert (shown.rc, shown.counts["failures"]) == (2, 0), shown.stdout
     found = shown.section("backup")
     assert {one["kind"] for one in found["problems"]} >= {"age"}
     assert found["next"][0].endswith(" playbooks/backup.yml")

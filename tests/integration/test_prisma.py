@@ -234,7 +234,7 @@ def test_prisma_applies_and_ours_has_nothing_to_do(prisma: Prisma, whole: Databa
     assert prisma.deploy() == NAMES
     ours_has_nothing_to_do(whole)
     done = whole.play()
-    assert (done.returncode, "changed=0" in done.stdout) == (0, True), done.stdout
+    assert (done.returncode, "· 0 changed ·" in done.stdout) == (0, True), done.stdout
     assert whole.play(playbook="playbooks/migration_status.yml").returncode == 0
 
 
@@ -301,7 +301,7 @@ def test_what_failed_in_prisma_is_resolved_by_ours(
     if decision == "applied":
         failed.query(text)
     done = failed.play(playbook="playbooks/resolve_migration.yml", **{decision: name})
-    assert (done.returncode, "changed=1" in done.stdout) == (0, True), done.stdout
+    assert (done.returncode, "· 1 changed ·" in done.stdout) == (0, True), done.stdout
     assert prisma("status")["failedMigrationNames"] == []
     applied = failed.migrate()["applied_now"] if ours_next else prisma.deploy()
     assert len(applied) == (decision == "rolled_back")
@@ -385,7 +385,7 @@ def test_baseline(prisma: Prisma, database: Database, ours: bool) -> None:
     assert "P3005" in refused(database).message
     if ours:
         done = database.play(playbook="playbooks/resolve_migration.yml", applied=NAMES[0])
-        assert (done.returncode, "changed=1" in done.stdout) == (0, True), done.stdout
+        assert (done.returncode, "· 1 changed ·" in done.stdout) == (0, True), done.stdout
     else:
         prisma("applied", NAMES[0])
     prisma.has_nothing_to_say()

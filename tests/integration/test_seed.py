@@ -772,7 +772,7 @@ def test_playbook_four_times_and_the_summary(database: Database) -> None:
     ):
         done = database.playbook(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert f"changed={changed} " in done.stdout
+        assert f"· {changed} changed ·" in done.stdout
         assert words in done.stdout
 
 

@@ -190,7 +190,7 @@ def test_second_run_writes_nothing() -> None:
     finally:
         superuser(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only", "postgres")
     assert result.returncode == 0, result.stdout
-    assert "changed=0" in result.stdout
+    assert "· 0 changed ·" in result.stdout
     for name in ("app_password", "readonly_password"):
         assert (SECRETS / name).read_text().strip() not in result.stdout + result.stderr
     assert "$2b$" not in result.stdout

@@ -94,10 +94,16 @@ def test_an_action_escapes_what_its_function_returns(monkeypatch: pytest.MonkeyP
 
 def test_the_summary_has_no_line_that_a_name_made() -> None:
     own, lines = callback("dastern_report").CallbackModule(), []
-    own._display = SimpleNamespace(display=lines.append)
-    own._failures["here"] = {"message": f"failed at \x1b[2J {READABLE}"}
+    own._display = SimpleNamespace(display=lambda line, color: lines.append(line))
+    own._ours, own._failures = True, [{"host": "here", "message": f"failed at \x1b[2J {READABLE}"}]
     section = {"lines": [f"largest: {FORGED}"], "next": [f"docker logs {FORGED}"]}
-    summary = {"failed": True, "changed": 0, "sections": {"postgres": section}, "next": section["next"]}
+    summary = {
+        "failed": True,
+        "changed": 0,
+        "counts": {"unreachable": 0},
+        "sections": {"postgres": section},
+        "next": section["next"],
+    }
     own._show("here", summary, 1.0)
     assert [line.strip() for line in lines[1:]] == [
         f"postgres     largest: {ESCAPED}",

@@ -38,14 +38,14 @@ class Summary:
         self._monkeypatch.setattr(context, "CLIARGS", CLIArgs(options))
         self._monkeypatch.setattr("sys.argv", ["/somewhere/ansible-playbook", *shlex.split(argv)])
         callback, lines = self._module.CallbackModule(), list[str]()
-        callback._display = SimpleNamespace(display=lines.append)
+        callback._display = SimpleNamespace(display=lambda line, color: lines.append(line))
         manager = SimpleNamespace(extra_vars={**(given or {}), "report_file": str(self._report)})
         callback.v2_playbook_on_play_start(SimpleNamespace(get_variable_manager=lambda: manager))
         stats = {"ansible_stats": {"data": {"dastern_report": {"backup": section}}}, "msg": failure}
         result = SimpleNamespace(
             result=stats,
             host=SimpleNamespace(get_name=lambda: "here"),
-            task=SimpleNamespace(get_name=lambda: "it"),
+            task=SimpleNamespace(get_name=lambda: "it", _uuid="1", _parent=None, loop=None),
         )
         (callback.v2_runner_on_failed if failure else callback.v2_runner_on_ok)(result)
         totals = {"changed": changed, "failures": int(bool(failure)), "unreachable": 0}
@@ -146,9 +146,21 @@ def test_a_failure_of_arguments_says_which(summary: Summary) -> None:
     failure = "Validation of arguments failed:\nvalue of backup_type must be one of: full, incr, got: ful"
     told = summary.of({}, failure=failure)
     assert told == [
-        "failed       Validation of arguments failed: value of backup_type must be one of: full, incr, got: ful"
+        "failed       Validation of arguments failed:",
+        "value of backup_type must be one of: full, incr, got: ful",
     ]
-    assert summary.of({}, failure="It failed.\nin detail") == ["failed       It failed."]
+
+
+def test_a_failure_is_shown_whole_and_once_below_the_sections(summary: Summary) -> None:
+    section = {"lines": ["1_a applied in 3 ms", "failed: It failed."], "next": [LIST]}
+    assert summary.of(section, failure="It failed.\n  file: a.sql\n\tx") == [
+        "backup       1_a applied in 3 ms",
+        "failed       It failed.",
+        "file: a.sql",
+        "x",
+        f"next         {LIST}",
+    ]
+    assert summary.of({"lines": ["failed: It failed."]}, failure="It failed.") == ["failed       It failed."]
 
 
 def test_a_report_that_can_t_be_written_ends_the_play_before_it_begins(tmp_path: Path) -> None:
