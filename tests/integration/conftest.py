@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ dastern:
       ansible_connection: local
       ansible_python_interpreter: "{{ ansible_playbook_python }}"
 """
+LONGEST = 540
+"""Seconds that a playbook may last."""
 LONGEST_FIRST = (
     "test_backup", "test_postgres_role", "test_restore", "test_engine_and_image_roles", "test_pgbackrest_versions",
     "test_backup_playbooks", "test_rehearse", "test_backup_faults", "test_backup_schedule", "test_faults", "test_zero_loss",
@@ -73,6 +76,32 @@ class Play:
         """A section of the report of the only host."""
         hosts = list(self.report.get("hosts", {}).values())
         return hosts[0]["sections"].get(name, {}) if hosts else {}
+
+
+class Playbooks:
+    """The process whose forks run playbooks (`forked_playbooks.py`)."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        program = Path(__file__).with_name("forked_playbooks.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(program)], cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, bufsize=1,
+        )  # fmt: skip
+
+    def run(self, output: Path, arguments: list[str]) -> tuple[int, str]:
+        """Run ansible-playbook; return its exit code and what it wrote."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps([str(output), *arguments]), file=self._process.stdin, flush=True)
+        if not select.select([self._process.stdout], [], [], LONGEST)[0]:
+            self._process.kill()
+            raise AssertionError(f"A playbook lasted longer than {LONGEST} s: {output.read_text()}")
+        return int(self._process.stdout.readline()), output.read_text()
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
 
 
 @dataclass
@@ -129,11 +158,20 @@ def remove_instance(container: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
+def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Play]]:
     """`play(playbook, extra_vars, *args)`: run a playbook given as a path or as YAML text.
 
+    Without an environment or a program before it, it runs in a fork of a process that has imported Ansible.
     The inventory is one host in group `dastern`, without group variables: roles are seen with their own defaults.
     """
+
+    usual = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+    }
+    playbooks = Playbooks(usual)
 
     def run(
         playbook: str | Path | list[Any],
@@ -155,32 +193,24 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
         variables.write_text(
             json.dumps({"dastern_environment": "development", "report_file": str(report), **(extra_vars or {})})
         )
-        command = [
-            *prefix, str(Path(sys.executable).parent / "ansible-playbook"),
-            "-i", str(folder / "hosts.yml"), "-e", f"@{variables}", *args, str(path),
-        ]  # fmt: skip
+        arguments = ["-i", str(folder / "hosts.yml"), "-e", f"@{variables}", *args, str(path)]
         began = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=REPOSITORY,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-                "ANSIBLE_LOCALHOST_WARNING": "0",
-                **(env or {}),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=540,
-        )
-        result = Play(done.returncode, done.stdout, time.monotonic() - began)
+        if prefix or env:
+            program = str(Path(sys.executable).parent / "ansible-playbook")
+            done = subprocess.run(
+                [*prefix, program, *arguments], cwd=REPOSITORY, env={**usual, **(env or {})},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST,
+            )  # fmt: skip
+            code, output = done.returncode, done.stdout
+        else:
+            code, output = playbooks.run(folder / "output", arguments)
+        result = Play(code, output, time.monotonic() - began)
         if report.exists():
             result.report = json.loads(report.read_text())
         return result
 
-    return run
+    yield run
+    playbooks.close()
 
 
 @pytest.fixture(scope="session")
