@@ -39,6 +39,7 @@ def tried(
     monkeypatch.setattr(drill, "refuse_version", lambda *_: None)
     monkeypatch.setattr(drill, "healed", lambda *_: [])
     monkeypatch.setattr(drill, "_physical", fail)
+    monkeypatch.setattr(drill, "_ENDED", 0.1)
     params = {
         "endpoint": f"unix://{tmp_path}/none.sock",
         "container": "pg",

@@ -38,6 +38,8 @@ _LINE = re.compile(
 )
 # Messages of the trial server or pgBackRest if a full disk, the memory limit or a kill ended one of their processes.
 _OUTSIDE = re.compile(r"No space left on device|terminated (?:by|unexpectedly on) signal 9\b")
+_ENDED = 10.0
+"""Seconds until the log of a server that closed a connection says why."""
 ARGUMENT_SPEC: dict[str, Any] = {
     **SITE_SPEC,
     "target": {"type": "str", "default": ""},
@@ -154,7 +156,7 @@ def _disturbed(site: Site, failure: str) -> bool:
 
     `failure` is the message of the drill's error. A server that closed a connection logs the cause a moment later.
     """
-    end = time.monotonic() + (10 if "closed the connection" in failure else 0)
+    end = time.monotonic() + (_ENDED if "closed the connection" in failure else 0)
     with contextlib.suppress(DasTernError):  # the container may disappear meanwhile
         while (container := site.containers.inspect("container", site.helper)) is not None:
             stopped = not container["State"]["Running"] and container["State"]["ExitCode"] in (0, 137)
