@@ -222,7 +222,7 @@ def test_what_other_modules_say_is_shown(run: Run) -> None:
     assert "stdout:" not in text
     assert "secret" not in text
     place = lines.index("ignored: [a] Say nothing")
-    assert lines[place + 1].startswith("    no reason")
+    assert lines[place + 1].startswith(("    no reason", "    Task failed:"))  # as core 2.19 and core 2.21 leave it
 
 
 def test_every_host_has_its_own_end_and_failed_ones_are_last(run: Run) -> None:
