@@ -6,8 +6,8 @@
 # The words name=value of the command line, except those that make, scripts/setup and pytest read. A value is data: make
 # expands nothing in it, and passes it to the playbook alone, not to the environment of programs.
 override WORDS := $(sort $(filter-out E ARGS PYTEST_ARGS SETUP_PYTHON SETUP_NO_UV,$(foreach \
-	name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))))
-$(foreach name,$(WORDS),$(eval unexport $(name)))
+	.word,$(.VARIABLES),$(if $(filter command line,$(origin $(.word))),$(.word)))))
+$(foreach .word,$(WORDS),$(eval unexport $(.word)))
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without its cache Python compiles Ansible anew for each playbook, which takes longer than most playbooks.
@@ -16,6 +16,8 @@ SHELL := /bin/sh
 E ?=
 ARGS ?=
 PYTEST = pytest $(PYTEST_ARGS)
+# make hands its command line on in these, with all that stands there.
+PLAY = env -u MAKEFLAGS -u MFLAGS -u MAKEOVERRIDES ansible-playbook
 
 # A text as one word of the shell, as JSON, and a word of the command line as an option of ansible-playbook.
 override tab := $(subst x,,x	x)
@@ -26,7 +28,7 @@ endef
 override shell_word = '$(subst ','\'',$(1))'
 override json_text = "$(subst $(newline),\n,$(subst $(tab),\t,$(subst ",\",$(subst \,\\,$(1)))))"
 override extra_var = --extra-vars $(call shell_word,{$(call json_text,$(1)): $(call json_text,$(value $(1)))})
-override EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(foreach name,$(WORDS),$(call extra_var,$(name))) $(ARGS)
+override EXTRA = $(if $(strip $(E)),--extra-vars "$(E)") $(foreach .word,$(WORDS),$(call extra_var,$(.word))) $(ARGS)
 
 # A variable of the instance for `make console`, which reads these three and no inventory.
 override CONSOLE := postgres_container_name postgres_readonly_user postgres_database
@@ -45,7 +47,7 @@ help: ## Show this list
 ##@ The database: playbooks, with their variables as name=value (docs/playbooks.md) and ARGS='--check --diff'
 
 up: setup ## From a bare machine to a tuned, migrated and seeded database
-	@ansible-playbook playbooks/site.yml $(EXTRA)
+	@$(PLAY) playbooks/site.yml $(EXTRA)
 
 provision: setup ## Engine, image, container, settings, roles, privileges
 status: setup ## One screen: what runs, what differs, what to do next
@@ -78,12 +80,12 @@ plain-sql: setup ## Write a database as plain SQL, or make a new one of it: out=
 
 provision status remove save-image migrate migration-status new-migration rehearse rollback resolve-migration baseline drift \
 schema seed reset backup list-backups verify-backups restore restore-drill backup-schedule plain-sql:
-	@ansible-playbook playbooks/$(subst -,_,$@).yml $(EXTRA)
+	@$(PLAY) playbooks/$(subst -,_,$@).yml $(EXTRA)
 
 ##@ Tools
 
 console: ## psql in the container as the read-only role
-	$(if $(filter-out $(CONSOLE),$(WORDS)),$(error `make console` reads only $(CONSOLE)))
+	$(if $(filter-out $(CONSOLE),$(WORDS))$(strip $(E)),$(error `make console` reads only $(CONSOLE), each as name=value, and ARGS))
 	@docker exec --interactive $$(test -t 0 && echo --tty) --user postgres \
 		$(call of_instance,postgres_container_name,dastern-postgres) psql $(ARGS) \
 		--username $(call of_instance,postgres_readonly_user,dastern_readonly) \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
@@ -19,11 +20,19 @@ from ansible.module_utils.dastern.server.advisory_lock import who
 ROOT = Path(__file__).resolve().parents[2]
 
 _SHOWN = 20
+_OF_STATUS = (
+    "host", "port", "database", "user", "schema", "on_out_of_order", "allow_empty", "exit_code",
+)  # fmt: skip
+"""The options that a report takes from variables."""
 
 
 class ActionModule(HostAction):
     MODULE = "migration"
     ARGUMENT_SPEC = ARGUMENT_SPEC
+
+    def from_variables(self) -> Iterable[str]:
+        # A report has to come whatever else is declared wrong.
+        return _OF_STATUS if self._task.args.get("state") == "status" else self.ARGUMENT_SPEC
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -7,6 +7,9 @@ complete commands, is a line here; every other one is shown here. `-v` brings th
 from __future__ import annotations
 
 import atexit
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +82,10 @@ class Short(Whole):
         super().__init__()
         self._summarised = False
         self._messages = Messages()
-        self._diff_of_task = ""
+        self._diffs: dict[tuple[str, str], str] = {}
+        self._pid = os.getpid()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._cut_short(number))
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._summarised |= is_own(playbook._file_name, ROOT)
@@ -104,9 +110,10 @@ class Short(Whole):
 
     def v2_on_file_diff(self, result: Any) -> None:
         # It is shown below the name of the task, which comes next.
-        self._diff_of_task = "".join(
-            self._get_diff(part["diff"]) for part in _parts(result) if part.get("diff") and part.get("changed", False)
-        )
+        # Ansible calls this for a loop as a whole, or for each of its items, by release and kind of task.
+        parts = [part for part in _parts(result) if part.get("diff") and part.get("changed", False)]
+        shown_before = self._diffs.get(_of(result), "")
+        self._diffs[_of(result)] = shown_before + "".join(self._get_diff(part["diff"]) for part in parts)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self._handle_warnings(result.result)
@@ -114,9 +121,8 @@ class Short(Whole):
             return
         if result.result.get("changed", False):
             self._line("changed", result, self._changed_items(result), color=C.COLOR_CHANGED)
-        if self._diff_of_task:
-            self._display.display(self._diff_of_task.rstrip("\n"))
-            self._diff_of_task = ""
+        if diff := self._diffs.pop(_of(result), ""):
+            self._display.display(diff.rstrip("\n"))
         if not result.task.loop:
             self._show_debug(result)
 
@@ -171,6 +177,22 @@ class Short(Whole):
             atexit.register(self._show_withheld)
         withheld.append((self.host_label(result), words))
 
+    def _cut_short(self, number: signal.Signals) -> Callable[[int, Any], None]:
+        """Return a handler that shows the withheld failures, as no clean-up of Python's runs at that signal."""
+        before = signal.getsignal(number)
+
+        def end(_: int, frame: Any) -> None:
+            if os.getpid() == self._pid:  # and not in a worker
+                self._show_withheld()
+                withheld.clear()
+            if callable(before):
+                before(number, frame)
+            else:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
+        return end
+
     def _show_withheld(self) -> None:
         """Show what the summary didn't, as the run was cut short."""
         for host, words in withheld:
@@ -191,6 +213,11 @@ class Short(Whole):
         """Show what a task says below its name."""
         for line in words.expandtabs().split("\n"):
             self._display.display(f"    {shown(line)}", **how)
+
+
+def _of(result: Any) -> tuple[str, str]:
+    """Return what tells the results of a host's task from others."""
+    return result.host.get_name(), result.task._uuid
 
 
 def _parts(result: Any) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ options:
   declared:
     description: The files as JSON. Filled by the action plugin; a secret because rows hold password hashes.
     type: str
-    default: "[]"
+    default: ""
   today:
     description: The day of seeding, as C(YYYY-MM-DD), from which relative times count. Empty means the server's day in Asia/Phnom_Penh.
     type: str

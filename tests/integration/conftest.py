@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -82,10 +83,14 @@ class Playbooks:
     """The process whose forks run playbooks (`forked_playbooks.py`)."""
 
     def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._process = self._begun()
+
+    def _begun(self) -> subprocess.Popen[str]:
         program = Path(__file__).with_name("forked_playbooks.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(program)], cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, bufsize=1,
+        return subprocess.Popen(
+            [sys.executable, str(program)], cwd=REPOSITORY, env=self._environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, bufsize=1, start_new_session=True,
         )  # fmt: skip
 
     def run(self, output: Path, arguments: list[str]) -> tuple[int, str]:
@@ -93,10 +98,16 @@ class Playbooks:
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([str(output), *arguments]), file=self._process.stdin, flush=True)
-        if not select.select([self._process.stdout], [], [], LONGEST)[0]:
-            self._process.kill()
-            raise AssertionError(f"A playbook lasted longer than {LONGEST} s: {output.read_text()}")
-        return int(self._process.stdout.readline()), output.read_text()
+        answered = select.select([self._process.stdout], [], [], LONGEST)[0]
+        code = self._process.stdout.readline() if answered else ""
+        if not code:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = self._begun()
+            raise AssertionError(
+                f"A playbook ended its process, or lasted longer than {LONGEST} s: {output.read_text()}"
+            )
+        return int(code), output.read_text()
 
     def close(self) -> None:
         assert self._process.stdin

@@ -22,6 +22,9 @@ NASTY = {
     "zzz'unheard\"of": "1",
 }
 
+PLAIN = ["env", "-u", "MAKEFLAGS", "-u", "MFLAGS", "-u", "MAKEOVERRIDES"]
+"""Without these a playbook's environment has the words of the command line."""
+
 
 def make(*words: str, cwd: Path = ROOT) -> str:
     """Return the commands of `make -n`, which runs none but those that begin with `+`."""
@@ -39,7 +42,9 @@ def command(*words: str, cwd: Path = ROOT) -> list[str]:
     """Return the words of the command behind `scripts/setup`, as the shell splits them."""
     setup, _, rest = make(*words, cwd=cwd).partition("\n")
     assert setup == "scripts/setup"
-    return shlex.split(rest)
+    words = shlex.split(rest)
+    assert words[: len(PLAIN)] == PLAIN
+    return words[len(PLAIN) :]
 
 
 @pytest.mark.parametrize("target", ["migrate", "restore", "backup-schedule", "up"])
@@ -81,11 +86,18 @@ def test_settings_of_setup_and_pytest_are_no_variables() -> None:
 
 def test_no_program_gets_a_word_from_its_environment(tmp_path: Path) -> None:
     words = [f"{name}={value}" for name, value in NASTY.items()]
-    told = make("--eval=probe: ; +@env -0 >environment", "probe", "SETUP_PYTHON=python3.13", *words, cwd=tmp_path)
+    told = make(
+        f"--eval=probe: ; +@{' '.join(PLAIN)} env -0 >environment",
+        "probe",
+        "SETUP_PYTHON=python3.13",
+        *words,
+        cwd=tmp_path,
+    )
     assert "Error" not in told
     environment = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().split("\0") if line)
     assert not environment.keys() & NASTY.keys()
     assert environment["SETUP_PYTHON"] == "python3.13"
+    assert not [value for value in environment.values() if "unheard" in value]
     assert not (tmp_path / "made").exists()
 
 
@@ -96,6 +108,12 @@ def test_the_console_is_the_read_only_role_of_the_instance() -> None:
     words = shlex.split(make("console", "postgres_container_name=it's", "postgres_database=a $b", "ARGS=-c 'SELECT 1'"))
     assert words[-8:] == ["it's", "psql", "-c", "SELECT 1", "--username", "dastern_readonly", "--dbname", "a $b"]
     assert "reads only" in make("console", "container=second")
+    assert "reads only" in make("console", "E=postgres_container_name=second")
+
+
+def test_every_word_is_a_variable() -> None:
+    """Also one that is called as a variable of make's own loops might be."""
+    assert command("status", "name=foo")[2:] == ["--extra-vars", '{"name": "foo"}']
 
 
 def test_help_names_every_target() -> None:

@@ -289,7 +289,28 @@ def test_colours_are_for_a_terminal_that_wants_them(run: Run) -> None:
     assert not [line for line in run([CHANGED]) if "\x1b" in line]
 
 
-def test_a_run_cut_short_still_shows_its_failures(run: Run) -> None:
+def test_each_item_of_a_loop_shows_its_diff(run: Run) -> None:
+    """Which item is the last says nothing of the others."""
+    diff = {"before": "", "after": "{{ item }}\n"}
+    tasks = [
+        {
+            "name": "Write",
+            "give": {"changed": "{{ item != 'same' | string }}", "diff": diff},
+            "loop": ["one", "two", "same"],
+        }
+    ]
+    text = "\n".join(run(tasks, "--diff"))
+    assert [text.count(line) for line in ("+one", "+two", "+same")] == [1, 1, 0], text
+
+
+def test_an_include_that_fails_says_why(run: Run) -> None:
+    text = "\n".join(run([{"name": "Include", "include_tasks": "nowhere.yml"}], rc=2))
+    assert "no reason given" not in text
+    assert "nowhere.yml" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_cut_short_still_shows_its_failures(run: Run, number: signal.Signals) -> None:
     tasks = [{**REFUSED, "when": "inventory_hostname == 'a'"}, {"name": "Wait", "pause": {"seconds": 60}}]
     command = run.command(tasks, hosts="a,b")
     process = subprocess.Popen(
@@ -300,7 +321,7 @@ def test_a_run_cut_short_still_shows_its_failures(run: Run) -> None:
     while "Pausing" not in (line := process.stdout.readline()):
         assert line, "it ended"
     time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     text, _ = process.communicate(timeout=30)
     assert process.returncode != 0
     assert [text.count(line) for line in MESSAGE] == [1, 1], text

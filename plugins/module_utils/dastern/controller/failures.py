@@ -72,5 +72,5 @@ def _text(values: Mapping[str, Any]) -> str:
         f"{name}: {' '.join(map(str, value)) if isinstance(value, list) else str(value).strip()}"
         for name, value in details.items()
     ]
-    text = "\n".join(filter(None, [str(values.get("msg", "")).strip(), *lines]))
+    text = "\n".join(filter(None, [str(values.get("msg") or values.get("reason") or "").strip(), *lines]))
     return text or "no reason given; `-v` shows the result"

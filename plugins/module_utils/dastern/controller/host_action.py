@@ -7,9 +7,12 @@ process and saves both; everywhere else the module runs on the host. The result 
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
+from ansible.errors import AnsibleValueOmittedError
 from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -84,17 +87,21 @@ class HostAction(ActionBase):
         """Return the options that variables declare: the instance's by `INSTANCE`, the others by the name of the task's role."""
         role = f"{self._task._role.get_name(include_role_fqcn=False)}_" if self._task._role else ""
         options: dict[str, Any] = {}
-        for option in self.ARGUMENT_SPEC:
+        for option in self.from_variables():
             for name in (INSTANCE.get(option, ""), role + option if role else ""):
                 if name in self._vars and option not in options and option not in self._task.args:
-                    options[option] = self._templar.template(self._vars[name])
+                    with contextlib.suppress(AnsibleValueOmittedError):
+                        options[option] = self._templar.template(self._vars[name])
         if "endpoint" in self.ARGUMENT_SPEC:
             endpoints = [self._templar.template(self._vars.get(name, "")) for name in ENDPOINTS]
-            absent = self._templar.template(self._vars.get("docker_engine_absent", False))
-            options["endpoint"] = "" if absent else next(filter(None, endpoints), "")
+            options["endpoint"] = next(filter(None, endpoints), "")
         if "password_file" in self.ARGUMENT_SPEC and "postgres_config_dir" in self._vars:
             options["password_file"] = f"{self._templar.template(self._vars['postgres_config_dir'])}/{PASSWORD}"
         return options
+
+    def from_variables(self) -> Iterable[str]:
+        """Return the options that variables may give."""
+        return self.ARGUMENT_SPEC
 
     def _instance(self) -> str:
         """Return `environment/host`, which a confirmation has to name."""

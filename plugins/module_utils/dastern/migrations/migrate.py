@@ -105,10 +105,10 @@ def migrate(params: dict[str, Any], *, check_mode: bool = False, diff: bool = Fa
     `locked_by` and changes nothing. Raises `DasTernError`.
     """
     check_mode = check_mode or params["state"] == "plan"
-    settings = {name: duration(f"migrations_{name}", params[name]) for name in _TIMEOUTS}
     files = of_params(params)
     if params["state"] == "status":
         return _status(params, files)
+    settings = {name: duration(f"migrations_{name}", params[name]) for name in _TIMEOUTS}
     if params["assume_empty"]:
         if not check_mode:
             raise DasTernError(

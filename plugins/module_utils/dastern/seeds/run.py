@@ -46,7 +46,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "allowed": {"type": "bool", "default": False},
     "folder": {"type": "str", "required": True},
     # A single text, because Ansible would hide every word of a list wherever else it occurs.
-    "declared": {"type": "str", "default": "[]", "no_log": True},
+    "declared": {"type": "str", "default": "", "no_log": True},
     "schema": {"type": "str", "default": "public"},
     "today": {"type": "str", "default": ""},
     "scale": {"type": "int", "default": 0},
@@ -95,7 +95,7 @@ def seed(
     `waiting` is called once with a message about the session that this run waits for. Raise `DasTernError`.
     """
     refuse_environment(params)
-    declared = Declared(json.loads(params["declared"]))
+    declared = Declared(json.loads(params["declared"] or "[]"))
     if params["assume_empty"]:
         return _Run(params, declared, check_mode=True, diff=diff).on_bare_machine()
     connection = connect(params, APPLICATION, {"lock_timeout": params["lock_timeout"]})

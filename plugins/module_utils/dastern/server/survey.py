@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -143,6 +143,16 @@ def checked_passwords(params: Mapping[str, Any]) -> None:
             )
 
 
+def refuse_masked(params: Mapping[str, Any], texts: Iterable[str]) -> None:
+    """Refuse a password that is part of `texts`, which roles write: Ansible would put asterisks in its place there."""
+    for option in ("app_password", "readonly_password"):
+        if params[option] and any(params[option] in text for text in texts):
+            raise DasTernError(
+                f"postgres_{option} is part of the server's configuration, as the name of a role is: it isn't secret. "
+                "Set another password in the inventory, or none to have one generated."
+            )
+
+
 def declared_command(params: Mapping[str, Any]) -> list[str]:
     """Return the server's command line, from both dictionaries and the settings that the role itself decides."""
     declared = settings.merged(params["settings"], params["settings_extra"])
@@ -220,6 +230,7 @@ def survey(params: Mapping[str, Any], *, check_mode: bool = False) -> dict[str, 
         check_pgbackrest(containers, params["image"])
     hba_path = Path(params["config_dir"]) / "server" / "pg_hba.conf"
     server_files = {"pg_hba.conf": rules, "pg_ident.conf": hba.IDENT, ARCHIVER: _ARCHIVE}
+    refuse_masked(params, [*server_files.values(), *command])
     hba_differs = any(_text(hba_path.with_name(name)) != text for name, text in server_files.items())
     folders = mounted_folders(params)
     awake = bool(running and container and not container["State"].get("Paused"))
