@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lint all migrations of a folder: prints file:line:column and what is to be thought of; exit code 1 on danger.
+"""Lint all migrations of a folder: print file:line:column and message of each finding; exit with 1 on danger.
 
 Usage: scripts/lint_migrations.py [FOLDER]        (default: files/sql/migrations)
 """
@@ -23,14 +23,14 @@ def main() -> int:
         return 2
     folder = Path(sys.argv[1]) if len(sys.argv) == 2 else ROOT / "files" / "sql" / "migrations"
     try:
-        found = lint_folder(os.path.relpath(folder))
+        findings = lint_folder(os.path.relpath(folder))
     except DasTernError as error:
         print(error.message, file=sys.stderr)
         return 1
-    for one in found:
-        print(one)
-    dangers = sum(one.severity == "danger" for one in found)
-    print(f"{folder}: {dangers} of class danger, {len(found) - dangers} of class warning")
+    for finding in findings:
+        print(finding)
+    dangers = sum(finding.severity == "danger" for finding in findings)
+    print(f"{folder}: {dangers} of class danger, {len(findings) - dangers} of class warning")
     return 1 if dangers else 0
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Break important lines one by one, each in a copy of the tree: its unit tests have to fail. Prints those that don't notice.
+"""Break important lines one by one, each in a copy of the tree, and print the mutations that no unit test notices.
 
-Usage: scripts/mutants.py [WORD]        (only mutations whose file or text has WORD)
+Usage: scripts/mutants.py [WORD]        (only mutations whose file or text contains WORD)
 
-A mutation whose old text isn't in its file exactly once is refused before anything runs: the line was rewritten. Take the
+A mutation whose old text isn't in its file exactly once is refused before anything runs: the line was rewritten. Copy the
 new wording into `MUTATIONS`, as short as it stays unique.
 """
 
@@ -26,7 +26,7 @@ CODE = Path("plugins/module_utils/dastern")
 TESTS = Path("tests/unit")
 AT_ONCE = 2
 LONGEST = 300
-"""Seconds for the tests of one mutation; one that makes them hang is noticed."""
+"""Seconds for the tests of one mutation; a mutation that makes them hang counts as noticed."""
 LEFT_OUT = (".*", "__pycache__", "integration", "security", "faults", "benchmarks")
 
 
@@ -34,11 +34,11 @@ class Mutation(NamedTuple):
     """A change of one line that a unit test has to notice."""
 
     file: str
-    """Below `CODE`."""
+    """Path below `CODE`."""
     old: str
     new: str
     tests: str
-    """Below `TESTS`."""
+    """Path below `TESTS`."""
 
     def __str__(self) -> str:
         return f"{CODE / self.file}: `{self.old}` -> `{self.new}`"
@@ -107,7 +107,7 @@ MUTATIONS = [
 
 
 def misplaced(mutation: Mutation) -> str:
-    """Say why a mutation can't be applied, with the line that is most like its old text; '' where it can be."""
+    """Return why a mutation can't be applied, with the line most like its old text; '' if it can be applied."""
     path = ROOT / CODE / mutation.file
     if not path.exists():
         return f"{mutation}\n  The file doesn't exist."
@@ -118,11 +118,11 @@ def misplaced(mutation: Mutation) -> str:
         return ""
     like = difflib.get_close_matches(mutation.old, map(str.strip, text.splitlines()), 1, 0.3)
     hint = f" Most like it: `{like[0]}`" if like and not count else ""
-    return f"{mutation}\n  The old text is there {count} times instead of once.{hint}"
+    return f"{mutation}\n  The old text occurs {count} times instead of once.{hint}"
 
 
 def fails(tree: Path, tests: str) -> str:
-    """Run unit tests in a copy of the tree; return what they end with, '' where they pass."""
+    """Run unit tests in a copy of the tree; return their output if they fail, '' if they pass."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / tests)]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
@@ -135,7 +135,7 @@ def fails(tree: Path, tests: str) -> str:
 
 
 def survives(tree: Path, mutation: Mutation) -> bool:
-    """Return whether the unit tests of a copy of the tree pass with a mutation, which is taken back afterwards."""
+    """Return whether the unit tests of a copy of the tree pass with a mutation, which is undone afterwards."""
     path = tree / CODE / mutation.file
     before = path.read_text("utf-8")
     try:
@@ -146,33 +146,33 @@ def survives(tree: Path, mutation: Mutation) -> bool:
 
 
 def survivors(mutations: Sequence[Mutation]) -> list[Mutation]:
-    """Return the mutations that no unit test notices. Refuse unit tests that fail without any."""
+    """Return the mutations that no unit test notices. Refuse unit tests that fail without a mutation."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(AT_ONCE) as workers:
         trees: queue.Queue[Path] = queue.Queue()
         for number in range(AT_ONCE):
             trees.put(shutil.copytree(ROOT, Path(folder, str(number)), ignore=shutil.ignore_patterns(*LEFT_OUT)))
 
-        def tried(mutation: Mutation) -> bool:
+        def survived(mutation: Mutation) -> bool:
             tree = trees.get()
             try:
-                survived = survives(tree, mutation)
+                survivor = survives(tree, mutation)
             finally:
                 trees.put(tree)
-            print(f"{'SURVIVED' if survived else 'noticed '} {mutation}", flush=True)
-            return survived
+            print(f"{'SURVIVED' if survivor else 'noticed '} {mutation}", flush=True)
+            return survivor
 
-        def whole(tests: str) -> str:
+        def unchanged(tests: str) -> str:
             tree = trees.get()
             try:
                 return fails(tree, tests)
             finally:
                 trees.put(tree)
 
-        for words in workers.map(whole, sorted({mutation.tests for mutation in mutations})):
-            if words:
-                raise SystemExit(f"Unit tests fail without a mutation:\n{words}")
-        results = list(workers.map(tried, mutations))
-    return [mutation for mutation, survived in zip(mutations, results, strict=True) if survived]
+        for output in workers.map(unchanged, sorted({mutation.tests for mutation in mutations})):
+            if output:
+                raise SystemExit(f"Unit tests fail without a mutation:\n{output}")
+        results = list(workers.map(survived, mutations))
+    return [mutation for mutation, survivor in zip(mutations, results, strict=True) if survivor]
 
 
 def main() -> int:
@@ -181,8 +181,8 @@ def main() -> int:
         return 2
     word = "".join(sys.argv[1:])
     mutations = [mutation for mutation in MUTATIONS if word in str(mutation)]
-    if wrong := list(filter(None, map(misplaced, mutations))):
-        print(*wrong, sep="\n", file=sys.stderr)
+    if problems := list(filter(None, map(misplaced, mutations))):
+        print(*problems, sep="\n", file=sys.stderr)
         return 1
     survived = survivors(mutations)
     print(f"{len(mutations)} mutations, {len(survived)} survived", *survived, sep="\n  ")

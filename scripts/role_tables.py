@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Write the tables of variables into docs/roles/, from the roles' argument specifications, and those of lint.
+"""Write the tables of variables into docs/roles/, from the roles' argument specifications, and the tables of docs/lint.md.
 
 Usage: scripts/role_tables.py [--check]
 
-Between `<!-- variables -->` and `<!-- /variables -->` docs/roles/<role>.md gets the role's table. Between
-`<!-- statements -->` and `<!-- /statements -->` docs/lint.md gets the examples of docs/lint_statements.yml. With --check
-nothing is written and the exit code is 1 if a table is not current.
+The role's table stands in docs/roles/<role>.md between `<!-- variables -->` and `<!-- /variables -->`. The examples of
+docs/lint_statements.yml stand in docs/lint.md between `<!-- statements -->` and `<!-- /statements -->`. With --check
+nothing is written, and the exit code is 1 if a table isn't current.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def table(role: Path) -> str:
 
 
 def shown(value: Any, role: Path) -> str:
-    """Return a default as an inventory would have it; for a long dictionary, a link to the role's defaults."""
+    """Return a default as an inventory would write it; for a long dictionary, a link to the role's defaults."""
     if isinstance(value, str):
         text = value.replace("|", "\\|")
         return f"`{text}`" if text else '`""`'
@@ -55,7 +55,7 @@ def shown(value: Any, role: Path) -> str:
 
 
 def lint_statements() -> str:
-    """Return Markdown tables of all kinds of statements: example, kind in the grammar, class with its rules, and why."""
+    """Return Markdown tables of all kinds of statements: example, kind in the grammar, findings, and why."""
     sections = yaml.safe_load((ROOT / "docs" / "lint_statements.yml").read_text("utf-8"))
     rows = []
     for section, examples in sections.items():
@@ -70,10 +70,10 @@ def lint_statements() -> str:
 
 def main() -> int:
     roles = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
-    wanted = [(ROOT / "docs" / "roles" / f"{role.name}.md", "variables", table(role)) for role in roles]
-    wanted.append((ROOT / "docs" / "lint.md", "statements", lint_statements()))
+    tables = [(ROOT / "docs" / "roles" / f"{role.name}.md", "variables", table(role)) for role in roles]
+    tables.append((ROOT / "docs" / "lint.md", "statements", lint_statements()))
     stale = []
-    for path, name, text in wanted:
+    for path, name, text in tables:
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before = path.read_text("utf-8")
         head, _, rest = before.partition(begin)

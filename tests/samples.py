@@ -10,7 +10,7 @@ from ansible.module_utils.dastern.backups.records import Check, Record
 
 ROOT = Path(__file__).resolve().parents[1]
 NOW = "2026-03-31T00:00:00+00:00"
-"""When the retention looks at the records."""
+"""The time at which the retention looks at the records."""
 
 
 def callback(name: str) -> Any:
@@ -23,7 +23,7 @@ def callback(name: str) -> Any:
 
 
 def record(day: int, kind: str = "full", prior: str = "", ok: bool | None = True, **changes: Any) -> Record:
-    """A backup of a day in March, called after it."""
+    """Return the record of a backup of a day in March, labelled with that day."""
     return Record(**{
         "label": f"{day:02d}", "kind": "logical" if kind == "logical" else "physical", "type": kind, "database": "d",
         "system": "1", "server": "17.12", "tool": "t", "began": f"2026-03-{day:02d}T00:00:00+00:00", "seconds": 1,

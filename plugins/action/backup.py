@@ -1,4 +1,4 @@
-"""Action plugin: take a backup, in the controller's own process where it can, so that progress is seen."""
+"""Action plugin: take a backup, if possible in the controller's own process, so that the operator sees the progress."""
 
 from __future__ import annotations
 

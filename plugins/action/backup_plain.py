@@ -1,4 +1,4 @@
-"""Action plugin: plain SQL, with the word that a replacement of the live database has to be confirmed by."""
+"""Action plugin: write or read plain SQL, and name the word that confirms a replacement of the live database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action plugin: read the job's own code on the controller, and have the host run it on schedule."""
+"""Action plugin: read the job's own code on the controller, and let the host run it on schedule."""
 
 from __future__ import annotations
 

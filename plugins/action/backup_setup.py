@@ -1,4 +1,4 @@
-"""Action plugin: have the repository of backups as declared, in the controller's own process where it can, so that progress is seen."""
+"""Action plugin: keep the repository of backups as declared, if possible in the controller's own process, so that the operator sees the progress."""
 
 from __future__ import annotations
 

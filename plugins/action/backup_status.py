@@ -1,4 +1,4 @@
-"""Action plugin: report the health of the backups, without a process of its own where the host is the controller."""
+"""Action plugin: report the health of the backups, without a separate process if the host is the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action plugin: verify all backups, in the controller's own process where it can, so that progress is seen."""
+"""Action plugin: verify all backups, if possible in the controller's own process, so that the operator sees the progress."""
 
 from __future__ import annotations
 

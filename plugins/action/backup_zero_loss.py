@@ -1,4 +1,4 @@
-"""Action plugin: have a receiver of the WAL that every commit waits for, in the controller's own process where it can, so that progress is seen."""
+"""Action plugin: add or remove the receiver of the WAL for which every commit waits, if possible in the controller's own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action plugin: refuse what isn't confirmed for this environment and host."""
+"""Action plugin: refuse a destructive step that isn't confirmed for this environment and host."""
 
 from __future__ import annotations
 

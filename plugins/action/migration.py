@@ -41,11 +41,11 @@ class ActionModule(HostAction):
             if params["state"] != "status":
                 raise
             return {"changed": False, "reachable": True, "unreadable": refusal.message, "applied": [], "pending": []}
-        found, result = self._linted(params, files)
+        findings, result = self._linted(params, files)
         if result is None:
             result = self._apply(params)
-        if found is not None:
-            result["lint"] = found
+        if findings is not None:
+            result["lint"] = findings
         for link in links(params["folder"]):
             warn(f"{params['folder']}/{link} is a symbolic link and is ignored, as Prisma ignores it.")
         for notice in result.get("notices", []):
@@ -58,53 +58,55 @@ class ActionModule(HostAction):
     def _linted(
         self, params: dict[str, Any], files: list[MigrationFile]
     ) -> tuple[list[dict[str, Any]] | None, dict[str, Any] | None]:
-        """The findings of lint, and the plan's result where it ends the run; None where the plan may be carried out.
+        """Return the findings of lint, and the plan's result if it ends the run; None if the plan may be carried out.
 
-        What is pending is known only on the host, so the plan is asked for first: a run with nothing pending and one in
-        check mode stay one call, and only files that are pending are looked at. Whatever else refuses the run is
-        shown together with the dangers that lint finds.
+        Only the host knows which migrations are pending, so the plan is made first: a run with nothing pending and a run
+        in check mode stay one call, and only pending files are linted. Other reasons that refuse the run are shown
+        together with the dangers that lint finds.
         """
         if params["lint"] == "off" or params["state"] != "latest":
             return None, None
         try:
             result = self.on_host({**params, "state": "plan"})
-        except DasTernError as wrong:
-            result = {"failed": True, "msg": wrong.message, **wrong.facts}
+        except DasTernError as error:
+            result = {"failed": True, "msg": error.message, **error.facts}
         if not (result.get("pending") or (result.get("failed_before") and not result.get("failed"))):
             return None, result
         try:
-            # The host itself refuses an empty one, unless it is allowed.
-            found = [
-                one for one in lint(files, result["pending"], params["folder"], together=True) if one.rule != "empty"
+            # The host itself refuses an empty file, unless it is allowed.
+            findings = [
+                finding
+                for finding in lint(files, result["pending"], params["folder"], together=True)
+                if finding.rule != "empty"
             ]
         except DasTernError as unreadable:
             if not result.get("failed"):
                 raise
             return None, {**result, "msg": f"{result['msg']}\n{unreadable.message}"}
-        danger = refusal(found) if params["lint"] == "fail" else ""
-        said = [one for one in found if not danger or one.severity == "warning"]
-        for one in said[:_SHOWN]:
-            warn(str(one))
-        if said[_SHOWN:]:
-            rules = ", ".join(sorted({one.rule for one in said[_SHOWN:]}))
-            warn(f"lint: {len(said) - _SHOWN} more ({rules}); `-e report_file=PATH` keeps them all.")
-        shown = grouped(found)
+        danger = refusal(findings) if params["lint"] == "fail" else ""
+        warnings = [finding for finding in findings if not danger or finding.severity == "warning"]
+        for finding in warnings[:_SHOWN]:
+            warn(str(finding))
+        if rest := warnings[_SHOWN:]:
+            rules = ", ".join(sorted({finding.rule for finding in rest}))
+            warn(f"lint: {len(rest)} more ({rules}); `-e report_file=PATH` keeps them all.")
+        shown = grouped(findings)
         if result.get("failed"):
             return shown, {**result, "msg": "\n".join(filter(None, [result["msg"], danger]))}
         refused = [*result.get("refused", []), *([danger] if danger else [])]
         if self._task.check_mode:
             return shown, {**result, "refused": refused}
         if refused:
-            words = refused if danger else [*refused, "Nothing was applied."]
+            lines = refused if danger else [*refused, "Nothing was applied."]
             return shown, {
                 "failed": True,
-                "msg": "\n".join(words),
+                "msg": "\n".join(lines),
                 **{key: result[key] for key in ("applied", "pending")},
             }
         return shown, None
 
     def _apply(self, params: dict[str, Any]) -> dict[str, Any]:
-        # The first try doesn't wait, so that an operator reads at once whom a second one waits for.
+        # The first try doesn't wait, so that the operator reads at once whom the second one waits for.
         result = self.on_host({**params, "lock_wait": 0})
         if "locked_by" in result and params["state"] == "latest" and not result.get("failed"):
             say(f"Another run is migrating: waiting for {who(result['locked_by'])} ...", color="yellow")
@@ -128,8 +130,8 @@ class ActionModule(HostAction):
             )
         if directory := result.get("backup_due"):
             lines.append(f"a backup into {directory} would come first")
-        if words := result.get("unreadable"):
-            lines.append(words)
+        if message := result.get("unreadable"):
+            lines.append(message)
         elif result.get("reachable") is False:
             lines.append(f"not known: {result['message']}")
         elif result.get("failed"):
@@ -157,9 +159,10 @@ class ActionModule(HostAction):
                 commands.append("ansible-playbook playbooks/baseline.yml")
             elif result["pending"] and not refused:
                 commands.append("ansible-playbook migrate.yml")
-        if found := result.get("lint"):
+        if findings := result.get("lint"):
             danger, warning = (
-                sum(len(one["places"]) for one in found if one["severity"] == name) for name in ("danger", "warning")
+                sum(len(finding["places"]) for finding in findings if finding["severity"] == severity)
+                for severity in ("danger", "warning")
             )
             lines.append(f"lint: {danger} of class danger, {warning} of class warning")
         for finding in ("edited", "missing", "out_of_order", "failed_before", "interrupted", "running", "empty"):
@@ -170,7 +173,7 @@ class ActionModule(HostAction):
 
 
 def _next(finding: str, name: str, folder: str) -> list[str]:
-    """What to run about the finding on migration `name`."""
+    """Return the commands that help with the finding on migration `name`."""
     return {
         "edited": [f"git log -p -- {quote(f'{folder}/{name}')}"],
         "missing": ["git fetch && git status"],
@@ -180,18 +183,18 @@ def _next(finding: str, name: str, folder: str) -> list[str]:
 
 
 def _applied_lines(applied: list[dict[str, Any]]) -> list[str]:
-    took = sum(one["ms"] for one in applied) / 1000
-    more = [f"... and {len(applied) - _SHOWN} more, {took:.1f} s in all"] if len(applied) > _SHOWN else []
-    return [f"{one['name']} applied in {one['ms']:.0f} ms" for one in applied[:_SHOWN]] + more
+    seconds = sum(migration["ms"] for migration in applied) / 1000
+    more = [f"... and {len(applied) - _SHOWN} more, {seconds:.1f} s in all"] if len(applied) > _SHOWN else []
+    return [f"{migration['name']} applied in {migration['ms']:.0f} ms" for migration in applied[:_SHOWN]] + more
 
 
 def _exit_code(result: dict[str, Any], on_out_of_order: str) -> int:
-    """What `migration_status.yml` ends with, for CI."""
+    """Return the exit code of `migration_status.yml`, for CI."""
     if result.get("reachable") is False:
         return 4
     if any(
-        result.get(one)
-        for one in ("unreadable", "failed_before", "edited", "missing", "empty", "tables_without_ledger")
+        result.get(problem)
+        for problem in ("unreadable", "failed_before", "edited", "missing", "empty", "tables_without_ledger")
     ):
         return 2
     if result.get("out_of_order") and on_out_of_order == "fail":

@@ -32,7 +32,7 @@ class ActionModule(HostAction):
         return result
 
     def _written(self, params: dict[str, Any], files: list[MigrationFile], result: dict[str, Any]) -> dict[str, Any]:
-        """What the migration that says `result["migration"]` adds to the result; it is written once."""
+        """Write the migration with the text `result["migration"]` once, and return what it adds to the result."""
         folder, name, text = Path(params["folder"]), params["write_migration"], result["migration"]
         for file in files:
             if file.name in result["pending"] and re.fullmatch(rf"\d{{14}}_{name}", file.name) and file.sql == text:
@@ -56,7 +56,7 @@ class ActionModule(HostAction):
         return {"drift": self._report(result)}
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The section `drift` of the play's summary."""
+        """Return the section `drift` of the play's summary."""
         if "drifted" not in result:
             return {"lines": ["failed: " + str(result.get("msg", "")).partition("\n")[0]], "next": []}
         keys = (
@@ -83,7 +83,7 @@ class ActionModule(HostAction):
             )
             lines.append(f"{result['path']} {would}: {len(result['statements'])} statements")
             lines += [f"by hand: {entry.splitlines()[0]}" for entry in result["by_hand"]]
-            lines += [f"not complete: {words}" for words in result["left"]]
+            lines += [f"not complete: {difference}" for difference in result["left"]]
             complete = not result["by_hand"] and not result["left"]
             if complete:
                 lines.append("complete: tried in a scratch database, it leaves no difference")
@@ -93,5 +93,5 @@ class ActionModule(HostAction):
             )
         else:
             commands = [WRITE]
-        lines += [f"failed before, what it left is part of the above: {name}" for name in result["failed_before"]]
+        lines += [f"failed before, its remains are among the differences: {name}" for name in result["failed_before"]]
         return {**report, "lines": lines, "next": commands}

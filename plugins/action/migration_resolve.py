@@ -1,4 +1,4 @@
-"""Action plugin: read the migrations, and where a checksum is to be repaired their history, on the controller."""
+"""Action plugin: read the migrations on the controller, and their history if a checksum is to be repaired."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ActionModule(HostAction):
 
 
 def former_versions(path: Path) -> list[str]:
-    """The texts that `path` had in the history of its git repository, the newest first; none if there is no history."""
+    """Return the texts of `path` in the history of its git repository, the newest first; none if there is no history."""
 
     def git(*arguments: str) -> bytes:
         done = subprocess.run(["git", "-C", str(path.parent), *arguments], capture_output=True)

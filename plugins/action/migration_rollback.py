@@ -1,4 +1,4 @@
-"""Action plugin: read the migrations on the controller, then take them back from the host of the task."""
+"""Action plugin: read the migrations on the controller, then roll them back from the host of the task."""
 
 from __future__ import annotations
 

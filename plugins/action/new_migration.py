@@ -1,4 +1,4 @@
-"""Action plugin: make the directory and the files of a new migration, on the controller."""
+"""Action plugin: create the directory and the files of a new migration, on the controller."""
 
 from __future__ import annotations
 

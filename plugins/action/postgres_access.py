@@ -1,4 +1,4 @@
-"""Action plugin: keep roles and privileges, without a process of its own where the host is the controller."""
+"""Action plugin: keep roles and privileges, without a separate process if the host is the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action plugin: look at what is there, without a process of its own where the host is the controller."""
+"""Action plugin: examine the existing objects, without a separate process if the host is the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action plugin: restore a backup for trial, in the controller's own process where it can."""
+"""Action plugin: restore a backup for trial, if possible in the controller's own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action plugin: empty a schema, for which the confirmation has to name this environment and host."""
+"""Action plugin: empty a schema, if the confirmation names this environment and host."""
 
 from __future__ import annotations
 

@@ -45,11 +45,11 @@ class ActionModule(HostAction):
         return result
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The section `schema` of the play's summary."""
+        """Return the section `schema` of the play's summary."""
         if "files" not in result:
             return {"lines": ["failed: " + str(result.get("msg", "")).partition("\n")[0]], "next": []}
-        word = "not current" if result.get("failed") else "would be written" if self._task.check_mode else "written"
-        lines = [f"{path} {word}" for path in result["files"]] or ["the files are current"]
+        state = "not current" if result.get("failed") else "would be written" if self._task.check_mode else "written"
+        lines = [f"{path} {state}" for path in result["files"]] or ["the files are current"]
         lines.append(f"{result['tables']} tables, {result['objects']} objects")
-        lines += [f"the owner can't load: {one}" for one in result["refused"]]
+        lines += [f"the owner can't load: {statement}" for statement in result["refused"]]
         return {"files": result["files"], "lines": lines, "next": [WRITE] if result.get("failed") else []}

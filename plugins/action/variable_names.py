@@ -1,4 +1,4 @@
-"""Action plugin: refuse what the command line sets and nothing reads, such as `tagret`, before anything is done."""
+"""Action plugin: refuse variables that the command line sets and nothing reads, such as `tagret`, before anything is done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ansible.utils.vars import load_extra_vars
 ROOT = Path(__file__).resolve().parents[2]
 
 LEFT_OVER = "_raw_params"
-"""Where Ansible's `key=value` puts words that stand behind a blank."""
+"""The key under which Ansible's `key=value` puts words after a blank."""
 
 
 class ActionModule(ActionBase):
@@ -46,33 +46,33 @@ class ActionModule(ActionBase):
         refused = unknown([name for name in map(str, extra) if not is_foreign(name, foreign)], known)
         declared = sorted((variables.keys() & own) - extra.keys())
         if not refused and not declared:
-            # Behind an underscore are internals; what Ansible itself sets has nothing near it.
+            # Names with a leading underscore are internal; no variable that Ansible itself sets resembles ours.
             given = [
                 name for name in variables.keys() - extra.keys() if name[:1] != "_" and not is_foreign(name, foreign)
             ]
             near = near_misses(given, roles | STATES | EVERYWHERE)
             for name, nearest in near.items():
                 Display().warning(
-                    f"The inventory sets `{name}`, which nothing of this project reads: is `{nearest}` meant? If it belongs "
+                    f"The inventory sets `{name}`, which nothing in this project reads. Did you mean `{nearest}`? If it belongs "
                     f"to somebody else, list it in `{FOREIGN}`."
                 )
             return {"changed": False, "near": near}
         playbook = " and ".join(context.CLIARGS.get("args") or [])
         left_over = "Something" if any(map(is_secret, extra)) else f"`{extra.get(LEFT_OVER)}`"
-        words = [
+        sentences = [
             f"{left_over} stands on the command line behind a blank and belongs to no variable: quote a value with blanks "
             "twice, -e 'label=\"two words\"'."
             if name == LEFT_OVER
-            else _words(name, nearest, name in others, playbook)
+            else _refusal(name, nearest, name in others, playbook)
             for name, nearest in refused.items()
         ]
-        words += [
-            f"`{name}` is set in the inventory, and {playbook} takes it from the command line alone: give it there "
+        sentences += [
+            f"`{name}` is set in the inventory, but {playbook} takes it only from the command line: give it there "
             f"(`-e {name}=...`), or rename it in the inventory."
             for name in declared
         ]
         if refused.keys() - {LEFT_OVER}:
-            words.append(
+            sentences.append(
                 "`docs/playbooks.md` lists the variables of each playbook, and `docs/roles/` those of each role. List a variable "
                 f"that belongs to somebody else in `{FOREIGN}`."
             )
@@ -80,11 +80,11 @@ class ActionModule(ActionBase):
             "failed": True,
             "unknown": refused,
             "declared": declared,
-            "msg": " ".join([*words, "Nothing was done."]),
+            "msg": " ".join([*sentences, "Nothing was done."]),
         }
 
 
-def _words(name: str, nearest: str | None, elsewhere: bool, playbook: str) -> str:
+def _refusal(name: str, nearest: str | None, elsewhere: bool, playbook: str) -> str:
     near = f" Did you mean `{nearest}`?" if nearest else ""
     if elsewhere:
         return f"`-e {name}` is for another playbook: {playbook} doesn't read it.{near}"

@@ -1,7 +1,7 @@
-"""Callback: Ansible's usual output, without what nobody reads while a playbook runs.
+"""Callback: Ansible's usual output, reduced to the lines that matter while a playbook runs.
 
-Unchanged and skipped tasks are silent, a changed one is a line. A failure that the summary will show whole, with the
-complete commands, is a line here; every other one is shown here. `-v` brings the usual output back.
+Unchanged and skipped tasks print nothing, a changed one prints a line. A failure that the summary will show in full, with
+complete commands, prints a line here; every other failure is shown here. `-v` brings the usual output back.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from ansible.utils.display import Display
 DOCUMENTATION = r"""
 name: dastern_output
 type: stdout
-short_description: What changed, line by line, and each failure once
+short_description: The changes, line by line, and each failure once
 description:
-  - Unchanged and skipped tasks are silent; a changed one is a line with its host and name. C(-v) shows what Ansible usually does.
-  - Where the summary of C(dastern_report) shows a failure, this output names only its task. All other failures are shown here, with
-    those that are ignored or rescued.
+  - Unchanged and skipped tasks print nothing; a changed one prints a line with its host and name. C(-v) brings Ansible's usual output
+    back.
+  - If the summary of C(dastern_report) shows a failure, this output names only its task. All other failures are shown here, ignored
+    and rescued ones too.
   - Adds inventory, limit, the instance's variables and the way to connect to the commands in the message of a failed task.
 extends_documentation_fragment: [default_callback, result_format_callback]
 """
@@ -38,7 +39,7 @@ extends_documentation_fragment: [default_callback, result_format_callback]
 ROOT = Path(__file__).resolve().parents[2]
 
 _ITEMS = 10
-"""Items of a loop that the line of a changed task names."""
+"""Number of items that the line of a changed loop names."""
 
 
 class Whole(Default):  # type: ignore[misc]
@@ -61,15 +62,14 @@ class Whole(Default):  # type: ignore[misc]
         super().v2_runner_item_on_failed(result)
 
     def _complete(self, result: Any) -> None:
-        told = result.result
-        # What the summary says anyway.
-        told.pop("ansible_stats", None)
-        for name in told.keys() & {"msg", "preflight"}:
-            whole = self._command_line.complete(told[name])
-            if name == "msg" and whole != told[name]:
+        values = result.result
+        values.pop("ansible_stats", None)  # the summary shows it
+        for name in values.keys() & {"msg", "preflight"}:
+            complete = self._command_line.complete(values[name])
+            if name == "msg" and complete != values[name]:
                 # It would be printed as well, with the commands as they were.
-                told.pop("exception", None)
-            told[name] = whole
+                values.pop("exception", None)
+            values[name] = complete
 
     def _get_diff(self, difflist: Any) -> Any:
         return super()._get_diff(presentable({"diff": difflist})["diff"])
@@ -138,13 +138,13 @@ class Short(Whole):
         self._show_debug(result)
 
     def _show_debug(self, result: Any) -> None:
-        """Show the words of a `debug` task, which is there for them."""
+        """Show the message of a `debug` task."""
         if result.task.action not in C._ACTION_DEBUG:
             return
         self._clean_results(result.result, result.task.action)
-        words = result.result.get("msg")
+        message = result.result.get("msg")
         self._line("ok", result, color=C.COLOR_OK)
-        self._lines(words if isinstance(words, str) else self._dump_results(result.result).strip("\n"))
+        self._lines(message if isinstance(message, str) else self._dump_results(result.result).strip("\n"))
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         self._handle_warnings(result.result)
@@ -169,13 +169,13 @@ class Short(Whole):
         self._handle_warnings(result.result)
         stderr = self.get_option("display_failed_stderr")
         self._line(outcome, result, color=color, stderr=stderr)
-        words = self._command_line.complete(self._messages.of(result))
+        message = self._command_line.complete(self._messages.of(result))
         if not (final and self._summarised):
-            self._lines(words, color=color, stderr=stderr)
+            self._lines(message, color=color, stderr=stderr)
             return
         if not withheld:
             atexit.register(self._show_withheld)
-        withheld.append((self.host_label(result), words))
+        withheld.append((self.host_label(result), message))
 
     def _cut_short(self, number: signal.Signals) -> Callable[[int, Any], None]:
         """Return a handler that shows the withheld failures, as no clean-up of Python's runs at that signal."""
@@ -194,10 +194,10 @@ class Short(Whole):
         return end
 
     def _show_withheld(self) -> None:
-        """Show what the summary didn't, as the run was cut short."""
-        for host, words in withheld:
+        """Show the failures that the summary didn't, because the run was cut short."""
+        for host, message in withheld:
             self._display.display(shown(f"failed: [{host}]"), color=C.COLOR_ERROR)
-            self._lines(words, color=C.COLOR_ERROR)
+            self._lines(message, color=C.COLOR_ERROR)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if not self._summarised or self.get_option("show_custom_stats"):
@@ -209,9 +209,9 @@ class Short(Whole):
         name = self._last_task_name or result.task.get_name().strip()
         self._display.display(shown(f"{outcome}: [{self.host_label(result)}] {name}{items}"), **how)
 
-    def _lines(self, words: str, **how: Any) -> None:
-        """Show what a task says below its name."""
-        for line in words.expandtabs().split("\n"):
+    def _lines(self, message: str, **how: Any) -> None:
+        """Show a task's message below its name."""
+        for line in message.expandtabs().split("\n"):
             self._display.display(f"    {shown(line)}", **how)
 
 

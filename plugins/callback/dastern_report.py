@@ -1,8 +1,8 @@
 """Callback: the short summary at the end of a play, and the same as JSON.
 
-What the sections say comes from the statistics that roles and modules leave under `dastern_report`
+The sections come from the statistics that roles and modules leave under `dastern_report`
 (`ansible.builtin.set_stats`, or `ansible_stats` in a module's result). They are collected here as they come, because
-Ansible's own merge drops a dictionary when an earlier one was templated and this one was not.
+Ansible's own merge drops a dictionary if an earlier one was templated and this one was not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -29,11 +30,11 @@ name: dastern_report
 type: aggregate
 short_description: Summary of a play in a few lines, and as JSON
 description:
-  - Prints what was, what changed, how long it took, why it failed, in all its lines, and what to run next; hosts that failed come
-    last. A playbook that isn't this project's gets a summary where a role of this project spoke, or where I(report_file) is given;
-    without that its failures stand in the output of its tasks only.
-  - With C(-e report_file=PATH) the same is written to that file on the controller as JSON. Its folder has to be there, else
-    the play ends before its first task.
+  - Prints the state, the changes, the duration, each failure in full, and the next commands; hosts that failed come last. A
+    playbook of another project gets a summary if a role of this project reported something, or if I(report_file) is given;
+    without I(report_file) only the output of its tasks shows its failures.
+  - C(-e report_file=PATH) also writes the summary to that file on the controller as JSON. Its folder has to exist, else the play
+    ends before its first task.
 """
 
 
@@ -62,22 +63,27 @@ SECTIONS = (
 
 
 def unwritable(report_file: Any) -> str:
-    """Why the report can't be written, before anything is done; "" if it can or isn't wanted."""
+    """Return why the report can't be written; "" if it can, or if none was asked for."""
     if not report_file:
         return ""
     path = Path(str(report_file)).expanduser()
     if path.is_dir():
         return (
-            f"`report_file` is {path}, a directory; wanted is a file, such as {path / 'report.json'}. Nothing was done."
+            f"`report_file` is {path}, a directory; expected a file, such as {path / 'report.json'}. Nothing was done."
         )
     if not path.parent.is_dir():
         return (
-            f"`report_file` is {path}, and there is no folder {path.parent}; wanted is a file in a folder that is there. Nothing "
-            f"was done. `mkdir -p {quote(str(path.parent))}`, or correct the path."
+            f"`report_file` is {path}, but the folder {path.parent} doesn't exist; expected a file in an existing folder. Nothing "
+            f"was done. Create the folder with `mkdir -p {quote(str(path.parent))}`, or correct the path."
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"`report_file` is {path}, and this user may not write to {path.parent}. Nothing was done. Name another folder."
+        return f"`report_file` is {path}, but this user may not write to {path.parent}. Nothing was done. Name another folder."
     return ""
+
+
+def _ordered(sections: Iterable[str]) -> list[str]:
+    """Return the names of sections in the order in which they are shown."""
+    return sorted(sections, key=lambda name: (*SECTIONS, name).index(name))
 
 
 class CallbackModule(CallbackBase):
@@ -104,22 +110,22 @@ class CallbackModule(CallbackBase):
             self._refuse_without_hosts(playbook.get_plays())
 
     def _refuse_without_hosts(self, plays: list[Any]) -> None:
-        """End a run of which a play would find no host: Ansible itself skips it and succeeds."""
+        """End the run if one of its plays matches no host: Ansible itself would skip the play and succeed."""
         for play in plays:
             inventory = play.get_variable_manager()._inventory
             try:
                 if inventory.get_hosts(play.hosts):
                     continue
             except AnsibleError:
-                pass  # the pattern is none of its groups or hosts
-            sources = " and ".join(near(str(one), os.getcwd()) for one in context.CLIARGS.get("inventory") or ())
-            wanted = ":".join(play.hosts) if isinstance(play.hosts, list) else play.hosts
-            limit = f", limited to `{subset}`," if (subset := context.CLIARGS.get("subset")) else ""
+                pass  # the inventory has no such group or host
+            sources = " and ".join(near(str(source), os.getcwd()) for source in context.CLIARGS.get("inventory") or ())
+            pattern = ":".join(play.hosts) if isinstance(play.hosts, list) else play.hosts
+            limit = f", limited to `{subset}`," if (subset := context.CLIARGS.get("subset")) else ","
             inventory.subset(None)
             hosts = ", ".join(sorted(host.name for host in inventory.get_hosts("all"))) or "none"
             groups = ", ".join(sorted(set(inventory.groups) - {"all", "ungrouped"})) or "none"
             self._display.error(
-                f"No host of {sources} matches `{wanted}`{limit} as {self._playbook} wants. Nothing was done. Its hosts: "
+                f"No host of {sources} matches `{pattern}`{limit} which {self._playbook} needs. Nothing was done. Its hosts: "
                 f"{hosts}; its groups: {groups}."
             )
             raise SystemExit(1)
@@ -128,9 +134,9 @@ class CallbackModule(CallbackBase):
         extra = play.get_variable_manager().extra_vars
         self._report_file = extra.get("report_file")
         self._command_line = CommandLine(ROOT, extra)
-        if wrong := unwritable(self._report_file):
-            self._display.error(shown(wrong))  # its command can be copied
-            # An exception of another kind would be a warning. Nothing was started yet; Ansible's own clean-up still runs.
+        if message := unwritable(self._report_file):
+            self._display.error(shown(message))  # its command can be copied
+            # Any other exception would only be a warning. Nothing was started yet, and Ansible's own clean-up still runs.
             raise SystemExit(1)
 
     def v2_runner_on_ok(self, result: Any) -> None:
@@ -142,21 +148,21 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self.v2_runner_on_ok(result)
-        words = self._messages.of(result)
+        message = self._messages.of(result)
         if not ignore_errors and not is_rescued(result.task):
-            self._failed(result, words)
+            self._failed(result, message)
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         self._messages.add_item(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        words = self._messages.of(result)
+        message = self._messages.of(result)
         if not result.task.ignore_unreachable:
-            self._failed(result, words)
+            self._failed(result, message)
 
-    def _failed(self, result: Any, words: str) -> None:
-        words = self._command_line.complete(words)
-        self._failures.append({"host": result.host.get_name(), "task": result.task.get_name(), "message": words})
+    def _failed(self, result: Any, message: str) -> None:
+        message = self._command_line.complete(message)
+        self._failures.append({"host": result.host.get_name(), "task": result.task.get_name(), "message": message})
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         seconds = round(time.monotonic() - self._began, 1)
@@ -194,7 +200,7 @@ class CallbackModule(CallbackBase):
             if (code := section.get("exit_code"))
         ]
         if codes and not any(host["failed"] for host in hosts.values()):
-            # Ansible itself knows no code for these. Its own clean-up still runs: it stands in `finally` clauses.
+            # Ansible itself has no exit codes for these. Its own clean-up still runs, because it is in `finally` clauses.
             raise SystemExit(min(codes))
 
     def _show(self, host: str, summary: dict[str, Any], seconds: float) -> None:
@@ -208,14 +214,15 @@ class CallbackModule(CallbackBase):
             color=color,
         )
         messages = [failure["message"] for failure in self._failures if failure["host"] == host]
-        # The roles' own sections have the first line of a failure; it is shown whole below them.
-        repeated = {f"failed: {words.partition(chr(10))[0]}" for words in messages}
-        for name in sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one)):
-            lines = [line for line in summary["sections"][name].get("lines", []) if line not in repeated]
+        # Sections repeat lines of a failure, such as its first one or a table; they are shown only in the failure.
+        repeated = {f"failed: {message.partition(chr(10))[0]}" for message in messages}
+        repeated |= {line.strip() for message in messages for line in message.split("\n")}
+        for name in _ordered(summary["sections"]):
+            lines = [line for line in summary["sections"][name].get("lines", []) if line.strip() not in repeated]
             self._section(name.replace("_", " "), lines)
         if self._ours or self._report_file:
-            for words in messages:
-                self._section("failed", words.expandtabs().split("\n"), color=color)
+            for message in messages:
+                self._section("failed", message.expandtabs().split("\n"), color=color)
         self._section("next", summary["next"])
 
     def _section(self, name: str, lines: list[str], color: str | None = None) -> None:
@@ -223,24 +230,25 @@ class CallbackModule(CallbackBase):
             self._line(f"  {'' if number else name:<12} {line}", color=color)
 
     def _next(self, summary: dict[str, Any]) -> list[str]:
-        """The commands that make sense now; what was only checked, or lacks a confirmation, is done by this one again."""
+        """Return the commands to run next: the same one again after a check, or if a confirmation is missing."""
         sections = summary["sections"].values()
         if word := next((section["confirm"] for section in sections if section.get("confirm")), ""):
             return [self._command_line.again(word)]
         refused = any(section.get("refused") for section in sections)
         if self._check and summary["changed"] and not summary["failed"] and not refused:
             return [self._command_line.again()]
-        # Sections come in the order in which they are shown; each command once.
-        ordered = sorted(summary["sections"], key=lambda one: (*SECTIONS, one).index(one))
-        return list(dict.fromkeys(one for name in ordered for one in summary["sections"][name].get("next", [])))
+        commands = [
+            command for name in _ordered(summary["sections"]) for command in summary["sections"][name].get("next", [])
+        ]
+        return list(dict.fromkeys(commands))
 
-    def _line(self, words: str, color: str | None = None) -> None:
-        """Show one line, whatever names and server's words are in it."""
-        self._display.display(shown(words), color=color)
+    def _line(self, line: str, color: str | None = None) -> None:
+        """Show one line, whatever names and server's messages are in it."""
+        self._display.display(shown(line), color=color)
 
     def _write(self, path: Path, report: dict[str, Any]) -> None:
         path = path.expanduser()
-        # The folder was there when the play began: it is not made, lest a mistyped name makes one.
+        # The folder existed when the play began. It isn't created here, because a mistyped name would create one.
         partial = path.with_name(path.name + ".partial")
         try:
             text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"

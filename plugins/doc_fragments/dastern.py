@@ -1,4 +1,4 @@
-"""What the documentation of the modules that connect to the database has in common."""
+"""Documentation of the options of all modules that connect to the database."""
 
 from __future__ import annotations
 

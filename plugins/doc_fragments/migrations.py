@@ -1,4 +1,4 @@
-"""What the documentation of the modules that work on a folder of migrations has in common."""
+"""Documentation of the options of all modules that work on a folder of migrations."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ options:
     suboptions:
       name: {description: Name of the directory., type: str, required: true}
       sql: {description: Text of its C(migration.sql)., type: str, required: true}
-      down: {description: "Text of its C(down.sql), where that is asked for.", type: str}
+      down: {description: "Text of its C(down.sql), if the module needs it.", type: str}
 """

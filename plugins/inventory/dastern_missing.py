@@ -1,4 +1,4 @@
-"""Inventory plugin: an inventory that isn't there is refused with the names of those that are."""
+"""Inventory plugin: refuse an inventory that doesn't exist, with the names of the existing ones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ansible.plugins.inventory import BaseInventoryPlugin
 
 DOCUMENTATION = r"""
 name: dastern_missing
-short_description: Names the inventories that exist when one that doesn't was given
+short_description: Names the existing inventories if the given one doesn't exist
 description:
-  - Stands last among the enabled plugins and takes only paths that don't exist.
+  - Is the last of the enabled plugins and takes only paths that don't exist.
 options: {}
 """
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORIES = ROOT / "inventories"
 
-# Ansible ships `module_utils/dastern` to hosts by itself, but doesn't let plugins on the controller import it. Inventory
-# plugins are the first that every command of Ansible loads, so this line serves the action and callback plugins, too.
+# Ansible ships `module_utils/dastern` to hosts by itself, but doesn't let plugins on the controller import it. Every
+# command of Ansible loads inventory plugins first, so this line serves the action and callback plugins, too.
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
 
@@ -33,9 +33,9 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
         return not os.path.exists(path)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
-        there = sorted(folder.name for folder in INVENTORIES.iterdir() if folder.is_dir())
+        names = sorted(folder.name for folder in INVENTORIES.iterdir() if folder.is_dir())
         near = os.path.relpath(INVENTORIES)
         raise AnsibleParserError(
-            f"There is no inventory {os.path.relpath(path)}. Nothing was done. There are: "
-            f"{', '.join(f'-i {near}/{name}' for name in there) or f'none in {near}'}."
+            f"There is no inventory {os.path.relpath(path)}. Nothing was done. Existing inventories: "
+            f"{', '.join(f'-i {near}/{name}' for name in names) or f'none in {near}'}."
         )

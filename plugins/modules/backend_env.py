@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: a backend's .env file says where the database is."""
+"""Ansible module: set the database's URL in a backend's .env file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ DOCUMENTATION = r"""
 module: backend_env
 short_description: Set DATABASE_URL in a .env file
 description:
-  - Writes the URL with everything percent-encoded; parameters of the former one, such as C(connection_limit), stay.
-  - Leaves every other byte of the file as it is. Of several
-    assignments the last one counts for dotenv, so that one is changed; the others are named in a warning.
-  - Nobody but the file's owner can read it afterwards. A looser mode of a file that is there is tightened, which is said;
-    owner and group are kept. A new file has mode 0600.
-  - A symbolic link is followed if root or the owner of what it leads to has set it. Every part of the path is opened relative
-    to the one before, so that nothing can be exchanged meanwhile.
+  - Writes the URL with everything percent-encoded; parameters of the former URL, such as C(connection_limit), stay.
+  - Leaves every other byte of the file as it is. Of several assignments the last counts for dotenv, so that is the one that
+    is changed; a warning names the others.
+  - Nobody but the file's owner can read it afterwards. A looser mode of an existing file is tightened, and the report says
+    so; owner and group are kept. A new file has mode 0600.
+  - A symbolic link is followed if it belongs to root or to the owner of its target. Every part of the path is opened relative
+    to the part before, so that nothing can be exchanged meanwhile.
 options:
-  path: {description: "The file; it needn't exist, its directory has to.", type: path, required: true}
+  path: {description: "The file; it needn't exist, but its directory must.", type: path, required: true}
   name: {description: Name of the variable., type: str, default: DATABASE_URL}
   host: {description: Host in the URL., type: str, required: true}
   port: {description: Port in the URL., type: int, required: true}
@@ -23,7 +23,7 @@ options:
   user: {description: User in the URL., type: str, required: true}
   password_file: {description: File on this host that holds the password., type: path, required: true}
   schema: {description: Schema in the URL., type: str, default: public}
-  assume_password: {description: In check mode go on although the password file isn't there yet., type: bool, default: false}
+  assume_password: {description: Accept in check mode that the password file doesn't exist yet., type: bool, default: false}
 attributes:
   check_mode:
     support: full
@@ -33,7 +33,7 @@ attributes:
     description: The line with its password masked.
   idempotent:
     support: full
-    description: A file that already says so isn't written, whatever its quotes.
+    description: A file that already holds the URL isn't written, whatever its quotes.
 author: Das Tern
 """
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: take a backup of a server in a container, verify it, and delete those that are too many."""
+"""Ansible module: take a backup of a server in a container, verify it, and delete expired backups."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ DOCUMENTATION = r"""
 module: backup
 short_description: Take, verify and record a backup; apply the retention
 description:
-  - Physical backups are pgBackRest's, with a named restore point behind each and an exact census of the database there.
-  - Only a backup that was verified gets a record and counts; what a killed run left is deleted by the next.
-  - The newest verified backup, what a kept one is built upon, and the WAL that it needs are never deleted.
+  - Physical backups are pgBackRest's. Each ends with a named restore point and an exact census of the database at that point.
+  - Only a verified backup gets a record and counts. The next run deletes the remains of a killed run.
+  - The newest verified backup, the backups that a kept one depends on, and the WAL that they need are never deleted.
 options:
   backup_type:
-    description: Empty is V(full) if there is none to build upon, else V(incr); V(logical) where no WAL is archived.
+    description: Empty means V(full) if there is no backup to build upon, else V(incr), and V(logical) where no WAL is archived.
     type: str
     choices: ["", full, diff, incr, logical]
     default: ""
@@ -21,10 +21,10 @@ extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full
-    description: Says what would be taken and deleted; writes nothing.
+    description: Reports what would be taken and deleted; writes nothing.
   diff_mode:
     support: full
-    description: The backups that there are, before and after.
+    description: The list of backups before and after.
   idempotent:
     support: none
     description: Each run takes a backup.
@@ -41,8 +41,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 label: {description: The backup's label., returned: when taken, type: str}
-record: {description: What its record says., returned: when taken, type: dict}
-deleted: {description: Labels that went or would go., returned: always, type: list, elements: str}
+record: {description: Content of its record., returned: when taken, type: dict}
+deleted: {description: Labels of backups that were or would be deleted., returned: always, type: list, elements: str}
 lines: {description: The same in words., returned: always, type: list, elements: str}
 """
 

@@ -1,38 +1,38 @@
 #!/usr/bin/python
-"""Ansible module: the folders of the backups, each with the owner that may write in it."""
+"""Ansible module: create the folders of the backups, each with the owner that may write there."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_folders
-short_description: Ensure that the folders of backups and configuration are there and belong to whom they should
+short_description: Ensure that the folders of backups and configuration exist with the right owners
 description:
-  - Root alone writes in O(backup_dir) itself, in C(records) and in C(logical). C(repository), C(transfer) and C(received) belong to
-    the containers, each of which sees its own.
-  - A folder of an earlier version, which belonged to the container as a whole, is taken over as it is. A link in it is refused, as
-    the container could have put it there.
+  - Only root writes to O(backup_dir) itself, to C(records) and to C(logical). C(repository), C(transfer) and C(received) belong to
+    the containers, each of which sees only its own.
+  - A folder of an earlier version, all of which belonged to the container, is taken over as it is. A link in it is refused,
+    because the container could have put it there.
 options:
   backup_dir: {description: Folder of the host for the backups., type: path, required: true}
   config_dir: {description: Folder of the host for configuration and secrets., type: path, required: true}
   endpoint: {description: The Docker Engine's URL., type: str, default: ""}
   container:
-    description: Refuse to take a folder over that this running container, of an earlier version, still writes into.
+    description: Refuse to take over a folder to which this running container of an earlier version still writes.
     type: str
     default: ""
   new_folder:
-    description: Whether O(backup_dir) may begin anew where it isn't the one that this server's backups are in.
+    description: Whether to accept an O(backup_dir) other than the folder that holds this server's backups.
     type: bool
     default: false
 attributes:
   check_mode:
     support: full
-    description: Says what would be done.
+    description: Reports what would be done.
   diff_mode:
     support: none
-    description: The steps say it.
+    description: RV(steps) describes the changes.
   idempotent:
     support: full
-    description: Folders that are as they should be stay as they are.
+    description: Correct folders are left alone.
 author: Das Tern
 """
 
@@ -44,8 +44,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: What was or would be done., returned: success, type: list}
-elsewhere: {description: The folder that isn't this server's., returned: when that is why it is refused, type: str}
+steps: {description: Steps that were or would be taken., returned: success, type: list}
+elsewhere: {description: The folder that isn't this server's., returned: when it is the reason of a refusal, type: str}
 """
 
 from ansible.module_utils.basic import AnsibleModule

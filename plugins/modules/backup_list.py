@@ -5,9 +5,9 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_list
-short_description: List all backups with what is known of each
+short_description: List all backups with their records
 description:
-  - Reads the records and asks the repository what is in it; a stopped server is fine.
+  - Reads the records and asks the repository for its content; the server may be stopped.
 options: {}
 extends_documentation_fragment: [variables]
 attributes:
@@ -32,10 +32,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-backups: {description: "Each record, with C(ratio), C(rows) and C(good); the newest first.", returned: always, type: list, elements: dict}
-incomplete: {description: Labels of what killed runs left., returned: always, type: list, elements: str}
-damaged: {description: Labels with a damaged record., returned: always, type: list, elements: str}
-unknown: {description: Labels of what is there without a record., returned: always, type: list, elements: str}
+backups: {description: "The records, with C(ratio), C(rows) and C(good); the newest first.", returned: always, type: list, elements: dict}
+incomplete: {description: Labels of incomplete backups of killed runs., returned: always, type: list, elements: str}
+damaged: {description: Labels of backups with a damaged record., returned: always, type: list, elements: str}
+unknown: {description: Labels of backups without a record., returned: always, type: list, elements: str}
 further: {description: "Further repositories by number, each with its records like C(backups).", returned: always, type: dict}
 bytes: {description: Size of the folder., returned: always, type: int}
 lines: {description: The same as a table., returned: always, type: list, elements: str}

@@ -1,27 +1,27 @@
 #!/usr/bin/python
-"""Ansible module: have the database host take its backups by itself, each day."""
+"""Ansible module: let the database host take its backups by itself, each day."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_schedule
-short_description: Install the job that takes backups, and have systemd or cron call it
+short_description: Install the job that takes backups, and let systemd or cron call it
 description:
   - Copies the job and its configuration to the host, where it needs nothing but Python 3.11 and the engine.
-  - Where systemd runs, a hardened service and a timer; elsewhere a file in C(/etc/cron.d).
+  - Installs a hardened service and a timer where systemd runs, elsewhere a file in C(/etc/cron.d).
   - The code is read on the controller by the action plugin of the same name.
 options:
   drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
-  state: {description: Whether there is to be a schedule., type: str, choices: [present, absent], default: present}
+  state: {description: Whether the host has a schedule., type: str, choices: [present, absent], default: present}
   time: {description: Time of day in Asia/Phnom_Penh., type: str, default: "02:30"}
   full: {description: "Weekday of the full backup, or V(daily).", type: str, default: sunday}
-  delay: {description: Seconds by which hosts spread their beginnings., type: int, default: 900}
+  delay: {description: Seconds over which the hosts spread their starts., type: int, default: 900}
   on_failure: {description: Command line to run after a failure., type: str, default: ""}
   take: {description: Further parameters of a backup., type: dict, default: {}}
   drill: {description: Further parameters of a trial restore., type: dict, default: {}}
   cron:
-    description: What was done, or in check mode would be, to cron itself before, V(installed) and V(started). That it was
-      installed is remembered, so that it goes with the schedule unless something else uses it by then.
+    description: The steps that an earlier task took (in check mode, would take) on cron itself, V(installed) and V(started).
+      The job remembers an installation, so that cron is removed with the schedule unless something else uses it by then.
     type: list
     elements: str
     default: []
@@ -30,10 +30,10 @@ extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full
-    description: Says what would be written.
+    description: Reports what would be written.
   diff_mode:
     support: full
-    description: Shows the units or cron's file, and the settings; of the code only that it is another.
+    description: Shows the units or cron's file, and the settings; of the code only that it differs.
   idempotent:
     support: full
     description: Files are compared by content and mode, timers by their state; systemd is reloaded only after a change.
@@ -41,7 +41,7 @@ author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Have a backup each night
+- name: Take a backup each night
   backup_schedule:
     container: dastern-postgres
     database: dastern
@@ -51,7 +51,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-lines: {description: What was or would be done., returned: success, type: list}
+lines: {description: "What was or would be done, in words.", returned: success, type: list}
 remove_cron: {description: Whether cron was installed for the schedule and nothing else uses it., returned: success, type: bool}
 """
 

@@ -1,20 +1,20 @@
 #!/usr/bin/python
-"""Ansible module: have pgBackRest's configuration and repository as declared."""
+"""Ansible module: keep pgBackRest's configuration and repository as declared."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_setup
-short_description: Have configuration, repository and a first full backup
+short_description: Ensure configuration, repository and a first full backup
 description:
-  - Writes pgbackrest.conf in one step, makes or upgrades the stanza, and takes a full backup where no verified one is there.
+  - Writes pgbackrest.conf atomically, creates or upgrades the stanza, and takes a full backup if there is no verified one.
   - A configuration that can't read the repository, such as one with another password, is refused before anything is changed.
 options:
-  repository_secrets: {description: Those of them that nobody is to see., type: dict, default: {}}
+  repository_secrets: {description: Options of the repositories that are secret., type: dict, default: {}}
   nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
-  assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
+  assume_absent: {description: Report what would be done if there is no server yet., type: bool, default: false}
   lost:
-    description: Write the configuration where there is none, and do nothing else; for a restore where the server is lost.
+    description: Only write the configuration if there is none; for a restore after the loss of the server.
     type: bool
     default: false
 extends_documentation_fragment: [variables]
@@ -32,7 +32,7 @@ author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Have the repository
+- name: Ensure the repository
   backup_setup:
     container: dastern-postgres
     database: dastern
@@ -42,7 +42,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: What was or would be done., returned: always, type: list, elements: str}
+steps: {description: Steps that were or would be taken., returned: always, type: list, elements: str}
 record: {description: The first full backup., returned: when taken, type: dict}
 lines: {description: The same in words., returned: always, type: list, elements: str}
 """

@@ -1,13 +1,13 @@
 #!/usr/bin/python
-"""Ansible module: how the backups are."""
+"""Ansible module: report the health of the backups."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_status
-short_description: Report what is wrong with the backups, and the numbers behind it
+short_description: Report problems of the backups, and the numbers behind them
 description:
-  - Asks as far as it gets; an absent engine, container or folder isn't an error.
+  - Reports as much as it can; an absent engine, container or folder isn't an error.
 options:
   drill_days: {description: Days between two trial restores; 0 for none., type: int, default: 7}
 extends_documentation_fragment: [variables]
@@ -25,7 +25,7 @@ author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: See how the backups are
+- name: Report the health of the backups
   backup_status:
     container: dastern-postgres
     database: dastern
@@ -33,7 +33,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-section: {description: The section backup of the report., returned: success, type: dict}
+section: {description: The section C(backup) of the report., returned: success, type: dict}
 """
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_verify
-short_description: Read every backup and say what is damaged
+short_description: Read every backup in full and report damage
 description:
-  - Compares every file of every backup and every WAL segment with its checksum, looks for segments that are missing, and
-    keeps the result in each record. Fails if anything is damaged, after everything was looked at.
+  - Compares every file of every backup and every WAL segment with its checksum, looks for missing segments, and
+    keeps the result in each record. Fails if anything is damaged, but only after it has read everything.
 options:
   nice: {description: "How far pgBackRest gives way to other processes, 0 to 19.", type: int, default: 10}
 extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full
-    description: Reads everything, and writes no record.
+    description: Reads everything and writes no record.
   diff_mode:
     support: none
     description: Changes no backup.
   idempotent:
     support: none
-    description: The time of the verification is kept.
+    description: The records keep the time of each verification.
 author: Das Tern
 """
 
@@ -35,9 +35,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checks: {description: "C(ok), C(at), C(seconds) and C(message) of each backup, by label.", returned: always, type: dict}
-damaged: {description: Labels of what isn't right., returned: when there are backups, type: list, elements: str}
-problems: {description: What else is to be mended., returned: when there are backups, type: list, elements: str}
-notes: {description: What is lost and can't be mended., returned: when there are backups, type: list, elements: str}
+damaged: {description: Labels of damaged backups., returned: when there are backups, type: list, elements: str}
+problems: {description: Other problems that can be fixed., returned: when there are backups, type: list, elements: str}
+notes: {description: Losses that can't be fixed., returned: when there are backups, type: list, elements: str}
 lines: {description: The same in words., returned: always, type: list, elements: str}
 """
 

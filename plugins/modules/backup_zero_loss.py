@@ -1,40 +1,32 @@
 #!/usr/bin/python
-"""Ansible module: have a receiver of the WAL that every commit waits for, or none."""
+"""Ansible module: add or remove the receiver of the WAL for which every commit waits."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_zero_loss
-short_description: Have every commit in the folder of the backups before it is acknowledged
+short_description: Ensure that every commit is in the folder of the backups before it is acknowledged
 description:
   - Runs C(pg_receivewal --synchronous) in a container beside the server, with a role, a slot and a password of its own,
-    and has commits wait for it once it has all of the WAL.
-  - The server's healthcheck then looks after it; with O(away=continue) commits go on without a receiver that is away.
-  - Nothing is restarted, neither to turn it on nor to turn it off.
+    and makes commits wait for it once it has all of the WAL.
+  - The server's healthcheck then watches it; with O(away=continue) commits go on while the receiver is away.
+  - Turning it on or off restarts nothing.
 options:
-  enabled: {description: Whether there is to be a receiver., type: bool, default: false}
+  enabled: {description: Whether the server has a receiver., type: bool, default: false}
   away:
     description: Whether commits wait while the receiver is away, or go on without it.
     type: str
     choices: [block, continue]
     default: block
-  assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
-options:
-  enabled: {description: Whether there is to be a receiver., type: bool, default: false}
-  away:
-    description: Whether commits wait while the receiver is away, or go on without it.
-    type: str
-    choices: [block, continue]
-    default: block
-  assume_absent: {description: Say what would be done where there is no server yet., type: bool, default: false}
+  assume_absent: {description: Report what would be done if there is no server yet., type: bool, default: false}
 extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full
-    description: Says what would be done.
+    description: Reports what would be done.
   diff_mode:
     support: full
-    description: Whether there is a receiver, whether commits wait for it, and what they do when it is away.
+    description: Whether there is a receiver, whether commits wait for it, and what they do while it is away.
   idempotent:
     support: full
     description: Changes what differs.
@@ -42,7 +34,7 @@ author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Lose nothing with the disk of the data
+- name: Lose no commit with the disk of the data
   backup_zero_loss:
     container: dastern-postgres
     database: dastern
@@ -54,7 +46,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: What was or would be done., returned: always, type: list, elements: str}
+steps: {description: Steps that were or would be taken., returned: always, type: list, elements: str}
 lines: {description: The same in words., returned: always, type: list, elements: str}
 """
 

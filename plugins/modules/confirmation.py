@@ -7,15 +7,15 @@ DOCUMENTATION = r"""
 module: confirmation
 short_description: Refuse a destructive step that isn't confirmed for this environment and host
 description:
-  - The word wanted is C(<dastern_environment>/<inventory_hostname>/<name>), in development O(name) alone.
+  - The expected word is C(<dastern_environment>/<inventory_hostname>/<name>), in development O(name) alone.
 options:
   confirm: {description: The word that was given., type: str, default: ""}
   instance: {description: "Set by the action plugin: environment and host.", type: str, default: ""}
   name: {description: "What would be lost, such as a volume's name.", type: str, required: true}
-  loss: {description: What would happen; a sentence., type: str, required: true}
-  playbook: {description: "Whose command is shown, such as C(remove).", type: str, required: true}
-  variables: {description: What the command has to be given besides., type: dict, default: {}}
-  section: {description: The section of the summary., type: str, required: true}
+  loss: {description: "What would happen, as a sentence.", type: str, required: true}
+  playbook: {description: "Playbook whose command is shown, such as C(remove).", type: str, required: true}
+  variables: {description: Further variables of the command., type: dict, default: {}}
+  section: {description: Section of the summary., type: str, required: true}
 attributes:
   check_mode:
     support: full
@@ -40,5 +40,5 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-confirm: {description: The word wanted., returned: on failure, type: str}
+confirm: {description: The expected word., returned: on failure, type: str}
 """

@@ -1,19 +1,19 @@
 #!/usr/bin/python
-"""Ansible module: which Docker Engine a host has, and whether it has given images."""
+"""Ansible module: find a host's Docker Engine, and look up images in it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_engine_info
-short_description: Find the Docker Engine of a host, and look images up in it
+short_description: Find the Docker Engine of a host, and look up images in it
 description:
   - Resolves the endpoint as the docker client does (C(DOCKER_HOST), C(DOCKER_CONTEXT), the current context, the default
     socket) and asks the engine for its version. Needs neither the client nor a Python library.
-  - Says in O(images) order which images are there, and which major version of PostgreSQL they hold.
-  - Never fails because there is no engine; RV(state) says what was found and the caller decides.
+  - Reports, in the order of O(images), which images exist, and which major version of PostgreSQL they hold.
+  - Never fails because there is no engine; RV(state) describes the engine, and the caller decides.
 options:
   endpoint:
-    description: Look at this endpoint instead of resolving one.
+    description: Endpoint to use instead of resolving one.
     type: str
     default: ""
   images:
@@ -56,12 +56,12 @@ EXAMPLES = r"""
 RETURN = r"""
 state:
   description:
-    - V(working), V(absent) (no engine at the default place), V(denied) (a socket that this user may not open),
-      V(silent) (the endpoint that somebody chose doesn't answer), V(remote) (it is on another machine).
+    - V(working), V(absent) (no engine at the default endpoint), V(denied) (this user may not open the socket),
+      V(silent) (a configured endpoint doesn't answer), V(remote) (the endpoint is on another machine).
   returned: always
   type: str
 endpoint:
-  description: URL of the endpoint, and in RV(origin) the setting that it came from.
+  description: URL of the endpoint; RV(origin) is the setting that it came from.
   returned: always
   type: str
 origin:
@@ -77,17 +77,17 @@ version:
   returned: when RV(state) is V(working)
   type: str
 images:
-  description: For each image that is there its reference, id, tags, digests, pg_major, pg_version, labels and bytes.
+  description: For each existing image its reference, id, tags, digests, pg_major, pg_version, labels and bytes.
   returned: always
   type: list
   elements: dict
 registry_failure:
-  description: Why the registry of O(reach) can't be reached; empty if it can or nothing was asked.
+  description: Why the registry of O(reach) can't be reached; empty if it can, or if O(reach) is empty.
   returned: always
   type: str
 host:
-  description: User id and name, interpreter and whether it can import requests, distribution, and whether mmdebstrap
-      is installed and systemd runs.
+  description: User id and name, interpreter and whether it can import requests, distribution, whether mmdebstrap is
+      installed, and whether systemd runs.
   returned: always
   type: dict
 """
@@ -107,7 +107,7 @@ from ansible.module_utils.dastern.docker import engine as docker_engine
 
 
 def os_release() -> dict[str, str]:
-    """/etc/os-release as a dictionary; empty where there is none."""
+    """Return /etc/os-release as a dictionary; empty if the file doesn't exist."""
     try:
         lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -116,7 +116,7 @@ def os_release() -> dict[str, str]:
 
 
 def host_facts() -> dict[str, Any]:
-    """What the roles need to know of the host before they install anything; no facts are gathered for it."""
+    """Return what the roles need to know about the host before they install anything, without gathering facts."""
     uid = os.geteuid()
     try:
         user = pwd.getpwuid(uid).pw_name

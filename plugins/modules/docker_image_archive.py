@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: an image in an archive file, and the same image in the engine."""
+"""Ansible module: save an image to an archive file, or load it into the engine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ DOCUMENTATION = r"""
 module: docker_image_archive
 short_description: Save an image to an archive, or load it from one
 description:
-  - An archive is what C(docker save) writes; with a name that ends in C(.gz) or C(.tgz) it is gzipped.
-  - Beside C(community.docker.docker_image_export) and C(docker_image_load) this writes the file atomically, compresses
-    it, reads an archive before it is loaded, and loads only what isn't there.
+  - An archive has the format of C(docker save); if its name ends in C(.gz) or C(.tgz) it is gzipped.
+  - Unlike C(community.docker.docker_image_export) and C(docker_image_load) this writes the file atomically, compresses
+    it, reads an archive before it is loaded, and loads only an image that the engine lacks.
 options:
   state:
-    description: V(saved) makes the file hold the image; V(loaded) makes the engine hold what is in the file.
+    description: V(saved) ensures that the file holds the image; V(loaded) ensures that the engine holds the image of the file.
     type: str
     choices: [saved, loaded]
     required: true
@@ -25,7 +25,7 @@ options:
     type: str
     default: ""
   accept:
-    description: With O(state=loaded), refuse an archive that holds none of these images. Empty accepts any single one.
+    description: With O(state=loaded), refuse an archive that holds none of these images. Empty accepts any single image.
     type: list
     elements: str
     default: []
@@ -44,13 +44,13 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reads image and archive, writes neither.
+    description: Reads image and archive, and writes neither.
   diff_mode:
     support: full
     description: Ids before and after.
   idempotent:
     support: full
-    description: By the image's id. An archive that can't be read to its end is written anew.
+    description: Compares the image's id. An archive that can't be read to its end is written anew.
 author: Das Tern
 """
 
@@ -69,7 +69,7 @@ id:
   returned: success
   type: str
 reference:
-  description: The tag under which the image is in engine and archive.
+  description: Tag of the image in engine and archive.
   returned: success
   type: str
 bytes:
@@ -92,7 +92,7 @@ from ansible.module_utils.dastern.docker import image_archive
 
 
 def save(engine: docker_engine.Engine, name: str, path: str, check: bool) -> dict[str, Any]:
-    """Makes the file hold the image."""
+    """Ensure that the file holds the image."""
     inspected = engine.image(name)
     if inspected is None:
         raise DasTernError(f"There is no image {name} to save. See `docker image ls`.")
@@ -117,14 +117,14 @@ def save(engine: docker_engine.Engine, name: str, path: str, check: bool) -> dic
 
 
 def load(engine: docker_engine.Engine, accept: list[str], path: str, pg_major: str, check: bool) -> dict[str, Any]:
-    """Makes the engine hold what is in the file."""
+    """Ensure that the engine holds the image of the file."""
     held = image_archive.read(path)
     tags = sorted(tag for image in held for tag in image.tags)
     fitting = [(image, tag) for image in held for tag in image.tags if not accept or tag in accept]
     if len({image.ids for image, _ in fitting}) != 1:
         raise DasTernError(
-            f"{path} holds {', '.join(tags) or 'no tagged image'}; wanted: {' or '.join(accept) or 'one tagged image'}. "
-            "Nothing was loaded. Write another with `docker save NAME:TAG`"
+            f"{path} holds {', '.join(tags) or 'no tagged image'}; expected: {' or '.join(accept) or 'one tagged image'}. "
+            "Nothing was loaded. Write another archive with `docker save NAME:TAG`"
             + (
                 f", or use this one under its name: `{variable('postgres_image_local', tags[0])}`."
                 if len(tags) == 1
@@ -134,7 +134,7 @@ def load(engine: docker_engine.Engine, accept: list[str], path: str, pg_major: s
     image, reference = fitting[0]
     if pg_major and image.pg_major != pg_major:
         raise DasTernError(
-            f"{path} holds PostgreSQL {image.pg_major or 'of an unknown version (no PG_MAJOR)'}; wanted: {pg_major}. "
+            f"{path} holds PostgreSQL {image.pg_major or 'of an unknown version (no PG_MAJOR)'}; expected: {pg_major}. "
             f"Nothing was loaded. Name another postgres_image_archive."
         )
     inspected = engine.image(reference)
@@ -144,7 +144,7 @@ def load(engine: docker_engine.Engine, accept: list[str], path: str, pg_major: s
         image_archive.load(engine, path)
         inspected = engine.image(reference)
         if inspected is None:
-            raise DasTernError(f"The engine loaded {path}, but has no image {reference} after it.")
+            raise DasTernError(f"The engine loaded {path}, but doesn't have its image {reference} afterwards.")
     new_id = image.ids[0] if (changed and check) or inspected is None else inspected["Id"]
     return {
         "changed": changed,

@@ -1,14 +1,14 @@
 #!/usr/bin/python
-"""Ansible module: a package more in an image."""
+"""Ansible module: add a package to an image."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_image_extend
-short_description: Have an image that is another one with a package of its distribution added
+short_description: Build an image from another one, with one more package of its distribution
 description:
   - Runs the image's own C(apt-get) as root in a container, with network, and commits the result under O(name).
-  - The result carries the id of the image that it was made from; another one is extended anew.
+  - The result carries the id of the image that it was made from; if that changes, it is built anew.
 options:
   endpoint: {description: URL of the Docker Engine., type: str, required: true}
   image: {description: Image to extend., type: str, required: true}
@@ -17,18 +17,18 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says that it would be made.
+    description: Reports that the image would be built.
   diff_mode:
     support: none
-    description: It is made or not.
+    description: The image is built or not.
   idempotent:
     support: full
-    description: A result that was made from this image is left as it is.
+    description: A result that was built from this image is left as it is.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Have pgBackRest in the official image
+- name: Add pgBackRest to the official image
   docker_image_extend:
     endpoint: unix:///var/run/docker.sock
     image: postgres:17
@@ -38,7 +38,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 image:
-  description: Its reference, id, tags, digests, pg_major, pg_version, labels and bytes; in check mode those of O(image).
+  description: Reference, id, tags, digests, pg_major, pg_version, labels and bytes; in check mode those of O(image).
   returned: always
   type: dict
 """

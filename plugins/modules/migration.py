@@ -7,19 +7,19 @@ DOCUMENTATION = r"""
 module: migration
 short_description: Apply pending schema migrations, in agreement with Prisma Migrate
 description:
-  - Compares a folder of migrations with the ledger C(_prisma_migrations) and applies what is pending over one
+  - Compares a folder of migrations with the ledger C(_prisma_migrations) and applies the pending ones over one
     connection, each file and its ledger row in one transaction, under Prisma's advisory lock.
   - A file of one statement that refuses a transaction (CREATE INDEX CONCURRENTLY, VACUUM), and one with BEGIN and COMMIT
-    of its own, run outside one; their row is written before and finished afterwards. An interrupted index is picked up by
-    the next run, everything else of that kind is for C(migration_resolve).
+    of its own, run outside one; their row is written before and finished afterwards. The next run completes an interrupted
+    index; every other interrupted file of that kind is for C(migration_resolve).
   - The files are read on the controller by the action plugin of the same name and sent along; the connection is made
     from the host that the task runs on.
-  - Stops at the first failure. What was applied before it stays; of the failed file nothing remains, no ledger row either.
+  - Stops at the first failure. Migrations applied before it stay; of the failed file nothing remains, not even a ledger row.
 options:
   state:
     description:
-      - V(latest) applies what is pending; V(status) only reports and never fails on what it finds; V(plan) is V(latest)
-        in check mode.
+      - V(latest) applies the pending migrations; V(status) only reports, and no finding makes it fail; V(plan) is
+        V(latest) in check mode.
     type: str
     choices: [latest, status, plan]
     default: latest
@@ -37,7 +37,7 @@ attributes:
     description: Shows the SQL of the pending migrations.
   idempotent:
     support: full
-    description: With nothing pending only reads are sent.
+    description: If nothing is pending, only reads are sent.
 author: Das Tern
 """
 
@@ -57,23 +57,23 @@ applied:
   elements: str
   returned: always
 applied_now:
-  description: What this run applied, with the milliseconds each took.
+  description: Migrations that this run applied, with the milliseconds that each took.
   type: list
   elements: dict
   returned: always
   sample: [{"name": "20260208074559_init", "ms": 143.2}]
 pending:
-  description: Names not applied; in check mode what a run would apply.
+  description: Names of migrations that aren't applied; in check mode those that a run would apply.
   type: list
   elements: str
   returned: always
 edited:
-  description: Applied migrations whose file has another checksum now.
+  description: Applied migrations whose file now has another checksum.
   type: list
   elements: str
   returned: always
 missing:
-  description: Applied migrations that are not in the folder.
+  description: Applied migrations that aren't in the folder.
   type: list
   elements: str
   returned: always
@@ -88,12 +88,12 @@ failed_before:
   elements: str
   returned: always
 empty:
-  description: Pending migrations that hold no statement, unless O(allow_empty).
+  description: Pending migrations without a statement, unless O(allow_empty).
   type: list
   elements: str
   returned: always
 refused:
-  description: Why the run itself would be refused by the guards (window, approval, rehearsal, lint), all of them.
+  description: All reasons for which the guards (window, approval, rehearsal, lint) would refuse the run itself.
   type: list
   elements: str
   returned: in check mode
@@ -103,12 +103,12 @@ rolled_back:
   elements: str
   returned: always
 interrupted:
-  description: Those of RV(pending) that a killed run left unfinished and that this one picks up.
+  description: Migrations of RV(pending) that a killed run left unfinished and this run completes.
   type: list
   elements: str
   returned: always
 lint:
-  description: Findings in the pending files; what is said of several places is one of them.
+  description: Findings in the pending files; the same finding in several places is listed once.
   type: list
   elements: dict
   returned: when something is pending and O(lint) isn't V(off)
@@ -120,13 +120,13 @@ lint:
       description: V(danger) or V(warning).
       type: str
     message:
-      description: What was found.
+      description: The finding, in words.
       type: str
     mend:
-      description: What to do about it.
+      description: How to fix it.
       type: str
     places:
-      description: Where, as C(FILE:LINE:COLUMN), both from 1.
+      description: Places as C(FILE:LINE:COLUMN); lines and columns count from 1.
       type: list
       elements: str
 backup:
@@ -136,25 +136,25 @@ backup:
   contains:
     label: {description: Its name., type: str}
     database: {description: The database., type: str}
-    proof: {description: What was done to know that it is whole., type: str}
-    began: {description: "When it was begun, UTC.", type: str}
-    reason: {description: What it was taken for., type: str}
+    proof: {description: How it was verified., type: str}
+    began: {description: "Time of its start, UTC.", type: str}
+    reason: {description: Why it was taken., type: str}
     bytes: {description: Size of the database., type: int}
     stored: {description: Size of the backup., type: int}
-    seconds: {description: How long dump and reading back took., type: float}
-backups_deleted: {description: "Older ones that went, by label.", type: list, returned: when one was taken}
-backup_due: {description: Where a backup would be taken., type: str, returned: "in check mode, when one would be"}
+    seconds: {description: Seconds that the dump and its verification took., type: float}
+backups_deleted: {description: Labels of older backups that were deleted., type: list, returned: when one was taken}
+backup_due: {description: Folder into which a backup would be taken., type: str, returned: "in check mode, when one would be"}
 notices:
   description: Findings that the policies only warn about, in words.
   type: list
   elements: str
   returned: always
 waited_for:
-  description: Whose run this one waited for, and how long.
+  description: The run for which this one waited, and how long.
   type: dict
   returned: when it waited
 locked_by:
-  description: Who holds the migration lock.
+  description: The session that holds the migration lock.
   type: dict
   returned: when it is held and O(lock_wait) is 0, or with O(state=status)
 history:
@@ -164,8 +164,8 @@ history:
   returned: with O(state=status)
 blockers:
   description:
-    - Who held the lock that a statement couldn't have in time, with pid, user, application, state, since and query;
-      none where the server doesn't show it.
+    - Sessions that held the lock for which a statement waited too long, with pid, user, application, state, since and
+      query; empty if the server doesn't show them.
   type: list
   elements: dict
   returned: when it failed with SQLSTATE 55P03

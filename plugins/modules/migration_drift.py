@@ -1,24 +1,24 @@
 #!/usr/bin/python
-"""Ansible module: the live schema against its migrations."""
+"""Ansible module: compare the live schema with its migrations."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: migration_drift
-short_description: Compare the live schema with the one that its applied migrations make
+short_description: Compare the live schema with the schema that its applied migrations make
 description:
   - Runs the applied migrations in a scratch database of the same server, reads both catalogues object by object, and
     drops the scratch database again. The live database is only read.
-  - Compared are O(schema) and all schemas that the migrations make or put something into; others are named.
-  - Two texts that mean the same to the server are no drift, nor are partitions that the application makes while it runs.
-  - What O(write_migration) writes is tried in the scratch database first, and says what it leaves.
+  - Compares O(schema) and all schemas that the migrations create or put something into; the result names the others.
+  - Texts that mean the same to the server are no drift, nor are partitions that the application creates at run time.
+  - The migration of O(write_migration) is tried in the scratch database first, and names the differences that it leaves.
   - The files are read on the controller by the action plugin of the same name and sent along; that plugin also writes
     the migration that O(write_migration) asks for.
-  - Fails where there is drift, unless O(fail=false) or O(write_migration) is given.
+  - Fails if there is drift, unless O(fail=false) or O(write_migration) is given.
 options:
   ignore:
     description: >-
-      Patterns of shell kind for what is no drift, each for kind and name as the table shows them, such as
+      Shell patterns of objects that are no drift, each for kind and name as the table shows them, such as
       V(table ev_2026_*) or V(schema pgboss).
     type: list
     elements: str
@@ -28,25 +28,25 @@ options:
     type: bool
     default: true
   write_migration:
-    description: Name for a migration that is written from the difference, under the rules of M(new_migration). Empty writes none.
+    description: Name of a migration to write from the difference, under the rules of M(new_migration). Empty writes none.
     type: str
     default: ""
 extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full
-    description: Compares all the same; the migration isn't written.
+    description: Compares too, but doesn't write the migration.
   diff_mode:
     support: full
     description: Shows the migration that is written.
   idempotent:
     support: full
-    description: The scratch database is gone afterwards; a migration that is pending under the same name with the same text stays.
+    description: The scratch database is dropped afterwards; a pending migration with the same name and text stays.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: See whether somebody changed the schema by hand
+- name: Check whether somebody changed the schema by hand
   migration_drift:
     folder: files/sql/migrations
     database: dastern
@@ -58,7 +58,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 drifted:
-  description: Whether an object differs; an order of columns alone doesn't count.
+  description: Whether an object differs; a different order of columns alone doesn't count.
   type: bool
   returned: when compared
 differences:
@@ -72,27 +72,27 @@ lines:
   elements: str
   returned: when compared
 statements:
-  description: What brings a database that has only the migrations to the live state, in order.
+  description: Statements that bring a database that has only the migrations to the live state, in order.
   type: list
   elements: str
   returned: when compared
 by_hand:
-  description: What a person must write, in words.
+  description: Changes that a person must write, in words.
   type: list
   elements: str
   returned: when compared
 left:
-  description: What still differs in a scratch database where O(write_migration) was tried, in words.
+  description: Differences that remain in the scratch database where O(write_migration) was tried, in words.
   type: list
   elements: str
   returned: when compared
 exempt:
-  description: Kind and name of what is no drift although it differs.
+  description: Kind and name of objects that differ but are no drift.
   type: list
   elements: str
   returned: when compared
 not_compared:
-  description: The live database's other schemas, of which the migrations know nothing.
+  description: The live database's other schemas, which the migrations don't touch.
   type: list
   elements: str
   returned: when compared
@@ -109,12 +109,12 @@ objects:
   type: int
   returned: when compared
 applied:
-  description: The migrations that were replayed, in their order.
+  description: The migrations that were replayed, in order.
   type: list
   elements: str
   returned: when compared
 pending:
-  description: Migrations that aren't applied and weren't replayed.
+  description: Migrations that aren't applied, and so weren't replayed.
   type: list
   elements: str
   returned: when compared

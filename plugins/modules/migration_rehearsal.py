@@ -5,22 +5,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: migration_rehearsal
-short_description: Run pending migrations on a copy of the live database, and say whether they need a window
+short_description: Run pending migrations on a copy of the live database, and report whether they need a window
 description:
-  - Copies the database within its server, by C(pg_dump) and C(pg_restore) inside the container, runs what is pending
-    statement by statement, and removes the copy in every case. The live database is only read.
-    A file that says that it changes what all databases of the server share (roles, databases, granted roles) is refused; what
-    is put together at run time or done by a called function isn't seen.
-  - Reports the time of each statement, the locks that it took and for how long (from its beginning to the commit), rows
-    rewritten and changed, what tables and database grew by, and a verdict for each file.
-  - A file that can't be split (one statement that refuses a transaction, C(COPY)) runs whole; its locks are looked at every
-    20 ms from a second connection.
-  - Leaves C(rehearsals/<sha256>.json) in O(config_dir), the name being the checksum of the cluster's
-    identifier, database, schema, and exactly these files.
+  - Copies the database within its server, by C(pg_dump) and C(pg_restore) inside the container, runs the pending
+    migrations statement by statement, and removes the copy in every case. The live database is only read.
+    A file with statements that change what all databases of the server share (roles, databases, granted roles) is refused;
+    statements that are composed at run time or run by a called function aren't noticed.
+  - Reports the time of each statement, the locks that it took and for how long (from its start to the commit), rows
+    rewritten and changed, the growth of tables and database, and a verdict for each file.
+  - A file that can't be split (one statement that refuses a transaction, C(COPY)) runs as a whole; a second connection looks at
+    its locks every 20 ms.
+  - Writes the record C(rehearsals/<sha256>.json) in O(config_dir). Its name is the checksum of the cluster's identifier, the
+    database, the schema, and exactly these files.
   - The files are read on the controller by the action plugin of the same name.
 options:
   source:
-    description: What is copied, the database itself or the newest logical backup in O(backup_dir) that fits.
+    description: Source of the copy, the database itself or the newest logical backup in O(backup_dir) that fits.
     type: str
     choices: [live, backup]
     default: live
@@ -28,7 +28,7 @@ options:
     description: How long a lock may keep writers or readers out of a table before a window is needed.
     type: str
     default: 1s
-  fail: {description: Whether a window needed is a failure., type: bool, default: false}
+  fail: {description: Whether the need for a window is a failure., type: bool, default: false}
   as_superuser:
     description:
       - Fill the copy with the rights of the superuser instead of its owner's. The application's own code (constraints,
@@ -39,18 +39,18 @@ extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full
-    description: Says what would be rehearsed; makes no copy and no record.
+    description: Reports what would be rehearsed; makes no copy and no record.
   diff_mode:
     support: none
     description: Changes nothing in the database.
   idempotent:
     support: full
-    description: Measures each time. Changed is a first record of these files, or another verdict than the one before.
+    description: Measures each time. The first record of these files, or another verdict than before, is a change.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Rehearse what is pending
+- name: Rehearse the pending migrations
   migration_rehearsal:
     folder: files/sql/migrations
     database: dastern
@@ -61,19 +61,19 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-verdict: {description: "C(safe online), C(needs a window), or empty where nothing was rehearsed.", returned: success, type: str}
+verdict: {description: "C(safe online), C(needs a window), or empty if nothing was rehearsed.", returned: success, type: str}
 files:
   description:
-    - For each file C(name), C(checksum), C(verdict), C(reasons), C(seconds), C(locks) (the strongest mode for each table),
+    - Each file with C(name), C(checksum), C(verdict), C(reasons), C(seconds), C(locks) (the strongest mode for each table),
       C(steps), C(sizes) and C(grown) in bytes, and C(split).
     - A step has C(line), C(text), C(seconds), C(held), C(locks), C(rewritten) and C(changed_rows).
   returned: success
   type: list
-backup: {description: "The backup that was copied, with O(source=backup).", returned: success, type: str}
-copy_seconds: {description: How long the copy took., returned: success, type: float}
+backup: {description: "The copied backup, with O(source=backup).", returned: success, type: str}
+copy_seconds: {description: Seconds that the copy took., returned: success, type: float}
 size: {description: Size of the live database in bytes., returned: success, type: int}
 without_rows:
-  description: The tables whose rows the server refused in the copy; where there are any, no record is kept, and O(fail) fails.
+  description: Tables whose rows the server refused in the copy. If there are any, no record is kept, and O(fail) fails.
   returned: success
   type: list
 lines: {description: The same in words., returned: success, type: list}

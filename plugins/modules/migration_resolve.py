@@ -12,33 +12,33 @@ description:
 options:
   decision:
     description:
-      - V(applied) marks O(name) as applied although this ledger didn't see it run.
-      - V(rolled_back) takes the unfinished row of O(name) back, so that it is applied again.
+      - V(applied) marks O(name) as applied although it wasn't run under this ledger.
+      - V(rolled_back) marks the unfinished row of O(name) as rolled back, so that the migration is applied again.
       - V(adopt) gives O(name) the row of an applied migration that has the same checksum and no file any more.
       - V(repair) writes the present checksum of O(name) into its row, if the git history shows that the file differs from
-        what was applied in comments and blanks only, or with O(anyway).
+        the applied text only in comments and blanks, or with O(anyway).
     type: str
     choices: [applied, rolled_back, adopt, repair]
     required: true
   name: {description: The migration's directory., type: str, required: true}
   former: {description: Former texts of the file. Filled by the action plugin., type: list, elements: str, default: []}
-  anyway: {description: Repair a checksum although nothing shows that the file does the same., type: bool, default: false}
+  anyway: {description: Repair a checksum although nothing proves that the file does the same., type: bool, default: false}
 extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full
-    description: Says what would be written, in a read-only session.
+    description: Reports what would be written, from a read-only session.
   diff_mode:
     support: none
-    description: One row changes, and the result says which.
+    description: One row changes, and the result names it.
   idempotent:
     support: full
-    description: A decision that was taken before changes nothing.
+    description: A decision that was already recorded changes nothing.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Have a failed migration applied again
+- name: Let a failed migration be applied again
   migration_resolve:
     decision: rolled_back
     name: 20260301120000_add_avatar
@@ -49,7 +49,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-line: {description: What was or would be done., returned: success, type: str}
+line: {description: "What was or would be done, in words.", returned: success, type: str}
 """
 
 from ansible.module_utils.dastern.common.errors import DasTernError

@@ -1,33 +1,34 @@
 #!/usr/bin/python
-"""Ansible module: take applied migrations back."""
+"""Ansible module: roll back applied migrations."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: migration_rollback
-short_description: Take applied migrations back by their down.sql
+short_description: Roll back applied migrations by their down.sql
 description:
-  - Takes back what was applied after O(to), the newest first, by C(down.sql) beside each C(migration.sql), in one
+  - Rolls back the migrations that were applied after O(to), the newest first, by C(down.sql) beside each C(migration.sql), in one
     transaction with the ledger, whose rows then count as rolled back, as after C(prisma migrate resolve --rolled-back).
-  - First all of it is tried in a scratch database of the same server. Down has to give the catalogue that was there before,
-    and up again the one after. The live catalogue then has to change in just what that showed, or nothing is taken back.
-  - Counts the rows of each table and the values of each column that goes, and is refused without O(confirm) where there are any.
+  - First tries all of it in a scratch database of the same server. C(down.sql) has to restore the catalogue from before the
+    migration, and C(migration.sql) again the one after it. The live catalogue then has to change in exactly the same way, or
+    nothing is rolled back.
+  - Counts the rows of each table and the values of each column that would be lost, and refuses to lose any without O(confirm).
   - The files are read on the controller by the action plugin of the same name.
 options:
-  to: {description: The migration that stays as the newest., type: str, required: true}
+  to: {description: The migration that becomes the newest applied one., type: str, required: true}
   confirm: {description: "C(environment/host/database), in development the database's name, without which no row and no value is deleted.", type: str, default: ""}
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
 extends_documentation_fragment: [variables, dastern, migrations]
 attributes:
   check_mode:
     support: full
-    description: Tries everything in the scratch database, counts what would go, and nothing else.
+    description: Tries everything in the scratch database and counts the losses, and does nothing else.
   diff_mode:
     support: full
-    description: Shows the SQL that takes back.
+    description: Shows the SQL of the rollback.
   idempotent:
     support: full
-    description: With O(to) as the newest applied one nothing is done.
+    description: Nothing is done if O(to) is the newest applied migration.
 author: Das Tern
 """
 
@@ -42,9 +43,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-names: {description: "What was or would be taken back, in that order.", returned: success, type: list}
-refused: {description: "Why the run itself would be refused, all of it.", returned: in check mode, type: list}
-losses: {description: "Each table and column that goes, in words, with the rows or values that it held.", returned: success, type: list}
+names: {description: "Migrations that were or would be rolled back, in that order.", returned: success, type: list}
+refused: {description: All reasons for which the run itself would be refused., returned: in check mode, type: list}
+losses: {description: "Each table and column that is lost, in words, with the rows or values that it held.", returned: success, type: list}
 """
 
 from ansible.module_utils.dastern.common.errors import DasTernError

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: new_migration
-short_description: Make the directory and the files of a new migration
+short_description: Create the directory and the files of a new migration
 description:
-  - Makes C(<YYYYMMDDHHMMSS>_<name>/migration.sql), stamped with the time in UTC, in a folder of migrations on the
-    controller. The file holds comments that say what may stand there.
-  - Where the newest migration is stamped later than the clock, the new one is stamped a second after it, with a warning.
+  - Creates C(<YYYYMMDDHHMMSS>_<name>/migration.sql), stamped with the time in UTC, in a folder of migrations on the
+    controller. The file holds comments about what may be written there.
+  - If the newest migration is stamped later than the clock, the new one is stamped a second after it, with a warning.
 options:
   folder:
     description: The migrations folder on the controller. A relative path counts from the root of this project.
@@ -18,28 +18,28 @@ options:
   name:
     description:
       - What the migration does, such as V(add_user_avatar). It is written as C(prisma migrate dev --name) writes it,
-        C(addUserAvatar) as C(add_user_avatar). Refused are names that are in the folder already, under whatever stamp.
+        C(addUserAvatar) as C(add_user_avatar). A name that is in the folder already is refused, whatever its stamp.
     type: str
     required: true
   down:
-    description: Whether to make a C(down.sql) beside it.
+    description: Whether to create a C(down.sql) beside it.
     type: bool
     default: false
 attributes:
   check_mode:
     support: full
-    description: Refuses what a run would refuse; writes nothing.
+    description: Refuses whatever a run would refuse; writes nothing.
   diff_mode:
     support: full
     description: Shows the files.
   idempotent:
     support: none
-    description: Each run makes a new migration; a second one with the same name is refused.
+    description: Each run creates a new migration; a second one with the same name is refused.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Make the files of a new migration
+- name: Create the files of a new migration
   new_migration:
     folder: files/sql/migrations
     name: add_user_avatar_field
@@ -52,7 +52,7 @@ name:
   returned: success
   sample: 20260301101500_add_user_avatar_field
 files:
-  description: Paths of the files, written or, in check mode, to be written.
+  description: Paths of the files that were or would be written.
   type: list
   elements: str
   returned: success

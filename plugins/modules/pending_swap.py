@@ -7,11 +7,11 @@ DOCUMENTATION = r"""
 module: pending_swap
 short_description: Refuse while a restore's swap hasn't ended
 description:
-  - A restore that was killed while it swapped the live cluster or database leaves that under another name. Its own
-    next run finishes the swap or takes it back; until then nothing else may be made or removed there.
+  - A restore that was killed during its swap leaves the live cluster or database under another name. The next restore
+    finishes or undoes the swap; until then nothing else may be created or removed there.
 options:
   container: {description: Name of the server's container., type: str, required: true}
-  backup_dir: {description: "Folder of the backups, which has the note of it.", type: path, required: true}
+  backup_dir: {description: "Folder of the backups, which holds the note of the swap.", type: path, required: true}
 attributes:
   check_mode:
     support: full
@@ -33,7 +33,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-swap: {description: That there is one., returned: when it is refused, type: bool}
+swap: {description: True if a swap is pending., returned: on failure, type: bool}
 """
 
 from ansible.module_utils.basic import AnsibleModule

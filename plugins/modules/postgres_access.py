@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: the login roles, the database and its privileges are as declared."""
+"""Ansible module: keep the login roles, the database and its privileges as declared."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ DOCUMENTATION = r"""
 module: postgres_access
 short_description: Keep the application's role, the read-only role, the database and its privileges as declared
 description:
-  - Speaks to the server as superuser over the socket in its container.
-  - Passwords are kept on this host in files of mode 0600, generated where none is given. The server's stored SCRAM
-    verifier tells whether a password has to be set, and a verifier computed here is what is sent, so that the plain
-    password reaches neither the server nor its log.
+  - Connects to the server as superuser over the socket in its container.
+  - Passwords are kept on this host in files of mode 0600, and generated if none is given. The server's stored SCRAM
+    verifier shows whether a password has to be set. Only a verifier computed here is sent, so that the plain password
+    reaches neither the server nor its log.
 options: {}
 extends_documentation_fragment: [variables]
 attributes:
@@ -19,15 +19,15 @@ attributes:
     description: Computes the same plan and writes nothing.
   diff_mode:
     support: full
-    description: Each attribute before and after; of a password only that it differs.
+    description: Shows each attribute before and after; of a password only that it differs.
   idempotent:
     support: full
-    description: Sends no statement that writes if nothing differs.
+    description: Sends no writing statement if nothing differs.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Have roles, database and privileges
+- name: Ensure roles, database and privileges
   postgres_access:
     endpoint: unix:///var/run/docker.sock
     container: dastern-postgres
@@ -39,8 +39,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: "What was or would be changed, in words.", returned: success, type: list}
-generated: {description: Which passwords were or would be generated., returned: success, type: list}
+steps: {description: "Changes that were or would be made, in words.", returned: success, type: list}
+generated: {description: Names of the passwords that were or would be generated., returned: success, type: list}
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -1,38 +1,38 @@
 #!/usr/bin/python
-"""Ansible module: a network, a volume, and a PostgreSQL cluster in it."""
+"""Ansible module: create a network, a volume, and a PostgreSQL cluster in it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_init
-short_description: Have a private network, a volume, and a PostgreSQL cluster in it
+short_description: Ensure a private network, a volume, and a PostgreSQL cluster in it
 description:
-  - A container of the server's image, without network, runs C(initdb) in a folder beside the cluster's place, which is
-    renamed when it is complete and on disk. What a killed run left is removed.
-  - The superuser gets no password and may come over the socket only.
+  - Runs C(initdb) in a container of the server's image without network, in a folder beside the cluster's, which is renamed
+    when it is complete and on disk. Removes the remains of a killed run.
+  - The superuser gets no password and may connect over the socket only.
 options:
   endpoint: {description: URL of the Docker Engine., type: str, required: true}
   image: {description: Image to run., type: str, required: true}
   network: {description: Name of the network., type: str, required: true}
   volume: {description: Name of the volume., type: str, required: true}
-  labels: {description: Labels of what is made., type: dict, default: {}}
-  config_dir: {description: "Directory of the host whose lock is held meanwhile, so that two runs don't make two of something.", type: path, required: true}
-  container: {description: Name of the server's container; the one that initialises is called after it., type: str, required: true}
+  labels: {description: Labels of network and volume., type: dict, default: {}}
+  config_dir: {description: "Directory of the host whose lock is held meanwhile, so that two runs don't create something twice.", type: path, required: true}
+  container: {description: Name of the server's container; the initialising container is named after it., type: str, required: true}
 attributes:
   check_mode:
     support: full
-    description: Says that something would be made; call it where something is missing.
+    description: Always reports a change, so call it only if something is missing.
   diff_mode:
     support: none
-    description: Something is made or not.
+    description: There is nothing to compare.
   idempotent:
     support: full
-    description: What is there is left as it is.
+    description: Existing things are left as they are.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Make a cluster
+- name: Create a cluster
   postgres_init:
     endpoint: unix:///var/run/docker.sock
     image: das-tern/postgres:17

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_rehearsal
-short_description: Try settings and pg_hba.conf in a container of their own, before the running server is touched
+short_description: Try settings and pg_hba.conf in a separate container before the running server is touched
 description:
   - Starts the image's server with the declared command line, memory limit and shared memory on an empty cluster in
     memory, without network, and reads back every setting and every line of pg_hba.conf. Takes about two seconds.
-  - Leaves nothing behind, also if it is killed.
+  - Leaves nothing behind, even if it is killed.
 options:
   endpoint: {description: URL of the Docker Engine., type: str, required: true}
   image: {description: Image to run., type: str, required: true}
@@ -43,7 +43,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-refusals: {description: What the server didn't take., returned: failure, type: list}
+refusals: {description: Settings and lines that the server refused., returned: failure, type: list}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -76,7 +76,7 @@ def main() -> None:
     if refusals:
         module.fail_json(
             msg=shown(
-                f"The server doesn't take what is declared: {'; '.join(refusals)}. Nothing was changed. Correct "
+                f"The server refuses the declared configuration: {'; '.join(refusals)}. Nothing was changed. Correct "
                 "postgres_settings, postgres_settings_extra or postgres_hba_extra in the inventory."
             ),
             refusals=refusals,

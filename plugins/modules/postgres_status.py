@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: what runs, from the engine to the largest table."""
+"""Ansible module: report what runs, from the engine to the largest table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ DOCUMENTATION = r"""
 module: postgres_status
 short_description: Report engine, image, container, server, settings, sizes and connections
 description:
-  - Asks as far as it gets, and says what is missing; a stopped or absent container isn't an error.
-  - What the container publishes is read from it; where that isn't as declared, that is a problem with its command.
+  - Reports as much as it can, and names what is missing; a stopped or absent container isn't an error.
+  - Reads the published address and port from the container; if they differ from the declaration, reports a problem with the
+    command that fixes it.
 options:
-  log_lines: {description: Return so many last lines of the container's log., type: int, default: 0}
+  log_lines: {description: Number of last lines of the container's log to return., type: int, default: 0}
 extends_documentation_fragment: [variables]
 attributes:
   check_mode:
@@ -26,7 +27,7 @@ author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: See what runs
+- name: Report what runs
   postgres_status:
     endpoint: unix:///var/run/docker.sock
     container: dastern-postgres

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: bring a cluster, a database or a table back from a backup."""
+"""Ansible module: restore a cluster, a database or a table from a backup."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ DOCUMENTATION = r"""
 module: restore
 short_description: Restore a cluster, a database or a table, and leave the live one as it is until the last step
 description:
-  - What is restored stands beside the live one and is checked there; then folders or databases are renamed. The former one
-    is kept, and O(undo) brings it back by the same swap.
-  - A run that was killed is healed by the next one, which says so.
+  - Restores beside the live cluster or database and checks the copy there; then folders or databases are renamed. The
+    replaced one is kept, and O(undo) brings it back by the same swap.
+  - The next run repairs what a killed one left, and reports it.
 options:
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
   unconfigured:
-    description: Say no more than that it would be done, where a check hasn't written pgBackRest's configuration.
+    description: Only report that a restore would be done, because check mode hasn't written pgBackRest's configuration.
     type: bool
     default: false
 extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full
-    description: Says what would be done, what is newer in the live database, and the disk that it takes.
+    description: Reports what would be done, what is newer in the live database, and the disk space that it takes.
   diff_mode:
     support: partial
-    description: Rows and migrations of the live database, before and after; for O(undo) and O(into) nothing, and in check mode only for a backup's own end.
+    description: Rows and migrations of the live database, before and after; none for O(undo) and O(into), and in check mode only for a backup's own end.
   idempotent:
     support: none
     description: Restores each time.
@@ -31,7 +31,7 @@ author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Have the cluster as it was
+- name: Restore the cluster to a moment
   restore:
     target: "2026-02-08 10:30:00+07"
     confirm: dastern
@@ -45,17 +45,17 @@ EXAMPLES = r"""
 RETURN = r"""
 target: {description: What was restored., returned: success, type: str}
 timeline: {description: The timeline along which it was recovered., returned: when a physical backup is restored, type: int}
-timelines: {description: The timelines that there are., returned: when none or another one was named, type: list}
-seconds: {description: How long the live one ran on meanwhile., returned: when something was restored, type: float}
-refused_seconds: {description: For how long connections were refused by the swap., returned: when something was swapped, type: float}
+timelines: {description: The existing timelines., returned: when none or another one was named, type: list}
+seconds: {description: Seconds of the restore during which the live one ran on., returned: when something was restored, type: float}
+refused_seconds: {description: Seconds during which the swap refused connections., returned: when something was swapped, type: float}
 lines: {description: The same in words., returned: success, type: list}
 next: {description: Commands that make sense now., returned: success, type: list}
-beyond_owner: {description: What of a backup its owner can't restore., returned: when that is why nothing was restored, type: list}
+beyond_owner: {description: Parts of a backup that its owner can't restore., returned: when they are the reason why nothing was restored, type: list}
 differences:
-  description: What was restored otherwise than it was backed up, and an operator judges.
+  description: Differences between restore and backup that an operator has to judge.
   returned: when a cluster or a database was restored
   type: list
-waiting: {description: The folder or database that stays beside the live one., returned: when differences have to be accepted, type: str}
+waiting: {description: The folder or database that waits beside the live one., returned: when differences have to be accepted, type: str}
 preflight: {description: What a restore would do., returned: when it isn't confirmed, type: list}
 confirm: {description: The word that confirms it., returned: when it isn't confirmed, type: str}
 """

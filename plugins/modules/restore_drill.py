@@ -7,21 +7,22 @@ DOCUMENTATION = r"""
 module: restore_drill
 short_description: Restore a backup for trial, in a container without network, and compare it with its record
 description:
-  - Restores into a volume of its own, starts a server on it, compares catalogue and rows with the record, and has
-    C(pg_amcheck) read every page. The live server isn't touched; what is made for the drill is removed in every case.
-  - The record keeps when, whether it held, and how long it took until the server answered. A failing drill is a failure.
+  - Restores into a volume of its own, starts a server on it, compares catalogue and rows with the record, and lets
+    C(pg_amcheck) read every page. The live server isn't touched; everything made for the drill is removed in every case.
+  - The record keeps the drill's time and outcome, and how long it took until the server answered. The module fails if
+    the drill does.
 options: {}
 extends_documentation_fragment: [variables]
 attributes:
   check_mode:
     support: full
-    description: Says which backup would be drilled.
+    description: Names the backup that would be drilled.
   diff_mode:
     support: none
     description: Changes nothing in the database.
   idempotent:
     support: none
-    description: Drills each time; without O(target) the one that is due.
+    description: Drills each time; without O(target) the backup that is due.
 author: Das Tern
 """
 
@@ -37,10 +38,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 label: {description: The backup., returned: always, type: str}
-seconds: {description: How long the drill took., returned: out of check mode, type: float}
-restore_seconds: {description: How long it took until the restored server answered., returned: out of check mode, type: float}
+seconds: {description: Seconds that the drill took., returned: out of check mode, type: float}
+restore_seconds: {description: Seconds until the restored server answered., returned: out of check mode, type: float}
 differences:
-  description: What was restored otherwise than it was backed up, and an operator judges; the drill held all the same.
+  description: Differences between restore and backup that an operator has to judge; the drill passes all the same.
   returned: out of check mode
   type: list
 lines: {description: The same in words., returned: always, type: list}

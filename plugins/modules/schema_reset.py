@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: schema_reset
 short_description: Drop everything in a schema of a development database
 description:
-  - In one transaction, under the migration lock. The schema stays with its grants, and so do extensions of another owner.
-  - Refused unless O(environment) is V(development) and the database's own setting C(dastern.environment) says so, too.
+  - Runs in one transaction, under the migration lock. The schema stays with its grants, and so do extensions of another owner.
+  - Refused unless O(environment) is V(development) and the database's own setting C(dastern.environment) is, too.
 options:
   confirm: {description: "C(environment/host/database), in development the database's name, without which nothing is deleted.", type: str, default: ""}
   instance: {description: "Set by the action plugin: C(environment/host).", type: str, default: ""}
@@ -19,7 +19,7 @@ attributes:
     description: Counts what would be dropped, in a read-only session.
   diff_mode:
     support: none
-    description: It is everything.
+    description: The difference is the whole schema.
   idempotent:
     support: full
     description: An empty schema is left as it is.
@@ -27,7 +27,7 @@ author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Begin anew
+- name: Empty the schema
   schema_reset:
     environment: development
     confirm: dastern
@@ -37,7 +37,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-dropped: {description: How many objects were or would be dropped., returned: success, type: int}
+dropped: {description: Number of objects that were or would be dropped., returned: success, type: int}
 """
 
 from ansible.module_utils.basic import AnsibleModule

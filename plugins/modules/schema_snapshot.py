@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: the live schema as text."""
+"""Ansible module: return the live schema as text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ DOCUMENTATION = r"""
 module: schema_snapshot
 short_description: Keep the live schema as SQL and as a description in the repository
 description:
-  - Gives the database's schema as SQL, by C(pg_dump --schema-only) of the server's own image, and its catalogue as
+  - Returns the database's schema as SQL, by C(pg_dump --schema-only) of the server's own image, and its catalogue as
     Markdown with entity diagrams. The action plugin of the same name compares them with the files on the controller
     and writes those that differ.
-  - The SQL is loaded for trial into a scratch database of the same server by the role that owns the database.
+  - As a trial, the role that owns the database loads the SQL into a scratch database of the same server.
 options:
   sql_file:
     description: File on the controller for the SQL. A relative path counts from the root of this project.
@@ -21,7 +21,7 @@ options:
     type: str
     required: true
   check:
-    description: Fail where a file isn't current, and write nothing.
+    description: Fail if a file isn't current, and write nothing.
     type: bool
     default: false
 extends_documentation_fragment: [variables, dastern]
@@ -31,7 +31,7 @@ attributes:
     description: Compares and writes nothing.
   diff_mode:
     support: full
-    description: Shows what changes in the files.
+    description: Shows the changes in the files.
   idempotent:
     support: full
     description: The same schema gives the same text.
@@ -51,25 +51,25 @@ EXAMPLES = r"""
 
 RETURN = r"""
 files:
-  description: The files that were, would be or have to be written.
+  description: Files that were, would be or have to be written.
   type: list
   elements: str
   returned: success
 tables:
-  description: How many tables there are.
+  description: Number of tables.
   type: int
   returned: success
 objects:
-  description: How many objects there are.
+  description: Number of objects.
   type: int
   returned: success
 refused:
-  description: Statements of the SQL that the owner of the database can't run, each with the server's words.
+  description: Statements of the SQL that the owner of the database can't run, each with the server's message.
   type: list
   elements: str
   returned: success
 sql:
-  description: The SQL; also RV(docs), the description. Taken out by the action plugin.
+  description: The SQL; RV(docs) is the description. The action plugin removes both.
   type: str
   returned: by the module alone
 """

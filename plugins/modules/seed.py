@@ -1,27 +1,28 @@
 #!/usr/bin/python
-"""Ansible module: make declared rows true in a PostgreSQL database."""
+"""Ansible module: ensure declared rows in a PostgreSQL database."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: seed
-short_description: Make declared rows true, and touch nothing else
+short_description: Ensure declared rows, and touch nothing else
 description:
-  - Takes the rows that the YAML files of a seed folder declare into the database, keyed, in one transaction. Missing rows
-    are inserted; of rows that are there only those declared columns are updated that differ. Rows and columns that are not
+  - Brings the rows that the YAML files of a seed folder declare into the database, by their keys, in one transaction. Missing
+    rows are inserted; of existing rows only the declared columns that differ are updated. Rows and columns that aren't
     declared are never touched, and nothing is deleted.
   - SQL files of the folder run in the same transaction, in the byte order of all file names.
-  - Ids are UUID v5 of table and key, so they are the same everywhere; a reference means the id that its row really has.
-  - Can also add synthetic patients in quantity for load tests, generated inside the server.
+  - Ids are UUID v5 of table and key, so they are the same everywhere; a reference stands for the id that its row has in the
+    database.
+  - Can also add many synthetic patients for load tests, generated inside the server.
   - The files are read on the controller by the action plugin of the same name and sent along; the connection is made from
     the host that the task runs on.
 options:
   seed_environment:
-    description: The environment whose files are used, a folder under O(folder). V(production) is always refused.
+    description: Environment whose files are used, a folder under O(folder). V(production) is always refused.
     type: str
     required: true
   folder:
-    description: The folder of the seed folders on the controller. A relative path counts from the root of this project.
+    description: Folder of the seed folders on the controller. A relative path counts from the root of this project.
     type: str
     required: true
   declared:
@@ -29,7 +30,7 @@ options:
     type: str
     default: ""
   today:
-    description: The day of seeding, as C(YYYY-MM-DD), from which relative times count. Empty means the server's day in Asia/Phnom_Penh.
+    description: Day of seeding, as C(YYYY-MM-DD), from which relative times count. Empty means the server's day in Asia/Phnom_Penh.
     type: str
     default: ""
   assume_empty:
@@ -43,17 +44,17 @@ attributes:
     description: Reads only. With SQL files in the folder everything runs in a transaction that is rolled back.
   diff_mode:
     support: full
-    description: Shows each row that differs with its columns before and after; columns that end in C(Hash) are hidden.
+    description: Shows the columns of each differing row before and after; columns that end in C(Hash) are hidden.
   idempotent:
     support: partial
     description:
-      - With nothing to write only reads are sent. Relative times differ on another day.
+      - If there is nothing to write, only reads are sent. Relative times differ on another day.
       - SQL files are as idempotent as their statements.
 author: Das Tern
 """
 
 EXAMPLES = r"""
-- name: Take the development data in
+- name: Seed the development data
   seed:
     environment: development
     seed_environment: development
@@ -66,15 +67,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 inserted:
-  description: Declared rows that were inserted; in check mode that would be.
+  description: Number of declared rows that were or would be inserted.
   type: int
   returned: always
 updated:
-  description: Declared rows of which columns were updated; in check mode that would be.
+  description: Number of declared rows of which columns were or would be updated.
   type: int
   returned: always
 unchanged:
-  description: Declared rows that are as declared.
+  description: Number of declared rows that were already as declared.
   type: int
   returned: always
 tables:
@@ -83,25 +84,25 @@ tables:
   returned: always
   sample: {"users": {"inserted": 11, "updated": 0, "unchanged": 0}}
 rows:
-  description: The rows that differ, with table, file, line and columns; with diff also their values. 500 at most.
+  description: The rows that differ, with table, file, line and columns, in diff mode also their values; at most 500.
   type: list
   elements: dict
   returned: always
 rows_not_shown:
-  description: How many more there are.
+  description: Number of further rows that differ.
   type: int
   returned: always
 scripts:
-  description: The SQL files with the number of rows each wrote, as C(pg_stat_xact_user_tables) counts them.
+  description: The SQL files with the number of rows that each wrote, as C(pg_stat_xact_user_tables) counts them.
   type: list
   elements: dict
   returned: always
 volume:
-  description: Synthetic patients wanted and missing, rows by table, the milliseconds of each step.
+  description: Synthetic patients requested and missing, rows by table, and the milliseconds of each step.
   type: dict
   returned: when O(scale) is not 0
 waited_for:
-  description: Whose seed this one waited for, and how long.
+  description: The seed for which this one waited, and how long.
   type: dict
   returned: when it waited
 seconds:

@@ -7,9 +7,9 @@ DOCUMENTATION = r"""
 module: variable_names
 short_description: Refuse variables of the command line that nothing reads
 description:
-  - A variable given with C(-e), also in a file, has to be known to a role's argument specification, or be read by a template
-    of the playbook that runs (or of one that it imports). Any other is a typing error that would otherwise be ignored.
-  - Variables of the inventory with names of other people's roles pass; one that is at most two letters from one of ours draws
+  - A variable given with C(-e), even in a file, has to be in a role's argument specification, or be read by a template of the
+    playbook that runs (or of one that it imports). Any other is a typing error that would otherwise be ignored.
+  - The inventory may hold variables of other people's roles; a name that differs from one of ours by at most two letters draws
     a warning. A name that the playbook reads from the command line is refused in the inventory.
   - C(dastern_foreign_variables) lists exceptions; C(*) stands for any text.
 options: {}
@@ -38,11 +38,11 @@ unknown:
   returned: on failure
   sample: {"tagret": "target"}
 declared:
-  description: Names that the inventory sets and the playbook takes from the command line alone.
+  description: Names that the inventory sets but the playbook takes only from the command line.
   type: list
   returned: on failure
 near:
-  description: Each name of the inventory that is nearly one of ours, with ours.
+  description: Each name of the inventory that resembles one of ours, with ours.
   type: dict
   returned: success
   sample: {"postgres_prot": "postgres_port"}

@@ -361,7 +361,7 @@ class TestArchive:
         docker("save", "-o", str(path), "das-tern-test/none:17")
         docker("image", "rm", "das-tern-test/none:17")
         result = play(BOTH, variables)
-        assert "holds PostgreSQL 16; wanted: 17. Nothing was loaded." in result.flat
+        assert "holds PostgreSQL 16; expected: 17. Nothing was loaded." in result.flat
         assert (result.rc != 0, image_id("das-tern-test/none:17")) == (True, "")
 
         tiny("das-tern-test/elsewhere:17")

@@ -19,6 +19,11 @@ from ansible.plugins.action import ActionBase
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 INSTANCE_CHOICES = ["development", "staging", "production"]
 MODULES = sorted((PLUGINS / "modules").glob("*.py"))
+DOCUMENTED = [
+    path
+    for folder in ("modules", "doc_fragments", "callback", "inventory")
+    for path in sorted((PLUGINS / folder).glob("*.py"))
+]
 
 
 def load(path: Path) -> Any:
@@ -142,6 +147,37 @@ def test_the_documentation_is_read_as_it_was_written(path: Path) -> None:
     assert malformed(documented(module), OF_OPTION) == []
     assert malformed(yaml.safe_load(module.DOCUMENTATION)["attributes"], OF_ATTRIBUTE) == []
     assert malformed(yaml.safe_load(module.RETURN) or {}, OF_RESULT) == []
+
+
+def repeated_keys(text: str) -> list[str]:
+    """Return the keys that a mapping in a YAML text has more than once, of which YAML takes the last."""
+    keys: list[str] = []
+    nodes = [yaml.compose(text)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            names = [key.value for key, _ in node.value]
+            keys += [name for name in dict.fromkeys(names) if names.count(name) > 1]
+            nodes += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+    return keys
+
+
+@pytest.mark.parametrize("path", DOCUMENTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_no_key_of_a_documentation_is_repeated(path: Path) -> None:
+    module = load(path)
+    texts = [getattr(module, name, "") for name in ("DOCUMENTATION", "EXAMPLES", "RETURN")]
+    if path.parent.name == "doc_fragments":
+        texts = [module.ModuleDocFragment.DOCUMENTATION]
+    assert any(texts)
+    assert [key for text in texts for key in repeated_keys(text)] == []
+
+
+def test_a_repeated_key_is_found() -> None:
+    assert repeated_keys("{options: {a: {type: str}}, options: {}}") == ["options"]
+    assert repeated_keys("[{a: {b: 1, c: 2, b: 3}}]") == ["b"]
+    assert repeated_keys("{a: {type: str}, b: {type: str}}") == repeated_keys("") == []
 
 
 def test_a_description_that_a_comma_cuts_is_found() -> None:

@@ -77,7 +77,7 @@ def test_a_day_that_is_none_is_refused() -> None:
         Calendar("02:30", "Sonntag")
 
 
-def test_what_is_no_moment_is_none() -> None:
+def test_a_text_without_a_zone_or_a_date_gives_no_moment() -> None:
     assert moment("2026-02-08T02:30:00+07:00") == datetime(2026, 2, 8, 2, 30, tzinfo=timezone(timedelta(hours=7)))
     for text in (None, "", "yesterday", "2026-02-08T02:30:00"):
         assert moment(text) is None

@@ -252,7 +252,7 @@ def test_the_newest_of_each_kind_may_not_be_damaged(backups: Backups, wal_archiv
     assert "failed: no rows" in backups.found(wal_archive=wal_archive)["drill"]
 
 
-def test_one_that_is_still_to_come_hides_nothing(backups: Backups) -> None:
+def test_a_backup_dated_in_the_future_hides_no_problem(backups: Backups) -> None:
     backups.add(hours=-0.05)  # of a clock a little ahead
     assert backups.found() == {}
     backups.place.forget("full-0.05")
@@ -278,7 +278,7 @@ def test_a_run_that_was_cut_is_told_from_one_that_works(backups: Backups) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"run": 3}', "{"])
-def test_a_status_that_can_t_be_read_is_none(backups: Backups, text: str) -> None:
+def test_an_unreadable_status_file_is_ignored(backups: Backups, text: str) -> None:
     backups.add()
     (backups.place.folder / "status.json").write_text(text)
     assert backups.look().problems == []

@@ -184,11 +184,11 @@ def test_a_record_goes_into_a_sets_annotations_and_comes_back(printed: Callable[
 @pytest.mark.parametrize(
     "annotation", [None, {}, {RECORD: ""}, {RECORD: "%"}, {RECORD: "ឧ"}, {RECORD: "eJw="}, {RECORD: "eJwDAAAAAAE="}, {RECORD: 7}]
 )  # fmt: skip
-def test_a_set_without_a_readable_record_has_none(annotation: Any) -> None:
+def test_a_set_with_an_unreadable_annotation_has_no_record(annotation: Any) -> None:
     assert records_of([{"label": "01", **({} if annotation is None else {"annotation": annotation})}]) == []
 
 
-def test_a_record_of_another_set_is_none() -> None:
+def test_a_record_copied_to_another_set_is_ignored() -> None:
     packed = pgbackrest._packed(record(1))
     sets = [{"label": label, "annotation": {RECORD: packed}} for label in ("01", "02")]
     assert records_of(sets) == [record(1)]

@@ -106,7 +106,7 @@ def test_the_setting_that_makes_room() -> None:
     assert not census.Locks(20000, each - 256, 41).fit(1.5)
 
 
-def test_another_refusal_is_one(server: Server) -> None:
+def test_a_count_refused_for_lack_of_privilege_fails(server: Server) -> None:
     server.locked = "42501"
     with pytest.raises(DasTernError, match="42501"):
         census.count_at(Psql(server, "pg"), "d", "point")

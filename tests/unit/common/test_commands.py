@@ -139,7 +139,7 @@ def test_no_source_puts_a_value_unquoted_into_a_command() -> None:
     assert [one for one in found if one.rpartition(": ")[2] not in PLAIN] == []
 
 
-def test_the_check_of_the_sources_finds_one(tmp_path: Path) -> None:
+def test_the_check_of_the_sources_finds_an_unquoted_value(tmp_path: Path) -> None:
     source = tmp_path / "x.py"
     source.write_text(
         'f"Run `docker rm {name}`, or `rm {quote(path)}` at {place}."\nf"`ansible-playbook x.yml -e a={b}`"\n'

@@ -138,7 +138,7 @@ def test_a_failure_is_the_end_of_the_summary(run: Run) -> None:
     assert run.report["failures"] == [{"host": "a", "task": "Refuse it", "message": "\n".join(MESSAGE)}]
 
 
-def test_without_a_summary_the_output_of_the_task_has_it(run: Run) -> None:
+def test_without_a_summary_the_task_shows_its_failure(run: Run) -> None:
     lines = run([REFUSED], rc=2, report=False, name="Play")
     assert lines[:4] == ["PLAY [Play]", "failed: [a] Refuse it", *(f"    {line}" for line in MESSAGE)]
     assert lines[4].startswith("PLAY RECAP")
@@ -163,7 +163,7 @@ def test_verbose_is_ansibles_own(report: bool, run: Run) -> None:
     assert ("Das Tern" in text) == report
 
 
-def test_ignored_and_rescued_failures_are_shown_and_are_none(run: Run, tmp_path: Path) -> None:
+def test_ignored_and_rescued_failures_are_shown_but_not_counted(run: Run, tmp_path: Path) -> None:
     (tmp_path / "within.yml").write_text(yaml.safe_dump([{**REFUSED, "name": "Within"}]))
     tasks = [
         {**REFUSED, "ignore_errors": True},

@@ -163,6 +163,21 @@ def test_a_failure_is_shown_whole_and_once_below_the_sections(summary: Summary) 
     assert summary.of({"lines": ["failed: It failed."]}, failure="It failed.") == ["failed       It failed."]
 
 
+def test_lines_that_a_failure_has_are_not_repeated_in_a_section(summary: Summary) -> None:
+    table = ["unexpected  index    urgent", "differs     default  language  expected 'KHMER'", "  live 'ENGLISH'"]
+    section = {"lines": [*table, "exempt: 1 object"], "next": [LIST]}
+    message = "\n".join(["2 objects differ.", *(f"  {line}" for line in table), "Undo it."])
+    assert summary.of(section, failure=message) == [
+        "backup       exempt: 1 object",
+        "failed       2 objects differ.",
+        *(line.strip() for line in table),
+        "Undo it.",
+        f"next         {LIST}",
+    ]
+    assert summary.report["hosts"]["here"]["sections"]["backup"]["lines"] == section["lines"]
+    assert summary.of(section)[:3] == [f"backup       {table[0]}", *(line.strip() for line in table[1:])]
+
+
 def test_a_report_that_can_t_be_written_ends_the_play_before_it_begins(tmp_path: Path) -> None:
     module = callback("dastern_report")
     (tmp_path / "file").touch()

@@ -92,7 +92,7 @@ def test_silence_is_a_refusal(stdin: str) -> None:
     assert refused.value.facts["status"] == 0
 
 
-def test_a_slow_reader_is_no_silent_one() -> None:
+def test_a_slow_reader_does_not_time_out() -> None:
     def slow(there: socket.socket) -> None:
         there.settimeout(5)
         while there.recv(1 << 18):

@@ -230,7 +230,7 @@ class TestDenied:
         assert "can't be seen by that user" in reason
 
     @pytest.mark.parametrize("what", ["status", "take", "take in check mode", "list", "verify", "drill", "exec"])
-    def test_and_everywhere_alike(self, closed: Path, what: str) -> None:
+    def test_every_command_names_the_same_fix(self, closed: Path, what: str) -> None:
         url = f"unix://{closed}"
         params = {name: option.get("default") for name, option in backup_run.ARGUMENT_SPEC.items()}
         params |= {"endpoint": url, "container": "pg", "database": "d", "backup_dir": str(closed.parent / "backups")}

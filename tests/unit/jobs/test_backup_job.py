@@ -136,13 +136,13 @@ def test_the_type_of_each_day(host: Host) -> None:
     assert host.asked == ["full", "full", "logical", "diff"]
 
 
-def test_a_damaged_full_one_is_none(host: Host) -> None:
+def test_a_damaged_full_backup_is_taken_again(host: Host) -> None:
     host.add("full", verified=Check(NOW.isoformat(), False, 1, "a page"))
     host.call("run")
     assert host.asked[0] == "full"
 
 
-def test_a_full_one_that_is_still_to_come_is_none(host: Host) -> None:
+def test_a_full_backup_dated_in_the_future_does_not_count(host: Host) -> None:
     later = NOW + timedelta(days=3)
     host.add("full", later, drilled=Check(later.isoformat(), True, 1))
     host.call("run")
@@ -312,7 +312,9 @@ def test_on_failure(host: Host, tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"endpoint": 1}'])
-def test_a_configuration_that_is_none(host: Host, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_configuration_fails_in_one_line(
+    host: Host, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     host.path.write_text(text)
     assert host.call("run") == 1
     err = capsys.readouterr().err

@@ -210,7 +210,7 @@ class TestCronItself:
         assert host.schedule(state="absent")["remove_cron"]
 
     @pytest.mark.parametrize("user", ["etc/cron.d/theirs", "var/spool/cron/crontabs/anna", "another schedule"])
-    def test_it_stays_for_others(self, host: Host, user: str) -> None:
+    def test_cron_stays_if_something_else_uses_it(self, host: Host, user: str) -> None:
         host.schedule(cron=["installed", "started"])
         if user == "another schedule":
             host.schedule(container="other")
@@ -232,7 +232,7 @@ class TestCronItself:
         assert not result["remove_cron"]
         assert result["lines"][-1] == "cron stays: it was on this host before the schedule"
 
-    def test_systemd_has_no_use_for_it(self, with_systemd: Host) -> None:
+    def test_with_systemd_cron_is_not_removed(self, with_systemd: Host) -> None:
         with_systemd.schedule()
         assert not with_systemd.schedule(state="absent")["remove_cron"]
 

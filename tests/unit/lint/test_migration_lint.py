@@ -149,7 +149,7 @@ def test_enum_value_used(tmp_path: Path, sql: str) -> None:
         "ALTER TYPE \"Mood\" RENAME VALUE 'SAD' TO 'BLUE';\nUPDATE t SET mood = 'BLUE';",
     ],
 )
-def test_enum_value_may_stand_there(tmp_path: Path, sql: str) -> None:
+def test_uses_of_a_new_enum_value_that_are_allowed(tmp_path: Path, sql: str) -> None:
     assert told(tmp_path, "enum-value-used", sql) == []
 
 
@@ -429,7 +429,7 @@ def test_a_name_in_unicode_escapes_is_no_other(tmp_path: Path) -> None:
     assert told(tmp_path, "ban-drop-table", 'CREATE TABLE u (a int);\nDROP TABLE U&"users";') == [("1", 2, 1, "danger")]
 
 
-def test_what_is_shorter_than_it_is_written_moves_nothing_behind_it(tmp_path: Path) -> None:
+def test_escapes_in_executed_text_do_not_shift_later_positions(tmp_path: Path) -> None:
     sql = "DO $$ BEGIN EXECUTE E'SEL'\n  'ECT\\x201;\\n DROP TABLE a'; END $$;\nDROP TABLE b;"
     assert told(tmp_path, "ban-drop-table", sql) == [("1", 2, 16, "danger"), ("1", 3, 1, "danger")]
 

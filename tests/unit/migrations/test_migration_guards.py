@@ -39,7 +39,7 @@ def test_a_window(window: str, now: str, inside: bool) -> None:
 
 
 @pytest.mark.parametrize("window", ["22-5", "25:00-01:00", "22:00 - 05:00", "at night"])
-def test_a_window_that_is_none(window: str) -> None:
+def test_a_malformed_window_is_refused(window: str) -> None:
     with pytest.raises(DasTernError, match="`migrations_window` is"):
         within(window, time(12))
 

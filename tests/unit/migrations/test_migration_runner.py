@@ -71,7 +71,7 @@ def test_a_statement_that_refuses_a_transaction_is_sent_again_outside_one(ledger
 
 
 @pytest.mark.parametrize(("migration", "state"), [(BLOCK, "42P01"), (TWO, "25001"), (TWO, "2D000")])
-def test_any_other_failure_is_one(ledger: Mock, migration: MigrationFile, state: str) -> None:
+def test_other_failures_are_not_sent_again(ledger: Mock, migration: MigrationFile, state: str) -> None:
     session = Session(state, "", answer=status("aborted"))
     with pytest.raises(Failure) as failure:
         Runner(session, ledger).apply(migration)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def test_the_newest_that_is_not_known_to_be_wrong() -> None:
     assert chosen(own, record("a"), record("b", BAD), record("c")) == "from backup a; c, b are damaged and passed over"
 
 
-def test_one_that_is_wrong_where_no_other_leads_there() -> None:
+def test_a_bad_backup_is_chosen_if_no_good_one_reaches_the_target() -> None:
     words = "from backup b, which isn't good (no good backup leads there): damaged: bundle/1"
     assert chosen(archive("", ""), record("b", BAD)) == words
     gap = archive("", "")
@@ -306,6 +306,6 @@ def test_what_is_reached_goes_over_to_the_heir_and_ends_before_a_gap() -> None:
     assert own.reach("a", 2) == (1, True)
 
 
-def test_a_backup_without_a_record_is_none() -> None:
+def test_backups_without_a_record_are_not_chosen() -> None:
     with pytest.raises(DasTernError, match="None of the 4 backups in the repository has a record"):
         forked().choose([], 1, lambda _: True, 8, "The newest state")

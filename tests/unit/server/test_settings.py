@@ -96,7 +96,7 @@ def test_a_setting_in_a_file_of_the_cluster_is_a_difference() -> None:
     ]
 
 
-def test_what_a_restore_writes_is_none() -> None:
+def test_settings_that_a_restore_writes_are_no_differences() -> None:
     for name in ("restore_command", "recovery_target_time", "primary_conninfo"):
         line = {"name": name, "setting": "x", "sourcefile": "/d/postgresql.auto.conf", "sourceline": 3, "error": None}
         assert settings.differences({}, found(files=[line])) == []
