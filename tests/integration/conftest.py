@@ -80,11 +80,34 @@ class Play:
 
 
 class Playbooks:
-    """The process whose forks run playbooks (`forked_playbooks.py`)."""
+    """Processes whose forks run playbooks (`forked_playbooks.py`): as many as playbooks run at once."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
-        self._process = self._begun()
+        self._idle: list[subprocess.Popen[str]] = []
+
+    def run(self, output: Path, arguments: list[str]) -> tuple[int, str]:
+        """Run ansible-playbook; return its exit code and what it wrote."""
+        process = self._idle.pop() if self._idle else self._begun()
+        assert process.stdin
+        assert process.stdout
+        print(json.dumps([str(output), *arguments]), file=process.stdin, flush=True)
+        answered = select.select([process.stdout], [], [], LONGEST)[0]
+        code = process.stdout.readline() if answered else ""
+        if not code:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise AssertionError(
+                f"A playbook ended its process, or lasted longer than {LONGEST} s: {output.read_text()}"
+            )
+        self._idle.append(process)
+        return int(code), output.read_text()
+
+    def close(self) -> None:
+        for process in self._idle:
+            assert process.stdin
+            process.stdin.close()
+            process.wait()
 
     def _begun(self) -> subprocess.Popen[str]:
         program = Path(__file__).with_name("forked_playbooks.py")
@@ -92,27 +115,6 @@ class Playbooks:
             [sys.executable, str(program)], cwd=REPOSITORY, env=self._environment, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, bufsize=1, start_new_session=True,
         )  # fmt: skip
-
-    def run(self, output: Path, arguments: list[str]) -> tuple[int, str]:
-        """Run ansible-playbook; return its exit code and what it wrote."""
-        assert self._process.stdin
-        assert self._process.stdout
-        print(json.dumps([str(output), *arguments]), file=self._process.stdin, flush=True)
-        answered = select.select([self._process.stdout], [], [], LONGEST)[0]
-        code = self._process.stdout.readline() if answered else ""
-        if not code:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = self._begun()
-            raise AssertionError(
-                f"A playbook ended its process, or lasted longer than {LONGEST} s: {output.read_text()}"
-            )
-        return int(code), output.read_text()
-
-    def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
 
 
 @dataclass

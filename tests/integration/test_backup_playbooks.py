@@ -127,7 +127,7 @@ def test_a_backup_is_taken_verified_tried_and_listed(server: Server) -> None:
     assert verified["damaged"] == verified["problems"] == []
     drilled = server.report("drill", 1, "restore_drill", "restore_drill")
     assert drilled["label"] == label
-    assert drilled["lines"][1].startswith(f"as its record: schema, 1 tables, {ALL} rows, ")
+    assert drilled["lines"][1].startswith(f"as in its record: schema, 1 tables, {ALL} rows, ")
     listed = server.report("backups", 0, "list_backups", "backup_list")
     newest, first = listed["backups"]
     assert (newest["label"], newest["name"], newest["drilled"]["ok"]) == (label, "before-launch", True)

@@ -212,7 +212,7 @@ def test_the_service_runs_hardened_and_its_failure_is_told(scheduled: dict[str, 
     box.sh("touch /srv/backups/fail")
     assert docker("exec", box.name, "systemctl", "start", service, check=False).returncode != 0
     wait_until(lambda: box.there("/srv/told"))
-    words = "ZeroDivisionError: a mistake of ours (backup_run.py:5)"
+    words = "ZeroDivisionError: a mistake of ours (run.py:5)"
     assert box.sh("cat /srv/told") == f"{box.instance.container}: {words}"
     assert box.status["run"]["outcome"] == "failed"
     journal = box.sh("journalctl --sync; journalctl -o cat -t das-tern-backup")
@@ -232,7 +232,7 @@ def real(server: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
     params |= {"container": server.container, "database": "dastern", "config_dir": str(tmp_path), "wal_archive": True}
     params |= {"backup_dir": server.variables["postgres_backup_dir"], "endpoint": server.endpoint, "drill_days": 0}
     params |= {
-        "sources": backup_schedule.packed(Path(backup_schedule.__file__).parent),
+        "sources": backup_schedule.packed(Path(backup_schedule.__file__).parents[1]),
         "archive_lag": 1,
         "disk_free": 0,
     }
@@ -313,7 +313,7 @@ def test_cron_calls_and_the_job_decides(scheduled: dict[str, Box]) -> None:
     box.sh("touch /srv/backups/fail; rm /srv/backups/status.json")
     box.sh(f"env -i sh -c '{line}' 2>/dev/null")
     wait_until(lambda: box.there("/srv/told"), 150)  # by this call, or by cron's own at the same moment
-    assert box.sh("cat /srv/told").endswith("ZeroDivisionError: a mistake of ours (backup_run.py:5)")
+    assert box.sh("cat /srv/told").endswith("ZeroDivisionError: a mistake of ours (run.py:5)")
     box.sh("service cron stop")
 
 

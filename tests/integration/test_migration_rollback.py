@@ -359,7 +359,7 @@ def test_what_a_down_does_to_rows_is_confirmed(reversible: Database, sql: str) -
         rollback(params(reversible, "6_step", confirm=""))
     assert any(line.endswith(WRITES[sql]) for line in refused.value.facts["losses"])
     # What only shows when it was done isn't confirmed by what confirms the plan.
-    hidden = WRITES[sql].startswith(("deletes", "changes", "empties", "writes"))
+    hidden = WRITES[sql].startswith(("deletes", "changes", "empties", "rewrites"))
     needed = reversible.name + ("+rows" if hidden else "")
     assert (refused.value.facts["confirm"], reversible.state()) == (needed, before)
     assert reversible.query("SELECT price FROM priced ORDER BY id") == prices

@@ -25,7 +25,7 @@ class Sidecar:
         if self.container and (self.container["Config"]["Labels"] or {}).get(ROLE_LABEL) != role:
             raise DasTernError(
                 f"Container {name} isn't ours: it has no label {ROLE_LABEL}={role}, and its name is needed. Nothing was "
-                f"done; `docker rename {quote(name)} {quote(name)}-old`."
+                f"done. Rename it: `docker rename {quote(name)} {quote(f'{name}-old')}`."
             )
 
     @property
