@@ -85,7 +85,8 @@ class Short(Whole):
         self._diffs: dict[tuple[str, str], str] = {}
         self._pid = os.getpid()
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._cut_short(number))
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                signal.signal(number, self._cut_short(number))
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._summarised |= is_own(playbook._file_name, ROOT)

@@ -309,6 +309,22 @@ def test_an_include_that_fails_says_why(run: Run) -> None:
     assert "nowhere.yml" in text
 
 
+def test_a_hangup_that_is_ignored_stays_ignored(run: Run) -> None:
+    """A run under nohup outlives its terminal."""
+    command = run.command([{"name": "Wait", "pause": {"seconds": 2}}, CHANGED])
+    process = subprocess.Popen(
+        ["nohup", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=run.environment(),
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout
+    while "Pausing" not in (line := process.stdout.readline()):
+        assert line, "it ended"
+    os.kill(process.pid, signal.SIGHUP)
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, text
+    assert "changed: [a] Change it" in text
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_cut_short_still_shows_its_failures(run: Run, number: signal.Signals) -> None:
     tasks = [{**REFUSED, "when": "inventory_hostname == 'a'"}, {"name": "Wait", "pause": {"seconds": 60}}]
